@@ -1,0 +1,47 @@
+# Everything sets up .venv in this checkout by itself when it is missing or older than the lock file.
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+LAB_ARGS ?=
+BENCH ?= all
+
+.PHONY: lab test check bench up clean setup lock screenshots
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml tools/setup.sh hatch_build.py tools/console-assets/package-lock.json
+	PYTHON=$(PYTHON) VENV=$(VENV) tools/setup.sh
+	touch $(STAMP)
+
+lab: setup  ## the whole tutorial, asserted, with the console to look at
+	tools/packages.sh wixl
+	$(BIN)/tandem lab $(LAB_ARGS)
+
+up: lab
+
+test: setup  ## every test; FAST=1 leaves out the slow ones
+	tools/packages.sh wixl chromium
+	FAST=$(FAST) tools/test.sh
+
+check: setup  ## style, strict types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## make bench BENCH=lab for one
+	tools/packages.sh wixl
+	$(BIN)/python -m bench $(BENCH)
+
+screenshots: setup
+	tools/packages.sh wixl chromium
+	$(BIN)/python -m tools.screenshots
+
+lock:  ## write requirements.lock anew
+	$(BIN)/pip-compile -q --allow-unsafe --generate-hashes --strip-extras --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --extra server --extra dev -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .lab bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis src/tandem/console/static/vendor tools/console-assets/node_modules

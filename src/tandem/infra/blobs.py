@@ -1,0 +1,86 @@
+"""Content by SHA-256, in a folder or an object store that `obstore` knows by URL."""
+
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import obstore
+from obstore.store import LocalStore, from_url
+
+from tandem.infra.errors import AppError, Kind
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class Blob(msgspec.Struct, frozen=True):
+    sha256: str
+    size_bytes: int
+
+
+class NoSuchBlob(AppError):
+    kind, code = Kind.NOT_FOUND, "blob.not-found"
+
+
+class Blobs:
+    """Write once, read by hash. The same content twice is stored once."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, place: str | Path) -> "Blobs":
+        """`place` is a folder (made when missing) or a URL like s3://bucket/prefix."""
+        if isinstance(place, str) and "://" in place:
+            return cls(from_url(place))
+        folder = Path(place)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cls(LocalStore(folder))
+
+    async def put(self, content: bytes | AsyncIterator[bytes]) -> Blob:
+        if isinstance(content, bytes):
+            blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
+            await obstore.put_async(self._store, _path(blob.sha256), content)
+            return blob
+        digest, size = hashlib.sha256(), 0
+        with tempfile.TemporaryFile() as file:
+            async for chunk in content:
+                digest.update(chunk)
+                size += len(chunk)
+                file.write(chunk)
+            file.seek(0)
+            blob = Blob(digest.hexdigest(), size)
+            await obstore.put_async(self._store, _path(blob.sha256), file)
+        return blob
+
+    async def size(self, sha256: str) -> int:
+        """The length in bytes. Raises NoSuchBlob."""
+        try:
+            meta = await obstore.head_async(self._store, _path(sha256))
+        except FileNotFoundError:
+            raise NoSuchBlob("This content is not stored here.", sha256=sha256) from None
+        return int(meta["size"])
+
+    async def exists(self, sha256: str) -> bool:
+        try:
+            await self.size(sha256)
+        except NoSuchBlob:
+            return False
+        return True
+
+    async def read(
+        self, sha256: str, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes from start to before end, in pieces. Raises NoSuchBlob at the first piece."""
+        last = await self.size(sha256) if end is None else end
+        while start < last:
+            stop = min(start + _CHUNK_BYTES, last)
+            piece = await obstore.get_range_async(self._store, _path(sha256), start=start, end=stop)
+            yield bytes(piece)
+            start = stop
+
+
+def _path(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}"

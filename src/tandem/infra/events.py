@@ -1,0 +1,47 @@
+"""News between modules: recorded in the transaction of the change, read by whoever cares."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from tandem.infra.database import Tx
+
+
+class Event(msgspec.Struct, frozen=True):
+    id: int
+    at: datetime
+    kind: str
+    subject: str
+    data: dict[str, Any]
+
+
+async def record(tx: Tx, kind: str, subject: str, data: dict[str, Any]) -> int:
+    """Record that something happened to a subject. Returns the event's id."""
+    cursor = await tx.execute(
+        "INSERT INTO event (kind, subject, data) VALUES (%s, %s, %s) RETURNING id",
+        (kind, subject, Jsonb(data)),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    event_id: int = row["id"]
+    return event_id
+
+
+async def since(tx: Tx, last_id: int, limit: int = 1000) -> list[Event]:
+    """Events after this id, oldest first."""
+    cursor = await tx.execute(
+        "SELECT id, at, kind, subject, data FROM event WHERE id > %s ORDER BY id LIMIT %s",
+        (last_id, limit),
+    )
+    return [Event(**row) for row in await cursor.fetchall()]
+
+
+async def of(tx: Tx, subject: str, limit: int = 1000) -> list[Event]:
+    """What happened to one subject, oldest first."""
+    cursor = await tx.execute(
+        "SELECT id, at, kind, subject, data FROM event WHERE subject = %s ORDER BY id LIMIT %s",
+        (subject, limit),
+    )
+    return [Event(**row) for row in await cursor.fetchall()]

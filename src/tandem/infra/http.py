@@ -1,0 +1,290 @@
+"""The HTTP server of the roles: Starlette on uvicorn, with the peer's certificate in the scope.
+
+uvicorn does not hand the TLS peer certificate to the application; the protocol here reads it from
+the transport once a connection and puts the DER bytes into `scope["extensions"]["tls"]`.
+"""
+
+import asyncio
+import re
+import ssl
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tandem.infra.errors import HTTP_STATUS, AppError, Invalid, Kind, TooLarge
+
+T = TypeVar("T")
+Problems = Callable[[Request, Exception], Response]
+
+DEFAULT_BODY_LIMIT = 64 * 1024
+_CORRELATION = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
+
+log = structlog.get_logger("http")
+
+
+class TLS(msgspec.Struct, frozen=True):
+    """`client_ca` set means that a client certificate is asked for, never required."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class Listener(msgspec.Struct, frozen=True):
+    app: Any
+    host: str
+    port: int
+    tls: TLS | None = None
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self._peer = tls.getpeercert(True) if tls is not None else None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._peer is not None:
+            self.scope["extensions"] = {"tls": {"client_cert": self._peer}}
+
+
+def peer_certificate(request: Request) -> bytes | None:
+    """The certificate that the peer of this connection proved to hold, in DER."""
+    tls = request.scope.get("extensions", {}).get("tls", {})
+    certificate: bytes | None = tls.get("client_cert")
+    return certificate
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to `run_role`: uvicorn must neither catch nor raise them."""
+
+    def capture_signals(self) -> Any:
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+async def serve(
+    listeners: Sequence[Listener], stop: asyncio.Event, drain_seconds: float = 5
+) -> None:
+    """Serve until `stop` is set, then finish what is under way, at most `drain_seconds` long."""
+    servers = [_Server(_config(listener, drain_seconds)) for listener in listeners]
+    tasks = [asyncio.create_task(server.serve()) for server in servers]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for server in servers:
+            server.should_exit = True
+        stopped.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, SystemExit):
+            raise CannotListen(
+                "An address of this role cannot be listened on.",
+                cure="Another process holds it: stop that one, or change the port in the settings.",
+                addresses=[f"{item.host}:{item.port}" for item in listeners],
+            )
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+class CannotListen(AppError):
+    kind, code = Kind.UNAVAILABLE, "http.cannot-listen"
+
+
+def _config(listener: Listener, drain_seconds: float) -> uvicorn.Config:
+    tls = listener.tls
+    config = uvicorn.Config(
+        listener.app,
+        host=listener.host,
+        port=listener.port,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(drain_seconds),
+        ssl_certfile=str(tls.certificate) if tls else None,
+        ssl_keyfile=str(tls.key) if tls else None,
+        ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+        ssl_cert_reqs=ssl.CERT_OPTIONAL if tls and tls.client_ca else ssl.CERT_NONE,
+    )
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config
+
+
+async def body(request: Request, limit: int = DEFAULT_BODY_LIMIT) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is known to be over the limit."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request is larger than the {limit} bytes that are taken here.")
+
+
+async def decode(request: Request, wanted: type[T], limit: int = DEFAULT_BODY_LIMIT) -> T:
+    """The JSON body as this type. Raises Invalid, which names the field that is wrong."""
+    raw = await body(request, limit)
+    try:
+        return msgspec.json.decode(raw or b"{}", type=wanted)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"The request cannot be read: {error}.") from None
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON with its Content-Length."""
+    return Response(
+        msgspec.json.encode(value, enc_hook=str), status, headers, media_type="application/json"
+    )
+
+
+def problem_json(request: Request, error: Exception) -> Response:
+    """The error shape of our own APIs. What is not an AppError is a bug and stays unnamed."""
+    if not isinstance(error, AppError):
+        return _problem(500, "internal", "Something went wrong on the server.", _BUG_CURE, {})
+    return _problem(HTTP_STATUS[error.kind], error.code, error.message, error.cure, error.details)
+
+
+_BUG_CURE = "Look for the correlation id of this answer in the role's log, and report it."
+
+
+def _problem(status: int, code: str, message: str, cure: str, details: dict[str, Any]) -> Response:
+    error = {"code": code, "message": message, "cure": cure, "details": details}
+    return reply({"error": error}, status)
+
+
+class _Edge:
+    """Correlation id, access log, and errors in the vocabulary of this application."""
+
+    def __init__(self, app: ASGIApp, role: str, problems: Problems) -> None:
+        self._app = app
+        self._role = role
+        self._problems = problems
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        given = request.headers.get("x-correlation-id", "")
+        correlation = given if _CORRELATION.match(given) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(correlation=correlation)
+        status, started, begun = 500, False, time.perf_counter()
+
+        async def sending(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+                message.setdefault("headers", []).append(
+                    (b"x-correlation-id", correlation.encode())
+                )
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            status = 499
+        except Exception as error:
+            if not isinstance(error, AppError):
+                log.exception("unexpected", role=self._role, path=request.url.path)
+            if started:
+                raise
+            await self._problems(request, error)(scope, receive, sending)
+        finally:
+            log.info(
+                "request",
+                method=request.method,
+                path=request.url.path,
+                status=status,
+                ms=round((time.perf_counter() - begun) * 1000, 1),
+            )
+
+
+def application(
+    routes: Iterable[BaseRoute],
+    *,
+    role: str,
+    problems: Problems = problem_json,
+    middleware: Sequence[Middleware] = (),
+) -> Starlette:
+    """An application whose refusals are spoken by `problems`, with a correlation id throughout."""
+
+    async def unrouted(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = NoSuchPage if error.status_code == 404 else WrongMethod
+        if error.status_code not in (404, 405):
+            return Response(error.detail, error.status_code, dict(error.headers or {}))
+        return problems(request, kind(f"There is nothing at {request.method} {request.url.path}."))
+
+    return Starlette(
+        routes=list(routes),
+        exception_handlers={HTTPException: unrouted},
+        middleware=[Middleware(_Edge, role=role, problems=problems), *middleware],
+    )
+
+
+class NoSuchPage(AppError):
+    kind, code = Kind.NOT_FOUND, "http.not-found"
+
+
+class WrongMethod(AppError):
+    kind, code = Kind.NOT_FOUND, "http.wrong-method"
+
+
+def health_app(ready: Callable[[], Awaitable[dict[str, Any]]]) -> Starlette:
+    """/healthz, /readyz and /metrics, for an address that only operators reach.
+
+    `ready` returns facts to show, or raises: then /readyz answers 503 with the reason.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return reply({"ok": True})
+
+    async def readyz(_: Request) -> Response:
+        try:
+            return reply({"ok": True, **await ready()})
+        except AppError as error:
+            return reply({"ok": False, "code": error.code, "reason": error.message}, 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+        ]
+    )

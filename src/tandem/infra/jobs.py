@@ -1,0 +1,50 @@
+"""Background work by Procrastinate, in the same database as the change that causes it.
+
+Schedules are rows of the modules that own them; one tick task looks at them. A job is deferred in
+the caller's transaction: it exists if and only if the change does.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import procrastinate
+
+from tandem.infra.database import Tx
+
+Work = Callable[..., Awaitable[Any]]
+
+
+class Jobs:
+    """The jobs of one database. Modules register work by name; one worker runs in the role."""
+
+    def __init__(self, dsn: str) -> None:
+        self._app = procrastinate.App(
+            connector=procrastinate.PsycopgConnector(conninfo=dsn, min_size=1, max_size=3)
+        )
+
+    def register(self, name: str, work: Work) -> None:
+        """Name a piece of work. Its arguments are JSON."""
+        self._app.task(name=name, pass_context=False)(work)
+
+    async def defer(self, tx: Tx, name: str, lock: str | None = None, **arguments: Any) -> int:
+        """Ask for the work in this transaction. The same `lock` is never run twice at once."""
+        deferrer = self._app.configure_task(name, lock=lock, connection=tx)
+        return int(await deferrer.defer_async(**arguments))
+
+    async def run(self, stop: asyncio.Event, concurrency: int = 4) -> None:
+        """Work until `stop` is set; what has begun is finished."""
+        async with self._app.open_async():
+            worker = asyncio.create_task(
+                self._app.run_worker_async(
+                    concurrency=concurrency,
+                    install_signal_handlers=False,
+                    wait=True,
+                    shutdown_graceful_timeout=5,
+                )
+            )
+            await stop.wait()
+            worker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await worker

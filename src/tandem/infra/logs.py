@@ -1,0 +1,79 @@
+"""JSON lines for machines, and plain log files for administrators."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import structlog
+
+
+def configure(role: str, folder: Path | None, level: int = logging.INFO) -> None:
+    """Send this process's log, as JSON lines, to folder/role.jsonl, or to standard error."""
+    stream: TextIO
+    if folder is None:
+        stream = sys.stderr
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / f"{role}.jsonl").open("a", buffering=1, encoding="utf-8")
+
+    def add_role(_: Any, __: str, event: Any) -> Any:
+        event["role"] = role
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            add_role,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def get_logger(name: str) -> Any:
+    return structlog.get_logger(name)
+
+
+class LogFile:
+    """A text log that is renamed to `.lo_` when it is full, like the field's own.
+
+    The default size is the field's: 250,000 bytes and one old copy.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = 250_000, history: int = 1) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._history = history
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, line: str) -> None:
+        data = line.rstrip("\n").encode("utf-8", "replace") + b"\r\n"
+        try:
+            if self.path.stat().st_size + len(data) > self._max_bytes:
+                self._rotate()
+        except FileNotFoundError:
+            pass
+        with self.path.open("ab") as file:
+            file.write(data)
+
+    def _rotate(self) -> None:
+        if self._history == 0:
+            self.path.unlink()
+            return
+        for number in range(self._history, 1, -1):
+            older = self._old(number - 1)
+            if older.exists():
+                older.replace(self._old(number))
+        self.path.replace(self._old(1))
+
+    def _old(self, number: int) -> Path:
+        suffix = ".lo_" if number == 1 else f".lo_{number}"
+        return self.path.with_suffix(suffix)

@@ -1,0 +1,54 @@
+"""Schema history of both databases, run by Alembic, written as SQL."""
+
+import logging
+
+from alembic import context, op
+from sqlalchemy import create_engine, pool, text
+
+# Any process may start first; the others wait for its migration.
+_LOCK = 7_265_482
+
+BASE = """
+CREATE TABLE event (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    kind text NOT NULL,
+    subject text NOT NULL,
+    data jsonb NOT NULL
+);
+CREATE INDEX event_kind ON event (kind, id);
+CREATE INDEX event_subject ON event (subject, id);
+
+CREATE TABLE audit_entry (
+    id bigint PRIMARY KEY,
+    at timestamptz NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    target text NOT NULL,
+    outcome text NOT NULL,
+    details jsonb NOT NULL,
+    previous bytea NOT NULL,
+    digest bytea NOT NULL
+);
+"""
+
+
+def jobs_schema() -> None:
+    """Procrastinate's own tables, in the version that is installed."""
+    from procrastinate.schema import SchemaManager
+
+    # Its SQL holds colons that SQLAlchemy would take for bind parameters.
+    op.get_bind().exec_driver_sql(SchemaManager.get_schema().replace("%", "%%"))
+
+
+def run() -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    dsn = context.config.attributes["dsn"].replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = create_engine(dsn, poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.commit()
+        context.configure(connection=connection, transaction_per_migration=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()

@@ -1,0 +1,133 @@
+"""Outgoing HTTP, and names resolved by the DNS server that the settings name."""
+
+import random
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dns.asyncresolver
+import dns.exception
+import dns.resolver
+import httpcore
+import httpx
+from httpcore._backends.auto import AutoBackend
+
+from tandem.infra.errors import AppError, Kind
+
+
+class NameNotResolved(AppError):
+    kind, code = Kind.UNAVAILABLE, "net.name-not-resolved"
+
+
+class Resolver:
+    """Names to addresses. `server` is "address:port" of a DNS server; None uses the system's."""
+
+    def __init__(self, server: str | None = None) -> None:
+        self.server = server
+        self._dns: dns.asyncresolver.Resolver | None = None
+        if server:
+            host, _, port = server.rpartition(":")
+            self._dns = dns.asyncresolver.Resolver(configure=False)
+            self._dns.nameservers = [host]
+            self._dns.port = int(port)
+            self._dns.lifetime = 5.0
+
+    async def addresses(self, host: str) -> list[str]:
+        """The host's IPv4 addresses in random order. Raises NameNotResolved."""
+        if self._dns is None or _is_address(host) or host == "localhost":
+            return [host]
+        try:
+            answer = await self._dns.resolve(host, "A")
+        except (dns.exception.DNSException, OSError) as error:
+            raise NameNotResolved(
+                f"The name {host} has no address.",
+                cure="Check its record in DNS, and the resolver in the settings.",
+                reason=type(error).__name__,
+            ) from None
+        found = [record.address for record in answer]
+        random.shuffle(found)
+        return found
+
+    async def cname(self, host: str) -> str | None:
+        """What the host's CNAME record names, in lower case without the final dot."""
+        resolver = self._dns or dns.asyncresolver.Resolver()
+        try:
+            answer = await resolver.resolve(host, "CNAME")
+        except (dns.exception.DNSException, OSError):
+            return None
+        return str(answer[0].target).rstrip(".").lower()
+
+
+def _is_address(host: str) -> bool:
+    return host.replace(".", "").isdigit() or ":" in host
+
+
+class _Backend(AutoBackend):
+    """Connects to the addresses that the resolver gives; TLS still checks the name asked for."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        super().__init__()
+        self._resolver = resolver
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            addresses = await self._resolver.addresses(host)
+        except NameNotResolved as error:
+            raise httpcore.ConnectError(error.message) from None
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in addresses:
+            try:
+                return await super().connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+def tls_context(
+    ca_file: Path | None, certificate: tuple[Path, Path] | None = None
+) -> ssl.SSLContext:
+    """A verifying client context: the system's roots, or only those of `ca_file`."""
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None:
+        context.load_cert_chain(certificate[0], certificate[1])
+    return context
+
+
+def client(
+    *,
+    resolver: Resolver | None = None,
+    ca_file: Path | None = None,
+    certificate: tuple[Path, Path] | None = None,
+    context: ssl.SSLContext | None = None,
+    timeout: float = 30.0,
+    base_url: str = "",
+    headers: dict[str, str] | None = None,
+    max_connections: int = 20,
+) -> httpx.AsyncClient:
+    """An HTTP client that resolves through `resolver`, tries every address and verifies names.
+
+    Proxies of the environment are not used. Pass `context` to share one TLS context.
+    """
+    tls = context or tls_context(ca_file, certificate)
+    transport = httpx.AsyncHTTPTransport(verify=tls, trust_env=False)
+    transport._pool = httpcore.AsyncConnectionPool(
+        ssl_context=tls,
+        max_connections=max_connections,
+        max_keepalive_connections=max_connections,
+        keepalive_expiry=60,
+        network_backend=_Backend(resolver or Resolver()),
+    )
+    return httpx.AsyncClient(
+        transport=transport, timeout=timeout, base_url=base_url, headers=headers, trust_env=False
+    )

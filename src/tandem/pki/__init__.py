@@ -1,0 +1,54 @@
+"""Keys, requests, certificates, PFX and revocation lists. Rules and bytes; no database."""
+
+from tandem.pki.authority import Authority, name, new_root
+from tandem.pki.bundles import (
+    BadCertificate,
+    CertificatePath,
+    build_path,
+    pem,
+    read_certificates,
+    sha1_thumbprint,
+    sha256_fingerprint,
+)
+from tandem.pki.keys import (
+    PrivateKey,
+    PublicKey,
+    generate_key,
+    jwk_thumbprint,
+    key_pem,
+    load_key,
+    public_jwk,
+    same_key,
+)
+from tandem.pki.pfx import BadPfx, Pfx, WrongPassword, pfx_export, pfx_open
+from tandem.pki.requests import BadRequest, certificate_request, read_request, windows_request
+
+__all__ = [
+    "Authority",
+    "BadCertificate",
+    "BadPfx",
+    "BadRequest",
+    "CertificatePath",
+    "Pfx",
+    "PrivateKey",
+    "PublicKey",
+    "WrongPassword",
+    "build_path",
+    "certificate_request",
+    "generate_key",
+    "jwk_thumbprint",
+    "key_pem",
+    "load_key",
+    "name",
+    "new_root",
+    "pem",
+    "pfx_export",
+    "pfx_open",
+    "public_jwk",
+    "read_certificates",
+    "read_request",
+    "same_key",
+    "sha1_thumbprint",
+    "sha256_fingerprint",
+    "windows_request",
+]

@@ -1,0 +1,105 @@
+"""Real PostgreSQL for every test that wants one: the embedded server, once a run."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tandem.infra.database import Database, Embedded, Lineage, Tx, migrate
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Embedded]:
+    """One server for this test process, in a short path (its socket lies beside its data)."""
+    with tempfile.TemporaryDirectory(prefix="tdm", dir="/tmp", ignore_cleanup_errors=True) as top:
+        os.chmod(top, 0o755)
+        server = Embedded.start(Path(top) / "pg")
+        yield server
+        server.stop()
+
+
+def _template(postgres: Embedded, lineage: Lineage) -> str:
+    name = f"template_{lineage}"
+    migrate(postgres.dsn(name), lineage)
+    return name
+
+
+@pytest.fixture(scope="session")
+def tenant_template(postgres: Embedded) -> str:
+    return _template(postgres, "tenant")
+
+
+@pytest.fixture(scope="session")
+def site_template(postgres: Embedded) -> str:
+    return _template(postgres, "site")
+
+
+@asynccontextmanager
+async def _copy(postgres: Embedded, template: str) -> AsyncIterator[Database]:
+    name = f"t_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+    database = await Database.open(postgres.dsn(name))
+    try:
+        yield database
+    finally:
+        await database.close()
+        with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@asynccontextmanager
+async def _rolled_back(dsn: str) -> AsyncIterator[Tx]:
+    from psycopg.rows import dict_row
+
+    async with await psycopg.AsyncConnection.connect(dsn, row_factory=dict_row) as connection:
+        yield connection
+        await connection.rollback()
+
+
+@pytest.fixture
+async def tenant_db(postgres: Embedded, tenant_template: str) -> AsyncIterator[Database]:
+    """A tenant database of this test's own."""
+    async with _copy(postgres, tenant_template) as database:
+        yield database
+
+
+@pytest.fixture
+async def site_db(postgres: Embedded, site_template: str) -> AsyncIterator[Database]:
+    """A site database of this test's own."""
+    async with _copy(postgres, site_template) as database:
+        yield database
+
+
+@pytest.fixture
+async def tenant_tx(postgres: Embedded, tenant_template: str) -> AsyncIterator[Tx]:
+    """A transaction in the tenant's schema that is rolled back."""
+    async with _rolled_back(postgres.dsn(tenant_template)) as tx:
+        yield tx
+
+
+@pytest.fixture
+async def site_tx(postgres: Embedded, site_template: str) -> AsyncIterator[Tx]:
+    """A transaction in the site's schema that is rolled back."""
+    async with _rolled_back(postgres.dsn(site_template)) as tx:
+        yield tx
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of wire samples; tests that read it are skipped where it is not present."""
+    named = os.environ.get("TANDEM_SAMPLES")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "samples"
+    if not folder.is_dir():
+        pytest.skip("no wire samples beside this checkout (TANDEM_SAMPLES names the folder)")
+    return folder

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Install what is missing of the named Debian packages, as root or with sudo; say the command otherwise.
+set -euo pipefail
+missing=()
+for package in "$@"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+command=(apt-get install -y --no-install-recommends "${missing[@]}")
+if ! command -v apt-get >/dev/null; then
+  echo "Needed and not found: ${missing[*]}. Install them with your system's package manager." >&2
+  exit 1
+fi
+if [ "$(id -u)" = 0 ]; then
+  sudo=()
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+  sudo=(sudo -n)
+else
+  echo "Needed and not installed: ${missing[*]}. Run: sudo apt-get update && sudo ${command[*]}" >&2
+  exit 1
+fi
+echo "Installing ${missing[*]} …" >&2
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive "${command[@]}" -qq >/dev/null
