@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 _TIMEOUT_SECONDS = 120.0
 
 
-class Profile(config.Settings):
+class Profile(config.Settings, frozen=True):
     """Whom the commands talk to."""
 
     site_url: str = ""  # The site's API and console.

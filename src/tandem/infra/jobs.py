@@ -28,7 +28,9 @@ class Jobs:
         """Name a piece of work. Its arguments are JSON."""
         self._app.task(name=name, pass_context=False)(work)
 
-    async def defer(self, tx: Tx, name: str, lock: str | None = None, **arguments: Any) -> int:
+    async def defer(
+        self, tx: Tx, name: str, /, *, lock: str | None = None, **arguments: Any
+    ) -> int:
         """Ask for the work in this transaction. The same `lock` is never run twice at once."""
         deferrer = self._app.configure_task(name, lock=lock, connection=tx)
         return int(await deferrer.defer_async(**arguments))

@@ -1,0 +1,79 @@
+"""Secrets, blobs, logs and jobs."""
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from tandem.infra.blobs import Blobs, NoSuchBlob
+from tandem.infra.database import Database
+from tandem.infra.jobs import Jobs
+from tandem.infra.logs import LogFile
+from tandem.infra.secrets import SecretBox, Unsealable, write_private
+
+
+def test_a_sealed_secret_opens_for_its_purpose_only(tmp_path: Path) -> None:
+    box = SecretBox.open(tmp_path / "keys" / "box.key")
+    sealed = box.seal(b"hunter2", "app.secret")
+    assert b"hunter2" not in sealed
+    assert SecretBox.open(tmp_path / "keys" / "box.key").unseal(sealed, "app.secret") == b"hunter2"
+    with pytest.raises(Unsealable):
+        box.unseal(sealed, "other.purpose")
+    with pytest.raises(Unsealable):
+        box.unseal(sealed[:-1], "app.secret")
+
+
+def test_private_files_are_private(tmp_path: Path) -> None:
+    SecretBox.open(tmp_path / "keys" / "box.key")
+    write_private(tmp_path / "keys" / "b", b"1")
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    for file in (tmp_path / "keys").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_content_is_kept_by_its_hash(tmp_path: Path) -> None:
+    blobs = Blobs.open(tmp_path / "blobs")
+    data = b"0123456789" * 100_000
+    blob = await blobs.put(data)
+
+    async def pieces():  # type: ignore[no-untyped-def]
+        for start in range(0, len(data), 7777):
+            yield data[start : start + 7777]
+
+    assert await blobs.put(pieces()) == blob
+    assert b"".join([piece async for piece in blobs.read(blob.sha256)]) == data
+    assert b"".join([p async for p in blobs.read(blob.sha256, 5, 15)]) == b"5678901234"
+    with pytest.raises(NoSuchBlob):
+        await blobs.size("0" * 64)
+
+
+def test_a_full_log_keeps_one_old_copy(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "CcmExec.log", max_bytes=100)
+    for number in range(20):
+        log.write(f"line {number:02} {'x' * 20}")
+    assert {file.name for file in tmp_path.iterdir()} == {"CcmExec.log", "CcmExec.lo_"}
+    assert "line 19" in log.path.read_text()
+
+
+async def test_a_job_exists_only_if_its_change_does(site_db: Database) -> None:
+    done: list[str] = []
+    jobs, stop, ran = Jobs(site_db.dsn), asyncio.Event(), asyncio.Event()
+
+    async def work(name: str) -> None:
+        done.append(name)
+        ran.set()
+
+    jobs.register("test.work", work)
+    worker = asyncio.create_task(jobs.run(stop))
+    with pytest.raises(ZeroDivisionError):
+        async with site_db.transaction() as tx:
+            await jobs.defer(tx, "test.work", name="rolled back")
+            raise ZeroDivisionError
+    await asyncio.sleep(0.3)
+    async with site_db.transaction() as tx:
+        await jobs.defer(tx, "test.work", name="committed")
+    await asyncio.wait_for(ran.wait(), 10)
+    stop.set()
+    await worker
+    assert done == ["committed"]
