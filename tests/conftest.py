@@ -14,9 +14,22 @@ from psycopg import sql
 from tandem.infra.database import Database, Embedded, Lineage, Tx, migrate
 
 
+class _Named(Embedded):
+    """A server that somebody else runs, named by TANDEM_TEST_POSTGRES (a DSN without database)."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def _uri(self, database: str) -> str:
+        return f"{self._address} dbname={database}"
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Embedded]:
     """One server for this test process, in a short path (its socket lies beside its data)."""
+    if named := os.environ.get("TANDEM_TEST_POSTGRES"):
+        yield _Named(named)
+        return
     with tempfile.TemporaryDirectory(prefix="tdm", dir="/tmp", ignore_cleanup_errors=True) as top:
         os.chmod(top, 0o755)
         server = Embedded.start(Path(top) / "pg")
@@ -25,7 +38,7 @@ def postgres() -> Iterator[Embedded]:
 
 
 def _template(postgres: Embedded, lineage: Lineage) -> str:
-    name = f"template_{lineage}"
+    name = f"template_{lineage}_{uuid.uuid4().hex[:8]}"
     migrate(postgres.dsn(name), lineage)
     return name
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -124,6 +125,15 @@ class Api:
     def get(self, path: str, **query: Any) -> Any:
         return self.call("GET", path, params={k: v for k, v in query.items() if v is not None})
 
+    def every(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """All items of a collection of Graph's, whatever its pages."""
+        page = self.get(path, **query)
+        items: list[dict[str, Any]] = page["value"]
+        while "@odata.nextLink" in page:
+            page = self.call("GET", page["@odata.nextLink"])
+            items += page["value"]
+        return items
+
     def post(self, path: str, value: Any = None, **options: Any) -> Any:
         return self.call("POST", path, json=value, **options)
 
@@ -179,10 +189,28 @@ def graph_client(_: object = None) -> Api:
     return Api(here.tenant_url, load_session("tenant").token, here.ca_file, "tenant")
 
 
+_captured: ContextVar[list[Any] | None] = ContextVar("captured", default=None)
+
+
+@contextmanager
+def captured() -> Iterator[list[Any]]:
+    """Collect what commands answer with `--json` as values, for a program in this process."""
+    answers: list[Any] = []
+    token = _captured.set(answers)
+    try:
+        yield answers
+    finally:
+        _captured.reset(token)
+
+
 def emit(value: Any, text: Callable[[Any], str | None], json: bool) -> None:
     """Answer: JSON for programs, or what `text` makes of the value."""
     if json:
         encoded = msgspec.json.encode(value, enc_hook=str)
+        answers = _captured.get()
+        if answers is not None:
+            answers.append(msgspec.json.decode(encoded))
+            return
         sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
         return
     said = text(value)

@@ -156,6 +156,9 @@ def _too_large(limit: int) -> TooLarge:
 async def decode(request: Request, wanted: type[T], limit: int = DEFAULT_BODY_LIMIT) -> T:
     """The JSON body as this type. Raises Invalid, which names the field that is wrong."""
     raw = await body(request, limit)
+    if b"\\u0000" in raw:
+        # PostgreSQL's text cannot hold it, and no field of ours has a use for it.
+        raise Invalid("The request cannot be read: it has a NUL character.")
     try:
         return msgspec.json.decode(raw or b"{}", type=wanted)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

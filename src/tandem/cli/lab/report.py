@@ -1,6 +1,5 @@
 """What the lab saw: the steps with their checks, as a live list and as a report."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,15 +76,21 @@ class Observer:
 class Screen:
     """The terminal: plain lines that stay, so a log of the lab reads like the lab did."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, also: Callable[[str], None] | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True, quiet=quiet)
-        self._begun = time.monotonic()
+        self._also = also
 
     def line(self, text: str = "") -> None:
+        """Print a line of rich markup."""
         self.console.print(text)
+        if self._also is not None:
+            self._also(text)
 
     def step(self, step: StepReport) -> None:
         self.line(f"  [bold]{step.id:>4}[/] {escape(step.title)}")
+
+    def failed(self, words: str) -> None:
+        self.line(f"      [red]✗ {escape(words)}[/]")
 
     def done(self, step: StepReport) -> None:
         mark = "[green]✓[/]" if step.ok else "[red]✗[/]"

@@ -2,6 +2,7 @@
 
 import logging
 
+import psycopg
 from alembic import context, op
 from sqlalchemy import create_engine, pool, text
 
@@ -43,8 +44,11 @@ def jobs_schema() -> None:
 
 def run() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    dsn = context.config.attributes["dsn"].replace("postgresql://", "postgresql+psycopg://", 1)
-    engine = create_engine(dsn, poolclass=pool.NullPool)
+    dsn: str = context.config.attributes["dsn"]
+    # psycopg reads the DSN itself: SQLAlchemy's URLs know fewer forms of it.
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=pool.NullPool
+    )
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         connection.commit()

@@ -1,0 +1,28 @@
+"""One machine from its settings."""
+
+import httpx
+from cryptography import x509
+
+from tandem.agent.platform import Machine
+from tandem.agent.platform.meeting import FolderBridge, JoinBroker, MeetingPlace
+from tandem.agent.settings import AgentSettings
+from tandem.infra.clock import utc_now
+
+
+def machine_of(
+    settings: AgentSettings,
+    place: MeetingPlace,
+    http: httpx.AsyncClient,
+    trusted_root: x509.Certificate,
+) -> Machine:
+    return Machine(
+        state=settings.state,
+        name=settings.name,
+        mdm=FolderBridge(place),
+        directory=JoinBroker(place, http, utc_now),
+        http=http,
+        trusted_root=trusted_root,
+        os_version=settings.os_version,
+        minute_seconds=settings.minute_seconds,
+        durable=settings.durable,
+    )

@@ -1,0 +1,455 @@
+"""The client: registration, policy, messages, and the handlers that act on policy."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import msgspec
+
+from tandem import pki
+from tandem.agent import check
+from tandem.agent.comanagement import CoManagementHandler
+from tandem.agent.folder import Folder
+from tandem.agent.gate import Gate
+from tandem.agent.installation import FILE, Installation, client_folder, installed
+from tandem.agent.journal import ERROR, WARNING, Journal
+from tandem.agent.platform import Machine
+from tandem.agent.session import Refused, Session, Unreachable, decode, describe
+from tandem.agent.spool import Spool
+from tandem.infra.errors import AppError, Kind
+from tandem.protocols import ccm
+
+HEARTBEAT_MINUTES = 7 * 24 * 60
+# How often the client looks at what only this device knows, such as its MDM enrollment.
+LOOK_MINUTES = 1
+RETRY_MINUTES = 10
+# State ids of topic 800 (spec 3.2).
+ASSIGNMENT_STARTED, WRONG_SITE, NO_MANAGEMENT_POINT, ASSIGNED = 500, 602, 603, 700
+_BATCH = 100
+
+
+class NotInstalled(AppError):
+    kind, code = Kind.CONFLICT, "agent.not-installed"
+
+
+class _PolicyInHand(msgspec.Struct, frozen=True):
+    """The document as it was signed, so a restart verifies it again."""
+
+    etag: str
+    sealed: str
+
+
+class Client:
+    """The installed client of one machine. Raises NotInstalled when ccmsetup has not run."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._folder: Folder = client_folder(machine.state, machine.durable)
+        found = installed(self._folder)
+        if found is None:
+            raise NotInstalled(
+                "The client is not installed on this machine.", cure="Run tandem-ccmsetup first."
+            )
+        self._installation: Installation = found
+        self._journal = Journal(machine.logs, machine.now)
+        self._spool = Spool(self._folder.below("spool"))
+        self.gate = Gate(self._folder, self._journal, machine.now)
+        machine.mdm.install_gate(self.gate)
+        self._handler = CoManagementHandler(machine, self._folder, self.gate, self._journal)
+        self._session = Session(
+            machine, self._folder, found.connection, self._journal, "ClientIDManagerStartup"
+        )
+        self._session.client_id = found.client_id
+        self._policy = self._stored_policy()
+        self._expired = self._farewell = self._asked = False
+        self._effects: dict[str, str] = {}
+        start = machine.now()
+        self._policy_due = self._messages_due = start
+        self._check_due = start
+        self._whole, self._fetches = True, False
+        self._heartbeat_due = self._heartbeat_after(start)
+        self._woken = asyncio.Event()
+        self._write(
+            "LocationServices",
+            "Currently Internet" if not found.always_internet else "Always Internet",
+        )
+
+    def _write(self, component: str, message: str, severity: int = 1) -> None:
+        self._journal.write(component, message, severity)
+
+    @property
+    def client_id(self) -> str:
+        """`GUID:…`, or empty before registration."""
+        return self._installation.client_id
+
+    @property
+    def policy(self) -> ccm.Policy | None:
+        """The policy in force."""
+        return self._policy
+
+    @property
+    def settings(self) -> ccm.ClientSettings:
+        """The resultant client settings, with the defaults of what policy does not name."""
+        return _settings(self._policy)
+
+    def wake(self) -> None:
+        """Make policy and messages due now (client notification "Download Computer Policy").
+
+        The MDM client is asked for a session too, as the field does since 1806.
+        """
+        self._asked = True
+        now = self._machine.now()
+        self._policy_due = self._messages_due = now
+        self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Be a client until `stop` is set. Nothing that the network does ends it."""
+        while not stop.is_set():
+            self._woken.clear()
+            seconds = await self.step()
+            await self._rest(stop, seconds)
+
+    async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]
+        try:
+            await asyncio.wait(
+                waits, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in waits:
+                task.cancel()
+
+    async def step(self) -> float:
+        """Do what is due. Returns the seconds until something is due again.
+
+        What the device decides by itself is decided whether or not the site answers.
+        """
+        heard = await self._attempt(self._hear)
+        done = await self._attempt(self._evaluate)
+        # A site that did not answer a moment ago is not asked twice in one step.
+        said = await self._attempt(self._send) if heard is not Unreachable else Unreachable
+        if heard is done is said is None:
+            return self._rest_seconds()
+        return self._after_failure()
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> type[AppError] | None:
+        """What kept the work from being done, which is in the log, or None."""
+        try:
+            await work()
+        except AppError as error:
+            describe(self._journal, "CcmMessaging", error)
+            if isinstance(error, Refused) and error.reason == "client.unknown":
+                self._forget_registration()
+            return type(error)
+        return None
+
+    async def _hear(self) -> None:
+        if not self.client_id:
+            await self._register()
+        if self._machine.now() >= self._policy_due:
+            await self._poll()
+
+    def _after_failure(self) -> float:
+        # Spread, so a fleet does not come back in one second after its gateway did.
+        return self._machine.minute_seconds * RETRY_MINUTES * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def _rest_seconds(self) -> float:
+        next_due = min(self._policy_due, self._messages_due)
+        until = (next_due - self._machine.now()).total_seconds()
+        return max(0.0, min(until, self._machine.minute_seconds * LOOK_MINUTES))
+
+    def _minutes(self, minutes: float) -> timedelta:
+        return timedelta(seconds=minutes * self._machine.minute_seconds)
+
+    async def _register(self) -> None:
+        """Registration and assignment: the site's word for who this client is."""
+        machine, log = self._machine, "ClientIDManagerStartup"
+        wanted = self._installation.site_code
+        self._write("ClientLocation", f"Assigning client to site '{wanted}'")
+        self._report_once(ASSIGNMENT_STARTED, {"site_code": wanted})
+        self._write(log, "[RegTask] - Client is not registered. Sending registration request...")
+        request = ccm.RegistrationRequest(
+            wanted,
+            machine.name,
+            pki.public_jwk(self._session.key),
+            self._installation.version,
+            machine.os_version,
+            machine.os_name,
+        )
+        self._session.client_id = ""
+        try:
+            response = await self._session.post("/ccm_system_tokenauth/request", request)
+        except Refused as error:
+            state = WRONG_SITE if error.reason == "client.unknown-site" else NO_MANAGEMENT_POINT
+            self._write(log, f"[RegTask] - Failed to register: {error.message}", ERROR)
+            self._report_once(state, {"message": error.message, "cure": error.cure})
+            info = ccm.ConfigInfo(
+                agent=self._installation.version, setup=state, code=6, log=error.message
+            )
+            machine.mdm.publish(info.text())
+            raise
+        reply = decode(response, ccm.RegistrationReply)
+        self._installation = msgspec.structs.replace(
+            self._installation, client_id=reply.client_id, site_code=reply.site_code
+        )
+        self._folder.save(FILE, self._installation)
+        self._session.client_id = reply.client_id
+        self._write(
+            log,
+            f"[RegTask] - Client is registered. Server assigned ClientID is {reply.client_id}. "
+            f"Approval status {reply.approval}",
+        )
+        self._write(
+            "ClientLocation",
+            f"Rotating internet management point, new management point [1] is: "
+            f"https://{self._installation.connection.host} with capabilities: "
+            f'<Capabilities SchemaVersion="1.0"><Property Name="SSLState" Value="63"/></Capabilities>',
+        )
+        self._report(ccm.SETUP_TOPIC, ASSIGNED, {"site_code": reply.site_code})
+        machine.mdm.publish(
+            ccm.ConfigInfo(agent=self._installation.version, client=reply.client_id).text()
+        )
+        self._heartbeat_due = self._messages_due = machine.now()
+
+    def _forget_registration(self) -> None:
+        self._write("ClientIDManagerStartup", "The site no longer knows this client.", WARNING)
+        self._installation = msgspec.structs.replace(self._installation, client_id="")
+        self._folder.save(FILE, self._installation)
+        self._folder.remove("policy.json")
+        self._policy = None
+
+    def _report(self, topic: int, state: int, data: dict[str, Any]) -> None:
+        self._spool.add(topic, state, self._machine.now(), data)
+
+    def _report_once(self, state: int, data: dict[str, Any]) -> None:
+        """For what is tried over and over: said again only when it is something else."""
+        if self._folder.read("assignment") != str(state).encode():
+            self._report(ccm.SETUP_TOPIC, state, data)
+            self._folder.write("assignment", str(state).encode())
+
+    async def _poll(self) -> None:
+        """Ask for policy. Only what the site signed for this client, newer than ours, counts."""
+        if not self._find_way():
+            self._policy_due = self._machine.now() + self._minutes(
+                self.settings.policy_polling_minutes
+            )
+            return
+        stored = self._folder.load("policy.json", _PolicyInHand)
+        headers = {"If-None-Match": stored.etag} if stored and self._policy else {}
+        self._write(
+            "PolicyAgent",
+            "Requesting Machine policy from authority 'SMS:" + self._installation.site_code + "'",
+        )
+        response = await self._session.get("/SMS_MP/.sms_pol", headers=headers)
+        self._policy_due = self._machine.now() + self._minutes(self.settings.policy_polling_minutes)
+        if response.status_code == 304:
+            self._write("PolicyAgent", "Policy is not modified.")
+            self._handler.policy_checked()
+        else:
+            self._accept(response)
+        if self.settings.enable_user_policy and self.settings.enable_user_policy_from_internet:
+            await self._poll_user()
+
+    def _accept(self, response: httpx.Response) -> None:
+        before = self._policy
+        try:
+            policy = ccm.open_policy(
+                response.text,
+                self._machine.trusted_root,
+                self._machine.now(),
+                client_id=self.client_id,
+                not_before=before.issued_at if before else None,
+            )
+        except ccm.BadDocument as error:
+            # What is in force stays in force: a forged policy must not be worth more than none.
+            describe(self._journal, "PolicyAgent", error)
+            self._report(ccm.FRAMEWORK_TOPIC, 2, {"code": error.code, "message": error.message})
+            return
+        etag = response.headers.get("etag", "")
+        self._folder.save("policy.json", _PolicyInHand(etag, response.text))
+        self._policy = policy
+        self._expired = False
+        self._policy_due = self._machine.now() + self._minutes(self.settings.policy_polling_minutes)
+        self._write(
+            "PolicyAgent",
+            f"Policy version {policy.version} of site {policy.site_code} is verified and in force "
+            f"until {policy.expires_at:%m/%d/%Y %H:%M:%S}.",
+        )
+        if not self.settings.enable_cloud_management_gateway:
+            self._effect("enable_cloud_management_gateway", "the gateway is no longer used")
+            # The site hears what became of its setting; that is the last thing said this way.
+            self._farewell = True
+            self._write(
+                "LocationServices",
+                "Client settings disallow the cloud management gateway (DisAllowCMG = 1).",
+                WARNING,
+            )
+
+    async def _poll_user(self) -> None:
+        try:
+            response = await self._session.get("/SMS_MP/.sms_pol?user", account="user")
+            policy = ccm.open_policy(
+                response.text,
+                self._machine.trusted_root,
+                self._machine.now(),
+                client_id=self.client_id,
+            )
+        except AppError as error:
+            self._write("PolicyAgent", f"No user policy: {error.message}", WARNING)
+            self._effect("enable_user_policy_from_internet", f"no user policy: {error.code}")
+            return
+        self._write("PolicyAgent", f"Received user policy for {policy.user}.")
+        self._effect("enable_user_policy_from_internet", "user policy received")
+
+    def _effect(self, setting: str, effect: str) -> None:
+        self._effects[setting] = effect
+
+    def _find_way(self) -> bool:
+        """Choose between gateway and the management point of the intranet; False: there is none."""
+        if self._policy is None or self.settings.enable_cloud_management_gateway:
+            self._session.intranet = ""
+            return True
+        self._session.intranet = self._installation.smsmp
+        return bool(self._session.intranet)
+
+    async def _evaluate(self) -> None:
+        policy = self._policy
+        if policy is None:
+            return
+        current = self._notice_expiry(policy)
+        asked, self._asked = self._asked, False
+        await self._follow_settings()
+        await self._handler.evaluate(
+            policy,
+            self._report,
+            version=self._installation.version,
+            effects=dict(self._effects),
+            current=current,
+            sync=asked,
+        )
+
+    def _notice_expiry(self, policy: ccm.Policy) -> bool:
+        """Policy that ran out stays in force, or whoever withholds it could move workloads."""
+        current = policy.expires_at > self._machine.now()
+        if not current and not self._expired:
+            self._expired = True
+            text = f"The policy expired at {policy.expires_at.isoformat()}, and no newer one came."
+            self._write("PolicyAgent", text, ERROR)
+            self._report(ccm.FRAMEWORK_TOPIC, 2, {"code": "policy.expired", "message": text})
+        return current
+
+    async def _follow_settings(self) -> None:
+        settings, directory = self.settings, self._machine.directory
+        allowed = settings.allow_cloud_distribution_point
+        effect = "content may come from the gateway" if allowed else "content does not come from it"
+        if not await self._check(allowed):
+            effect += "; the client's package is damaged"
+        self._effect("allow_cloud_distribution_point", effect)
+        if settings.enable_cloud_management_gateway:
+            self._effect("enable_cloud_management_gateway", "the gateway is used")
+        if not settings.enable_user_policy_from_internet:
+            self._effect("enable_user_policy_from_internet", "no user policy is asked for")
+        if directory.join() is not None:
+            effect = "joined"
+        elif not settings.auto_register_with_azure_ad:
+            effect = "not joined, and not to be registered"
+        else:
+            effect = "registered"
+            try:
+                await directory.register()
+            except AppError as error:
+                effect = f"registration failed: {error.code}"
+        self._effect("auto_register_with_azure_ad", effect)
+
+    async def _check(self, from_gateway: bool) -> bool:
+        """Daily, and at once when what may be fetched has changed."""
+        now = self._machine.now()
+        if now >= self._check_due or from_gateway is not self._fetches:
+            self._fetches = from_gateway
+            self._check_due = now + self._minutes(check.EVERY_MINUTES)
+            self._whole = await check.repair(
+                self._machine,
+                self._folder,
+                self._installation,
+                self._session,
+                self._journal,
+                from_gateway=from_gateway,
+            )
+        return self._whole
+
+    async def _send(self) -> None:
+        """Heartbeat when due, and what the spool holds; it leaves the spool when accepted."""
+        now = self._machine.now()
+        if now >= self._heartbeat_due:
+            data = {"name": self._machine.name, "version": self._installation.version}
+            self._spool.add(ccm.HEARTBEAT_TOPIC, 1, now, data)
+            self._heartbeat_due = now + self._minutes(HEARTBEAT_MINUTES)
+            stamp = self._heartbeat_due.isoformat().encode()
+            self._folder.write("heartbeat", stamp)
+            self._messages_due = now
+        if self._farewell:
+            self._session.intranet = ""
+        elif now < self._messages_due or not self._find_way():
+            return
+        while waiting := self._spool.oldest(_BATCH):
+            done = await self._forward(waiting)
+            self._spool.accepted(done)
+            if not done:
+                break
+        self._farewell = False
+        self._messages_due = now + self._minutes(self.settings.state_reporting_minutes)
+
+    async def _forward(self, messages: list[ccm.Message]) -> list[str]:
+        """The ids that need not be sent again."""
+        try:
+            response = await self._session.post("/ccm_incoming", ccm.IncomingRequest(messages))
+        except Refused as error:
+            if error.status not in (400, 413):
+                raise
+            if len(messages) == 1:
+                # It will never be taken, and must not hold up what comes after it.
+                self._write("StateMessage", f"A message is dropped: {error.message}", ERROR)
+                return [messages[0].id]
+            half = len(messages) // 2
+            return await self._forward(messages[:half]) + await self._forward(messages[half:])
+        accepted: list[str] = decode(response, ccm.IncomingReply).accepted
+        text = f"Successfully forwarded {len(accepted)} state messages to the MP"
+        self._write("StateMessage", text)
+        return accepted
+
+    def _heartbeat_after(self, now: datetime) -> datetime:
+        stored = self._folder.read("heartbeat")
+        with suppress(ValueError):
+            if stored:
+                return datetime.fromisoformat(stored.decode())
+        return now
+
+    def _stored_policy(self) -> ccm.Policy | None:
+        stored = self._folder.load("policy.json", _PolicyInHand)
+        if stored is None:
+            return None
+        try:
+            # What ran out while the device was off stays in force, and is reported as expired.
+            return ccm.open_policy(
+                stored.sealed,
+                self._machine.trusted_root,
+                self._machine.now(),
+                client_id=self._installation.client_id,
+                expired=True,
+            )
+        except ccm.BadDocument as error:
+            describe(self._journal, "PolicyAgent", error)
+            return None
+
+
+def _settings(policy: ccm.Policy | None) -> ccm.ClientSettings:
+    if policy is None:
+        return ccm.ClientSettings()
+    try:
+        return msgspec.convert(policy.settings, ccm.ClientSettings)
+    except msgspec.ValidationError:
+        return ccm.ClientSettings()

@@ -1,0 +1,234 @@
+"""CoManagementHandler: merges the policies of this device, and acts on what comes out."""
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from tandem import workloads
+from tandem.agent.folder import Folder
+from tandem.agent.gate import Gate
+from tandem.agent.journal import ERROR, WARNING, Journal
+from tandem.agent.platform import Machine, MdmEnrollment, NoToken
+from tandem.infra.errors import AppError
+from tandem.protocols import ccm
+from tandem.workloads import Authority, Merged, Workload
+
+LOG = "CoManagementHandler"
+STATUS, SCHEDULED, STARTED, NOT_PROVISIONED, PROVISIONED = 100, 101, 105, 106, 107
+NO_USER, FAILED = 108, 110
+
+TRIES = 3
+TRY_EVERY_MINUTES = 15
+# The first roll-out is spread, so a fleet does not enrol in the same second.
+SPREAD_MINUTES = 10
+
+Report = Callable[[int, int, dict[str, Any]], None]
+
+
+class _Memory(msgspec.Struct):
+    """What must survive a restart."""
+
+    policies: str = ""
+    flags: int = 0
+    detail: str = ""
+    enroll_at: datetime | None = None
+    tries: int = 0
+    enrolled: bool = False
+
+
+class CoManagementHandler:
+    def __init__(self, machine: Machine, folder: Folder, gate: Gate, journal: Journal) -> None:
+        self._machine = machine
+        self._folder = folder
+        self._gate = gate
+        self._journal = journal
+        self._memory = folder.load("handler.json", _Memory) or _Memory()
+
+    def _write(self, message: str, severity: int = 1) -> None:
+        self._journal.write(LOG, message, severity)
+
+    async def evaluate(
+        self,
+        policy: ccm.Policy,
+        report: Report,
+        *,
+        version: str,
+        effects: dict[str, str],
+        current: bool,
+        sync: bool,
+    ) -> None:
+        """Bring the device in line with its policy, and report when that changed anything.
+
+        `sync` asks for an MDM session whether or not anything changed. May run at any time and any number of times: what is as it should be stays untouched.
+        """
+        enrollment = self._machine.mdm.enrollment()
+        merged = self._merge(policy)
+        effective = workloads.effective(merged.flags, enrollment.enrolled)
+        changed = self._take(merged, enrollment, effective)
+        self._apply(policy)
+        if merged.allow and merged.auto_enroll and not enrollment.enrolled:
+            await self._auto_enroll(report)
+            enrollment = self._machine.mdm.enrollment()
+        self._remember_enrollment(enrollment)
+        state = self._state(policy, merged, enrollment, version, effects)
+        self._report(state, report, policy)
+        self._machine.mdm.publish(
+            ccm.ConfigInfo(
+                self._gate.flags, version, policy.client_id, merged.allow and current
+            ).text()
+        )
+        if changed or sync:
+            # The MDM service learns of the switch at once, and gives or withholds accordingly.
+            await self._machine.mdm.sync()
+
+    def _merge(self, policy: ccm.Policy) -> Merged:
+        found = sorted(policy.configuration_policies, key=lambda p: p.id)
+        merged = workloads.merge(found)
+        shape = sha256(msgspec.json.encode(found)).hexdigest()
+        if shape == self._memory.policies:
+            return merged
+        for item in found:
+            self._write(f"Processing GET for assignment ({item.id} : {item.version})")
+        for name, value in (
+            ("Allow", str(merged.allow).lower()),
+            ("AutoEnroll", str(merged.auto_enroll).lower()),
+            ("Capabilities", str(merged.raw)),
+        ):
+            setting = f"CoManagementSettings_{name}"
+            self._write(f"Getting/Merging value for setting '{setting}'")
+            self._write(f"Merged value for setting '{setting}' is '{value}'")
+        self._write(
+            f"New merged workloadflags value with co-management max capabilities "
+            f"'{workloads.MAX_CAPABILITIES}' is '{merged.flags}'"
+        )
+        self._memory.policies = shape
+        self._save()
+        return merged
+
+    def _take(self, merged: Merged, enrollment: MdmEnrollment, effective: int) -> bool:
+        if merged.flags != self._memory.flags:
+            self._write(f"Merging workload flags {self._memory.flags} with {merged.flags}")
+            self._memory.flags = merged.flags
+            self._save()
+        changed = self._gate.set(effective, registered=True)
+        if not changed:
+            return False
+        self._write(f"Workloads flag retrieved {effective}")
+        if merged.allow and not enrollment.enrolled:
+            self._write("Device is not MDM enrolled yet. All workloads are managed by SCCM.")
+        elif enrollment.enrolled and enrollment.provisioned:
+            self._write("Device is already enrolled with MDM and Device Provisioned")
+        elif enrollment.enrolled:
+            self._write("Machine is already enrolled with MDM")
+        if not merged.allow and enrollment.enrolled:
+            self._write("Co-management is disabled but expected to be enabled.", WARNING)
+        return True
+
+    def _apply(self, policy: ccm.Policy) -> None:
+        for item in policy.configurations:
+            try:
+                workload = Workload(item.workload)
+            except ValueError:
+                self._write(f"'{item.setting}' is of an unknown workload: {item.workload}", WARNING)
+                continue
+            self._gate.offer(Authority.SITE, workload, item.setting, item.value)
+
+    async def _auto_enroll(self, report: Report) -> None:
+        """One try when it is due: three, a quarter of an hour apart, then at the next round."""
+        machine, memory, now = self._machine, self._memory, self._machine.now()
+        if machine.directory.join() is None:
+            return
+        minute = timedelta(seconds=machine.minute_seconds)
+        if memory.enroll_at is None:
+            memory.enroll_at = now + minute * random.uniform(0, SPREAD_MINUTES)  # noqa: S311
+            self._write(f"Queuing enrollment timer to fire at {memory.enroll_at:%m/%d/%Y %H:%M:%S}")
+            self._write("Successfully queued MDM auto enrollment")
+            report(ccm.COMANAGEMENT_TOPIC, SCHEDULED, {"at": memory.enroll_at.isoformat()})
+            self._save()
+            return
+        if now < memory.enroll_at:
+            return
+        memory.tries = memory.tries % TRIES + 1
+        memory.enroll_at = now + minute * TRY_EVERY_MINUTES
+        self._save()
+        self._write(f"Enrolling device to MDM... Try #{memory.tries} out of {TRIES}")
+        report(ccm.COMANAGEMENT_TOPIC, STARTED, {"try": memory.tries})
+        state, data = await self._enroll()
+        report(ccm.COMANAGEMENT_TOPIC, state, data)
+
+    async def _enroll(self) -> tuple[int, dict[str, Any]]:
+        mdm = self._machine.mdm
+        ways: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("RegisterDeviceWithManagementUsingAADDeviceCredentials", lambda: mdm.enroll()),
+            ("RegisterDeviceWithManagementUsingAADCredentials", lambda: mdm.enroll(user=True)),
+        ]
+        failure: AppError | None = None
+        for name, enroll in ways:
+            self._write(f"Enrolling device with {name}")
+            try:
+                await enroll()
+            except AppError as error:
+                failure = error
+                self._write(f"MDM enrollment failed: {error.message}", ERROR)
+                continue
+            self._write("MDM enrollment succeeded")
+            done = PROVISIONED if mdm.enrollment().provisioned else NOT_PROVISIONED
+            return done, {}
+        assert failure is not None
+        data = {"code": failure.code, "message": failure.message, "cure": failure.cure}
+        return (NO_USER if isinstance(failure, NoToken) else FAILED), data
+
+    def _remember_enrollment(self, enrollment: MdmEnrollment) -> None:
+        """A user who leaves the MDM service is enrolled again, after the same quiet while."""
+        if enrollment.enrolled and not self._memory.enrolled:
+            self._memory.enrolled, self._memory.tries = True, 0
+            self._memory.enroll_at = None
+            self._save()
+        elif not enrollment.enrolled and self._memory.enrolled:
+            self._memory.enrolled = False
+            self._write("The device is no longer enrolled with MDM.", WARNING)
+            self._save()
+
+    def _state(
+        self,
+        policy: ccm.Policy,
+        merged: Merged,
+        enrollment: MdmEnrollment,
+        version: str,
+        effects: dict[str, str],
+    ) -> ccm.ComanagementState:
+        return ccm.ComanagementState(
+            flags=self._gate.flags,
+            mdm_enrolled=enrollment.enrolled,
+            policy_present=merged.allow,
+            capabilities=merged.flags,
+            provider=enrollment.provider,
+            upn=enrollment.upn,
+            client_version=version,
+            policy_version=policy.version,
+            workloads={w.value: self._gate.owner(w).value for w in Workload},
+            applied={
+                setting: {"value": a.value, "source": a.source, "workload": a.workload}
+                for setting, a in self._gate.applied.items()
+            },
+            effects=effects,
+        )
+
+    def _report(self, state: ccm.ComanagementState, report: Report, policy: ccm.Policy) -> None:
+        detail = sha256(msgspec.json.encode(state, order="sorted")).hexdigest()
+        if detail == self._memory.detail:
+            return
+        report(ccm.COMANAGEMENT_TOPIC, STATUS, msgspec.to_builtins(state))
+        self._memory.detail = detail
+        self._save()
+
+    def policy_checked(self) -> None:
+        """A poll brought nothing new."""
+        self._write("State ID and report detail hash are not changed. No need to resend.")
+
+    def _save(self) -> None:
+        self._folder.save("handler.json", self._memory)

@@ -1,0 +1,99 @@
+"""Fetching the client: signed manifest, bytes that resume where they stopped, and their hash."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+
+from tandem.agent.folder import Folder
+from tandem.agent.journal import Journal
+from tandem.agent.platform import Machine
+from tandem.agent.session import Session, Unreachable, unreachable
+from tandem.infra.errors import AppError, Kind
+from tandem.protocols import ccm
+
+
+class WrongHash(AppError):
+    """What came is not what the site signed for."""
+
+    kind, code = Kind.FORBIDDEN, "setup.wrong-hash"
+
+
+class WrongManifest(AppError):
+    kind, code = Kind.FORBIDDEN, "setup.wrong-manifest"
+
+
+async def manifest(session: Session, machine: Machine, site_code: str) -> ccm.ClientManifest:
+    """What the site wants installed. Raises ccm.BadDocument or WrongManifest."""
+    response = await session.get("/CCM_Client/manifest")
+    found = ccm.open_manifest(response.text, machine.trusted_root, machine.now())
+    if found.site_code != site_code:
+        raise WrongManifest(f"The manifest is of site {found.site_code}, not of {site_code}.")
+    if "/" in found.file_name or "\\" in found.file_name or found.file_name.startswith("."):
+        raise WrongManifest("The manifest's file name is not the name of a file.")
+    return found
+
+
+async def package(
+    session: Session, folder: Folder, wanted: ccm.ClientManifest, journal: Journal
+) -> Path:
+    """The package in this folder, whole and verified. What an earlier attempt got is kept.
+
+    Raises WrongHash after throwing away what does not fit, and Unreachable when it broke off.
+    """
+    done = folder.path / wanted.sha256
+    part = folder.path / f"{wanted.sha256}.part"
+    if done.exists() and digest(done) == wanted.sha256:
+        return done
+    start = part.stat().st_size if part.exists() else 0
+    if start > wanted.size_bytes:
+        part.unlink()
+        start = 0
+    if start < wanted.size_bytes:
+        await _fetch(session, part, wanted, start, journal)
+    if part.stat().st_size < wanted.size_bytes:
+        raise Unreachable(
+            f"The download of {wanted.file_name} ended after {part.stat().st_size} of "
+            f"{wanted.size_bytes} bytes.",
+            cure="It goes on from there by itself.",
+        )
+    if digest(part) != wanted.sha256:
+        part.unlink()
+        raise WrongHash(
+            f"The hash of {wanted.file_name} is not the one in the site's manifest.",
+            cure="Distribute the client package again; something between site and device alters it.",
+        )
+    part.replace(done)
+    folder.sync()
+    return done
+
+
+async def _fetch(
+    session: Session, part: Path, wanted: ccm.ClientManifest, start: int, journal: Journal
+) -> None:
+    headers = {"Range": f"bytes={start}-", "If-Range": f'"{wanted.sha256}"'} if start else {}
+    target = f"/CCM_Client/{wanted.sha256}"
+    if start:
+        journal.write("ccmsetup", f"Resuming the download of {wanted.file_name} at byte {start}.")
+    response = await session.open(target, headers)
+    resumed = response.status_code == 206
+    try:
+        with part.open("ab" if resumed else "wb") as file:
+            size = start if resumed else 0
+            async for chunk in response.aiter_bytes():
+                size += len(chunk)
+                if size > wanted.size_bytes:
+                    raise WrongHash(f"{wanted.file_name} is larger than its manifest says.")
+                file.write(chunk)
+    except httpx.HTTPError as error:
+        raise unreachable(error, target) from None
+    finally:
+        await response.aclose()
+
+
+def digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

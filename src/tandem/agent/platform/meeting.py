@@ -1,0 +1,260 @@
+"""Where the operating system's MDM client and the agent meet when they are two processes: a folder.
+
+    join.json      written by who joined the device: tenant, device id, authority, key, certificate
+    mdm.json       written by the MDM client: enrolled, upn, provider, provisioned
+    setup.json     written by who installed the MSI: its command line and trusted root
+    config-info    written by the agent, read by the MDM client when the server asks for it
+    wanted.json    written by the agent: how often it asked for a session or an enrolment
+
+Each file has one writer and is replaced whole, so neither process waits for the other.
+"""
+
+from base64 import b64encode
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from tandem import pki
+from tandem.agent.folder import Folder
+from tandem.agent.platform.model import (
+    ConfigurationGate,
+    DeviceJoin,
+    MdmEnrollment,
+    NotJoined,
+    NoToken,
+)
+from tandem.infra.clock import Clock
+from tandem.infra.errors import AppError, Kind
+
+# The broker's own app in every directory (Microsoft Authentication Broker).
+BROKER_APP = "29d9ed98-a469-4536-ade2-f981bc1d605e"
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+class JoinRecord(msgspec.Struct, frozen=True):
+    """`authority` is `{tenant URL}/{tenant id}`; key, certificate and refresh token are paths."""
+
+    tenant_id: str
+    device_id: str
+    authority: str
+    key: str
+    certificate: str
+    refresh_token: str = ""
+
+
+class SetupRequest(msgspec.Struct, frozen=True):
+    command_line: str
+    trusted_root: str
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Counters: the MDM client acts when one is higher than the one it last saw."""
+
+    sessions: int = 0
+    device_enrolments: int = 0
+    user_enrolments: int = 0
+
+
+class EnrollmentAsked(AppError):
+    """The MDM client was asked; whether it succeeds shows in its state."""
+
+    kind, code = Kind.UNAVAILABLE, "mdm.enrollment-asked"
+
+
+class DirectoryUnreachable(AppError):
+    kind, code = Kind.UNAVAILABLE, "directory.unreachable"
+
+
+class _Mdm(msgspec.Struct, frozen=True):
+    enrolled: bool = False
+    upn: str = ""
+    provider: str = ""
+    provisioned: bool = False
+
+
+class MeetingPlace:
+    """Both sides of the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = Folder(path)
+
+    def join(self) -> JoinRecord | None:
+        return self._folder.load("join.json", JoinRecord)
+
+    def joined(self, record: JoinRecord) -> None:
+        self._folder.save("join.json", record)
+
+    def enrollment(self) -> MdmEnrollment:
+        found = self._folder.load("mdm.json", _Mdm) or _Mdm()
+        return MdmEnrollment(found.enrolled, found.upn, found.provider, found.provisioned)
+
+    def enrolled(self, state: MdmEnrollment) -> None:
+        self._folder.save(
+            "mdm.json", _Mdm(state.enrolled, state.upn, state.provider, state.provisioned)
+        )
+
+    def setup(self) -> SetupRequest | None:
+        return self._folder.load("setup.json", SetupRequest)
+
+    def install(self, request: SetupRequest) -> None:
+        self._folder.save("setup.json", request)
+
+    @property
+    def config_info(self) -> str:
+        return (self._folder.read("config-info") or b"").decode("utf-8", "replace")
+
+    def publish(self, text: str) -> None:
+        if text != self.config_info:
+            self._folder.write("config-info", text.encode())
+
+    @property
+    def wanted(self) -> Wanted:
+        return self._folder.load("wanted.json", Wanted) or Wanted()
+
+    def want(self, *, session: int = 0, device: int = 0, user: int = 0) -> None:
+        now = self.wanted
+        self._folder.save(
+            "wanted.json",
+            Wanted(
+                now.sessions + session, now.device_enrolments + device, now.user_enrolments + user
+            ),
+        )
+
+
+class FolderBridge:
+    """The `MdmBridge` of an agent whose MDM client is another process.
+
+    The other process builds its own `Gate` on the agent's state folder; both keep it under a lock.
+    """
+
+    def __init__(self, place: MeetingPlace) -> None:
+        self._place = place
+
+    def enrollment(self) -> MdmEnrollment:
+        return self._place.enrollment()
+
+    def publish(self, config_info: str) -> None:
+        self._place.publish(config_info)
+
+    def install_gate(self, gate: ConfigurationGate) -> None:
+        pass
+
+    async def enroll(self, user: bool = False) -> None:
+        self._place.want(device=int(not user), user=int(user))
+        if not self._place.enrollment().enrolled:
+            raise EnrollmentAsked("The MDM client was asked to enroll, and has not done so yet.")
+
+    async def sync(self) -> None:
+        self._place.want(session=1)
+
+
+class JoinBroker:
+    """The `DirectoryBroker` of a device that holds its join key in files."""
+
+    def __init__(self, place: MeetingPlace, http: httpx.AsyncClient, now: Clock) -> None:
+        self._place = place
+        self._http = http
+        self._now = now
+
+    def join(self) -> DeviceJoin | None:
+        record = self._place.join()
+        return DeviceJoin(record.tenant_id, record.device_id) if record else None
+
+    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        record = self._joined()
+        return await self._token(
+            record,
+            {
+                "grant_type": _JWT_BEARER,
+                "client_id": client_app_id,
+                "scope": f"{resource}/.default",
+                "assertion": assertion(record, self._now()),
+            },
+        )
+
+    async def user_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        record = self._joined()
+        return await self._token(
+            record,
+            {
+                "grant_type": "refresh_token",
+                "client_id": BROKER_APP,
+                "scope": f"{resource}/user_impersonation",
+                "refresh_token": _refresh_token(record),
+                "device_assertion": assertion(record, self._now()),
+            },
+        )
+
+    async def register(self) -> None:
+        raise NotJoined(
+            "This device cannot join the directory by itself.",
+            cure="Join it in the settings of the operating system.",
+        )
+
+    def _joined(self) -> JoinRecord:
+        record = self._place.join()
+        if record is None:
+            raise NotJoined(
+                "This device is not joined to a directory (0xd0090016).", cure="Join the device."
+            )
+        return record
+
+    async def _token(self, record: JoinRecord, form: dict[str, str]) -> str:
+        try:
+            response = await self._http.post(_endpoint(record), data=form)
+        except httpx.HTTPError as error:
+            raise DirectoryUnreachable(
+                f"The directory does not answer: {error or type(error).__name__}.",
+                cure="Check the device's network.",
+            ) from None
+        if response.status_code >= 500:
+            raise DirectoryUnreachable(f"The directory answers {response.status_code}.")
+        try:
+            answer = msgspec.json.decode(response.content, type=dict[str, object])
+        except msgspec.DecodeError:
+            answer = {}
+        token = answer.get("access_token")
+        if response.is_success and isinstance(token, str):
+            return token
+        said = answer.get("error_description") or answer.get("error") or response.status_code
+        raise NoToken(f"The directory gives no token: {said}.")
+
+
+def _refresh_token(record: JoinRecord) -> str:
+    try:
+        return Path(record.refresh_token).read_text().strip()
+    except OSError:
+        raise NoToken(
+            "No user is signed in to this device (0x800703F0).",
+            cure="Sign in once with an account of the directory.",
+        ) from None
+
+
+def _endpoint(record: JoinRecord) -> str:
+    return f"{record.authority.rstrip('/')}/oauth2/v2.0/token"
+
+
+def assertion(record: JoinRecord, now: datetime) -> str:
+    """The device's word for itself, signed by its join key (valid for five minutes)."""
+    key = pki.load_key(Path(record.key).read_bytes())
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    certificate = x509.load_pem_x509_certificate(Path(record.certificate).read_bytes())
+    der = b64encode(certificate.public_bytes(Encoding.DER)).decode()
+    claims = {
+        "iss": record.device_id,
+        "sub": record.device_id,
+        "aud": _endpoint(record),
+        "iat": int(now.timestamp()),
+        "exp": int((now + timedelta(minutes=5)).timestamp()),
+        "jti": uuid4().hex,
+    }
+    header = {"alg": "ES256", "typ": "JWT", "x5c": [der]}
+    return jwt.encode(header, claims, ECKey.import_key(pki.key_pem(key)))

@@ -1,0 +1,126 @@
+"""The machine: its MDM client, its directory broker, its network, clock and state folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+from cryptography import x509
+
+from tandem.infra.clock import Clock, utc_now
+from tandem.infra.errors import AppError, Kind
+from tandem.workloads import Authority, Workload
+
+
+class NoToken(AppError):
+    """The directory does not give this device, or its user, a token."""
+
+    kind, code = Kind.UNAUTHENTICATED, "directory.no-token"
+
+
+class NotJoined(NoToken):
+    """The device has no join certificate."""
+
+    code = "directory.not-joined"
+
+
+@dataclass(frozen=True)
+class MdmEnrollment:
+    """What the operating system's MDM client says about itself."""
+
+    enrolled: bool
+    upn: str = ""
+    provider: str = ""
+    provisioned: bool = False
+
+
+class ConfigurationGate(Protocol):
+    """Asked by the MDM client before it writes a setting: one writer per workload."""
+
+    def owner(self, workload: Workload) -> Authority: ...
+
+    def offer(self, source: Authority, workload: Workload, setting: str, value: str) -> bool:
+        """Apply a value from this source; False (and a log line) when the other one owns it."""
+        ...
+
+    def value(self, setting: str) -> str | None:
+        """What is in force for a setting, whoever set it."""
+        ...
+
+
+class MdmBridge(Protocol):
+    """The device's MDM client, seen from the agent."""
+
+    def enrollment(self) -> MdmEnrollment: ...
+
+    def publish(self, config_info: str) -> None:
+        """Put the agent's ConfigInfo where the MDM server reads it in its next session."""
+        ...
+
+    def install_gate(self, gate: ConfigurationGate) -> None:
+        """Ask this gate from now on; before that, whatever the MDM server says is applied."""
+        ...
+
+    async def enroll(self, user: bool = False) -> None:
+        """Enrol with device credentials, or the signed-in user's. Raises AppError."""
+        ...
+
+    async def sync(self) -> None:
+        """Have an MDM session soon. Never raises for the session's outcome."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceJoin:
+    tenant_id: str
+    device_id: str
+
+
+class DirectoryBroker(Protocol):
+    """The device's broker of directory tokens.
+
+    NoToken is the directory's refusal. What passes, such as a network that is down, is an AppError
+    of kind UNAVAILABLE, and is tried again.
+    """
+
+    def join(self) -> DeviceJoin | None:
+        """The join in force, or None."""
+        ...
+
+    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        """An access token of the device for this App ID URI. Raises NoToken."""
+        ...
+
+    async def user_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        """An access token of the signed-in user, naming this device. Raises NoToken."""
+        ...
+
+    async def register(self) -> None:
+        """Register the device with the directory by itself. Raises AppError when it cannot."""
+        ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One device. Many of them share an `http` client and an event loop.
+
+    `trusted_root` is the root of the site's signing certificate, from the MSI. `minute_seconds` is
+    how long a minute of every interval lasts. `durable` off spares the fsync of each state change,
+    for fleets of simulated devices that share a disk.
+    """
+
+    state: Path
+    name: str
+    mdm: MdmBridge
+    directory: DirectoryBroker
+    http: httpx.AsyncClient
+    trusted_root: x509.Certificate
+    os_version: str = "10.0.22631.1"
+    os_name: str = "Windows"
+    minute_seconds: float = 60.0
+    durable: bool = True
+    now: Clock = utc_now
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "Logs"

@@ -1,0 +1,332 @@
+"""Talking to the management point: tokens, signatures, refusals, what is worth a second try."""
+
+import secrets
+import ssl
+from datetime import datetime, timedelta
+from typing import Literal, TypeVar
+
+import httpx
+import msgspec
+
+from tandem import pki
+from tandem.agent.folder import Folder, device_key, token_box
+from tandem.agent.journal import ERROR, WARNING, Journal
+from tandem.agent.platform import Machine, NoToken
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.secrets import Unsealable
+from tandem.protocols import ccm
+
+T = TypeVar("T")
+
+Account = Literal["device", "user"]
+
+# The name under which the machine's own token is cached, and what the log calls a user's.
+_SID = {"device": "S-1-5-18", "user": "S-1-5-21-0-0-0-1001"}
+_CONTEXT = "agent.ccm-token"
+
+
+class Unreachable(AppError):
+    """Nothing is wrong with the request; another time it may succeed."""
+
+    kind, code = Kind.UNAVAILABLE, "agent.unreachable"
+
+
+class Refused(AppError):
+    """The gateway or the management point says no. `reason` is its own code."""
+
+    kind, code = Kind.FORBIDDEN, "agent.refused"
+
+    def __init__(self, message: str, *, cure: str = "", status: int, reason: str) -> None:
+        super().__init__(message, cure=cure, status=status, reason=reason)
+        self.status = status
+        self.reason = reason
+
+
+class NotOnboarded(AppError):
+    """The gateway knows nothing of this device's tenant."""
+
+    kind, code = Kind.FORBIDDEN, "agent.tenant-not-onboarded"
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """Where the management point is, and which app of the directory stands for the site."""
+
+    host: str
+    info: ccm.AuthInfo
+
+    @property
+    def base(self) -> str:
+        return ccm.authentication_bases(self.host)[0]
+
+
+class _Cached(msgspec.Struct, frozen=True):
+    token: str
+    expires_at: datetime
+
+
+class Session:
+    """Signed requests of one device to one management point."""
+
+    def __init__(
+        self, machine: Machine, folder: Folder, connection: Connection, journal: Journal, log: str
+    ) -> None:
+        self._machine = machine
+        self._folder = folder
+        self._connection = connection
+        self._journal = journal
+        self._component = log
+        self._box = token_box(folder)
+        self.key = device_key(folder)
+        self.client_id = ""
+        # Base URL of the intranet's management point, when the gateway is not to be used.
+        self.intranet = ""
+
+    @property
+    def base(self) -> str:
+        return self.intranet.rstrip("/") or self._connection.base
+
+    async def get(
+        self, target: str, *, headers: dict[str, str] | None = None, account: Account = "device"
+    ) -> httpx.Response:
+        return await self._request("GET", target, b"", headers or {}, account)
+
+    async def post(self, target: str, value: msgspec.Struct) -> httpx.Response:
+        headers = {"Content-Type": "application/json"}
+        return await self._request("POST", target, msgspec.json.encode(value), headers, "device")
+
+    async def open(self, target: str, headers: dict[str, str]) -> httpx.Response:
+        """An answer whose body is still to be read; the caller closes it."""
+        token = await self.token("device")
+        request = self._signed("GET", target, b"", headers, token)
+        response = await _send(self._machine.http, request, stream=True)
+        if response.status_code in (200, 206, 416):
+            return response
+        try:
+            await response.aread()
+        except httpx.HTTPError as error:
+            raise unreachable(error, target) from None
+        finally:
+            await response.aclose()
+        _check(response)
+        raise Unreachable(f"The management point answered {response.status_code} to {target}.")
+
+    async def _request(
+        self, method: str, target: str, body: bytes, headers: dict[str, str], account: Account
+    ) -> httpx.Response:
+        token = await self.token(account)
+        response = await self._attempt(method, target, body, headers, token)
+        if response.status_code == 401 and _reason(response) != "client.unknown":
+            # The token may have lost its worth before its time: keys change, gateways restart.
+            self._folder.remove(f"token-{account}")
+            token = await self.token(account)
+            response = await self._attempt(method, target, body, headers, token)
+        _check(response)
+        return response
+
+    async def _attempt(
+        self, method: str, target: str, body: bytes, headers: dict[str, str], token: str
+    ) -> httpx.Response:
+        request = self._signed(method, target, body, headers, token)
+        return await _send(self._machine.http, request)
+
+    def _signed(
+        self, method: str, target: str, body: bytes, headers: dict[str, str], token: str
+    ) -> httpx.Request:
+        request = self._machine.http.build_request(
+            method,
+            f"{self.base}{target}",
+            content=body or None,
+            headers={**headers, "Authorization": f"Bearer {token}"},
+        )
+        # What is signed is what is sent, after the library has written the URL its way.
+        path, _, query = request.url.raw_path.decode("ascii").partition("?")
+        signature = ccm.sign_request(
+            self.key,
+            method=method,
+            target=ccm.signed_target(path, query),
+            body=body,
+            client_id=self.client_id,
+            now=self._machine.now(),
+            nonce=secrets.token_urlsafe(18),
+        )
+        request.headers.update(signature)
+        return request
+
+    async def token(self, account: Account) -> str:
+        """A CCM token with some life left: the cached one, or a new one."""
+        now = self._machine.now()
+        cached = self._cached(account)
+        if cached is not None and cached.expires_at > now:
+            return cached.token
+        directory = await self._directory_token(account)
+        url = f"{self.base}/CCM_STS"
+        self._journal.write(self._component, f"Getting CCM Token from {url}")
+        wanted = ccm.TokenRequest(
+            pki.public_jwk(self.key),
+            ccm.key_proof(self.key, directory, now, secrets.token_urlsafe(18)),
+        )
+        request = self._machine.http.build_request(
+            "POST",
+            url,
+            content=msgspec.json.encode(wanted),
+            headers={"Authorization": f"Bearer {directory}", "Content-Type": "application/json"},
+        )
+        response = await _send(self._machine.http, request)
+        _check(response)
+        reply = decode(response, ccm.TokenReply)
+        # Renewed when a tenth of its life is left, so no request meets its end.
+        expires = now + timedelta(seconds=reply.expires_in * 0.9)
+        fresh = _Cached(reply.access_token, expires)
+        sealed = self._box.seal(msgspec.json.encode(fresh), _CONTEXT)
+        self._folder.write(f"token-{account}", sealed)
+        self._journal.write(
+            self._component,
+            f"Cached encrypted token for '{_SID[account]}'. Will expire at "
+            f"'{now + timedelta(seconds=reply.expires_in):%m/%d/%Y %H:%M:%S}'",
+        )
+        return fresh.token
+
+    def _cached(self, account: Account) -> _Cached | None:
+        sealed = self._folder.read(f"token-{account}")
+        if sealed is None:
+            return None
+        try:
+            return msgspec.json.decode(self._box.unseal(sealed, _CONTEXT), type=_Cached)
+        except (Unsealable, msgspec.DecodeError):
+            return None
+
+    async def _directory_token(self, account: Account) -> str:
+        info, broker = self._connection.info, self._machine.directory
+        arguments = info.authority, info.client_app_id, info.resource_uri
+        if account == "user":
+            return await broker.user_token(*arguments)
+        self._journal.write(
+            self._component,
+            f"Getting AAD (device) token with: ClientId = {info.client_app_id}, "
+            f"ResourceUrl = {info.resource_uri}, AccountId = {self._machine.name}",
+        )
+        try:
+            return await broker.device_token(*arguments)
+        except NoToken as error:
+            self._journal.write(self._component, error.message, WARNING)
+            self._journal.write(
+                self._component, f"Falling back to get user '{_SID['user']}' token for system..."
+            )
+            return await broker.user_token(*arguments)
+
+
+async def auth_info(machine: Machine, host: str, tenant_id: str, journal: Journal) -> ccm.AuthInfo:
+    """What the gateway says about the device's tenant. Raises NotOnboarded."""
+    service = host.partition("/")[0]
+    journal.write("ccmsetup", f"Getting AAD info from CMG '{service}'")
+    request = machine.http.build_request(
+        "GET",
+        f"https://{service}/CCM_Proxy_ServerAuth/AADAuthInfo",
+        params={"TenantID": tenant_id},
+    )
+    response = await _send(machine.http, request)
+    if response.status_code in (204, 404) or (response.is_success and not response.content):
+        raise NotOnboarded(
+            f"The gateway {service} has no information for the tenant {tenant_id}: it is not "
+            "onboarded with this site, or authentication is disabled for it.",
+            cure="Connect the site to the device's tenant (Azure Services), and deploy the "
+            "gateway's configuration.",
+        )
+    _check(response)
+    return decode(response, ccm.AuthInfo)
+
+
+async def _send(
+    http: httpx.AsyncClient, request: httpx.Request, stream: bool = False
+) -> httpx.Response:
+    try:
+        return await http.send(request, stream=stream)
+    except httpx.HTTPError as error:
+        raise unreachable(error, request.url.path) from None
+
+
+def unreachable(error: httpx.HTTPError, target: str) -> Unreachable:
+    """The transport's failure, with the flag by which administrators know its cause."""
+    text = f"{error}"
+    flag = _tls_flag(error)
+    if flag:
+        return Unreachable(
+            f"Failed with error 12175 ERROR_WINHTTP_SECURE_FAILURE: {flag}. {text}",
+            cure="Install the root of the gateway's certificate on the device, or correct the "
+            "name in the certificate.",
+            flag=flag,
+        )
+    return Unreachable(
+        f"Nothing answers at {target}: {text or type(error).__name__}.",
+        cure="Check the network, the name in DNS, and that the gateway is running.",
+    )
+
+
+def _tls_flag(error: BaseException | None) -> str:
+    text = str(error)
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    if error is None and "CERTIFICATE_VERIFY_FAILED" not in text:
+        return ""
+    if "mismatch" in text.lower():
+        return "WINHTTP_CALLBACK_STATUS_FLAG_CERT_CN_INVALID"
+    if "expired" in text:
+        return "WINHTTP_CALLBACK_STATUS_FLAG_CERT_DATE_INVALID"
+    return "WINHTTP_CALLBACK_STATUS_FLAG_INVALID_CA"
+
+
+class _Error(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+    cure: str = ""
+
+
+class _Problem(msgspec.Struct):
+    error: _Error
+
+
+def _problem(response: httpx.Response) -> _Error:
+    try:
+        return msgspec.json.decode(response.content, type=_Problem).error
+    except msgspec.DecodeError:
+        return _Error("", response.text[:200].strip())
+
+
+def _reason(response: httpx.Response) -> str:
+    return _problem(response).code
+
+
+def _check(response: httpx.Response) -> None:
+    status = response.status_code
+    if status < 400:
+        return
+    problem = _problem(response)
+    said = problem.message or response.reason_phrase
+    path = response.request.url.path
+    if status >= 500 or status in (408, 429):
+        raise Unreachable(
+            f"{path} answered {status}: {said}", cure=problem.cure, reason=problem.code
+        )
+    raise Refused(
+        f"{path} answered {status} {problem.code}: {said}",
+        cure=problem.cure,
+        status=status,
+        reason=problem.code,
+    )
+
+
+def decode(response: httpx.Response, wanted: type[T]) -> T:
+    """The body as this type. What cannot be read is a peer that is not ours: try later."""
+    try:
+        return msgspec.json.decode(response.content, type=wanted)
+    except msgspec.DecodeError as error:
+        raise Unreachable(
+            f"The answer of {response.request.url.path} is not ours: {error}."
+        ) from None
+
+
+def describe(journal: Journal, component: str, error: AppError) -> None:
+    """Write a refusal as an administrator should read it."""
+    journal.write(component, error.message, ERROR)
+    if error.cure:
+        journal.write(component, error.cure, WARNING)

@@ -1,0 +1,17 @@
+"""Settings of the agent as a process of its own."""
+
+from pathlib import Path
+
+from tandem.infra.config import Settings
+
+
+class AgentSettings(Settings, frozen=True):
+    state: Path  # Everything of this device: key, policy, spool, logs.
+    name: str  # The device's name, as the site shows it.
+    meeting: Path  # The folder in which the MDM client and the agent meet.
+    os_version: str = "10.0.22631.1"
+    resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
+    ca_file: Path | None = None  # Trusted roots for TLS; empty: the system's.
+    minute_seconds: float = 60.0  # How long one minute of every interval lasts.
+    durable: bool = True  # False leaves the time of writing to the disk.
+    logs: Path | None = None  # JSON lines of the process; the device's own logs lie in state/Logs.

@@ -1,0 +1,11 @@
+"""Waiting that ends when it has to."""
+
+import asyncio
+from contextlib import suppress
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait this long, or until `stop` is set. True when it is."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), max(0.0, seconds))
+    return stop.is_set()

@@ -1,0 +1,140 @@
+"""tandem app-registration: applications that sign in to the tenant."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
+from tandem.infra.secrets import write_private
+
+app = typer.Typer(help="App registrations of the tenant.", no_args_is_help=True)
+
+_GRAPH = "00000003-0000-0000-c000-000000000000"
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Display name.")],
+    application_permission: Annotated[
+        list[str] | None, typer.Option(help="Permission of Graph, such as User.Read.All.")
+    ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="Make a secret and write it to this private file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Register an application, with permissions to be consented to and a secret."""
+    graph = graph_client()
+    access = _roles(graph, application_permission or [])
+    needed = [{"resourceAppId": _GRAPH, "resourceAccess": access}] if access else []
+    made = graph.post("/v1.0/applications", {"displayName": name, "requiredResourceAccess": needed})
+    graph.post("/v1.0/servicePrincipals", {"appId": made["appId"]})
+    value = {"id": made["id"], "app_id": made["appId"], "name": name}
+    said = f"Registered {name}: application (client) id {made['appId']}."
+    if secret_file is not None:
+        added = graph.post(
+            f"/v1.0/applications/{made['id']}/addPassword",
+            {"passwordCredential": {"displayName": "command line"}},
+        )
+        write_private(secret_file, added["secretText"].encode())
+        value |= {"secret_file": str(secret_file), "secret_ends_at": added["endDateTime"]}
+        said += f"\nIts secret is in {secret_file}, valid until {added['endDateTime']}."
+    if access:
+        said += f"\nGrant its permissions: tandem app-registration consent {made['appId']}"
+    emit(value, lambda _: said, json)
+
+
+def _roles(graph: Api, permissions: list[str]) -> list[dict[str, str]]:
+    if not permissions:
+        return []
+    (resource,) = graph.every("/v1.0/servicePrincipals", **{"$filter": f"appId eq '{_GRAPH}'"})
+    known = {item["value"].lower(): item["id"] for item in resource["appRoles"]}
+    unknown = [item for item in permissions if item.lower() not in known]
+    if unknown:
+        raise Refused(
+            f"Graph has no application permission {', '.join(unknown)}.",
+            cure="Check the spelling, such as User.Read.All.",
+        )
+    return [{"id": known[item.lower()], "type": "Role"} for item in permissions]
+
+
+@app.command("list")
+def list_applications(json: Json = False) -> None:
+    """List app registrations."""
+    found = graph_client().every("/v1.0/applications")
+    rows = [{**item, "uris": ", ".join(item["identifierUris"])} for item in found]
+    columns = {"displayName": "Application", "appId": "Client id", "uris": "App ID URI"}
+    emit(found, lambda _: table(rows, columns), json)
+
+
+@app.command()
+def show(
+    application: Annotated[str, typer.Argument(help="Client id, object id or name.")],
+    json: Json = False,
+) -> None:
+    """Show an app registration with secrets, permissions and consent."""
+    graph = graph_client()
+    found = _find(graph, application)
+    principals = graph.every(
+        "/v1.0/servicePrincipals", **{"$filter": f"appId eq '{found['appId']}'"}
+    )
+    granted: list[str] = []
+    for principal in principals:
+        at = f"/v1.0/servicePrincipals/{principal['id']}"
+        for item in graph.every(f"{at}/appRoleAssignments"):
+            resource = graph.get(f"/v1.0/servicePrincipals/{item['resourceId']}")
+            names = {role["id"]: role["value"] for role in resource["appRoles"]}
+            granted.append(names.get(item["appRoleId"], item["appRoleId"]))
+        for item in graph.every(f"{at}/oauth2PermissionGrants"):
+            granted += item["scope"].split()
+    value = {**found, "granted": sorted(granted)}
+    emit(value, _text, json)
+
+
+def _text(value: dict[str, Any]) -> str:
+    redirects = value["web"]["redirectUris"] + value["publicClient"]["redirectUris"]
+    secrets = [
+        f"{item['hint']}… until {item['endDateTime']}" for item in value["passwordCredentials"]
+    ]
+    lines = {
+        "Application": value["displayName"],
+        "Client id": value["appId"],
+        "Object id": value["id"],
+        "App ID URI": ", ".join(value["identifierUris"]) or "-",
+        "Redirects": ", ".join(redirects) or "-",
+        "Secrets": ", ".join(secrets) or "-",
+        "Granted": ", ".join(value["granted"]) or "nothing",
+    }
+    return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+
+
+@app.command()
+def consent(
+    application: Annotated[str, typer.Argument(help="Client id, object id or name.")],
+    json: Json = False,
+) -> None:
+    """Grant admin consent to everything that the registration asks for."""
+    graph = graph_client()
+    found = _find(graph, application)
+    answer = graph.post(f"/v1.0/applications/{found['id']}/grantAdminConsent", {})
+    value = {"app_id": found["appId"], "granted": answer["granted"]}
+    granted = ", ".join(answer["granted"]) or "nothing: the registration asks for no permission"
+    emit(value, lambda _: f"Granted to {found['displayName']}: {granted}.", json)
+
+
+def _find(graph: Api, text: str) -> dict[str, Any]:
+    wanted = text.lower()
+    found = [
+        item
+        for item in graph.every("/v1.0/applications")
+        if wanted in (item["id"], item["appId"], item["displayName"].lower())
+        or wanted in [uri.lower() for uri in item["identifierUris"]]
+    ]
+    if len(found) != 1:
+        reason = "There is no application" if not found else f"{len(found)} applications are"
+        raise Refused(
+            f"{reason} called '{text}'.",
+            cure="Run `tandem app-registration list`, and give the client id.",
+        )
+    return found[0]

@@ -1,0 +1,166 @@
+"""What values are called on the pages. These are message ids: a page translates them."""
+
+from typing import NamedTuple
+
+from tandem.console.model import (
+    EnrollmentState,
+    FunnelStep,
+    Health,
+    Management,
+    OsGroup,
+    Sort,
+    Stage,
+)
+from tandem.workloads import Authority, Position, Workload
+
+
+def N_(message: str) -> str:
+    """Marks a message for the catalogue; it is translated where it is shown."""
+    return message
+
+
+class Place(NamedTuple):
+    path: str
+    title: str
+    icon: str
+
+
+BROKEN = N_("Something went wrong on the server.")
+BROKEN_CURE = N_("Try again. If it stays so, look for the id below in the role's log.")
+
+OPERATING_SYSTEM = {
+    OsGroup.LEGACY: N_("Windows 7 and 8.x"),
+    OsGroup.BEFORE_1709: N_("Windows 10 before 1709"),
+    OsGroup.CURRENT: N_("Windows 10 1709 and later"),
+    OsGroup.OTHER: N_("Other"),
+}
+FUNNEL = {
+    FunnelStep.ELIGIBLE: N_("Eligible devices"),
+    FunnelStep.SCHEDULED: N_("Scheduled"),
+    FunnelStep.INITIATED: N_("Enrolment initiated"),
+    FunnelStep.ENROLLED: N_("Enrolled"),
+}
+ENROLLMENT = {
+    EnrollmentState.SUCCESS_HYBRID: N_("Success, hybrid joined"),
+    EnrollmentState.SUCCESS_JOINED: N_("Success, directory joined"),
+    EnrollmentState.ENROLLING_HYBRID: N_("Enrolling, hybrid joined"),
+    EnrollmentState.FAILURE_HYBRID: N_("Failure, hybrid joined"),
+    EnrollmentState.FAILURE_JOINED: N_("Failure, directory joined"),
+    EnrollmentState.PENDING_SIGN_IN: N_("Pending user sign-in"),
+}
+STAGE = {
+    Stage.LICENSED: N_("Licensed"),
+    Stage.ENROLLED: N_("Enrolled"),
+    Stage.APP_OFFERED: N_("App offered"),
+    Stage.MSI_INSTALLED: N_("MSI installed"),
+    Stage.REGISTERED: N_("Registered with the site"),
+    Stage.POLICY: N_("Policy present"),
+    Stage.CO_MANAGED: N_("Co-managed"),
+}
+MANAGEMENT = {
+    Management.CO_MANAGED: N_("Co-managed"),
+    Management.MDM: N_("MDM service"),
+    Management.SITE: N_("Site"),
+    Management.NOBODY: N_("Nobody yet"),
+}
+AUTHORITY = {Authority.SITE: N_("Site"), Authority.MDM: N_("MDM service")}
+POSITION = {
+    Position.SITE: N_("Site"),
+    Position.PILOT: N_("Pilot MDM"),
+    Position.MDM: N_("MDM service"),
+}
+WORKLOAD = {
+    Workload.COMPLIANCE_POLICIES: N_("Compliance policies"),
+    Workload.RESOURCE_ACCESS: N_("Resource access policies"),
+    Workload.DEVICE_CONFIGURATION: N_("Device configuration"),
+    Workload.WINDOWS_UPDATE: N_("Windows Update policies"),
+    Workload.ENDPOINT_PROTECTION: N_("Endpoint Protection"),
+    Workload.CLIENT_APPS: N_("Client apps"),
+    Workload.OFFICE_CLICK_TO_RUN: N_("Office Click-to-Run apps"),
+}
+HEALTH = {
+    Health.GOOD: N_("Connected"),
+    Health.WAITING: N_("Waiting"),
+    Health.BAD: N_("Broken"),
+}
+HEALTH_ICON = {
+    Health.GOOD: "checkmark_circle",
+    Health.WAITING: "clock",
+    Health.BAD: "dismiss_circle",
+}
+COLUMNS = {
+    Sort.NAME: N_("Device name"),
+    Sort.USER: N_("Primary user"),
+    Sort.OS: N_("OS version"),
+    Sort.MANAGEMENT: N_("Managed by"),
+    Sort.STAGE: N_("Stage"),
+    Sort.CLIENT: N_("Client version"),
+    Sort.SEEN: N_("Last seen"),
+}
+ROLE = {
+    "Full Administrator": N_("Full administrator"),
+    "Operations Administrator": N_("Operations administrator"),
+    "Read-only Analyst": N_("Read-only analyst"),
+    "Global Administrator": N_("Global administrator"),
+    "Intune Administrator": N_("MDM administrator"),
+    "Global Reader": N_("Global reader"),
+}
+
+# The codes that an administrator meets when devices enrol, and what each asks for.
+ENROLLMENT_ERROR = {
+    0x8000FFFF: N_("MDM enrolment is not configured in the directory: set the MDM user scope."),
+    0x80180002: N_("The user has no directory token: the user has to sign in."),
+    0x80180014: N_("This platform or version is blocked: look at the enrolment restrictions."),
+    0x80180015: N_("This platform or version is blocked: look at the enrolment restrictions."),
+    0x80180018: N_("The user's licence is missing or in a bad state: assign a licence."),
+    0x80180026: N_("The device is already managed by another service."),
+    0x8018002A: N_("The user dismissed the second factor: sign in with it."),
+    0x8018002B: N_("The directory is not fully configured yet; the device tries again."),
+    0x80070032: N_("The operating system is older than Windows 10 1709: update it."),
+    0x801C03F2: N_("The device is not in the directory yet; it tries again."),
+    0x801C0003: N_("The directory refused the device: the user may not join devices."),
+}
+UNKNOWN_ERROR = N_("No text is known for this code: look at the device's log.")
+
+
+def enrollment_error(code: int) -> str:
+    return ENROLLMENT_ERROR.get(code, UNKNOWN_ERROR)
+
+
+def code(value: int) -> str:
+    """An HRESULT the way administrators search for it."""
+    return f"0x{value & 0xFFFFFFFF:08X}"
+
+
+# The lines of both authorities' accounts on a device's page.
+ENROLLED = N_("Enrolled")
+ENROLLED_AT = N_("Enrolled at")
+LAST_CHECK_IN = N_("Last check-in")
+DIRECTORY_ID = N_("Directory id")
+MDM_ID = N_("MDM id")
+OWNER = N_("Primary user")
+MODEL = N_("Model")
+SERIAL = N_("Serial number")
+AGENT = N_("Agent, as the device told the MDM service")
+REPORTED_POLICY = N_("Policy, as the device told the MDM service")
+CLIENT_ID = N_("Client id")
+CLIENT_VERSION = N_("Client version")
+REGISTERED_AT = N_("Registered at")
+LAST_POLICY = N_("Last policy request")
+LAST_STATE = N_("Last state message")
+FLAGS = N_("Co-management flags, as the device reports")
+DECIDED_FLAGS = N_("Co-management flags, as decided")
+POLICY_PRESENT = N_("Policy present")
+APP_OFFERED = N_("App offered")
+MSI_INSTALLED = N_("MSI installed")
+REGISTERED = N_("Registered with the site")
+WORKLOADS_APPLIED = N_("Settings in force")
+BLOCKED = N_("Blocked")
+TENANT_TURNED_OFF = N_("The site is not connected to a tenant.")
+NO_SUCH_DEVICE = N_("There is no such device.")
+NO_SUCH_DEVICE_CURE = N_("The device list shows all of them.")
+NO_SUCH_APP = N_("There is no such app.")
+SIGN_IN_LOST = N_("The sign-in did not start on this page, or it took too long.")
+SIGN_IN_AGAIN = N_("Start it again.")
+NOT_ALLOWED = N_("Your account has no role that may use this console.")
+NOT_ALLOWED_CURE = N_("A global administrator can give it one: Global Reader is enough.")

@@ -1,0 +1,336 @@
+"""How a page is made: who asks, in which language and theme, and what every answer must carry.
+
+    request -> session from the cookie -> view -> template -> page, or its fragment for htmx
+    form    -> same origin, and the token that only our own page could hold -> view -> 303
+
+Every refusal becomes a page in the reader's language; a bug becomes one with the id to look for.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import jinja2
+import structlog
+from markupsafe import Markup
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from tandem.console import labels, summary
+from tandem.console.labels import N_
+from tandem.console.language import LANGUAGES, Language, negotiate
+from tandem.console.model import FormExpired, NotSignedIn, Session, UnknownPage
+from tandem.infra import http
+from tandem.infra.clock import Clock
+from tandem.infra.errors import HTTP_STATUS, AppError, Kind
+
+log = structlog.get_logger("console")
+
+HERE = Path(__file__).parent
+ROOT = "/console"
+SESSION_COOKIE = "__Host-tandem-session"
+FORM_COOKIE = "__Host-tandem-form"
+THEME_COOKIE = "tandem-theme"
+LANGUAGE_COOKIE = "tandem-language"
+THEMES = ("light", "dark")
+YEAR = 365 * 24 * 3600
+MAX_FORM_BYTES = 16 * 1024
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+
+
+class HasSessions(Protocol):
+    async def session(self, token: str) -> Session | None: ...
+
+    async def sign_out(self, session: Session) -> None: ...
+
+
+Reads = TypeVar("Reads", bound=HasSessions)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(labels=labels, summary=summary, root=ROOT, static=static_url)
+    return environment
+
+
+@cache
+def _digest(name: str) -> str:
+    path = HERE / "static" / name
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "0"
+
+
+def static_url(name: str) -> str:
+    """An address that changes with the file, so it may be kept for ever."""
+    return f"{ROOT}/static/{_digest(name)}/{name}"
+
+
+async def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    path = (HERE / "static" / name).resolve()
+    if not path.is_relative_to(HERE / "static") or not path.is_file():
+        raise UnknownPage(N_("This file is not part of the console."))
+    kept = request.path_params["digest"] == _digest(name)
+    age = f"public, max-age={YEAR}, immutable" if kept else "no-cache"
+    return FileResponse(path, headers={"Cache-Control": age})
+
+
+class Page(Generic[Reads]):
+    """One request on its way through a view."""
+
+    def __init__(
+        self, request: Request, reads: Reads, session: Session | None, console: "Console[Reads]"
+    ) -> None:
+        self.request = request
+        self.reads = reads
+        self._session = session
+        self._console = console
+        code = negotiate(
+            request.cookies.get(LANGUAGE_COOKIE), request.headers.get("accept-language", "")
+        )
+        self.language = console.languages(code)
+        theme = request.cookies.get(THEME_COOKIE)
+        self.theme = theme if theme in THEMES else "auto"
+        self.now = console.now()
+        self._form_secret = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
+
+    @property
+    def session(self) -> Session:
+        """Raises NotSignedIn."""
+        if self._session is None:
+            raise NotSignedIn(
+                N_("You are not signed in, or your session has ended."), cure=N_("Sign in again.")
+            )
+        return self._session
+
+    @property
+    def signed_in(self) -> bool:
+        return self._session is not None
+
+    @property
+    def partial(self) -> bool:
+        return self.request.headers.get("hx-request") == "true"
+
+    def form_token(self) -> str:
+        """What a form of this page proves to come from it: no other site can read or guess it."""
+        secret = self._session.token if self._session else self._form_secret
+        return hmac.new(secret.encode(), b"console form", hashlib.sha256).hexdigest()
+
+    async def form(self) -> Mapping[str, str]:
+        """The fields of a form that one of our own pages sent. Raises FormExpired."""
+        raw = await http.body(self.request, MAX_FORM_BYTES)
+        fields = dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
+        known = self._session is not None or FORM_COOKIE in self.request.cookies
+        given = fields.pop("form_token", "")
+        if not (known and self._same_origin() and hmac.compare_digest(given, self.form_token())):
+            raise FormExpired(
+                N_("This form is no longer valid, so nothing was done."),
+                cure=N_("Go back, reload the page and try again."),
+            )
+        return fields
+
+    def _same_origin(self) -> bool:
+        if self.request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return False
+        origin = self.request.headers.get("origin")
+        return origin is None or urlsplit(origin).netloc == self.request.headers.get("host")
+
+    def render(self, template: str, status: int = 200, **context: Any) -> Response:
+        """The page; for htmx only its fragment, and nothing (204) when that has not changed."""
+        shown = repr((self.request.url.query, self.language.code, sorted(context.items())))
+        version = hashlib.sha256(shown.encode()).hexdigest()[:16]
+        vary = {"Vary": "HX-Request"}
+        if self.partial and self.request.headers.get("x-fragment-version") == version:
+            return Response(status_code=204, headers=vary)
+        text = self._fill(template, partial=self.partial, version=version, **context)
+        answer = Response(text, status, vary, media_type="text/html")
+        if not self.signed_in and not self.partial:
+            set_cookie(answer, FORM_COOKIE, self._form_secret)
+        return answer
+
+    def _fill(self, template: str, **context: Any) -> str:
+        language = self.language
+        return (
+            _templates()
+            .get_template(template)
+            .render(
+                _=language.text,
+                plural=language.plural,
+                number=language.number,
+                share=language.share,
+                time=language.time,
+                ago=lambda at: language.since(at, self.now),
+                language=language.code,
+                theme=self.theme,
+                session=self._session,
+                form_token=self.form_token(),
+                path=self.request.url.path,
+                here=self.here,
+                area=self._console.area,
+                navigation=self._console.navigation,
+                with_query=self.with_query,
+                **context,
+            )
+        )
+
+    @property
+    def here(self) -> str:
+        """The address of this page, to come back to."""
+        query = self.request.url.query
+        return self.request.url.path + (f"?{query}" if query else "")
+
+    def with_query(self, **changes: object) -> str:
+        """This page with some parameters of its address changed; None takes one away."""
+        query = dict(self.request.query_params)
+        for name, value in changes.items():
+            if value is None:
+                query.pop(name, None)
+            else:
+                query[name] = str(value)
+        return Markup.escape(self.request.url.path + (f"?{urlencode(query)}" if query else ""))
+
+
+def set_cookie(answer: Response, name: str, value: str, max_age: int | None = None) -> None:
+    answer.set_cookie(
+        name, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="strict"
+    )
+
+
+View = Callable[[Page[Reads]], Awaitable[Response]]
+
+
+class Console(Generic[Reads]):
+    """The pages of one role: its views, and what they share."""
+
+    def __init__(
+        self,
+        reads: Reads,
+        *,
+        area: str,
+        navigation: tuple[labels.Place, ...],
+        sign_in: View[Reads],
+        now: Clock,
+        languages: Callable[[str], Language] = Language,
+    ) -> None:
+        self.area = area
+        self.navigation = navigation
+        self.now: Callable[[], datetime] = now
+        self.languages = languages
+        self._reads = reads
+        self._sign_in = sign_in
+
+    def route(
+        self, path: str, view: View[Reads], *, post: bool = False, compress: bool = False
+    ) -> Route:
+        """`compress` only what holds no secret: a page carries its form token."""
+
+        async def endpoint(request: Request) -> Response:
+            answer = await self._answer(request, view)
+            for name, value in HEADERS.items():
+                answer.headers.setdefault(name, value)
+            return answer
+
+        return Route(
+            path,
+            endpoint,
+            methods=["POST"] if post else ["GET"],
+            middleware=[Middleware(GZipMiddleware, minimum_size=1000)] if compress else None,
+        )
+
+    async def _answer(self, request: Request, view: View[Reads]) -> Response:
+        token = request.cookies.get(SESSION_COOKIE)
+        page: Page[Reads] | None = None
+        try:
+            session = await self._reads.session(token) if token else None
+            page = Page(request, self._reads, session, self)
+            return await view(page)
+        except NotSignedIn:
+            page = page or Page(request, self._reads, None, self)
+            if page.partial:
+                return Response(headers={"HX-Redirect": f"{ROOT}/sign-in"})
+            return await self._sign_in(page)
+        except AppError as error:
+            page = page or Page(request, self._reads, None, self)
+            return self._refusal(page, error)
+        except Exception:
+            log.exception("unexpected", path=request.url.path)
+            page = page or Page(request, self._reads, None, self)
+            return self._refusal(page, Broken(labels.BROKEN, cure=labels.BROKEN_CURE))
+
+    def _refusal(self, page: Page[Reads], error: AppError) -> Response:
+        status = 500 if isinstance(error, Broken) else HTTP_STATUS[error.kind]
+        correlation = structlog.contextvars.get_contextvars().get("correlation", "")
+        return page.render("error.html", status, error=error, number_of=status, id=correlation)
+
+    def shared(self) -> list[BaseRoute]:
+        """What every area has; it ends with the answer to an address that does not exist."""
+
+        async def preferences(page: Page[Reads]) -> Response:
+            fields = await page.form()
+            answer = RedirectResponse(local_path(fields.get("return_to", "")), 303)
+            if fields.get("theme") in THEMES:
+                set_cookie(answer, THEME_COOKIE, fields["theme"], YEAR)
+            if fields.get("language") in LANGUAGES:
+                set_cookie(answer, LANGUAGE_COOKIE, fields["language"], YEAR)
+            return answer
+
+        async def sign_out(page: Page[Reads]) -> Response:
+            await page.form()
+            if page.signed_in:
+                await page.reads.sign_out(page.session)
+            answer = RedirectResponse(f"{ROOT}/sign-in", 303)
+            answer.delete_cookie(
+                SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="strict"
+            )
+            return answer
+
+        async def unknown(page: Page[Reads]) -> Response:
+            raise UnknownPage(
+                N_("There is no such page."), cure=N_("Choose one from the navigation.")
+            )
+
+        async def static(page: Page[Reads]) -> Response:
+            return await _static(page.request)
+
+        return [
+            self.route(f"{ROOT}/static/{{digest}}/{{name:path}}", static, compress=True),
+            self.route(f"{ROOT}/preferences", preferences, post=True),
+            self.route(f"{ROOT}/sign-out", sign_out, post=True),
+            self.route(f"{ROOT}/{{path:path}}", unknown),
+        ]
+
+
+class Broken(AppError):
+    """A bug: what went wrong is in the log, under the id that the page shows."""
+
+    kind, code = Kind.UNAVAILABLE, "console.broken"
+
+
+def local_path(path: str) -> str:
+    """Only a page of this console is gone back to."""
+    safe = path.startswith(f"{ROOT}/") and "\\" not in path and "\n" not in path
+    return path if safe else f"{ROOT}/"

@@ -1,0 +1,335 @@
+"""The tenant's pages: signed in at the tenant's own token service, read over its Graph.
+
+begin    state and PKCE verifier into the database, the browser to /authorize
+finish   code → token of Graph, kept sealed; the browser gets a session id and nothing else
+a page   Graph with the signed-in person's token, so with exactly that person's rights
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from tandem.console import labels, store, summary
+from tandem.console.model import (
+    App,
+    AppStatus,
+    Begun,
+    Device,
+    DeviceFacts,
+    Devices,
+    Fact,
+    Filter,
+    Happening,
+    LogText,
+    NotSignedIn,
+    Owner,
+    Session,
+    Slice,
+    UnknownApp,
+    UnknownDevice,
+)
+from tandem.console.tenant_view import GraphDevices, TenantDevice, account, every, when
+from tandem.infra.clock import Clock
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.secrets import SecretBox
+from tandem.tenant import directory, oidc
+from tandem.workloads import Authority, Workload, effective, owners
+
+NAME = "Tandem console"
+DONE = "/console/sign-in/done"
+SCOPES = (
+    "User.Read",
+    "User.Read.All",
+    "Device.Read.All",
+    "DeviceManagementManagedDevices.Read.All",
+    "DeviceManagementApps.Read.All",
+)
+MAY_READ = (directory.GLOBAL_ADMINISTRATOR, directory.INTUNE_ADMINISTRATOR, directory.GLOBAL_READER)
+SIGN_IN_MINUTES = 10
+TOKEN, VERIFIER = "console-session", "console-sign-in"  # Contexts of the seals.
+
+
+class SignInFailed(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "console.sign-in-failed"
+
+
+class NotAllowed(AppError):
+    kind, code = Kind.FORBIDDEN, "console.not-allowed"
+
+
+class GraphRefused(AppError):
+    kind, code = Kind.UNAVAILABLE, "console.graph-refused"
+
+
+class NotInGraph(AppError):
+    kind, code = Kind.NOT_FOUND, "console.not-in-graph"
+
+
+async def establish(tx: Tx, public_url: str, now: datetime) -> str:
+    """The console's registration in the tenant, made or brought up to date; its client id."""
+    redirect = public_url.rstrip("/") + DONE
+    known = [item for item in await oidc.applications.applications(tx) if item.display_name == NAME]
+    if known:
+        app = known[0]
+        if app.public_redirect_uris != (redirect,):
+            app = await oidc.applications.update_application(
+                tx, app.id, public_redirect_uris=(redirect,)
+            )
+        return app.app_id
+    app = await oidc.applications.create_application(
+        tx, NAME, now, public_redirect_uris=(redirect,)
+    )
+    principal = await oidc.applications.create_principal(tx, app.app_id, now)
+    await oidc.applications.grant(tx, principal.id, oidc.GRAPH, SCOPES)
+    return app.app_id
+
+
+class TenantPages:
+    """Implements TenantReads. `http` reaches the tenant's own public address."""
+
+    def __init__(
+        self,
+        db: Database,
+        tokens: oidc.Tokens,
+        box: SecretBox,
+        http: httpx.AsyncClient,
+        *,
+        client_id: str,
+        public_url: str,
+        now: Clock,
+    ) -> None:
+        self._db = db
+        self._tokens = tokens
+        self._box = box
+        self._http = http
+        self._client_id = client_id
+        self._base = public_url.rstrip("/")
+        self._now = now
+
+    async def begin(self, return_to: str) -> Begun:
+        secret, state, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        now = self._now()
+        async with self._db.transaction() as tx:
+            here = await directory.tenant(tx)
+            sealed = self._box.seal(verifier.encode(), VERIFIER)
+            until = now + timedelta(minutes=SIGN_IN_MINUTES)
+            await store.begin(tx, secret, store.Begun(state, sealed, return_to), now, until)
+        challenge = hashlib.sha256(verifier.encode()).digest()
+        query = {
+            "client_id": self._client_id,
+            "response_type": "code",
+            "response_mode": "query",
+            "redirect_uri": self._base + DONE,
+            "scope": " ".join(["openid", "profile", *(f"{oidc.GRAPH_URI}/{s}" for s in SCOPES)]),
+            "state": state,
+            "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        }
+        return Begun(f"{self._base}/{here.id}/oauth2/v2.0/authorize?{urlencode(query)}", secret)
+
+    async def finish(self, secret: str, query: Mapping[str, str]) -> tuple[Session, str]:
+        now = self._now()
+        async with self._db.transaction() as tx:
+            begun = await store.take(tx, secret, now)
+            here = await directory.tenant(tx)
+        if begun is None or not hmac.compare_digest(query.get("state", ""), begun.state):
+            raise SignInFailed(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN)
+        if "code" not in query:
+            reason = query.get("error_description") or query.get("error", "")
+            raise SignInFailed(reason[:300], cure=labels.SIGN_IN_AGAIN)
+        verifier = self._box.unseal(begun.verifier, VERIFIER).decode()
+        answer = await self._http.post(
+            f"{self._base}/{here.id}/oauth2/v2.0/token",
+            data={
+                "grant_type": "authorization_code",
+                "client_id": self._client_id,
+                "code": query["code"],
+                "redirect_uri": self._base + DONE,
+                "code_verifier": verifier,
+            },
+        )
+        said = answer.json()
+        if answer.status_code != 200:
+            reason = str(said.get("error_description", answer.status_code))
+            raise SignInFailed(reason[:300], cure=labels.SIGN_IN_AGAIN)
+        return await self._open(str(said["access_token"]), now), begun.return_to
+
+    async def _open(self, token: str, now: datetime) -> Session:
+        async with self._db.transaction() as tx:
+            claims = await self._tokens.verify_graph(tx, token, now)
+            role = await _role(tx, claims.object_id)
+            session = Session(secrets.token_urlsafe(32), claims.upn, role)
+            kept = store.Kept(
+                claims.object_id,
+                claims.upn,
+                self._box.seal(token.encode(), TOKEN),
+                datetime.fromtimestamp(claims.expires_at, UTC),
+            )
+            await store.keep(tx, session.token, kept)
+        return session
+
+    async def session(self, token: str) -> Session | None:
+        """Asked anew each time: who loses the role loses the pages with it."""
+        async with self._db.transaction() as tx:
+            kept = await store.kept(tx, token, self._now())
+            if kept is None:
+                return None
+            return Session(token, kept.upn, await _role(tx, kept.user_id))
+
+    async def sign_out(self, session: Session) -> None:
+        async with self._db.transaction() as tx:
+            await store.forget(tx, session.token)
+
+    async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices:
+        found = await self._devices(session)
+        return summary.listing(map(facts, found.values()), wanted, part)
+
+    async def device(self, session: Session, device_id: str) -> Device:
+        found = (await self._devices(session)).get(device_id)
+        if found is None:
+            raise UnknownDevice(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE)
+        shown = facts(found)
+        mine = owners(effective(found.flags, found.mdm_enrolled))
+        return Device(
+            facts=shown,
+            mdm=account(found),
+            site=(
+                Fact(labels.REGISTERED, found.client_reported),
+                Fact(labels.AGENT, found.agent),
+                Fact(labels.POLICY_PRESENT, found.policy_reported),
+                Fact(labels.FLAGS, str(found.flags) if found.client_reported else ""),
+            ),
+            owners=tuple(Owner(w, mine[w], mine[w]) for w in Workload),
+            timeline=_timeline(found),
+            logs=(LogText("ccmsetup.log", (found.trouble,)),) if found.trouble else (),
+        )
+
+    async def apps(self, session: Session) -> tuple[App, ...]:
+        get = await self._graph(session)
+        found = await every(get, "deviceAppManagement/mobileApps")
+        return tuple([await self._app(get, item) for item in found])
+
+    async def app(self, session: Session, app_id: str) -> App:
+        get = await self._graph(session)
+        for item in await every(get, "deviceAppManagement/mobileApps"):
+            if item.get("id") == app_id:
+                return await self._app(get, item)
+        raise UnknownApp(labels.NO_SUCH_APP)
+
+    async def _app(self, get: "_Graph", item: Mapping[str, Any]) -> App:
+        path = f"deviceAppManagement/mobileApps/{item['id']}"
+        statuses = tuple(map(_status, await every(get, f"{path}/deviceStatuses")))
+        assigned = [_target(one) for one in await every(get, f"{path}/assignments")]
+        installed = sum(status.installation == "installed" for status in statuses)
+        failed = sum(status.failed for status in statuses)
+        return App(
+            id=str(item["id"]),
+            name=str(item.get("displayName") or ""),
+            publisher=str(item.get("publisher") or ""),
+            version=str(item.get("identityVersion") or item.get("productVersion") or ""),
+            state=str(item.get("publishingState") or ""),
+            assigned_to=tuple(assigned),
+            installed=installed,
+            failed=failed,
+            waiting=len(statuses) - installed - failed,
+            statuses=statuses,
+        )
+
+    async def _devices(self, session: Session) -> Mapping[str, TenantDevice]:
+        return await GraphDevices(await self._graph(session))()
+
+    async def _graph(self, session: Session) -> "_Graph":
+        async with self._db.transaction() as tx:
+            kept = await store.kept(tx, session.token, self._now())
+        if kept is None:
+            raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN)
+        return _Graph(self._http, self._base, self._box.unseal(kept.token, TOKEN).decode())
+
+
+class _Graph:
+    """GET below /v1.0 with one person's token."""
+
+    def __init__(self, http: httpx.AsyncClient, base: str, token: str) -> None:
+        self._http = http
+        self._base = base
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def __call__(self, path: str) -> Mapping[str, Any]:
+        answer = await self._http.get(f"{self._base}/v1.0/{path}", headers=self._headers)
+        if answer.status_code == 200:
+            found: Mapping[str, Any] = answer.json()
+            return found
+        kind = NotInGraph if answer.status_code in (400, 404, 501) else GraphRefused
+        raise kind(f"Graph answered {answer.status_code} to {path.partition('?')[0]}.")
+
+
+async def _role(tx: Tx, user_id: str) -> str:
+    held = await directory.roles_of(tx, user_id)
+    for role in MAY_READ:
+        if role in held:
+            return directory.role_name(role)
+    raise NotAllowed(labels.NOT_ALLOWED, cure=labels.NOT_ALLOWED_CURE)
+
+
+def facts(device: TenantDevice) -> DeviceFacts:
+    """The tenant's own account: of the site's half it knows what the agent told the MDM."""
+    return DeviceFacts(
+        id=device.device_id,
+        name=device.name or device.device_id,
+        user=device.user,
+        os_version=device.os_version,
+        hybrid=device.hybrid,
+        joined=device.joined,
+        licensed=device.licensed,
+        mdm_enrolled=device.mdm_enrolled,
+        app_offered=device.app_offered,
+        msi_installed=device.msi_installed,
+        registered=device.client_reported,
+        policy_present=device.policy_reported,
+        flags=device.flags,
+        enrollment_error=device.enrollment_error,
+        client_version=device.agent,
+        last_seen_at=device.checked_in_at,
+        trouble=device.trouble,
+    )
+
+
+def _timeline(device: TenantDevice) -> tuple[Happening, ...]:
+    source = labels.AUTHORITY[Authority.MDM]
+    happened = ((device.enrolled_at, "Enrolled"), (device.checked_in_at, "Last check-in"))
+    return tuple(Happening(at, source, text) for at, text in reversed(happened) if at)
+
+
+def _status(item: Mapping[str, Any]) -> AppStatus:
+    client = item.get("client") or {}
+    state = str(item.get("installState") or "unknown")
+    code = client.get("code")
+    return AppStatus(
+        device_id=str(item.get("azureADDeviceId") or item.get("deviceId") or ""),
+        device=str(item.get("deviceName") or ""),
+        user=str(item.get("userPrincipalName") or ""),
+        installation=state,
+        failed=state in ("failed", "uninstallFailed"),
+        client_step=str(client.get("step") or ""),
+        client_code=code if isinstance(code, int) else None,
+        registered=bool(client.get("registered")),
+        policy_present=bool(client.get("policyPresent")),
+        stuck_at=str(client.get("stuckAt") or ""),
+        at=when(item.get("lastSyncDateTime")),
+    )
+
+
+def _target(assignment: Mapping[str, Any]) -> str:
+    target = assignment.get("target") or {}
+    kind = str(target.get("@odata.type", "")).rpartition(".")[2]
+    group = str(target.get("groupId") or "")
+    name = {"allDevicesAssignmentTarget": "*", "allLicensedUsersAssignmentTarget": "*"}.get(kind)
+    return name or (f"– {group}" if kind.startswith("exclusion") else group)

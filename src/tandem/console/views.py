@@ -1,0 +1,266 @@
+"""The pages. Each asks its reads once, and hands what it got to a template."""
+
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from tandem.console import lists, summary
+from tandem.console.labels import N_, Place
+from tandem.console.language import Language
+from tandem.console.model import (
+    Device,
+    Devices,
+    Filter,
+    Session,
+    SiteReads,
+    Slice,
+    Stage,
+    TenantReads,
+)
+from tandem.console.pages import (
+    FORM_COOKIE,
+    ROOT,
+    SESSION_COOKIE,
+    Console,
+    Page,
+    View,
+    local_path,
+    set_cookie,
+)
+from tandem.infra.clock import Clock
+from tandem.infra.errors import AppError, Kind
+
+SITE_PLACES = (
+    Place(f"{ROOT}/", N_("Co-management"), "flow"),
+    Place(f"{ROOT}/devices", N_("Devices"), "laptop"),
+    Place(f"{ROOT}/gateways", N_("Cloud management gateway"), "cloud_link"),
+)
+TENANT_PLACES = (
+    Place(f"{ROOT}/devices", N_("Devices"), "laptop"),
+    Place(f"{ROOT}/apps", N_("Apps"), "apps"),
+)
+TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
+# A page that is looked at asks for its news this often, and gets no body when there is none.
+REFRESH_SECONDS = 5
+
+
+class DeviceReads(Protocol):
+    async def session(self, token: str) -> Session | None: ...
+    async def sign_out(self, session: Session) -> None: ...
+    async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices: ...
+    async def device(self, session: Session, device_id: str) -> Device: ...
+
+
+async def devices(page: Page[DeviceReads]) -> Response:
+    query = page.request.query_params
+    wanted, part = lists.wanted(query), lists.part(query)
+    shown = await page.reads.devices(page.session, wanted, part)
+    pages = max(1, -(-shown.total // part.size))
+    if part.page > pages:
+        part = msgspec.structs.replace(part, page=pages)
+        shown = await page.reads.devices(page.session, wanted, part)
+    return page.render(
+        "devices.html",
+        shown=shown,
+        wanted=wanted,
+        part=part,
+        pages=pages,
+        chips=lists.chips(wanted, page.with_query),
+        export=f"{ROOT}/devices.csv" + (f"?{urlencode(list(query.items()))}" if query else ""),
+        refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+async def export(page: Page[DeviceReads]) -> Response:
+    query = page.request.query_params
+    session, wanted = page.session, lists.wanted(query)
+
+    async def fetch(part: Slice) -> Devices:
+        return await page.reads.devices(session, wanted, part)
+
+    return lists.export(fetch, lists.part(query), page.language)
+
+
+async def device(page: Page[DeviceReads]) -> Response:
+    return await _device(page, "device.html")
+
+
+async def panel(page: Page[DeviceReads]) -> Response:
+    return await _device(page, "panel.html")
+
+
+async def _device(page: Page[DeviceReads], template: str) -> Response:
+    shown = await page.reads.device(page.session, page.request.path_params["device_id"])
+    return page.render(
+        template,
+        device=shown,
+        reached=summary.stages(shown.facts),
+        tab=page.request.path_params.get("tab", ""),
+        tabs=TABS,
+        refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+def _device_routes(console: Console[DeviceReads]) -> list[BaseRoute]:
+    return [
+        console.route(f"{ROOT}/devices", devices),
+        console.route(f"{ROOT}/devices.csv", export),
+        console.route(f"{ROOT}/devices/{{device_id}}", device),
+        console.route(f"{ROOT}/devices/{{device_id}}/panel", panel),
+        *(console.route(f"{ROOT}/devices/{{device_id}}/{tab}", _tab(tab)) for tab in TABS if tab),
+    ]
+
+
+def _tab(name: str) -> View[DeviceReads]:
+    async def view(page: Page[DeviceReads]) -> Response:
+        page.request.path_params["tab"] = name
+        return await _device(page, "device.html")
+
+    return view
+
+
+# Site
+
+
+async def dashboard(page: Page[SiteReads]) -> Response:
+    shown = await page.reads.dashboard(page.session)
+    return page.render(
+        "dashboard.html",
+        shown=shown,
+        failures=sum(shown.enrollment[state] for state in summary.FAILED),
+        stage=Stage,
+        refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+async def gateways(page: Page[SiteReads]) -> Response:
+    shown = await page.reads.gateways(page.session)
+    return page.render("gateways.html", shown=shown, refresh_seconds=REFRESH_SECONDS)
+
+
+async def site_sign_in_page(page: Page[SiteReads]) -> Response:
+    """In place of a page that needs a session; the address stays, to go on to afterwards."""
+    own = page.request.url.path == f"{ROOT}/sign-in"
+    back = "" if own else page.here
+    status = 200 if own else 401
+    return page.render("sign_in.html", status, error=None, user="", return_to=back)
+
+
+async def site_sign_in(page: Page[SiteReads]) -> Response:
+    fields = await page.form()
+    back = local_path(fields.get("return_to", ""))
+    user = fields.get("user", "")[:200]
+    try:
+        session = await page.reads.sign_in(user, fields.get("password", ""))
+    except AppError as error:
+        if error.kind not in (Kind.UNAUTHENTICATED, Kind.RATE_LIMITED, Kind.INVALID):
+            raise
+        status = 429 if error.kind is Kind.RATE_LIMITED else 401
+        return page.render("sign_in.html", status, error=error, user=user, return_to=back)
+    return _signed_in(session, back)
+
+
+def _signed_in(session: Session, back: str) -> Response:
+    answer = RedirectResponse(back, 303)
+    set_cookie(answer, SESSION_COOKIE, session.token)
+    answer.delete_cookie(FORM_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
+    return answer
+
+
+def site_routes(
+    reads: SiteReads, *, now: Clock, languages: Callable[[str], Language] = Language
+) -> list[BaseRoute]:
+    """The site's pages, all under /console; `/` leads there. Put them after the role's own routes."""
+    console = Console(
+        reads,
+        area=N_("Site"),
+        navigation=SITE_PLACES,
+        sign_in=site_sign_in_page,
+        now=now,
+        languages=languages,
+    )
+    return [
+        Route("/", _home),
+        Route(ROOT, _home),
+        console.route(f"{ROOT}/", dashboard),
+        console.route(f"{ROOT}/sign-in", site_sign_in_page),
+        console.route(f"{ROOT}/sign-in", site_sign_in, post=True),
+        console.route(f"{ROOT}/gateways", gateways),
+        *_device_routes(console),  # type: ignore[arg-type]
+        *console.shared(),
+    ]
+
+
+async def _home(_: object) -> Response:
+    return RedirectResponse(f"{ROOT}/", 307)
+
+
+# Tenant
+
+
+async def apps(page: Page[TenantReads]) -> Response:
+    shown = await page.reads.apps(page.session)
+    return page.render("apps.html", shown=shown, refresh_seconds=REFRESH_SECONDS)
+
+
+async def app(page: Page[TenantReads]) -> Response:
+    shown = await page.reads.app(page.session, page.request.path_params["app_id"])
+    return page.render("app.html", shown=shown, refresh_seconds=REFRESH_SECONDS)
+
+
+async def tenant_sign_in_page(page: Page[TenantReads]) -> Response:
+    own = page.request.url.path == f"{ROOT}/sign-in"
+    back = f"{ROOT}/" if own else page.here
+    begin = f"{ROOT}/sign-in/begin?{urlencode({'return_to': back})}"
+    return page.render("signed_out.html", 200 if own else 401, error=None, begin=begin)
+
+
+async def tenant_begin(page: Page[TenantReads]) -> Response:
+    begun = await page.reads.begin(local_path(page.request.query_params.get("return_to", "")))
+    answer = RedirectResponse(begun.url, 303)
+    set_cookie(answer, FORM_COOKIE, begun.secret, max_age=600)
+    return answer
+
+
+async def tenant_finish(page: Page[TenantReads]) -> Response:
+    secret = page.request.cookies.get(FORM_COOKIE, "")
+    try:
+        session, back = await page.reads.finish(secret, page.request.query_params)
+    except AppError as error:
+        begin = f"{ROOT}/sign-in/begin"
+        return page.render("signed_out.html", 401, error=error, begin=begin)
+    return _signed_in(session, local_path(back))
+
+
+async def tenant_home(page: Page[TenantReads]) -> Response:
+    return RedirectResponse(f"{ROOT}/devices", 303)
+
+
+def tenant_routes(
+    reads: TenantReads, *, now: Clock, languages: Callable[[str], Language] = Language
+) -> list[BaseRoute]:
+    """The tenant's pages, all under /console; `/` leads there. Put them after the role's own routes."""
+    console = Console(
+        reads,
+        area=N_("Tenant"),
+        navigation=TENANT_PLACES,
+        sign_in=tenant_sign_in_page,
+        now=now,
+        languages=languages,
+    )
+    return [
+        Route("/", _home),
+        Route(ROOT, _home),
+        console.route(f"{ROOT}/", tenant_home),
+        console.route(f"{ROOT}/sign-in", tenant_sign_in_page),
+        console.route(f"{ROOT}/sign-in/begin", tenant_begin),
+        console.route(f"{ROOT}/sign-in/done", tenant_finish),
+        console.route(f"{ROOT}/apps", apps),
+        console.route(f"{ROOT}/apps/{{app_id}}", app),
+        *_device_routes(console),  # type: ignore[arg-type]
+        *console.shared(),
+    ]

@@ -1,0 +1,81 @@
+"""Settings of a gateway instance and of a connection point, and what clients are refused with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tandem.infra.config import Settings
+
+
+class GatewaySettings(Settings, frozen=True):
+    service_name: str
+    pfx: Path
+    pfx_password_file: Path
+    connector_ca: Path  # Who may open a tunnel: certificates of this authority.
+    connection_id: str  # …that know this, too.
+    state: Path
+    instance: int = 1
+    host: str = "0.0.0.0"  # noqa: S104  The gateway is on the internet.
+    port: int = 443
+    tunnel_port: int = 10140
+    health: str = "127.0.0.1:10300"
+    workers: int = 1
+    logs: Path | None = None
+    # TLS in aiofastnet (38 KB an idle connection) or, switched off, in uvloop.
+    fast_tls: bool = True
+
+
+class ConnectorSettings(Settings, frozen=True):
+    connection_point: str
+    management_point_url: str
+    certificate: Path  # The role certificate, from the site's issuing root.
+    key: Path
+    site_root: Path
+    state: Path
+    gateway_ca_file: Path | None = None  # Roots for the gateway's certificate; unset: the system's.
+    logs: Path | None = None
+    health: str = ""
+    # Seconds: how long a poll for news may wait, until a lost tunnel is dialled again at first and
+    # at most, between two reports, between two signs of life on a tunnel.
+    poll_seconds: float = 30.0
+    retry_seconds: float = 1.0
+    retry_most_seconds: float = 60.0
+    report_seconds: float = 60.0
+    ping_seconds: float = 30.0
+    request_seconds: float = 60.0
+    fast_tls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer of the gateway's own. `code` is the field's status text."""
+
+    status: int
+    code: str
+    message: str
+    cure: str = ""
+
+    def body(self) -> bytes:
+        error = {"code": self.code, "message": self.message, "cure": self.cure}
+        return msgspec.json.encode({"error": error})
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeAnswer:
+    """What the gateway answers itself: bytes of JSON, or no content."""
+
+    status: int
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A request that may pass: its endpoint, how much body it may have, and who sends it."""
+
+    endpoint: str
+    max_body_bytes: int
+    identity: str
+
+
+Decision = Refusal | EdgeAnswer | Forward

@@ -1,0 +1,125 @@
+"""What the site signs: policy and client manifest.
+
+A JWS whose header carries the signing certificate. It is worth something when that certificate was
+issued by the root that the device trusts, for signing, and is valid now. Certificates of the site's
+roles come from the same root and are not for signing, so no role can make policy.
+"""
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tandem.infra.errors import AppError, Kind
+from tandem.protocols.ccm import jws
+from tandem.protocols.ccm.model import ClientManifest, Policy
+
+T = TypeVar("T")
+Purpose = Literal["policy", "manifest"]
+
+
+class BadDocument(AppError):
+    """Nothing in this document may be acted on."""
+
+    kind, code = Kind.FORBIDDEN, "client.bad-document"
+
+
+@dataclass(frozen=True)
+class SigningIdentity:
+    """Who signs for the site. `certificate` has the usage "code" and was issued by `root`."""
+
+    key: jws.PrivateKey
+    certificate: x509.Certificate
+    root: x509.Certificate
+
+
+def seal(purpose: Purpose, document: Policy | ClientManifest, identity: SigningIdentity) -> str:
+    """The signed document. A policy cannot be passed off as a manifest nor the other way round."""
+    der = identity.certificate.public_bytes(Encoding.DER)
+    header: dict[str, Any] = {"typ": f"ccm-{purpose}+jws", "x5c": [b64encode(der).decode()]}
+    return jws.serialize(header, msgspec.json.encode(document), identity.key)
+
+
+def open_manifest(sealed: str, root: x509.Certificate, now: datetime) -> ClientManifest:
+    """Raises BadDocument."""
+    return _open("manifest", sealed, root, now, ClientManifest)
+
+
+def open_policy(
+    sealed: str,
+    root: x509.Certificate,
+    now: datetime,
+    *,
+    client_id: str,
+    not_before: datetime | None = None,
+    expired: bool = False,
+) -> Policy:
+    """Policy for this client that is in force now. Raises BadDocument.
+
+    `not_before` is when the policy in hand was issued: an older one is a replay. `expired` takes a
+    policy whose time is over, and with it a signing certificate whose time is over.
+    """
+    policy = _open("policy", sealed, root, None if expired else now, Policy)
+    if policy.client_id != client_id:
+        raise BadDocument("The policy is meant for another client.", policy_for=policy.client_id)
+    if policy.expires_at <= now and not expired:
+        raise BadDocument(
+            "The policy has expired.",
+            cure="Check that the device's clock is right and that the site can be reached.",
+            expired_at=policy.expires_at.isoformat(),
+        )
+    if not_before is not None and policy.issued_at < not_before:
+        raise BadDocument("The policy is older than the one that this client already has.")
+    return policy
+
+
+def _open(
+    purpose: Purpose, sealed: str, root: x509.Certificate, now: datetime | None, wanted: type[T]
+) -> T:
+    try:
+        header, payload, signing, signature = jws.parse(sealed)
+        certificate = x509.load_der_x509_certificate(b64decode(header["x5c"][0], validate=True))
+        key = certificate.public_key()
+    except Exception:
+        # A certificate from outside makes the parsers raise whatever they like.
+        raise BadDocument(f"The {purpose} is not signed.") from None
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise BadDocument(f"The {purpose} is signed with a kind of key that is not used here.")
+    _check_signer(purpose, certificate, root, now)
+    if (
+        header.get("typ") != f"ccm-{purpose}+jws"
+        or header.get("alg") != jws.algorithm(key)
+        or not jws.is_signed(key, signature, signing)
+    ):
+        raise BadDocument(f"The signature of the {purpose} does not fit it.")
+    try:
+        return msgspec.json.decode(payload, type=wanted)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadDocument(f"The {purpose} cannot be read: {error}.") from None
+
+
+def _check_signer(
+    purpose: Purpose, certificate: x509.Certificate, root: x509.Certificate, now: datetime | None
+) -> None:
+    try:
+        certificate.verify_directly_issued_by(root)
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        trusted = ExtendedKeyUsageOID.CODE_SIGNING in usages
+    except Exception:
+        # Whatever a foreign certificate makes the checks raise, it is not the site's.
+        trusted = False
+    if not trusted:
+        raise BadDocument(
+            f"The {purpose} is signed, but not by the site that this device trusts.",
+            cure="If the site was rebuilt, install its new client package (SMSPUBLICROOTKEY).",
+        )
+    if now is None:
+        return
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise BadDocument(f"The certificate that signs the {purpose} is not valid now.")

@@ -1,0 +1,230 @@
+"""The messages between agent and site."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote
+
+import msgspec
+
+# Topics of state messages (spec 3.2). The last three are ours.
+SETUP_TOPIC = 800
+COMANAGEMENT_TOPIC = 810
+FRAMEWORK_TOPIC = 1000
+HEARTBEAT_TOPIC = 9001
+INVENTORY_TOPIC = 9002
+
+
+class AuthInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """What the gateway tells a device of a tenant that the site knows."""
+
+    client_app_id: str
+    resource_uri: str
+    tenant_id: str
+    authority: str = ""
+
+
+class TokenRequest(msgspec.Struct, frozen=True):
+    """`key` is the device's public JWK; `proof` shows that the sender of the token holds it."""
+
+    key: dict[str, str]
+    proof: str
+
+
+class TokenReply(msgspec.Struct, frozen=True):
+    access_token: str
+    expires_in: int
+
+
+class SiteSigningCertificate(msgspec.Struct, frozen=True):
+    """Certificates in PEM: who signs for the site, and the root above."""
+
+    site_code: str
+    certificate: str
+    root: str
+
+
+class ManagementPoint(msgspec.Struct, frozen=True):
+    """`host` is "service/CCM_Proxy_MutualAuth/id" for the internet, a URL for the intranet."""
+
+    host: str
+    kind: Literal["Internet", "Intranet"]
+    version: str = ""
+
+
+class ManagementPointList(msgspec.Struct, frozen=True):
+    site_code: str
+    management_points: list[ManagementPoint]
+
+
+class ClientManifest(msgspec.Struct, frozen=True):
+    """Which client the site wants installed. Signed."""
+
+    site_code: str
+    version: str
+    file_name: str
+    sha256: str
+    size_bytes: int
+
+
+class RegistrationRequest(msgspec.Struct, frozen=True):
+    site_code: str
+    name: str
+    key: dict[str, str]
+    client_version: str
+    os_version: str = ""
+    os_name: str = "Windows"
+    # The client id this device had before, when it registers again.
+    client_id: str = ""
+
+
+class RegistrationReply(msgspec.Struct, frozen=True):
+    client_id: str
+    approval: int
+    site_code: str
+
+
+class ConfigurationPolicy(msgspec.Struct, frozen=True):
+    """One co-management policy as it reaches a client; a client merges all that it has."""
+
+    id: str
+    name: str
+    version: int
+    kind: Literal["production", "pilot"]
+    allow: bool
+    auto_enroll: bool
+    capabilities: int
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """A setting that the site deploys. It is applied while the site owns its workload."""
+
+    id: str
+    workload: str
+    setting: str
+    value: str
+
+
+class ClientSettings(msgspec.Struct, frozen=True):
+    """The client settings that our client acts on, by the names they have in policy."""
+
+    allow_cloud_distribution_point: bool = False
+    auto_register_with_azure_ad: bool = True
+    enable_cloud_management_gateway: bool = True
+    policy_polling_minutes: int = 60
+    enable_user_policy: bool = True
+    enable_user_policy_from_internet: bool = False
+    state_reporting_minutes: int = 15
+
+
+class PolicyContent(msgspec.Struct, frozen=True):
+    """What the site wants of one client, before it becomes a signed document."""
+
+    settings: dict[str, Any] = {}
+    configuration_policies: list[ConfigurationPolicy] = []
+    configurations: list[Configuration] = []
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """The policy document. Signed, for one client, and of no use after `expires_at`."""
+
+    client_id: str
+    site_code: str
+    version: int
+    issued_at: datetime
+    expires_at: datetime
+    settings: dict[str, Any]
+    configuration_policies: list[ConfigurationPolicy]
+    configurations: list[Configuration]
+    # Empty for the policy of the device; the user's object id for the policy of a user on it.
+    user: str = ""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One thing a client reports. `id` is chosen once and kept over every attempt to send it."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    topic: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    state: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    data: dict[str, Any] = {}
+
+
+class IncomingRequest(msgspec.Struct, frozen=True):
+    messages: list[Message]
+
+
+class IncomingReply(msgspec.Struct, frozen=True):
+    accepted: list[str]
+
+
+class ComanagementState(msgspec.Struct, frozen=True):
+    """`data` of a message with topic 810: where the device stands, in its own account."""
+
+    flags: int
+    mdm_enrolled: bool
+    policy_present: bool
+    capabilities: int
+    provider: str = ""
+    upn: str = ""
+    client_version: str = ""
+    policy_version: int = 0
+    # Workload → "site" or "mdm".
+    workloads: dict[str, str] = {}
+    # Setting → {"value", "source", "workload"}: what is in force on the device.
+    applied: dict[str, dict[str, str]] = {}
+    # What the device did about the client settings: setting → effect.
+    effects: dict[str, str] = {}
+
+
+class ConfigInfo(msgspec.Struct, frozen=True):
+    """What the agent lets the MDM service read about itself (DeviceManageability CSP)."""
+
+    flags: int = 0
+    agent: str = ""
+    client: str = ""
+    policy: bool = False
+    # Client deployment state (topic 800) and the bootstrap's return code, while it matters.
+    setup: int = 0
+    code: int = 0
+    log: str = ""
+
+    def text(self) -> str:
+        line = f"flags={self.flags};agent={self.agent};client={self.client}"
+        line += f";policy={int(self.policy)}"
+        if self.setup:
+            line += f";setup={self.setup};code={self.code};log={quote(self.log[:300])}"
+        return line
+
+    @classmethod
+    def read(cls, text: str) -> "ConfigInfo":
+        """What the text says; keys that are unknown or unreadable are passed over."""
+        parts = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+
+        def number(key: str) -> int:
+            value = parts.get(key, "")
+            return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
+
+        return cls(
+            number("flags"),
+            parts.get("agent", ""),
+            parts.get("client", ""),
+            parts.get("policy") == "1",
+            number("setup"),
+            number("code"),
+            unquote(parts.get("log", "")),
+        )
+
+
+def authentication_bases(host: str) -> tuple[str, str]:
+    """(token, certificate) base URLs of a CCMHOSTNAME: `https://<service>/CCM_Proxy_…/<id>`.
+
+    Raises ValueError when the host has not that form.
+    """
+    service, entry, role_id = (*host.split("/"), "", "", "")[:3]
+    entries = ("ccm_proxy_mutualauth", "ccm_proxy_serverauth")
+    if not service or entry.lower() not in entries or not role_id.isdigit() or host.count("/") != 2:
+        raise ValueError(host)
+    return (
+        f"https://{service}/CCM_Proxy_ServerAuth/{role_id}",
+        f"https://{service}/CCM_Proxy_MutualAuth/{role_id}",
+    )

@@ -1,0 +1,133 @@
+"""What site, connection point and gateway tell each other about the gateway, as JSON.
+
+The site makes a `Configuration` for each gateway. It reaches the connection point in a
+`ConnectorConfiguration` and the gateway over the tunnel. The gateway gets the external half only:
+what is published and whom to believe, never where it leads.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Auth = Literal["anonymous", "token", "certificate"]
+
+MEBIBYTE = 1024 * 1024
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """A directory whose tokens count. `jwks` holds its public keys; `authority` is for devices."""
+
+    tenant_id: str
+    client_app_id: str
+    app_id_uri: str
+    issuers: list[str]
+    jwks: dict[str, Any]
+    authority: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A published URL prefix. A path matches when it is the prefix or goes on with `/` or `?`."""
+
+    prefix: str
+    methods: list[str]
+    max_body_bytes: int
+    auth: list[Auth]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    header_bytes: int = 32 * 1024
+    body_bytes: int = 16 * MEBIBYTE
+    idle_seconds: float = 120
+    request_seconds: float = 60
+    requests_per_connection_point: int = 512
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """Everything a gateway knows besides its own addresses and key. `version` only grows."""
+
+    version: int
+    service_name: str
+    site_code: str
+    tenants: list[Tenant] = []
+    site_token_keys: dict[str, Any] = {}
+    trusted_roots: list[str] = []
+    crls: list[str] = []
+    check_revocation: bool = True
+    endpoints: list[Endpoint] = []
+    limits: Limits = Limits()
+
+
+class Instance(msgspec.Struct, frozen=True):
+    instance: int
+    host: str
+    https_port: int
+    tunnel_port: int
+
+
+class GatewayTarget(msgspec.Struct, frozen=True):
+    """A gateway to dial. `server_name` is the name its certificate must carry."""
+
+    service_name: str
+    server_name: str
+    connection_id: str
+    instances: list[Instance]
+    configuration: Configuration
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    """An external prefix, and the internal URL that takes its place."""
+
+    prefix: str
+    url: str
+
+
+class ConnectorConfiguration(msgspec.Struct, frozen=True):
+    connection_point: str
+    gateways: list[GatewayTarget]
+    map: list[Mapping]
+
+
+class ConnectionState(msgspec.Struct, frozen=True):
+    """One tunnel, or the attempt at one. `worker` names a process of the instance."""
+
+    service_name: str
+    instance: int
+    state: Literal["connected", "connecting", "disconnected"]
+    worker: str = ""
+    since: float = 0.0
+    reason: str = ""
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """Requests through one endpoint since the last report."""
+
+    service_name: str
+    endpoint: str
+    requests: int
+    failures: int
+    request_bytes: int
+    response_bytes: int
+    elapsed_ms: float
+    max_concurrent: int = 0
+
+
+class ConnectorReport(msgspec.Struct, frozen=True):
+    connection_point: str
+    connections: list[ConnectionState] = []
+    traffic: list[Traffic] = []
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The connection point's first frame."""
+
+    connection_id: str
+    connection_point: str
+
+
+class GatewayHello(msgspec.Struct, frozen=True):
+    """The worker's answer: which of how many it is, and which configuration it has."""
+
+    instance: int
+    worker: str
+    workers: int
+    version: int

@@ -1,0 +1,232 @@
+"""Accounts, sign-in and sessions of the site's administrators."""
+
+import asyncio
+import secrets
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from tandem import audit
+from tandem.infra.database import Database, Tx
+from tandem.site.administrators import store
+from tandem.site.administrators.model import (
+    Administrator,
+    AdministratorsSettings,
+    LastFullAdministrator,
+    NameTaken,
+    NoSuchAdministrator,
+    NotSignedIn,
+    Role,
+    Session,
+    SignInFailed,
+    TooManyAttempts,
+    check_password,
+)
+
+_DEFAULTS = AdministratorsSettings()
+_USED_EVERY = timedelta(minutes=1)
+
+
+def _hasher(settings: AdministratorsSettings) -> PasswordHasher:
+    return PasswordHasher(
+        time_cost=settings.password_passes,
+        memory_cost=settings.password_memory_kib,
+        parallelism=1,
+    )
+
+
+async def create_first(
+    tx: Tx, name: str, password: str, now: datetime, settings: AdministratorsSettings = _DEFAULTS
+) -> Administrator | None:
+    """The site's first full administrator; None when it has administrators already."""
+    if await store.administrators(tx):
+        return None
+    return await add(
+        tx, name, password, Role.FULL_ADMINISTRATOR, actor="set-up", now=now, settings=settings
+    )
+
+
+async def add(
+    tx: Tx,
+    name: str,
+    password: str,
+    role: Role,
+    *,
+    actor: str,
+    now: datetime,
+    settings: AdministratorsSettings = _DEFAULTS,
+) -> Administrator:
+    """An account of the site's own. Raises NameTaken, WeakPassword."""
+    check_password(password)
+    hashed = await asyncio.to_thread(_hasher(settings).hash, password)
+    return await _insert(tx, Administrator(name.strip(), role, now), hashed, actor, now)
+
+
+async def add_external(
+    tx: Tx, name: str, tenant_id: str, upn: str, role: Role, *, actor: str, now: datetime
+) -> Administrator:
+    """Let an account of the connected tenant sign in with this role. Raises NameTaken."""
+    who = Administrator(name.strip(), role, now, tenant_id, upn)
+    return await _insert(tx, who, None, actor, now)
+
+
+async def _insert(
+    tx: Tx, who: Administrator, password: str | None, actor: str, now: datetime
+) -> Administrator:
+    if not who.name or len(who.name) > 128:
+        raise NameTaken("An administrator has a name of 1 to 128 characters.")
+    if not await store.insert(tx, who, password):
+        raise NameTaken(
+            f"There is an administrator {who.name} already, or one for the same account.",
+            cure="Take another name, or remove the other one first.",
+        )
+    details = {"role": who.role.value, "upn": who.upn}
+    await audit.record(
+        tx, actor=actor, action="administrator.add", target=who.name, now=now, details=details
+    )
+    return who
+
+
+async def remove(tx: Tx, name: str, *, actor: str, now: datetime) -> None:
+    """Raises NoSuchAdministrator, LastFullAdministrator."""
+    everyone = await store.administrators(tx)
+    found = [who for who in everyone if who.name.lower() == name.lower()]
+    if not found:
+        raise NoSuchAdministrator(f"There is no administrator {name}.")
+    full = [who for who in everyone if who.role is Role.FULL_ADMINISTRATOR and not who.upn]
+    if full == found:
+        raise LastFullAdministrator(
+            f"{name} is the last full administrator of the site.",
+            cure="Add another full administrator first.",
+        )
+    await store.delete(tx, found[0].name)
+    await audit.record(
+        tx, actor=actor, action="administrator.remove", target=found[0].name, now=now
+    )
+
+
+async def administrators(tx: Tx) -> list[Administrator]:
+    return await store.administrators(tx)
+
+
+async def sign_in(
+    db: Database,
+    name: str,
+    password: str,
+    now: datetime,
+    settings: AdministratorsSettings = _DEFAULTS,
+) -> Session:
+    """A session for the right password. Raises SignInFailed, TooManyAttempts.
+
+    Takes the database and not a transaction: a wrong password must be counted although the
+    request fails.
+    """
+    async with db.transaction() as tx:
+        found = await store.credential(tx, name)
+        hashed = (found or {}).get("password")
+        if found is not None and found["locked_until"] and found["locked_until"] > now:
+            locked = True
+        else:
+            locked = False
+        if locked:
+            right = False
+        else:
+            right = await asyncio.to_thread(_matches, settings, hashed, password)
+        if right and found is not None:
+            await store.save_failures(tx, found["name"], 0, None)
+            who = store.administrator(found)
+            await audit.record(
+                tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now
+            )
+            return await open_session(tx, who, now, settings)
+        if found is not None and not locked:
+            await _count_failure(tx, found["name"], found["failures"] + 1, now, settings)
+    if locked:
+        raise TooManyAttempts(
+            "Too many wrong passwords for this account.",
+            cure=f"Wait {settings.lock_seconds} seconds, then try again.",
+        )
+    raise SignInFailed(
+        "Name or password is wrong.", cure="Check both; the site has accounts of its own."
+    )
+
+
+async def _count_failure(
+    tx: Tx, name: str, failures: int, now: datetime, settings: AdministratorsSettings
+) -> None:
+    until = None
+    if failures >= settings.lock_after:
+        until = now + timedelta(seconds=settings.lock_seconds)
+        failures = 0
+    await store.save_failures(tx, name, failures, until)
+    await audit.record(
+        tx, actor=name, action="administrator.sign-in", target=name, now=now, outcome="refused"
+    )
+
+
+# Checked when there is no such account, so that the answer takes as long.
+_NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
+
+
+def _matches(settings: AdministratorsSettings, hashed: str | None, password: str) -> bool:
+    try:
+        return _hasher(settings).verify(hashed or _NOBODY, password[:1024]) and bool(hashed)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+async def sign_in_external(
+    tx: Tx,
+    tenant_id: str,
+    upn: str,
+    now: datetime,
+    settings: AdministratorsSettings = _DEFAULTS,
+) -> Session:
+    """A session for a tenant's account, whose token the caller has verified. Raises SignInFailed."""
+    who = await store.external(tx, tenant_id, upn)
+    if who is None:
+        raise SignInFailed(
+            f"{upn} is not an administrator of this site.",
+            cure="A full administrator of the site can add this account.",
+        )
+    await audit.record(tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now)
+    return await open_session(tx, who, now, settings)
+
+
+async def open_session(
+    tx: Tx, who: Administrator, now: datetime, settings: AdministratorsSettings = _DEFAULTS
+) -> Session:
+    token = secrets.token_urlsafe(32)
+    expires_at = now + timedelta(hours=settings.session_hours)
+    await store.insert_session(tx, _digest(token), who.name, now, expires_at)
+    return Session(token, who, expires_at)
+
+
+async def session(
+    tx: Tx, token: str, now: datetime, settings: AdministratorsSettings = _DEFAULTS
+) -> Administrator:
+    """Who is signed in with this token. Raises NotSignedIn."""
+    digest = _digest(token)
+    found = await store.session(tx, digest) if token else None
+    if found is not None:
+        who, used_at, expires_at = found
+        idle = timedelta(minutes=settings.idle_minutes)
+        if now < expires_at and now - used_at < idle:
+            if now - used_at > _USED_EVERY:
+                await store.mark_used(tx, digest, now)
+            return who
+        await store.delete_session(tx, digest)
+    raise NotSignedIn(
+        "You are not signed in to the site, or your session has ended.",
+        cure="Sign in again: `tandem sign-in site`.",
+    )
+
+
+async def sign_out(tx: Tx, token: str) -> None:
+    await store.delete_session(tx, _digest(token))
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode()).digest()

@@ -1,0 +1,96 @@
+from datetime import datetime
+from typing import Any
+
+from tandem.infra.database import Tx
+from tandem.site.administrators.model import Administrator, Role
+
+_COLUMNS = "name, role, created_at, tenant_id, upn"
+
+
+def administrator(row: dict[str, Any]) -> Administrator:
+    return Administrator(
+        row["name"], Role(row["role"]), row["created_at"], row["tenant_id"], row["upn"]
+    )
+
+
+async def administrators(tx: Tx) -> list[Administrator]:
+    found = await tx.execute(
+        f"SELECT {_COLUMNS} FROM administrators_administrator ORDER BY name"  # noqa: S608
+    )
+    return [administrator(row) async for row in found]
+
+
+async def credential(tx: Tx, name: str) -> dict[str, Any] | None:
+    """The account with its password hash and its count of failures, locked for this transaction."""
+    return await (
+        await tx.execute(
+            f"SELECT {_COLUMNS}, password, failures, locked_until"  # noqa: S608
+            " FROM administrators_administrator WHERE lower(name) = lower(%s) FOR UPDATE",
+            (name,),
+        )
+    ).fetchone()
+
+
+async def external(tx: Tx, tenant_id: str, upn: str) -> Administrator | None:
+    row = await (
+        await tx.execute(
+            f"SELECT {_COLUMNS} FROM administrators_administrator"  # noqa: S608
+            " WHERE tenant_id = %s AND lower(upn) = lower(%s)",
+            (tenant_id, upn),
+        )
+    ).fetchone()
+    return administrator(row) if row else None
+
+
+async def insert(tx: Tx, who: Administrator, password: str | None) -> bool:
+    done = await tx.execute(
+        "INSERT INTO administrators_administrator (name, role, created_at, tenant_id, upn, password)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (who.name, who.role.value, who.created_at, who.tenant_id, who.upn, password),
+    )
+    return done.rowcount == 1
+
+
+async def delete(tx: Tx, name: str) -> None:
+    await tx.execute("DELETE FROM administrators_administrator WHERE name = %s", (name,))
+
+
+async def save_failures(tx: Tx, name: str, failures: int, locked_until: datetime | None) -> None:
+    await tx.execute(
+        "UPDATE administrators_administrator SET failures = %s, locked_until = %s WHERE name = %s",
+        (failures, locked_until, name),
+    )
+
+
+async def insert_session(
+    tx: Tx, digest: bytes, name: str, now: datetime, expires_at: datetime
+) -> None:
+    await tx.execute("DELETE FROM administrators_session WHERE expires_at < %s", (now,))
+    await tx.execute(
+        "INSERT INTO administrators_session (digest, administrator, used_at, expires_at)"
+        " VALUES (%s, %s, %s, %s)",
+        (digest, name, now, expires_at),
+    )
+
+
+async def session(tx: Tx, digest: bytes) -> tuple[Administrator, datetime, datetime] | None:
+    """Who, when it was used last, when it ends."""
+    row = await (
+        await tx.execute(
+            "SELECT a.name, a.role, a.created_at, a.tenant_id, a.upn, s.used_at, s.expires_at"
+            " FROM administrators_session s JOIN administrators_administrator a"
+            " ON a.name = s.administrator WHERE s.digest = %s",
+            (digest,),
+        )
+    ).fetchone()
+    return (administrator(row), row["used_at"], row["expires_at"]) if row else None
+
+
+async def mark_used(tx: Tx, digest: bytes, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE administrators_session SET used_at = %s WHERE digest = %s", (now, digest)
+    )
+
+
+async def delete_session(tx: Tx, digest: bytes) -> None:
+    await tx.execute("DELETE FROM administrators_session WHERE digest = %s", (digest,))

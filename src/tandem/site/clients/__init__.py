@@ -1,0 +1,72 @@
+"""Clients of the site, and the management point that they talk to.
+
+Owns the tables clients_token_key, clients_client, clients_timeline and clients_nonce. Knows nothing
+of co-management: what a client's policy says is handed in (`Collaborators.policy`). `jobs` has the
+clean-up of what replays need no longer.
+"""
+
+from tandem.site.clients.http import admin_routes, routes
+from tandem.site.clients.jobs import register
+from tandem.site.clients.model import (
+    ENDPOINTS,
+    BlockedClient,
+    Client,
+    ClientId,
+    ClientsSettings,
+    ClientSummary,
+    Package,
+    SetupState,
+    TenantIdentity,
+    TimelineEntry,
+    UnknownClient,
+    UnknownSiteCode,
+    describe,
+)
+from tandem.site.clients.service import (
+    Collaborators,
+    ManagementPointService,
+    block,
+    count,
+    find,
+    find_by_device,
+    keep_resource,
+    list_clients,
+    log_files,
+    setup_states,
+    timeline,
+    token_keys,
+    unblock,
+)
+
+__all__ = [
+    "ENDPOINTS",
+    "BlockedClient",
+    "Client",
+    "ClientId",
+    "ClientSummary",
+    "ClientsSettings",
+    "Collaborators",
+    "Endpoint",
+    "ManagementPointService",
+    "Package",
+    "SetupState",
+    "TenantIdentity",
+    "TimelineEntry",
+    "UnknownClient",
+    "UnknownSiteCode",
+    "admin_routes",
+    "block",
+    "count",
+    "describe",
+    "find",
+    "find_by_device",
+    "keep_resource",
+    "list_clients",
+    "log_files",
+    "register",
+    "routes",
+    "setup_states",
+    "timeline",
+    "token_keys",
+    "unblock",
+]

@@ -1,0 +1,232 @@
+"""Clients, what they report, and what the management point refuses."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, Literal, NewType
+
+import msgspec
+
+from tandem.infra.config import Settings
+from tandem.infra.errors import AppError, Kind
+from tandem.protocols import ccm
+
+ClientId = NewType("ClientId", str)
+
+# Registration by a directory token is approved by the directory's word.
+APPROVED = 3
+# Topics of what the site itself writes into a device's timeline.
+SITE_TOPIC = 9100
+REGISTERED, REGISTERED_AGAIN, POLICY_DELIVERED, USER_POLICY_DELIVERED = 1, 2, 3, 4
+
+
+class ClientsSettings(Settings, frozen=True):
+    """`token_hours`: after how long a client has to show its directory token again.
+
+    `policy_days`: how long a policy is in force without news; a client notices when news is
+    withheld from it for that long.
+    """
+
+    token_hours: float = 8
+    policy_days: float = 7
+
+
+class TenantIdentity(msgspec.Struct, frozen=True):
+    """Who a directory token speaks for, after its signature, audience and life were verified."""
+
+    tenant_id: str
+    device_id: str
+    kind: Literal["device", "user"]
+    object_id: str = ""
+    upn: str = ""
+
+
+class TokenHolder(msgspec.Struct, frozen=True):
+    """Who a CCM token speaks for, and the key that it is bound to."""
+
+    tenant_id: str
+    device_id: str
+    kind: Literal["device", "user"]
+    object_id: str
+    thumbprint: str
+    key: dict[str, str]
+
+
+class Client(msgspec.Struct, frozen=True):
+    """`state` is the last co-management state that the client reported."""
+
+    id: ClientId
+    tenant_id: str
+    device_id: str
+    thumbprint: str
+    name: str
+    os_name: str
+    os_version: str
+    client_version: str
+    approval: int
+    blocked: bool
+    registered_at: datetime
+    last_seen_at: datetime
+    policy_at: datetime | None
+    policy_version: int
+    state_at: datetime | None
+    state: ccm.ComanagementState | None
+
+
+class ClientSummary(msgspec.Struct, frozen=True):
+    """A client as lists show it."""
+
+    id: ClientId
+    name: str
+    tenant_id: str
+    device_id: str
+    os_version: str
+    client_version: str
+    approval: int
+    blocked: bool
+    registered_at: datetime
+    last_seen_at: datetime
+    policy_version: int
+    flags: int
+    mdm_enrolled: bool
+    policy_present: bool
+
+    @classmethod
+    def of(cls, client: Client) -> "ClientSummary":
+        state = client.state
+        return cls(
+            client.id,
+            client.name,
+            client.tenant_id,
+            client.device_id,
+            client.os_version,
+            client.client_version,
+            client.approval,
+            client.blocked,
+            client.registered_at,
+            client.last_seen_at,
+            client.policy_version,
+            state.flags if state else 0,
+            state.mdm_enrolled if state else False,
+            state.policy_present if state else False,
+        )
+
+
+class TimelineEntry(msgspec.Struct, frozen=True):
+    """`text` says it for people."""
+
+    at: datetime
+    received_at: datetime
+    topic: int
+    state: int
+    text: str
+    data: dict[str, Any]
+
+
+class SetupState(msgspec.Struct, frozen=True):
+    """The newest step of the bootstrap that a device reported."""
+
+    tenant_id: str
+    device_id: str
+    state: int
+    at: datetime
+    text: str
+    data: dict[str, Any]
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """What a gateway has to let through to this management point, below its MP role id."""
+
+    path: str
+    methods: tuple[str, ...]
+    max_body_bytes: int
+
+
+TOKEN_LIMIT, REGISTRATION_LIMIT, MESSAGES_LIMIT = 16 * 1024, 16 * 1024, 512 * 1024
+
+ENDPOINTS = (
+    Endpoint("CCM_STS", ("POST",), TOKEN_LIMIT),
+    Endpoint("SMS_MP", ("GET",), 0),
+    Endpoint("CCM_Client", ("GET",), 0),
+    Endpoint("ccm_system_tokenauth", ("POST",), REGISTRATION_LIMIT),
+    Endpoint("ccm_incoming", ("POST",), MESSAGES_LIMIT),
+)
+
+
+class Package(msgspec.Struct, frozen=True):
+    """A client package: `read(start, end)` gives the bytes of that half-open range."""
+
+    size_bytes: int
+    read: Callable[[int, int], AsyncIterator[bytes]]
+
+
+_STATES = {
+    (ccm.SETUP_TOPIC, 100): "Client deployment started",
+    (ccm.SETUP_TOPIC, 301): "Client deployment failed",
+    (ccm.SETUP_TOPIC, 307): "Client deployment failed: the command line cannot be used",
+    (ccm.SETUP_TOPIC, 308): "Client deployment failed: a download did not succeed",
+    (ccm.SETUP_TOPIC, 314): "Client deployment failed: the client's manifest cannot be used",
+    (ccm.SETUP_TOPIC, 322): "Client deployment failed: the site cannot be reached",
+    (ccm.SETUP_TOPIC, 325): "Client deployment failed: the client's hash is not the manifest's",
+    (ccm.SETUP_TOPIC, 400): "Client deployment succeeded",
+    (ccm.SETUP_TOPIC, 500): "Client assignment started",
+    (ccm.SETUP_TOPIC, 602): "Client assignment failed: the site code is not this site's",
+    (ccm.SETUP_TOPIC, 603): "Client assignment failed at the management point",
+    (ccm.SETUP_TOPIC, 605): "Client assignment failed: the site signing certificate",
+    (ccm.SETUP_TOPIC, 700): "Client assigned",
+    (ccm.COMANAGEMENT_TOPIC, 100): "Co-management state",
+    (ccm.COMANAGEMENT_TOPIC, 101): "MDM enrollment scheduled",
+    (ccm.COMANAGEMENT_TOPIC, 102): "MDM enrollment cancelled",
+    (ccm.COMANAGEMENT_TOPIC, 105): "MDM enrollment started",
+    (ccm.COMANAGEMENT_TOPIC, 106): "MDM enrollment succeeded, not provisioned",
+    (ccm.COMANAGEMENT_TOPIC, 107): "MDM enrollment succeeded, provisioned",
+    (ccm.COMANAGEMENT_TOPIC, 108): "MDM enrollment waits for a user to sign in",
+    (ccm.COMANAGEMENT_TOPIC, 110): "MDM enrollment failed",
+    (ccm.FRAMEWORK_TOPIC, 1): "The client is well",
+    (ccm.FRAMEWORK_TOPIC, 2): "The client has a problem",
+    (ccm.HEARTBEAT_TOPIC, 1): "Heartbeat",
+    (ccm.INVENTORY_TOPIC, 1): "Inventory",
+    (SITE_TOPIC, REGISTERED): "Registered with the site",
+    (SITE_TOPIC, REGISTERED_AGAIN): "Registered again, with a new key",
+    (SITE_TOPIC, POLICY_DELIVERED): "Policy delivered",
+    (SITE_TOPIC, USER_POLICY_DELIVERED): "Policy of a user delivered",
+}
+
+
+def describe(topic: int, state: int) -> str:
+    return _STATES.get((topic, state), f"State {state} of topic {topic}")
+
+
+class UnknownClient(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "client.unknown"
+
+
+class NoSuchClient(AppError):
+    kind, code = Kind.NOT_FOUND, "client.not-found"
+
+
+class BlockedClient(AppError):
+    kind, code = Kind.FORBIDDEN, "client.blocked"
+
+
+class BadToken(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "client.bad-token"
+
+
+class ExpiredToken(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "client.token-expired"
+
+
+class Replayed(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "client.replayed"
+
+
+class UnknownSiteCode(AppError):
+    kind, code = Kind.INVALID, "client.unknown-site"
+
+
+class DeviceUnnamed(AppError):
+    kind, code = Kind.FORBIDDEN, "client.device-unnamed"
+
+
+class NoPackage(AppError):
+    kind, code = Kind.NOT_FOUND, "client.no-package"

@@ -1,0 +1,460 @@
+"""What the management point does: tokens, registration, policy, messages."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+
+from tandem import audit, pki
+from tandem.infra import events
+from tandem.infra.clock import Clock
+from tandem.infra.database import Tx
+from tandem.infra.logs import LogFile, get_logger
+from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm, cmtrace
+from tandem.site import collections
+from tandem.site.clients import store, tokens
+from tandem.site.clients.model import (
+    APPROVED,
+    POLICY_DELIVERED,
+    REGISTERED,
+    REGISTERED_AGAIN,
+    SITE_TOPIC,
+    USER_POLICY_DELIVERED,
+    BlockedClient,
+    Client,
+    ClientId,
+    ClientsSettings,
+    ClientSummary,
+    DeviceUnnamed,
+    NoPackage,
+    NoSuchClient,
+    Package,
+    Replayed,
+    SetupState,
+    TenantIdentity,
+    TimelineEntry,
+    TokenHolder,
+    UnknownClient,
+    UnknownSiteCode,
+    describe,
+)
+
+log = get_logger("clients")
+
+# A message that a client sends over and over must not fill the answer to the next.
+MAX_MESSAGES = 200
+_SEEN_EVERY = timedelta(seconds=30)
+
+
+async def keep_resource(tx: Tx, client: Client, now: datetime) -> None:
+    """The device of this client as a resource, which collections are made of."""
+    resource = collections.Resource(
+        client_id=client.id,
+        name=client.name,
+        tenant_id=client.tenant_id,
+        device_id=client.device_id,
+        os_name=client.os_name,
+        os_version=client.os_version,
+        client_version=client.client_version,
+    )
+    await collections.upsert_resource(tx, resource, now)
+
+
+@dataclass(frozen=True)
+class Collaborators:
+    """What other modules know, handed in by `roles/`.
+
+    `verify_token` says whom a tenant's access token speaks for, or raises AppError. `policy` is
+    what the site wants of a client. `resource` is told of each registration and heartbeat.
+    `manifest` and `package` are the client to install.
+    """
+
+    verify_token: Callable[[Tx, str], Awaitable[TenantIdentity]]
+    policy: Callable[[Tx, ClientId], Awaitable[ccm.PolicyContent]]
+    signing: Callable[[Tx], Awaitable[ccm.SigningIdentity]]
+    management_points: Callable[[Tx], Awaitable[list[ccm.ManagementPoint]]]
+    manifest: Callable[[Tx], Awaitable[ccm.ClientManifest | None]]
+    package: Callable[[str], Awaitable[Package | None]]
+    resource: Callable[[Tx, Client, datetime], Awaitable[None]] = keep_resource
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a signed request. `client` is None before registration."""
+
+    holder: TokenHolder
+    client: Client | None
+
+
+class SealedPolicy(msgspec.Struct, frozen=True):
+    """`document` is None when the client has this policy already."""
+
+    etag: str
+    document: str | None
+
+
+def log_files(folder: Path) -> dict[str, LogFile]:
+    """The management point's logs, by the names that administrators know."""
+    return {name: LogFile(folder / f"{name}.log") for name in ("CCM_STS", "MP_RegistrationManager")}
+
+
+class ManagementPointService:
+    """The management point of one site. `logs` is where its CMTrace files go."""
+
+    def __init__(
+        self,
+        site_code: str,
+        box: SecretBox,
+        collaborators: Collaborators,
+        *,
+        now: Clock,
+        settings: ClientsSettings = ClientsSettings(),
+        logs: Mapping[str, LogFile] | None = None,
+    ) -> None:
+        self.site_code = site_code
+        self._keys = tokens.TokenKeys(box)
+        self._with = collaborators
+        self.now = now
+        self._settings = settings
+        self._logs = dict(logs or {})
+
+    def _log(self, component: str, message: str, severity: int = cmtrace.INFORMATION) -> None:
+        file = self._logs.get(component)
+        if file is not None:
+            file.write(cmtrace.line(message, component, self.now(), severity))
+
+    async def exchange(self, tx: Tx, bearer: str, request: ccm.TokenRequest) -> ccm.TokenReply:
+        """A CCM token for a directory token whose sender proves to hold the device's key."""
+        now = self.now()
+        identity = await self._with.verify_token(tx, bearer)
+        if not identity.device_id:
+            raise DeviceUnnamed(
+                "The directory's token names no device.",
+                cure="Join the device to the directory; a registration is not enough.",
+            )
+        self._log(
+            "CCM_STS",
+            f"Validated AAD token. TokenType: {'UDA' if identity.kind == 'user' else 'DA'} "
+            f"TenantId: {identity.tenant_id} UserId: {identity.object_id} "
+            f"DeviceId: {identity.device_id}",
+        )
+        key = ccm.public_key(request.key)
+        nonce = ccm.open_key_proof(request.proof, key, bearer, now)
+        await self._once(tx, pki.jwk_thumbprint(key), nonce, now)
+        life = timedelta(hours=self._settings.token_hours)
+        kid, signing = await self._keys.signing(tx, now)
+        token = tokens.issue(
+            kid, signing, self.site_code, identity, key, now=now, life=life, token_id=uuid4().hex
+        )
+        self._log("CCM_STS", "Return token to client")
+        return ccm.TokenReply(token, int(life.total_seconds()))
+
+    async def _once(self, tx: Tx, thumbprint: str, nonce: str, now: datetime) -> None:
+        if not await store.use_nonce(tx, thumbprint, nonce, now):
+            raise Replayed(
+                "This request was received before.",
+                cure="Sign a new request; whoever sends one twice is not answered twice.",
+            )
+
+    async def authenticate(
+        self, tx: Tx, bearer: str, headers: Mapping[str, str], method: str, target: str, body: bytes
+    ) -> Caller:
+        """Whose signed request this is.
+
+        Raises what it takes to know: a token of this site, a signature by the key that the token is
+        bound to, a nonce that is new, and, once registered, a client that is not blocked.
+        """
+        now = self.now()
+        holder = await tokens.holder(self._keys, tx, bearer, self.site_code, now)
+        signed = ccm.read_signature(headers)
+        ccm.verify_request(
+            ccm.public_key(holder.key), signed, method=method, target=target, body=body, now=now
+        )
+        client = await self._client(tx, signed.client_id, holder) if signed.client_id else None
+        await self._once(tx, holder.thumbprint, signed.nonce, now)
+        if client is not None:
+            await store.mark_seen(tx, client.id, now, now - _SEEN_EVERY)
+        return Caller(holder, client)
+
+    async def _client(self, tx: Tx, client_id: str, holder: TokenHolder) -> Client:
+        client = await store.client(tx, client_id)
+        if client is None or client.thumbprint != holder.thumbprint:
+            raise UnknownClient(
+                "The site does not know this client, or not with this key.",
+                cure="The client registers again by itself.",
+            )
+        if client.blocked:
+            raise BlockedClient(
+                f"The client {client.name} is blocked.",
+                cure="An administrator of the site can unblock it.",
+            )
+        return client
+
+    async def register(
+        self, tx: Tx, holder: TokenHolder, request: ccm.RegistrationRequest
+    ) -> ccm.RegistrationReply:
+        """The record of this device, one however often it asks."""
+        now = self.now()
+        if request.site_code.upper() != self.site_code:
+            raise UnknownSiteCode(
+                f"There is no site {request.site_code!r} here: this site is {self.site_code}.",
+                cure=f"Put SMSSITECODE={self.site_code} into the command line of the client.",
+                site_code=self.site_code,
+            )
+        if pki.jwk_thumbprint(ccm.public_key(request.key)) != holder.thumbprint:
+            raise ccm.BadSignature("The key to register is not the key that the token is bound to.")
+        self._log(
+            "MP_RegistrationManager",
+            f"Registering device using AAD auth: DeviceId='{holder.device_id}', "
+            f"TenantId='{holder.tenant_id}'",
+        )
+        before = await store.client_of_device(tx, holder.tenant_id, holder.device_id)
+        if before is not None and before.blocked:
+            raise BlockedClient(
+                f"The client {before.name} is blocked.",
+                cure="An administrator of the site can unblock it.",
+            )
+        await self._settle_key(tx, holder, before)
+        client = await store.save_client(tx, self._record(holder, request, now))
+        if before is None or before.thumbprint != client.thumbprint:
+            state = REGISTERED if before is None else REGISTERED_AGAIN
+            await self._enter(tx, client, state, {"client_id": client.id, "name": client.name})
+            await events.record(tx, "client.registered", client.id, {"device": client.device_id})
+        await self._with.resource(tx, client, self.now())
+        return ccm.RegistrationReply(client.id, client.approval, self.site_code)
+
+    async def _settle_key(self, tx: Tx, holder: TokenHolder, before: Client | None) -> None:
+        """A device that left its directory and joined again has a new device id and its old key."""
+        same_key = await store.client_of_key(tx, holder.thumbprint)
+        if same_key is None or (before is not None and same_key.id == before.id):
+            return
+        if before is None:
+            await store.move_client(tx, same_key.id, holder.tenant_id, holder.device_id)
+        else:
+            await store.retire_key(tx, same_key.id)
+
+    def _record(
+        self, holder: TokenHolder, request: ccm.RegistrationRequest, now: datetime
+    ) -> Client:
+        return Client(
+            id=store.new_id(str(uuid4())),
+            tenant_id=holder.tenant_id,
+            device_id=holder.device_id,
+            thumbprint=holder.thumbprint,
+            name=request.name[:64],
+            os_name=request.os_name[:64],
+            os_version=request.os_version[:64],
+            client_version=request.client_version[:64],
+            approval=APPROVED,
+            blocked=False,
+            registered_at=now,
+            last_seen_at=now,
+            policy_at=None,
+            policy_version=0,
+            state_at=None,
+            state=None,
+        )
+
+    async def _enter(self, tx: Tx, client: Client, state: int, data: dict[str, object]) -> None:
+        now = self.now()
+        entry = ccm.Message(f"site:{uuid4().hex}", SITE_TOPIC, state, now, data)
+        await store.add_entry(tx, client.tenant_id, client.device_id, entry, now)
+
+    async def policy(
+        self, tx: Tx, client: Client, have: str, user: TokenHolder | None = None
+    ) -> SealedPolicy:
+        """The client's policy, or word that the one it has is still right.
+
+        The ETag changes with the content, and at half of the policy's life, so a client that is
+        told "not modified" never holds a policy that is about to expire.
+        """
+        now = self.now()
+        life = timedelta(days=self._settings.policy_days)
+        user_id = user.object_id if user else ""
+        content = await self._content(tx, client, user_id)
+        digest = sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+        half = int(now.timestamp() // (life.total_seconds() / 2))
+        subject = f"{client.id}/{user_id}/{client.thumbprint}/{half}/{digest}"
+        etag = f'"{sha256(subject.encode()).hexdigest()[:32]}"'
+        if have == etag:
+            return SealedPolicy(etag, None)
+        version = await self._version(tx, client, user_id, digest)
+        policy = ccm.Policy(
+            client_id=client.id,
+            site_code=self.site_code,
+            version=version,
+            issued_at=now,
+            expires_at=now + life,
+            settings=content.settings,
+            configuration_policies=content.configuration_policies,
+            configurations=content.configurations,
+            user=user_id,
+        )
+        document = ccm.seal("policy", policy, await self._with.signing(tx))
+        state = USER_POLICY_DELIVERED if user else POLICY_DELIVERED
+        policies = [f"{p.name} ({p.version})" for p in content.configuration_policies]
+        await self._enter(tx, client, state, {"version": version, "policies": policies})
+        if not user:
+            await store.mark_policy(tx, client.id, now)
+            data = {"device": client.device_id, "version": version}
+            await events.record(tx, "client.policy-delivered", client.id, data)
+        return SealedPolicy(etag, document)
+
+    async def _content(self, tx: Tx, client: Client, user_id: str) -> ccm.PolicyContent:
+        content = await self._with.policy(tx, client.id)
+        # Nothing is deployed to users yet: their policy carries the settings alone.
+        return ccm.PolicyContent(settings=content.settings) if user_id else content
+
+    async def _version(self, tx: Tx, client: Client, user_id: str, digest: str) -> int:
+        if user_id:
+            return client.policy_version
+        return await store.policy_version(tx, client.id, digest)
+
+    async def receive(self, tx: Tx, caller: Caller, messages: list[ccm.Message]) -> list[str]:
+        """Take messages, each exactly once. Returns the ids that need not be sent again."""
+        now = self.now()
+        holder, client = caller.holder, caller.client
+        for message in messages:
+            if not await store.add_entry(tx, holder.tenant_id, holder.device_id, message, now):
+                continue
+            if client is not None:
+                await self._act(tx, client, message)
+        return [message.id for message in messages]
+
+    async def _act(self, tx: Tx, client: Client, message: ccm.Message) -> None:
+        if message.topic == ccm.HEARTBEAT_TOPIC:
+            await self._with.resource(tx, client, self.now())
+        elif message.topic == ccm.COMANAGEMENT_TOPIC and message.state == 100:
+            try:
+                state = msgspec.convert(message.data, ccm.ComanagementState)
+            except msgspec.ValidationError as error:
+                # It is kept in the timeline; refusing it would make the client send it forever.
+                log.warning("unreadable state", client=client.id, reason=str(error))
+                return
+            # A device whose clock is ahead must not outrank its own later reports.
+            await store.save_state(tx, client.id, state, min(message.at, self.now()))
+            data = {
+                "device": client.device_id,
+                "tenant": client.tenant_id,
+                "flags": state.flags,
+                "mdm_enrolled": state.mdm_enrolled,
+                "policy_present": state.policy_present,
+            }
+            await events.record(tx, "client.comanagement-state", client.id, data)
+
+    async def signing_certificate(self, tx: Tx) -> ccm.SiteSigningCertificate:
+        identity = await self._with.signing(tx)
+        return ccm.SiteSigningCertificate(
+            self.site_code,
+            pki.pem(identity.certificate).decode(),
+            pki.pem(identity.root).decode(),
+        )
+
+    async def management_points(self, tx: Tx) -> ccm.ManagementPointList:
+        return ccm.ManagementPointList(self.site_code, await self._with.management_points(tx))
+
+    async def manifest(self, tx: Tx) -> str:
+        """The signed manifest. Raises NoPackage."""
+        found = await self._with.manifest(tx)
+        if found is None:
+            raise NoPackage(
+                "The site has no client package.",
+                cure="Build it with `tandem client package`.",
+            )
+        return ccm.seal("manifest", found, await self._with.signing(tx))
+
+    async def package(self, sha256_hex: str) -> Package:
+        """Raises NoPackage."""
+        found = await self._with.package(sha256_hex)
+        if found is None:
+            raise NoPackage(
+                "There is no client package with this hash.",
+                cure="Read the manifest again: the site may have a newer client.",
+            )
+        return found
+
+
+async def token_keys(tx: Tx, box: SecretBox, now: datetime) -> dict[str, list[dict[str, str]]]:
+    """The JWKS that a gateway verifies CCM tokens with. The first key is made when missing."""
+    await tokens.TokenKeys(box).signing(tx, now)
+    return {"keys": [row.public_jwk for row in await store.token_key_rows(tx)]}
+
+
+async def list_clients(
+    tx: Tx, search: str = "", limit: int | None = None, offset: int = 0
+) -> list[ClientSummary]:
+    """By name; all of them without a limit. `search` is part of a name, or a client or device id."""
+    return [ClientSummary.of(client) for client in await store.clients(tx, search, limit, offset)]
+
+
+async def count(tx: Tx, search: str = "") -> int:
+    return await store.count(tx, search)
+
+
+async def find(tx: Tx, client_id: str) -> Client:
+    """Raises NoSuchClient."""
+    return _known(await store.client(tx, client_id), client_id)
+
+
+def _known(client: Client | None, client_id: str) -> Client:
+    if client is None:
+        raise NoSuchClient(
+            f"There is no client {client_id}.",
+            cure="The device list of the console shows all clients.",
+        )
+    return client
+
+
+async def find_by_device(tx: Tx, tenant_id: str, device_id: str) -> Client | None:
+    return await store.client_of_device(tx, tenant_id, device_id)
+
+
+async def timeline(tx: Tx, tenant_id: str, device_id: str, limit: int = 200) -> list[TimelineEntry]:
+    """What a device reported and what the site did for it, oldest first."""
+    rows = await store.entries(tx, tenant_id, device_id, limit)
+    return [
+        TimelineEntry(
+            row["at"],
+            row["received_at"],
+            row["topic"],
+            row["state"],
+            describe(row["topic"], row["state"]),
+            row["data"],
+        )
+        for row in rows
+    ]
+
+
+async def setup_states(tx: Tx, limit: int = 10_000) -> list[SetupState]:
+    """The newest bootstrap step of each device that reported one, registered or not."""
+    rows = await store.newest_of_topic(tx, ccm.SETUP_TOPIC, limit)
+    return [SetupState(**row, text=describe(ccm.SETUP_TOPIC, row["state"])) for row in rows]
+
+
+async def block(tx: Tx, client_id: str, *, actor: str, now: datetime) -> Client:
+    """From now on nothing this client says is taken. Raises NoSuchClient."""
+    return await _set_blocked(tx, client_id, True, actor, now)
+
+
+async def unblock(tx: Tx, client_id: str, *, actor: str, now: datetime) -> Client:
+    """Raises NoSuchClient."""
+    return await _set_blocked(tx, client_id, False, actor, now)
+
+
+async def _set_blocked(tx: Tx, client_id: str, blocked: bool, actor: str, now: datetime) -> Client:
+    client = _known(await store.set_blocked(tx, client_id, blocked), client_id)
+    action = "client.block" if blocked else "client.unblock"
+    await audit.record(
+        tx, actor=actor, action=action, target=client_id, outcome="done", details={}, now=now
+    )
+    return client
+
+
+async def forget_nonces(tx: Tx, now: datetime) -> int:
+    """Drop what no replay can need: a signature older than twice the skew is refused anyway."""
+    return await store.forget_nonces(tx, now - timedelta(minutes=15))

@@ -1,0 +1,244 @@
+"""SQL of the tables clients_…, and nothing else."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from tandem.infra.database import Tx
+from tandem.protocols import ccm
+from tandem.site.clients.model import Client, ClientId
+
+_CLIENT = """id, tenant_id, device_id, thumbprint, name, os_name, os_version, client_version,
+    approval, blocked, registered_at, last_seen_at, policy_at, policy_version, state_at, state"""
+
+
+def _client(row: dict[str, Any]) -> Client:
+    state = row.pop("state")
+    found = msgspec.convert(state, ccm.ComanagementState) if state is not None else None
+    return Client(**row, state=found)
+
+
+class TokenKeyRow(msgspec.Struct, frozen=True):
+    id: str
+    sealed: bytes
+    public_jwk: dict[str, str]
+
+
+async def token_key_rows(tx: Tx) -> list[TokenKeyRow]:
+    """Newest first."""
+    cursor = await tx.execute(
+        "SELECT id, sealed, public_jwk FROM clients_token_key ORDER BY created_at DESC, id"
+    )
+    return [TokenKeyRow(**row) for row in await cursor.fetchall()]
+
+
+async def lock_token_keys(tx: Tx) -> None:
+    """Two management points that start together make one key."""
+    await tx.execute("LOCK TABLE clients_token_key IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def add_token_key(tx: Tx, row: TokenKeyRow, now: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO clients_token_key (id, sealed, public_jwk, created_at) VALUES (%s, %s, %s, %s)",
+        (row.id, row.sealed, Jsonb(row.public_jwk), now),
+    )
+
+
+async def use_nonce(tx: Tx, thumbprint: str, nonce: str, now: datetime) -> bool:
+    """False when this key has used this nonce before."""
+    cursor = await tx.execute(
+        "INSERT INTO clients_nonce (thumbprint, nonce, used_at) VALUES (%s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        (thumbprint, nonce, now),
+    )
+    return cursor.rowcount == 1
+
+
+async def forget_nonces(tx: Tx, before: datetime) -> int:
+    cursor = await tx.execute("DELETE FROM clients_nonce WHERE used_at < %s", (before,))
+    return cursor.rowcount
+
+
+async def client(tx: Tx, client_id: str) -> Client | None:
+    return await _one(tx, "id = %s", client_id)
+
+
+async def client_of_device(tx: Tx, tenant_id: str, device_id: str) -> Client | None:
+    return await _one(tx, "tenant_id = %s AND device_id = %s", tenant_id, device_id)
+
+
+async def client_of_key(tx: Tx, thumbprint: str) -> Client | None:
+    return await _one(tx, "thumbprint = %s", thumbprint)
+
+
+async def _one(tx: Tx, condition: str, *values: str) -> Client | None:
+    cursor = await tx.execute(
+        f"SELECT {_CLIENT} FROM clients_client WHERE {condition}".encode(),  # noqa: S608
+        values,
+    )
+    row = await cursor.fetchone()
+    return _client(row) if row is not None else None
+
+
+async def clients(tx: Tx, search: str, limit: int | None, offset: int) -> list[Client]:
+    cursor = await tx.execute(
+        f"""SELECT {_CLIENT} FROM clients_client
+            WHERE %(search)s = '' OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s
+               OR device_id = %(search)s
+            ORDER BY lower(name), id LIMIT %(limit)s OFFSET %(offset)s""".encode(),  # noqa: S608
+        {"search": search, "like": _like(search), "limit": limit, "offset": offset},
+    )
+    return [_client(row) for row in await cursor.fetchall()]
+
+
+async def count(tx: Tx, search: str) -> int:
+    cursor = await tx.execute(
+        """SELECT count(*) AS n FROM clients_client
+           WHERE %(search)s = '' OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s
+              OR device_id = %(search)s""",
+        {"search": search, "like": _like(search)},
+    )
+    row = await cursor.fetchone()
+    return int(row["n"]) if row else 0
+
+
+def _like(search: str) -> str:
+    escaped = search.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return f"%{escaped}%"
+
+
+async def save_client(tx: Tx, wanted: Client) -> Client:
+    """The client as it is now. A device that registers again keeps the id of its record."""
+    cursor = await tx.execute(
+        f"""INSERT INTO clients_client (id, tenant_id, device_id, thumbprint, name, os_name,
+                os_version, client_version, approval, registered_at, last_seen_at)
+            VALUES (%(id)s, %(tenant_id)s, %(device_id)s, %(thumbprint)s, %(name)s, %(os_name)s,
+                %(os_version)s, %(client_version)s, %(approval)s, %(registered_at)s,
+                %(last_seen_at)s)
+            ON CONFLICT (tenant_id, device_id) DO UPDATE SET
+                thumbprint = excluded.thumbprint, name = excluded.name,
+                os_name = excluded.os_name, os_version = excluded.os_version,
+                client_version = excluded.client_version, last_seen_at = excluded.last_seen_at
+            RETURNING {_CLIENT}""".encode(),  # noqa: S608
+        msgspec.structs.asdict(wanted),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return _client(row)
+
+
+async def move_client(tx: Tx, client_id: str, tenant_id: str, device_id: str) -> None:
+    """The same machine under the device id that its new join gave it."""
+    await tx.execute(
+        "UPDATE clients_client SET tenant_id = %s, device_id = %s WHERE id = %s",
+        (tenant_id, device_id, client_id),
+    )
+
+
+async def retire_key(tx: Tx, client_id: str) -> None:
+    """The record stays for its history; its key speaks for another client now."""
+    await tx.execute(
+        "UPDATE clients_client SET thumbprint = 'retired:' || id WHERE id = %s", (client_id,)
+    )
+
+
+async def mark_seen(tx: Tx, client_id: str, now: datetime, unless_since: datetime) -> None:
+    await tx.execute(
+        "UPDATE clients_client SET last_seen_at = %s WHERE id = %s AND last_seen_at < %s",
+        (now, client_id, unless_since),
+    )
+
+
+async def set_blocked(tx: Tx, client_id: str, blocked: bool) -> Client | None:
+    cursor = await tx.execute(
+        f"UPDATE clients_client SET blocked = %s WHERE id = %s RETURNING {_CLIENT}".encode(),  # noqa: S608
+        (blocked, client_id),
+    )
+    row = await cursor.fetchone()
+    return _client(row) if row is not None else None
+
+
+async def policy_version(tx: Tx, client_id: str, digest: str) -> int:
+    """The number of this content for this client: one more than the last, when it differs."""
+    cursor = await tx.execute(
+        """UPDATE clients_client SET policy_digest = %(digest)s, policy_version = policy_version
+               + CASE WHEN policy_digest = %(digest)s THEN 0 ELSE 1 END
+           WHERE id = %(id)s RETURNING policy_version""",
+        {"digest": digest, "id": client_id},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row["policy_version"])
+
+
+async def mark_policy(tx: Tx, client_id: str, now: datetime) -> None:
+    await tx.execute("UPDATE clients_client SET policy_at = %s WHERE id = %s", (now, client_id))
+
+
+async def policy_digest(tx: Tx, client_id: str) -> str:
+    cursor = await tx.execute(
+        "SELECT policy_digest FROM clients_client WHERE id = %s", (client_id,)
+    )
+    row = await cursor.fetchone()
+    return str(row["policy_digest"]) if row else ""
+
+
+async def save_state(tx: Tx, client_id: str, state: ccm.ComanagementState, at: datetime) -> None:
+    """Keeps the newest: messages may arrive out of their order."""
+    await tx.execute(
+        """UPDATE clients_client SET state = %(state)s, state_at = %(at)s
+           WHERE id = %(id)s AND (state_at IS NULL OR state_at <= %(at)s)""",
+        {"state": Jsonb(msgspec.to_builtins(state)), "at": at, "id": client_id},
+    )
+
+
+async def add_entry(
+    tx: Tx, tenant_id: str, device_id: str, message: ccm.Message, received_at: datetime
+) -> bool:
+    """False when this message of this device was here before."""
+    cursor = await tx.execute(
+        """INSERT INTO clients_timeline
+               (tenant_id, device_id, message_id, topic, state, at, received_at, data)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+        (
+            tenant_id,
+            device_id,
+            message.id,
+            message.topic,
+            message.state,
+            message.at,
+            received_at,
+            Jsonb(message.data),
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+async def entries(tx: Tx, tenant_id: str, device_id: str, limit: int) -> list[dict[str, Any]]:
+    """Oldest first, of the newest `limit`."""
+    cursor = await tx.execute(
+        """SELECT topic, state, at, received_at, data FROM (
+               SELECT * FROM clients_timeline WHERE tenant_id = %s AND device_id = %s
+               ORDER BY at DESC, sequence DESC LIMIT %s) AS newest
+           ORDER BY at, sequence""",
+        (tenant_id, device_id, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def newest_of_topic(tx: Tx, topic: int, limit: int) -> Sequence[dict[str, Any]]:
+    """The newest entry of each device in a topic."""
+    cursor = await tx.execute(
+        """SELECT DISTINCT ON (tenant_id, device_id) tenant_id, device_id, state, at, data
+           FROM clients_timeline WHERE topic = %s
+           ORDER BY tenant_id, device_id, at DESC, sequence DESC LIMIT %s""",
+        (topic, limit),
+    )
+    return await cursor.fetchall()
+
+
+def new_id(guid: str) -> ClientId:
+    return ClientId(f"GUID:{guid.upper()}")

@@ -1,0 +1,56 @@
+"""The site's side of the cloud: certificates, tenants, gateways, connection points.
+
+Owns the tables cloud_…. A global administrator's token is used within the request that brings it
+and is kept nowhere. Gateways are real processes that outlive the site and are found again.
+"""
+
+from tandem.site.cloud_services.connection import Connections
+from tandem.site.cloud_services.gateways import Gateways
+from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
+from tandem.site.cloud_services.model import (
+    AzureService,
+    BadServiceName,
+    BadTenantToken,
+    CloudEnvironment,
+    CloudSettings,
+    ConnectionPoint,
+    ConsentMissing,
+    ForeignCertificate,
+    Gateway,
+    GatewayInstance,
+    GatewaySettings,
+    GatewayState,
+    NameTaken,
+    NoSuchService,
+    NotGlobalAdministrator,
+    TenantRefuses,
+    TenantUnreachable,
+)
+from tandem.site.cloud_services.tenants import Graph, Tenants
+
+__all__ = [
+    "AzureService",
+    "BadServiceName",
+    "BadTenantToken",
+    "CloudEnvironment",
+    "CloudServices",
+    "CloudSettings",
+    "ConnectionPoint",
+    "Connections",
+    "ConsentMissing",
+    "ForeignCertificate",
+    "Gateway",
+    "GatewayInstance",
+    "GatewaySettings",
+    "GatewayState",
+    "Gateways",
+    "Graph",
+    "NameTaken",
+    "NoSuchService",
+    "NotGlobalAdministrator",
+    "TenantRefuses",
+    "TenantUnreachable",
+    "Tenants",
+    "connector_routes",
+    "routes",
+]

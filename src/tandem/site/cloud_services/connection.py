@@ -1,0 +1,269 @@
+"""Connection points and the management point's gateway traffic (tutorial 4)."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tandem import audit, pki
+from tandem.infra.clock import Clock
+from tandem.infra.database import Tx
+from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm, tunnel
+from tandem.site import clients, properties
+from tandem.site.cloud_services import store
+from tandem.site.cloud_services.gateways import Gateways
+from tandem.site.cloud_services.model import (
+    CloudSettings,
+    ConnectionPoint,
+    ConnectionPointExists,
+    Gateway,
+    GatewayState,
+    NoSuchConnectionPoint,
+    NotAConnectionPoint,
+)
+from tandem.site.cloud_services.tenants import Tenants
+
+SERVER, MUTUAL = "/CCM_Proxy_ServerAuth", "/CCM_Proxy_MutualAuth"
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What leads from a gateway to the management point."""
+
+    settings: CloudSettings
+    box: SecretBox
+    tenants: Tenants
+    gateways: Gateways
+    token_keys: Callable[[Tx], Awaitable[dict[str, Any]]]
+    now: Clock
+
+    # -------------------------------------------------------------- connection points
+
+    async def add(self, tx: Tx, name: str, gateway: str, *, actor: str) -> ConnectionPoint:
+        """Give a server the role, and make its certificate. Raises NoSuchGateway."""
+        found = await self.gateways.gateway(tx, gateway)
+        name = name.strip() or "CP01"
+        certificate = await self._certificate(tx, name)
+        made = ConnectionPoint(name, found.service_name, self.now())
+        fingerprint = pki.sha256_fingerprint(certificate.certificate)
+        if not await store.insert_connection_point(tx, made, fingerprint):
+            raise ConnectionPointExists(
+                f"There is a connection point {name} already.", cure="Take another name."
+            )
+        await self._audit(tx, actor, "connection-point.add", name)
+        return made
+
+    async def _certificate(self, tx: Tx, name: str) -> properties.RoleCertificate:
+        return await properties.role_certificate(
+            tx,
+            self.box,
+            f"connection-point:{name}",
+            dns=[f"{name.lower()}.connection-point.invalid"],
+            usages=["client"],
+            now=self.now(),
+        )
+
+    async def credentials(self, tx: Tx, name: str) -> dict[str, str]:
+        """The role's certificate, its key and the root of the site, in PEM, for the server that
+        has the role. Raises NoSuchConnectionPoint."""
+        found = await self.connection_point(tx, name)
+        role = await self._certificate(tx, found.name)
+        await store.set_fingerprint(tx, found.name, pki.sha256_fingerprint(role.certificate))
+        return {
+            "certificate": pki.pem(role.certificate).decode(),
+            "key": pki.key_pem(role.key).decode(),
+            "root": pki.pem(await properties.root_certificate(tx)).decode(),
+            "management_point_url": self.settings.management_point_url,
+        }
+
+    async def connection_points(self, tx: Tx) -> list[ConnectionPoint]:
+        return await store.connection_points(tx)
+
+    async def connection_point(self, tx: Tx, wanted: str) -> ConnectionPoint:
+        """Raises NoSuchConnectionPoint."""
+        found = await store.connection_points(tx)
+        if not wanted and len(found) == 1:
+            return found[0]
+        for item in found:
+            if item.name.casefold() == wanted.strip().casefold():
+                return item
+        raise NoSuchConnectionPoint(
+            f"There is no connection point {wanted!r}." if wanted else "No server has the role.",
+            cure="Add it: `tandem connection-point add`.",
+        )
+
+    async def remove(self, tx: Tx, wanted: str, *, actor: str) -> None:
+        found = await self.connection_point(tx, wanted)
+        await store.delete_connection_point(tx, found.name)
+        await self._audit(tx, actor, "connection-point.remove", found.name)
+
+    async def connections(self, tx: Tx) -> list[dict[str, Any]]:
+        return await store.connections(tx)
+
+    async def traffic(self, tx: Tx) -> list[dict[str, Any]]:
+        return await store.traffic(tx)
+
+    async def authenticate(self, tx: Tx, der: bytes | None) -> ConnectionPoint:
+        """The connection point that holds this certificate. Raises NotAConnectionPoint."""
+        found = None
+        if der is not None:
+            found = await store.connection_point_by(tx, sha256(der).hexdigest())
+        if found is None:
+            raise NotAConnectionPoint(
+                "Only a connection point of this site is answered here.",
+                cure="Present the role certificate that the site issued.",
+            )
+        return found
+
+    async def report(self, tx: Tx, point: ConnectionPoint, report: tunnel.ConnectorReport) -> None:
+        await store.save_report(tx, point.name, report, self.now())
+
+    # -------------------------------------------------------------- what is published
+
+    async def allowed(self, tx: Tx) -> bool:
+        return await store.gateway_traffic_allowed(tx)
+
+    async def allow(self, tx: Tx, allowed: bool, *, actor: str) -> None:
+        """The management point's "Allow … cloud management gateway traffic"."""
+        await store.allow_gateway_traffic(tx, allowed, self.now())
+        action = "management-point.allow-gateway" if allowed else "management-point.deny-gateway"
+        await self._audit(tx, actor, action, "management point")
+
+    async def endpoints(self, tx: Tx) -> list[tunnel.Endpoint]:
+        """The published URL prefixes: none while gateway traffic is not allowed."""
+        if not await store.gateway_traffic_allowed(tx):
+            return []
+        role = (await properties.site(tx)).management_point_id
+        found = []
+        for item in clients.ENDPOINTS:
+            token = tunnel.Endpoint(
+                f"{SERVER}/{role}/{item.path}", list(item.methods), item.max_body_bytes, ["token"]
+            )
+            found.append(token)
+            found.append(
+                msgspec.structs.replace(
+                    token, prefix=f"{MUTUAL}/{role}/{item.path}", auth=["certificate"]
+                )
+            )
+        return found
+
+    async def gateway_host(self, tx: Tx) -> str | None:
+        """The CCMHOSTNAME of the gateway that clients use; None while there is none."""
+        if not await store.gateway_traffic_allowed(tx):
+            return None
+        role = (await properties.site(tx)).management_point_id
+        for gateway in await store.gateways(tx):
+            if gateway.state is GatewayState.READY:
+                return f"{self._authority(gateway)}/CCM_Proxy_MutualAuth/{role}"
+        return None
+
+    def _authority(self, gateway: Gateway) -> str:
+        port = self.settings.gateway.port
+        return gateway.service_name if port == 443 else f"{gateway.service_name}:{port}"
+
+    async def management_points(self, tx: Tx) -> list[ccm.ManagementPoint]:
+        host = await self.gateway_host(tx)
+        return [ccm.ManagementPoint(host, "Internet")] if host else []
+
+    async def connector_configuration(
+        self, tx: Tx, point: ConnectionPoint
+    ) -> tunnel.ConnectorConfiguration:
+        """Everything that one connection point needs, computed when it asks."""
+        gateway = await self.gateways.gateway(tx, point.service_name)
+        role = (await properties.site(tx)).management_point_id
+        configuration = await self._configuration(tx, gateway)
+        targets = []
+        if gateway.state in {GatewayState.READY, GatewayState.STARTING}:
+            instances = [
+                tunnel.Instance(item.instance, item.host, item.port, item.tunnel_port)
+                for item in await store.instances(tx, gateway.service_name)
+            ]
+            targets.append(
+                tunnel.GatewayTarget(
+                    gateway.service_name,
+                    gateway.service_name,
+                    gateway.connection_id,
+                    instances,
+                    configuration,
+                )
+            )
+        mappings = [
+            tunnel.Mapping(f"{entry}/{role}", self.settings.management_point_url)
+            for entry in (SERVER, MUTUAL)
+        ]
+        return tunnel.ConnectorConfiguration(point.name, targets, mappings)
+
+    async def _configuration(self, tx: Tx, gateway: Gateway) -> tunnel.Configuration:
+        made = tunnel.Configuration(
+            version=0,
+            service_name=gateway.service_name,
+            site_code=(await properties.site(tx)).code,
+            tenants=await self.tenants.trusted_tenants(tx),
+            site_token_keys=await self.token_keys(tx),
+            trusted_roots=[_pem(der) for der in await store.trust(tx, "root")],
+            crls=[_b64(der) for der in await store.trust(tx, "crl")],
+            check_revocation=gateway.check_revocation,
+            endpoints=await self.endpoints(tx),
+        )
+        version = await store.configuration_version(
+            tx, gateway.service_name, sha256(msgspec.json.encode(made)).hexdigest()
+        )
+        return msgspec.structs.replace(made, version=version)
+
+    # -------------------------------------------------------------- trust for certificate clients
+
+    async def add_root(self, tx: Tx, data: bytes, *, actor: str) -> list[str]:
+        """Trust these certificates of clients' authorities. Raises BadCertificate."""
+        added = []
+        for certificate in pki.read_certificates(data):
+            subject = certificate.subject.rfc4514_string()
+            der = certificate.public_bytes(Encoding.DER)
+            await store.add_trust(tx, "root", subject, der, self.now())
+            await self._audit(tx, actor, "gateway.trust-root", subject)
+            added.append(subject)
+        return added
+
+    async def add_crl(self, tx: Tx, data: bytes, *, actor: str) -> str:
+        """A revocation list of such an authority. Raises BadCertificate."""
+        try:
+            load = x509.load_pem_x509_crl if b"-----BEGIN" in data else x509.load_der_x509_crl
+            crl = load(data)
+        except ValueError:
+            raise pki.BadCertificate(
+                "The file is not a certificate revocation list.", cure="Take the CA's CRL file."
+            ) from None
+        issuer = crl.issuer.rfc4514_string()
+        await store.add_trust(tx, "crl", issuer, crl.public_bytes(Encoding.DER), self.now())
+        await self._audit(tx, actor, "gateway.add-crl", issuer)
+        return issuer
+
+    async def _audit(self, tx: Tx, actor: str, action: str, target: str) -> None:
+        await audit.record(tx, actor=actor, action=action, target=target, now=self.now())
+
+
+def _pem(der: bytes) -> str:
+    return pki.pem(x509.load_der_x509_certificate(der)).decode()
+
+
+def _b64(der: bytes) -> str:
+    return b64encode(der).decode()
+
+
+async def wait_for_change(
+    read: Callable[[], Awaitable[tuple[str, bytes]]], have: str, seconds: float
+) -> tuple[str, bytes]:
+    """Look until the document's tag differs from `have`, or the time is over."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        tag, document = await read()
+        left = deadline - asyncio.get_running_loop().time()
+        if tag != have or left <= 0:
+            return tag, document
+        await asyncio.sleep(min(0.5, left))

@@ -1,0 +1,530 @@
+"""Gateways on this machine: provisioned as real processes that outlive the site (tutorial 3).
+
+What is wanted lies in the database; what runs is found again by process id and start time, so a
+site that starts again takes its gateways over instead of starting others.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from cryptography import x509
+
+from tandem import audit, pki
+from tandem.infra import config
+from tandem.infra.clock import Clock
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError
+from tandem.infra.jobs import Jobs
+from tandem.infra.logs import LogFile, get_logger
+from tandem.infra.net import Resolver
+from tandem.infra.secrets import SecretBox, private_folder, write_private
+from tandem.protocols import cmtrace
+from tandem.site import properties
+from tandem.site.cloud_services import store
+from tandem.site.cloud_services.certificates import certificate_names
+from tandem.site.cloud_services.model import (
+    MAX_INSTANCES,
+    BadGateway,
+    CloudSettings,
+    Gateway,
+    GatewayExists,
+    GatewayInstance,
+    GatewayInUse,
+    GatewayState,
+    NoSuchGateway,
+    deployment_name,
+    fold_service_name,
+)
+
+log = get_logger("gateways")
+
+_CONTEXT = "cloud.gateway"
+_PROVISION = "cloud.provision-gateway"
+
+
+class Gateways:
+    """Provisioning, supervision and removal of this site's gateways."""
+
+    def __init__(
+        self,
+        db: Database,
+        settings: CloudSettings,
+        box: SecretBox,
+        jobs: Jobs,
+        *,
+        resolver: Resolver,
+        now: Clock,
+        logs: Path | None = None,
+    ) -> None:
+        self._db = db
+        self.settings = settings
+        self._box = box
+        self._jobs = jobs
+        self._resolver = resolver
+        self._now = now
+        self._logs = logs
+        self._log_file = LogFile(logs / "CloudMgr.log") if logs else None
+        self._watching = asyncio.Lock()
+        jobs.register(_PROVISION, self.provision)
+
+    def _say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
+        if self._log_file is not None:
+            line = cmtrace.line(text, "SMS_CLOUD_SERVICES_MANAGER", self._now(), severity)
+            self._log_file.write(line)
+
+    # -------------------------------------------------------------- what an administrator does
+
+    async def create(
+        self,
+        tx: Tx,
+        *,
+        pfx: bytes,
+        password: str,
+        tenant_id: str,
+        service_name: str = "",
+        region: str = "",
+        resource_group: str = "",
+        description: str = "",
+        instances: int = 1,
+        check_revocation: bool = True,
+        serve_content: bool = True,
+        alerts: Mapping[str, Any] | None = None,
+        actor: str,
+    ) -> Gateway:
+        """Record the gateway and begin to provision it.
+
+        The service name comes from the certificate. Raises WrongPassword, BadPfx, BadGateway,
+        GatewayExists, BadServiceName.
+        """
+        now = self._now()
+        opened = pki.pfx_open(pfx, password)
+        name = _service_name(opened.certificate, service_name)
+        self._check(opened, name, region, instances, now)
+        made = Gateway(
+            name,
+            deployment_name(name, self.settings.gateway.deployment_domain),
+            tenant_id,
+            region or self.settings.gateway.regions[0],
+            resource_group or f"{name.partition('.')[0]}-group",
+            description,
+            instances,
+            check_revocation,
+            serve_content,
+            dict(alerts or {}),
+            GatewayState.PROVISIONING,
+            "",
+            secrets.token_hex(16),
+            now,
+            now,
+            opened.certificate.not_valid_after_utc,
+        )
+        sealed = self._box.seal(pfx, _CONTEXT), self._box.seal(password.encode(), _CONTEXT)
+        if not await store.insert_gateway(tx, made, *sealed):
+            raise GatewayExists(
+                f"There is a gateway {name} already.",
+                cure="Delete it first, or choose another service name.",
+            )
+        await audit.record(
+            tx,
+            actor=actor,
+            action="gateway.create",
+            target=name,
+            now=now,
+            details={"instances": instances, "region": made.region},
+        )
+        await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
+        return made
+
+    def _check(
+        self, opened: pki.Pfx, name: str, region: str, instances: int, now: datetime
+    ) -> None:
+        here = self.settings.gateway
+        path = pki.build_path(opened.certificate, opened.chain)
+        if path.missing_issuer:
+            raise BadGateway(
+                f"The PFX lacks the certificate of {path.missing_issuer}.",
+                cure="Export it again with every certificate of the path.",
+            )
+        if opened.certificate.not_valid_after_utc <= now:
+            raise BadGateway("The certificate has expired.", cure="Take a PFX with a valid one.")
+        if not 1 <= instances <= MAX_INSTANCES:
+            raise BadGateway(f"A gateway has 1 to {MAX_INSTANCES} instances, not {instances}.")
+        if instances > len(here.hosts):
+            raise BadGateway(
+                f"This machine has addresses for {len(here.hosts)} instances, not {instances}.",
+                cure="Take fewer instances, or add addresses to gateway.hosts in the settings.",
+            )
+        if region and region not in here.regions:
+            raise BadGateway(
+                f"There is no region {region!r}.", cure=f"Take one of: {', '.join(here.regions)}."
+            )
+
+    async def gateways(self, tx: Tx) -> list[Gateway]:
+        return await store.gateways(tx)
+
+    async def gateway(self, tx: Tx, wanted: str = "") -> Gateway:
+        """By service name; the only one when none is named. Raises NoSuchGateway."""
+        found = await store.gateways(tx)
+        if not wanted and len(found) == 1:
+            return found[0]
+        for item in found:
+            if item.service_name == wanted.strip().lower():
+                return item
+        raise NoSuchGateway(
+            f"There is no gateway {wanted!r}." if wanted else "There is no gateway.",
+            cure="Create one: `tandem gateway create`.",
+        )
+
+    async def instances(self, tx: Tx, service_name: str) -> list[GatewayInstance]:
+        return await store.instances(tx, service_name)
+
+    async def stop(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
+        """Stop the instances; what is configured stays."""
+        found = await self.gateway(tx, wanted)
+        await store.set_gateway_state(tx, found.service_name, GatewayState.STOPPED, "", self._now())
+        for item in await store.instances(tx, found.service_name):
+            await _end(item)
+            await store.save_instance(
+                tx, replace(item, pid=None, started=None, state="stopped", reason="")
+            )
+        await audit.record(
+            tx, actor=actor, action="gateway.stop", target=found.service_name, now=self._now()
+        )
+        return await self.gateway(tx, found.service_name)
+
+    async def start(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
+        """Provision a stopped or failed gateway again."""
+        found = await self.gateway(tx, wanted)
+        name = found.service_name
+        await store.set_gateway_state(tx, name, GatewayState.PROVISIONING, "", self._now())
+        await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
+        await audit.record(tx, actor=actor, action="gateway.start", target=name, now=self._now())
+        return await self.gateway(tx, name)
+
+    async def delete(self, tx: Tx, wanted: str, *, actor: str) -> None:
+        """Stop and forget a gateway. Raises NoSuchGateway, GatewayInUse."""
+        found = await self.gateway(tx, wanted)
+        users = [
+            point.name
+            for point in await store.connection_points(tx)
+            if point.service_name == found.service_name
+        ]
+        if users:
+            raise GatewayInUse(
+                f"Connection points use {found.service_name}: {', '.join(users)}.",
+                cure="Remove those roles first.",
+            )
+        for item in await store.instances(tx, found.service_name):
+            await _end(item)
+        await store.delete_gateway(tx, found.service_name)
+        shutil.rmtree(self._folder(found.service_name), ignore_errors=True)
+        await audit.record(
+            tx, actor=actor, action="gateway.delete", target=found.service_name, now=self._now()
+        )
+
+    async def check_dns(self, tx: Tx, wanted: str) -> dict[str, Any]:
+        """Whether the public name leads to the deployment, and what is missing."""
+        found = await self.gateway(tx, wanted)
+        target = await self._resolver.cname(found.service_name)
+        record = f"{found.service_name}. CNAME {found.deployment_name}."
+        problem, cure = "", ""
+        if target is None:
+            problem = f"DNS has no CNAME record for {found.service_name}."
+            cure = f"Add to your public DNS: {record}"
+        elif target != found.deployment_name:
+            problem = f"The CNAME of {found.service_name} leads to {target}."
+            cure = f"Change it in your public DNS to: {record}"
+        else:
+            try:
+                await self._resolver.addresses(found.service_name)
+            except AppError as error:
+                problem, cure = error.message, error.cure
+        return {
+            "service_name": found.service_name,
+            "deployment_name": found.deployment_name,
+            "record": record,
+            "ok": not problem,
+            "problem": problem,
+            "cure": cure,
+        }
+
+    # -------------------------------------------------------------- provisioning
+
+    async def provision(self, service_name: str) -> None:
+        """Write what the instances need, start them, wait until they are ready. A job."""
+        try:
+            async with self._db.transaction() as tx:
+                gateway = await store.gateway(tx, service_name)
+                if gateway is None or gateway.state is GatewayState.STOPPED:
+                    return
+                self._say(f"Provisioning service {service_name}: {gateway.instances} instances")
+                await self._prepare(tx, gateway)
+                await store.set_gateway_state(
+                    tx, service_name, GatewayState.STARTING, "", self._now()
+                )
+                items = await self._planned(tx, gateway)
+            for item in items:
+                await self._run(gateway, item)
+            await self._settle(gateway)
+        except AppError as error:
+            await self._fail(service_name, f"{error.message} {error.cure}".strip())
+        except OSError as error:
+            await self._fail(service_name, f"The gateway could not be started: {error}.")
+
+    async def _fail(self, service_name: str, reason: str) -> None:
+        self._say(f"Service {service_name} failed: {reason}", cmtrace.ERROR)
+        async with self._db.transaction() as tx:
+            await store.set_gateway_state(
+                tx, service_name, GatewayState.FAILED, reason, self._now()
+            )
+
+    def _folder(self, service_name: str) -> Path:
+        return self.settings.folder / service_name
+
+    async def _prepare(self, tx: Tx, gateway: Gateway) -> None:
+        folder = private_folder(self._folder(gateway.service_name))
+        pfx, password = await store.sealed_pfx(tx, gateway.service_name)
+        write_private(folder / "server.pfx", self._box.unseal(pfx, _CONTEXT))
+        write_private(folder / "server.password", self._box.unseal(password, _CONTEXT))
+        root = await properties.root_certificate(tx)
+        write_private(folder / "connector-ca.pem", pki.pem(root))
+
+    async def _planned(self, tx: Tx, gateway: Gateway) -> list[GatewayInstance]:
+        here = self.settings.gateway
+        known = {item.instance: item for item in await store.instances(tx, gateway.service_name)}
+        return [
+            known.get(number)
+            or GatewayInstance(
+                gateway.service_name,
+                number,
+                here.hosts[number - 1],
+                here.port,
+                here.tunnel_port + number - 1,
+                here.health_port + number - 1,
+            )
+            for number in range(1, gateway.instances + 1)
+        ]
+
+    async def _run(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
+        """Start an instance unless it runs, and remember its process."""
+        running = _process(item)
+        if running is None:
+            settings = self._write_settings(gateway, item)
+            pid = await asyncio.to_thread(_start, settings, self._output(gateway, item))
+            started = psutil.Process(pid).create_time()
+            item = replace(item, pid=pid, started=started, state="starting", reason="")
+            self._say(f"Started instance {item.instance} of {gateway.service_name}")
+        async with self._db.transaction() as tx:
+            await store.save_instance(tx, item)
+        return item
+
+    def _output(self, gateway: Gateway, item: GatewayInstance) -> Path:
+        return self._folder(gateway.service_name) / f"instance-{item.instance}.out"
+
+    def _write_settings(self, gateway: Gateway, item: GatewayInstance) -> Path:
+        folder = self._folder(gateway.service_name)
+        table = {
+            "service_name": gateway.service_name,
+            "instance": item.instance,
+            "host": item.host,
+            "port": item.port,
+            "tunnel_port": item.tunnel_port,
+            "health": f"{self.settings.gateway.health_host}:{item.health_port}",
+            "pfx": str(folder / "server.pfx"),
+            "pfx_password_file": str(folder / "server.password"),
+            "connector_ca": str(folder / "connector-ca.pem"),
+            "connection_id": gateway.connection_id,
+            "state": str(private_folder(folder / f"instance-{item.instance}")),
+            "workers": self.settings.gateway.workers,
+        }
+        if self._logs is not None:
+            table["logs"] = str(self._logs)
+        path = folder / f"instance-{item.instance}.toml"
+        write_private(path, config.toml(table).encode())
+        return path
+
+    async def _settle(self, gateway: Gateway) -> None:
+        """Wait until every instance is ready, then say so; or say which one is not, and why."""
+        deadline = asyncio.get_running_loop().time() + self.settings.gateway.start_seconds
+        while True:
+            async with self._db.transaction() as tx:
+                items = [
+                    await self._look(tx, gateway, item)
+                    for item in await store.instances(tx, gateway.service_name)
+                ]
+            if all(item.state == "running" for item in items):
+                async with self._db.transaction() as tx:
+                    await store.set_gateway_state(
+                        tx, gateway.service_name, GatewayState.READY, "", self._now()
+                    )
+                self._say(f"Service {gateway.service_name} is Ready")
+                return
+            failed = next((item for item in items if item.state == "failed"), None)
+            if failed is not None:
+                reason = f"Instance {failed.instance}: {failed.reason}"
+                await self._fail(gateway.service_name, reason)
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                late = next(item for item in items if item.state != "running")
+                await self._fail(
+                    gateway.service_name,
+                    f"Instance {late.instance} on {late.host}:{late.port} was not ready in time."
+                    f" {late.reason}",
+                )
+                return
+            await asyncio.sleep(0.1)
+
+    async def _look(self, tx: Tx, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
+        """An instance as it is now, kept when it changed."""
+        if _process(item) is None:
+            seen = replace(item, state="failed", reason=self._last_words(gateway, item))
+        elif await self._answers(item):
+            seen = replace(item, state="running", reason="")
+        else:
+            seen = replace(item, state="starting", reason="It does not answer yet.")
+        if seen != item:
+            await store.save_instance(tx, seen)
+        return seen
+
+    def _last_words(self, gateway: Gateway, item: GatewayInstance) -> str:
+        with contextlib.suppress(OSError):
+            lines = self._output(gateway, item).read_text("utf-8", "replace").strip().splitlines()
+            if lines:
+                return f"The process ended: {' '.join(lines[-2:])}"[:400]
+        return "The process ended and said nothing."
+
+    async def _answers(self, item: GatewayInstance) -> bool:
+        url = f"http://{self.settings.gateway.health_host}:{item.health_port}/healthz"
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+                return (await client.get(url)).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    # -------------------------------------------------------------- supervision
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Look after the instances until `stop`; they go on running when the site ends."""
+        while not stop.is_set():
+            try:
+                await self.tend()
+            except AppError as error:
+                log.warning("gateways not tended", reason=error.message)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self.settings.gateway.check_seconds)
+
+    async def tend(self) -> None:
+        """Start again what died, and bring states up to date."""
+        async with self._watching:
+            async with self._db.transaction() as tx:
+                gateways = await store.gateways(tx)
+            for gateway in gateways:
+                if gateway.state is GatewayState.READY:
+                    await self._tend(gateway)
+
+    async def _tend(self, gateway: Gateway) -> None:
+        async with self._db.transaction() as tx:
+            items = await store.instances(tx, gateway.service_name)
+        for item in items:
+            if _process(item) is None:
+                self._say(
+                    f"Instance {item.instance} of {gateway.service_name} is gone; starting it",
+                    cmtrace.WARNING,
+                )
+                async with self._db.transaction() as tx:
+                    await self._prepare(tx, gateway)
+                try:
+                    item = await self._run(gateway, replace(item, pid=None, started=None))
+                except OSError as error:
+                    item = replace(item, state="failed", reason=str(error)[:300])
+            async with self._db.transaction() as tx:
+                await self._look(tx, gateway, item)
+
+
+def _service_name(certificate: x509.Certificate, asked: str) -> str:
+    """The name in the certificate; `asked` replaces a wildcard. Raises BadGateway."""
+    names = certificate_names(certificate)
+    wanted = fold_service_name(asked) if asked else ""
+    wildcards = [name for name in names if name.startswith("*.")]
+    plain = [name for name in names if not name.startswith("*.")]
+    if wanted:
+        if wanted in plain or "*." + wanted.partition(".")[2] in wildcards:
+            return wanted
+        raise BadGateway(
+            f"The certificate is for {', '.join(names)}, not for {wanted}.",
+            cure="Take the PFX of this service name.",
+        )
+    if not plain:
+        raise BadGateway(
+            "The certificate is a wildcard: it does not say the service name.",
+            cure="Name the service with --service-name.",
+        )
+    # Other names may stand beside it; the service name is the one with a company's domain.
+    for name in plain:
+        with contextlib.suppress(AppError):
+            return fold_service_name(name)
+    raise BadGateway(
+        f"No name of the certificate can be a service name: {', '.join(plain)}.",
+        cure="A service name is a prefix of 3 to 24 letters and digits, and your domain.",
+    )
+
+
+def _process(item: GatewayInstance) -> psutil.Process | None:
+    """The instance's process, if it is still the same one."""
+    if item.pid is None or item.started is None:
+        return None
+    try:
+        process = psutil.Process(item.pid)
+        same = abs(process.create_time() - item.started) < 1.0
+        alive = process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return process if same and alive else None
+
+
+def _start(settings: Path, output: Path) -> int:
+    """Start an instance in a session of its own: it outlives this process."""
+    command = [sys.executable, "-m", "tandem.cli", "gateway", "run", "--config", str(settings)]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            close_fds=True,
+        )
+    _reap(process)
+    return process.pid
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    """Collect the exit status of a child, so a dead instance does not stay as a zombie."""
+    threading.Thread(target=process.wait, daemon=True).start()
+
+
+async def _end(item: GatewayInstance, seconds: float = 8.0) -> None:
+    process = _process(item)
+    if process is None:
+        return
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(signal.SIGTERM)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while _process(item) is not None and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+    with contextlib.suppress(psutil.Error):
+        if _process(item) is not None:
+            process.kill()

@@ -1,0 +1,540 @@
+"""Cloud services of the admin API, and the two documents of connection points."""
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tandem import pki
+from tandem.infra import http
+from tandem.infra.clock import Clock
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import Invalid
+from tandem.infra.net import Resolver
+from tandem.infra.secrets import SecretBox
+from tandem.protocols import tunnel
+from tandem.site import properties
+from tandem.site.administrators import Require, Role
+from tandem.site.cloud_services import certificates
+from tandem.site.cloud_services.connection import Connections, wait_for_change
+from tandem.site.cloud_services.gateways import Gateways
+from tandem.site.cloud_services.model import (
+    DEFAULT_APP_ID_URI,
+    DEFAULT_REPLY_URL,
+    AzureService,
+    CertificateRequest,
+    ConnectionPoint,
+    Gateway,
+)
+from tandem.site.cloud_services.tenants import Tenants
+from tandem.site.collections import as_dict
+
+_FILE_LIMIT = 1_000_000
+_MAX_WAIT_SECONDS = 50.0
+
+
+class NewRequest(msgspec.Struct):
+    service_name: str
+    organization: str = ""
+    organizational_unit: str = ""
+    locality: str = ""
+    state: str = ""
+    country: str = ""
+
+
+class File(msgspec.Struct):
+    """A file of the administrator's, in base64."""
+
+    data: str
+    password: str = ""
+
+    def content(self) -> bytes:
+        try:
+            return b64decode(self.data, validate=True)
+        except ValueError:
+            raise Invalid("The file did not arrive whole (its base64 is broken).") from None
+
+
+class Password(msgspec.Struct):
+    password: str
+
+
+class NewService(msgspec.Struct):
+    name: str
+    description: str = ""
+
+
+class NewApp(msgspec.Struct):
+    """`access_token` is a global administrator's, for this one request."""
+
+    name: str
+    access_token: str
+    app_id_uri: str = DEFAULT_APP_ID_URI
+    home_page: str = DEFAULT_APP_ID_URI
+    reply_url: str = DEFAULT_REPLY_URL
+    secret_years: int = 1
+
+
+class Switch(msgspec.Struct):
+    enabled: bool
+
+
+class NewGateway(msgspec.Struct):
+    data: str
+    password: str
+    access_token: str
+    service_name: str = ""
+    region: str = ""
+    resource_group: str = ""
+    description: str = ""
+    instances: int = 1
+    check_revocation: bool = True
+    serve_content: bool = True
+    alerts: dict[str, Any] = {}
+
+
+class NewConnectionPoint(msgspec.Struct):
+    name: str = "CP01"
+    gateway: str = ""
+    folder: str = ""
+
+
+class GatewayTraffic(msgspec.Struct):
+    allow_gateway_traffic: bool
+
+
+@dataclass(frozen=True)
+class CloudServices:
+    """Everything of this module that the routes need, made in `roles/`."""
+
+    db: Database
+    box: SecretBox
+    tenants: Tenants
+    gateways: Gateways
+    connections: Connections
+    resolver: Resolver
+    now: Clock
+
+
+def routes(cloud: CloudServices, require: Require) -> list[BaseRoute]:
+    """The admin API."""
+    api = _Api(cloud, require)
+    one = "/api/v1/certificates/{id}"
+    gateway = "/api/v1/gateways/{name}"
+    service = "/api/v1/azure-services/{name}"
+    return [
+        Route("/api/v1/gateway-names/{name}", api.check_name, methods=["GET"]),
+        Route("/api/v1/certificates", api.certificates, methods=["GET"]),
+        Route("/api/v1/certificates", api.request, methods=["POST"]),
+        Route("/api/v1/certificates/import", api.import_certificate, methods=["POST"]),
+        Route("/api/v1/certificates/import-pfx", api.import_pfx, methods=["POST"]),
+        Route(f"{one}/export", api.export, methods=["POST"]),
+        Route(one, api.remove, methods=["DELETE"]),
+        Route("/api/v1/azure-services", api.services, methods=["GET"]),
+        Route("/api/v1/azure-services", api.create_service, methods=["POST"]),
+        Route(service, api.service, methods=["GET"]),
+        Route(service, api.delete_service, methods=["DELETE"]),
+        Route(f"{service}/apps/{{kind}}", api.create_app, methods=["POST"]),
+        Route(f"{service}/discovery", api.enable_discovery, methods=["PUT"]),
+        Route("/api/v1/gateways", api.gateways, methods=["GET"]),
+        Route("/api/v1/gateways", api.create_gateway, methods=["POST"]),
+        Route(gateway, api.gateway, methods=["GET"]),
+        Route(gateway, api.delete_gateway, methods=["DELETE"]),
+        Route(f"{gateway}/dns", api.check_dns, methods=["GET"]),
+        Route(f"{gateway}/stop", api.stop_gateway, methods=["POST"]),
+        Route(f"{gateway}/start", api.start_gateway, methods=["POST"]),
+        Route("/api/v1/trust/roots", api.add_root, methods=["POST"]),
+        Route("/api/v1/trust/crls", api.add_crl, methods=["POST"]),
+        Route("/api/v1/connection-points", api.points, methods=["GET"]),
+        Route("/api/v1/connection-points", api.add_point, methods=["POST"]),
+        Route("/api/v1/connection-points/{name}", api.point, methods=["GET"]),
+        Route("/api/v1/connection-points/{name}", api.remove_point, methods=["DELETE"]),
+        Route("/api/v1/connection-points/{name}/credentials", api.credentials, methods=["POST"]),
+        Route("/api/v1/management-point", api.management_point, methods=["GET"]),
+        Route("/api/v1/management-point", api.set_management_point, methods=["PATCH"]),
+        Route("/api/v1/traffic", api.traffic, methods=["GET"]),
+    ]
+
+
+def connector_routes(cloud: CloudServices) -> list[BaseRoute]:
+    """For connection points, on the management point's listener (mutual TLS)."""
+
+    async def configuration(request: Request) -> Response:
+        der = http.peer_certificate(request)
+        async with cloud.db.transaction() as tx:
+            point = await cloud.connections.authenticate(tx, der)
+
+        async def read() -> tuple[str, bytes]:
+            async with cloud.db.transaction() as tx:
+                made = await cloud.connections.connector_configuration(tx, point)
+            document = msgspec.json.encode(made)
+            return f'"{sha256(document).hexdigest()[:32]}"', document
+
+        have = request.headers.get("if-none-match", "")
+        tag, document = await wait_for_change(read, have, _seconds(request))
+        if tag == have:
+            return Response(status_code=304, headers={"ETag": tag})
+        return Response(document, headers={"ETag": tag}, media_type="application/json")
+
+    async def report(request: Request) -> Response:
+        der = http.peer_certificate(request)
+        told = await http.decode(request, tunnel.ConnectorReport, _FILE_LIMIT)
+        async with cloud.db.transaction() as tx:
+            point = await cloud.connections.authenticate(tx, der)
+            await cloud.connections.report(tx, point, told)
+        return Response(status_code=204)
+
+    return [
+        Route("/SMS_CMG/connector/configuration", configuration, methods=["GET"]),
+        Route("/SMS_CMG/connector/report", report, methods=["POST"]),
+    ]
+
+
+def _seconds(request: Request) -> float:
+    raw = request.query_params.get("wait", "0")
+    try:
+        wanted = float(raw)
+    except ValueError:
+        raise Invalid("wait is a number of seconds.") from None
+    return min(max(wanted, 0.0), _MAX_WAIT_SECONDS)
+
+
+class _Api:
+    def __init__(self, cloud: CloudServices, require: Require) -> None:
+        self._cloud = cloud
+        self._require = require
+
+    # -------------------------------------------------------------- certificates
+
+    async def check_name(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await certificates.check_name(
+                tx,
+                request.path_params["name"],
+                deployment_domain=self._cloud.gateways.settings.gateway.deployment_domain,
+                resolver=self._cloud.resolver,
+            )
+        return http.reply(as_dict(found))
+
+    async def certificates(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            return http.reply([_certificate(c) for c in await certificates.certificates(tx)])
+
+    async def request(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        new = await http.decode(request, NewRequest)
+        subject = {k: v for k, v in msgspec.to_builtins(new).items() if k != "service_name"}
+        async with self._cloud.db.transaction() as tx:
+            made = await certificates.request(
+                tx,
+                self._cloud.box,
+                new.service_name,
+                subject,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+        _, note = certificates.fold(new.service_name)
+        return http.reply({**_certificate(made), "note": note}, 201)
+
+    async def import_certificate(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        file = await http.decode(request, File, _FILE_LIMIT)
+        async with self._cloud.db.transaction() as tx:
+            made = await certificates.import_certificate(
+                tx, self._cloud.box, file.content(), actor=who.name, now=self._cloud.now()
+            )
+        return http.reply(_certificate(made))
+
+    async def import_pfx(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        file = await http.decode(request, File, _FILE_LIMIT)
+        async with self._cloud.db.transaction() as tx:
+            made = await certificates.import_pfx(
+                tx,
+                self._cloud.box,
+                file.content(),
+                file.password,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+        return http.reply(_certificate(made), 201)
+
+    async def export(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, Password)
+        id = request.path_params["id"]
+        async with self._cloud.db.transaction() as tx:
+            pfx = await certificates.export_pfx(
+                tx, self._cloud.box, id, wanted.password, actor=who.name, now=self._cloud.now()
+            )
+            item = await certificates.certificate(tx, id)
+        answer = {**_certificate(item), "pfx": b64encode(pfx).decode()}
+        return http.reply(answer, headers={"Cache-Control": "no-store"})
+
+    async def remove(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        id = request.path_params["id"]
+        async with self._cloud.db.transaction() as tx:
+            gone = await certificates.remove(tx, id, actor=who.name, now=self._cloud.now())
+        return http.reply(_certificate(gone))
+
+    # -------------------------------------------------------------- tenants
+
+    async def services(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.services(tx)
+            return http.reply([await self._service(tx, item) for item in found])
+
+    async def service(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.service(tx, request.path_params["name"])
+            return http.reply(await self._service(tx, found))
+
+    async def create_service(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        new = await http.decode(request, NewService)
+        async with self._cloud.db.transaction() as tx:
+            made = await self._cloud.tenants.create_service(
+                tx, new.name, new.description, actor=who.name, now=self._cloud.now()
+            )
+            return http.reply(await self._service(tx, made), 201)
+
+    async def delete_service(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.tenants.delete_service(
+                tx, request.path_params["name"], actor=who.name, now=self._cloud.now()
+            )
+        return Response(status_code=204)
+
+    async def create_app(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        new = await http.decode(request, NewApp)
+        kind = request.path_params["kind"]
+        if kind not in {"server", "client"}:
+            raise Invalid("An app is of kind server or client.")
+        if new.secret_years not in {1, 2}:
+            raise Invalid("A secret is valid for 1 or 2 years.")
+        async with self._cloud.db.transaction() as tx:
+            made = await self._cloud.tenants.create_app(
+                tx,
+                request.path_params["name"],
+                kind,
+                name=new.name,
+                access_token=new.access_token,
+                app_id_uri=new.app_id_uri,
+                home_page=new.home_page,
+                reply_url=new.reply_url,
+                secret_years=new.secret_years,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+        return http.reply(as_dict(made), 201)
+
+    async def enable_discovery(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, Switch)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.enable_discovery(
+                tx,
+                request.path_params["name"],
+                wanted.enabled,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+            return http.reply(await self._service(tx, found))
+
+    async def _service(self, tx: Tx, item: AzureService) -> dict[str, Any]:
+        apps = await self._cloud.tenants.apps(tx, item.id)
+        return {**as_dict(item), "apps": [as_dict(app) for app in apps]}
+
+    # -------------------------------------------------------------- gateways
+
+    async def gateways(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.gateways.gateways(tx)
+            return http.reply([await self._gateway(tx, item) for item in found])
+
+    async def gateway(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.gateways.gateway(tx, request.path_params["name"])
+            return http.reply(await self._gateway(tx, found))
+
+    async def create_gateway(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        new = await http.decode(request, NewGateway, _FILE_LIMIT)
+        async with self._cloud.db.transaction() as tx:
+            tenant_id = await self._cloud.tenants.check_subscription(tx, new.access_token)
+            made = await self._cloud.gateways.create(
+                tx,
+                pfx=File(new.data).content(),
+                password=new.password,
+                tenant_id=tenant_id,
+                service_name=new.service_name,
+                region=new.region,
+                resource_group=new.resource_group,
+                description=new.description,
+                instances=new.instances,
+                check_revocation=new.check_revocation,
+                serve_content=new.serve_content,
+                alerts=new.alerts,
+                actor=who.name,
+            )
+            return http.reply(await self._gateway(tx, made), 201)
+
+    async def delete_gateway(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.gateways.delete(tx, request.path_params["name"], actor=who.name)
+        return Response(status_code=204)
+
+    async def stop_gateway(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.gateways.stop(tx, request.path_params["name"], actor=who.name)
+            return http.reply(await self._gateway(tx, found))
+
+    async def start_gateway(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.gateways.start(
+                tx, request.path_params["name"], actor=who.name
+            )
+            return http.reply(await self._gateway(tx, found))
+
+    async def check_dns(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            return http.reply(await self._cloud.gateways.check_dns(tx, request.path_params["name"]))
+
+    async def _gateway(self, tx: Tx, item: Gateway) -> dict[str, Any]:
+        instances = await self._cloud.gateways.instances(tx, item.service_name)
+        return {**as_dict(item), "nodes": [as_dict(instance) for instance in instances]}
+
+    # -------------------------------------------------------------- trust
+
+    async def add_root(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        file = await http.decode(request, File, _FILE_LIMIT)
+        async with self._cloud.db.transaction() as tx:
+            added = await self._cloud.connections.add_root(tx, file.content(), actor=who.name)
+        return http.reply({"added": added}, 201)
+
+    async def add_crl(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        file = await http.decode(request, File, _FILE_LIMIT)
+        async with self._cloud.db.transaction() as tx:
+            issuer = await self._cloud.connections.add_crl(tx, file.content(), actor=who.name)
+        return http.reply({"issuer": issuer}, 201)
+
+    # -------------------------------------------------------------- connection points
+
+    async def points(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.connections.connection_points(tx)
+            connections = await self._cloud.connections.connections(tx)
+        return http.reply([_point(item, connections) for item in found])
+
+    async def point(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.connections.connection_point(tx, request.path_params["name"])
+            connections = await self._cloud.connections.connections(tx)
+        return http.reply(_point(found, connections))
+
+    async def add_point(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        new = await http.decode(request, NewConnectionPoint)
+        async with self._cloud.db.transaction() as tx:
+            made = await self._cloud.connections.add(tx, new.name, new.gateway, actor=who.name)
+        return http.reply(_point(made, []), 201)
+
+    async def remove_point(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.connections.remove(tx, request.path_params["name"], actor=who.name)
+        return Response(status_code=204)
+
+    async def credentials(self, request: Request) -> Response:
+        """Role certificate, key and site root: once more for the server with the role."""
+        await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.connections.credentials(tx, request.path_params["name"])
+        return http.reply(found, headers={"Cache-Control": "no-store"})
+
+    # -------------------------------------------------------------- management point
+
+    async def management_point(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            return http.reply(await self._management_point(tx))
+
+    async def set_management_point(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, GatewayTraffic)
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.connections.allow(tx, wanted.allow_gateway_traffic, actor=who.name)
+            return http.reply(await self._management_point(tx))
+
+    async def _management_point(self, tx: Tx) -> dict[str, Any]:
+        return {
+            "role_id": str((await properties.site(tx)).management_point_id),
+            "url": self._cloud.connections.settings.management_point_url,
+            "allow_gateway_traffic": await self._cloud.connections.allowed(tx),
+            "gateway_host": await self._cloud.connections.gateway_host(tx) or "",
+            "endpoints": [as_dict_struct(e) for e in await self._cloud.connections.endpoints(tx)],
+        }
+
+    async def traffic(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            return http.reply(await self._cloud.connections.traffic(tx))
+
+
+def as_dict_struct(value: msgspec.Struct) -> dict[str, Any]:
+    shape: dict[str, Any] = msgspec.to_builtins(value)
+    return shape
+
+
+def _point(item: ConnectionPoint, connections: list[dict[str, Any]]) -> dict[str, Any]:
+    mine = [c for c in connections if c["connection_point"] == item.name]
+    connected = bool(mine) and all(c["state"] == "connected" for c in mine)
+    return {**as_dict(item), "connected": connected, "connections": mine}
+
+
+def _certificate(item: CertificateRequest) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "id": item.id,
+        "service_name": item.service_name,
+        "subject": item.subject,
+        "state": item.state,
+        "created_at": item.created_at,
+        "request": item.request.decode() if item.request else "",
+        "missing_issuer": item.missing_issuer,
+    }
+    if item.certificate is not None:
+        leaf = x509.load_der_x509_certificate(item.certificate)
+        shape |= {
+            "thumbprint": pki.sha1_thumbprint(leaf),
+            "issuer": leaf.issuer.rfc4514_string(),
+            "expires_at": leaf.not_valid_after_utc,
+            "path": [c.subject.rfc4514_string() for c in _path(item)],
+        }
+    return shape
+
+
+def _path(item: CertificateRequest) -> list[x509.Certificate]:
+    return list(pki.read_certificates(item.chain)) if item.chain else []

@@ -1,0 +1,283 @@
+"""Service names, certificates, tenants, gateways and connection points: values and refusals."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from tandem.infra.config import Settings
+from tandem.infra.errors import AppError, Invalid, Kind
+
+_LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+# A prefix becomes the name of things that allow no dash (spec 2.1).
+_PREFIX = re.compile(r"^[a-z0-9]{3,24}$")
+
+MAX_INSTANCES = 16
+SERVER_APP_SCOPES = ("User.Read.All", "Directory.Read.All")
+DISCOVERY_PERMISSION = "Directory.Read.All"
+DEFAULT_APP_ID_URI = "https://ConfigMgrService"
+DEFAULT_REPLY_URL = "https://ConfigMgrClient"
+
+
+class CloudEnvironment(Settings, frozen=True):
+    """Where a cloud's directory and Graph answer: what the field calls the Azure environment."""
+
+    name: str = "Tandem"
+    authority: str = ""
+    graph: str = ""
+
+
+class GatewaySettings(Settings, frozen=True):
+    """How gateways are provisioned on this machine: instance n gets the n-th host."""
+
+    hosts: list[str] = []
+    port: int = 443
+    tunnel_port: int = 10140
+    health_host: str = "127.0.0.1"
+    health_port: int = 10300
+    workers: int = 1
+    # Deployment names end with it: <prefix>.<deployment_domain>.
+    deployment_domain: str = "cloudapp.example"
+    regions: list[str] = ["Local"]
+    # Seconds between two looks at the instances, and until a starting one must be ready.
+    check_seconds: float = 60.0
+    start_seconds: float = 30.0
+
+
+class CloudSettings(Settings, frozen=True):
+    environment: CloudEnvironment = CloudEnvironment()
+    gateway: GatewaySettings = GatewaySettings()
+    # Where the management point answers inside, for the connection point.
+    management_point_url: str = ""
+    folder: Path = Path("gateways")
+    jwks_seconds: float = 3600.0
+
+
+class GatewayState(Enum):
+    PROVISIONING = "Provisioning"
+    STARTING = "Starting"
+    READY = "Ready"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+    DELETING = "Deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A key that waits for its certificate, or has it."""
+
+    id: str
+    service_name: str
+    subject: dict[str, str]
+    created_at: datetime
+    request: bytes | None  # PEM; None when the certificate came as a PFX.
+    certificate: bytes | None = None  # DER
+    chain: bytes = b""  # PEM, without the leaf
+    missing_issuer: str | None = None
+
+    @property
+    def state(self) -> str:
+        if self.certificate is None:
+            return "waiting"
+        return "incomplete" if self.missing_issuer else "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class AzureService:
+    id: str
+    name: str
+    description: str
+    environment: str
+    tenant_id: str
+    tenant_name: str
+    created_at: datetime
+    discovery_enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    service_id: str
+    kind: str  # "server" or "client"
+    app_id: str
+    object_id: str
+    name: str
+    app_id_uri: str
+    secret_expires_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    service_name: str
+    deployment_name: str
+    tenant_id: str
+    region: str
+    resource_group: str
+    description: str
+    instances: int
+    check_revocation: bool
+    serve_content: bool
+    alerts: dict[str, Any]
+    state: GatewayState
+    reason: str
+    connection_id: str
+    created_at: datetime
+    changed_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInstance:
+    service_name: str
+    instance: int
+    host: str
+    port: int
+    tunnel_port: int
+    health_port: int
+    pid: int | None = None
+    started: float | None = None
+    state: str = "stopped"  # stopped, starting, running, failed
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPoint:
+    name: str
+    service_name: str
+    created_at: datetime
+    reported_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NameCheck:
+    """What is known of a service name before anything is made."""
+
+    asked: str
+    service_name: str
+    deployment_name: str
+    available: bool
+    reason: str = ""
+    cure: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+class BadServiceName(Invalid):
+    code = "gateway.bad-name"
+
+
+class NameTaken(AppError):
+    kind, code = Kind.CONFLICT, "gateway.name-taken"
+
+
+class NoSuchCertificate(AppError):
+    kind, code = Kind.NOT_FOUND, "certificate.not-found"
+
+
+class ForeignCertificate(AppError):
+    kind, code = Kind.CONFLICT, "certificate.foreign"
+
+
+class IncompletePath(AppError):
+    kind, code = Kind.CONFLICT, "certificate.incomplete-path"
+
+
+class BadSubject(Invalid):
+    code = "certificate.bad-subject"
+
+
+class ServiceExists(AppError):
+    kind, code = Kind.CONFLICT, "azure-service.exists"
+
+
+class NoSuchService(AppError):
+    kind, code = Kind.NOT_FOUND, "azure-service.not-found"
+
+
+class AppExists(AppError):
+    kind, code = Kind.CONFLICT, "azure-service.app-exists"
+
+
+class AppIdUriInUse(AppError):
+    kind, code = Kind.CONFLICT, "azure-service.app-id-uri-in-use"
+
+
+class NotGlobalAdministrator(AppError):
+    kind, code = Kind.FORBIDDEN, "azure-service.not-global-administrator"
+
+
+class BadTenantToken(AppError):
+    """The access token is not one that the connected tenant gave for the site."""
+
+    kind, code = Kind.UNAUTHENTICATED, "tenant.bad-token"
+
+
+class ConsentMissing(AppError):
+    kind, code = Kind.FORBIDDEN, "azure-service.consent-missing"
+
+
+class TenantRefuses(AppError):
+    kind, code = Kind.UNAVAILABLE, "tenant.refuses"
+
+
+class TenantUnreachable(AppError):
+    kind, code = Kind.UNAVAILABLE, "tenant.unreachable"
+
+
+class NoMdmAuthority(AppError):
+    kind, code = Kind.CONFLICT, "comanagement.no-mdm-authority"
+
+
+class NoSuchGateway(AppError):
+    kind, code = Kind.NOT_FOUND, "gateway.not-found"
+
+
+class GatewayExists(AppError):
+    kind, code = Kind.CONFLICT, "gateway.exists"
+
+
+class BadGateway(Invalid):
+    code = "gateway.invalid"
+
+
+class GatewayInUse(AppError):
+    kind, code = Kind.CONFLICT, "gateway.in-use"
+
+
+class NoSuchConnectionPoint(AppError):
+    kind, code = Kind.NOT_FOUND, "connection-point.not-found"
+
+
+class ConnectionPointExists(AppError):
+    kind, code = Kind.CONFLICT, "connection-point.exists"
+
+
+class NotAConnectionPoint(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "connection-point.unknown"
+
+
+def fold_service_name(asked: str) -> str:
+    """The service name in lower case. Raises BadServiceName, which says what is wrong with it."""
+    name = asked.strip().rstrip(".").lower()
+    prefix, _, domain = name.partition(".")
+    if not domain or not all(_LABEL.match(part) for part in domain.split(".")) or len(name) > 253:
+        raise BadServiceName(
+            f"{asked!r} is not a service name.",
+            cure="A service name is a prefix and your company's public domain, like"
+            " mycmg.contoso.com.",
+        )
+    if "." not in domain:
+        raise BadServiceName(
+            f"{domain!r} is not a public domain.", cure="Use a domain like contoso.com."
+        )
+    if not _PREFIX.match(prefix):
+        raise BadServiceName(
+            f"The prefix {prefix!r} cannot be used.",
+            cure="A prefix has 3 to 24 letters and digits, and no dash or other character.",
+        )
+    return name
+
+
+def deployment_name(service_name: str, domain: str) -> str:
+    return f"{service_name.partition('.')[0]}.{domain}"

@@ -1,0 +1,426 @@
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from tandem.infra.database import Tx
+from tandem.protocols.tunnel import ConnectorReport
+from tandem.site.cloud_services.model import (
+    App,
+    AzureService,
+    CertificateRequest,
+    ConnectionPoint,
+    Gateway,
+    GatewayInstance,
+    GatewayState,
+)
+
+# ------------------------------------------------------------------ certificates
+
+_REQUEST = "id, service_name, subject, created_at, request, certificate, chain, missing_issuer"
+
+
+async def requests(tx: Tx) -> list[CertificateRequest]:
+    found = await tx.execute(
+        f"SELECT {_REQUEST} FROM cloud_certificate ORDER BY created_at, id"  # noqa: S608
+    )
+    return [CertificateRequest(**row) async for row in found]
+
+
+async def insert_request(tx: Tx, made: CertificateRequest, sealed_key: bytes) -> None:
+    await tx.execute(
+        "INSERT INTO cloud_certificate (id, service_name, subject, created_at, request,"
+        " certificate, chain, missing_issuer, sealed_key)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            made.id,
+            made.service_name,
+            Jsonb(made.subject),
+            made.created_at,
+            made.request,
+            made.certificate,
+            made.chain,
+            made.missing_issuer,
+            sealed_key,
+        ),
+    )
+
+
+async def sealed_key(tx: Tx, id: str) -> bytes:
+    row = await (
+        await tx.execute("SELECT sealed_key FROM cloud_certificate WHERE id = %s", (id,))
+    ).fetchone()
+    assert row is not None
+    return bytes(row["sealed_key"])
+
+
+async def save_certificate(
+    tx: Tx, id: str, certificate: bytes, chain: bytes, missing_issuer: str | None
+) -> None:
+    await tx.execute(
+        "UPDATE cloud_certificate SET certificate = %s, chain = %s, missing_issuer = %s"
+        " WHERE id = %s",
+        (certificate, chain, missing_issuer, id),
+    )
+
+
+async def delete_request(tx: Tx, id: str) -> None:
+    await tx.execute("DELETE FROM cloud_certificate WHERE id = %s", (id,))
+
+
+# ------------------------------------------------------------------ tenants
+
+_SERVICE = (
+    "id, name, description, environment, tenant_id, tenant_name, created_at, discovery_enabled"
+)
+_APP = "service_id, kind, app_id, object_id, name, app_id_uri, secret_expires_at, created_at"
+
+
+async def services(tx: Tx) -> list[AzureService]:
+    found = await tx.execute(
+        f"SELECT {_SERVICE} FROM cloud_service ORDER BY created_at, id"  # noqa: S608
+    )
+    return [AzureService(**row) async for row in found]
+
+
+async def insert_service(tx: Tx, made: AzureService) -> bool:
+    done = await tx.execute(
+        f"INSERT INTO cloud_service ({_SERVICE})"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (
+            made.id,
+            made.name,
+            made.description,
+            made.environment,
+            made.tenant_id,
+            made.tenant_name,
+            made.created_at,
+            made.discovery_enabled,
+        ),
+    )
+    return done.rowcount == 1
+
+
+async def set_tenant(tx: Tx, id: str, tenant_id: str, tenant_name: str) -> None:
+    await tx.execute(
+        "UPDATE cloud_service SET tenant_id = %s, tenant_name = %s WHERE id = %s",
+        (tenant_id, tenant_name, id),
+    )
+
+
+async def set_discovery(tx: Tx, id: str, enabled: bool) -> None:
+    await tx.execute("UPDATE cloud_service SET discovery_enabled = %s WHERE id = %s", (enabled, id))
+
+
+async def delete_service(tx: Tx, id: str) -> None:
+    await tx.execute("DELETE FROM cloud_service WHERE id = %s", (id,))
+
+
+async def apps(tx: Tx) -> list[App]:
+    found = await tx.execute(f"SELECT {_APP} FROM cloud_app ORDER BY kind DESC")  # noqa: S608
+    return [App(**row) async for row in found]
+
+
+async def insert_app(tx: Tx, made: App, sealed_secret: bytes | None) -> bool:
+    done = await tx.execute(
+        f"INSERT INTO cloud_app ({_APP}, sealed_secret)"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (
+            made.service_id,
+            made.kind,
+            made.app_id,
+            made.object_id,
+            made.name,
+            made.app_id_uri,
+            made.secret_expires_at,
+            made.created_at,
+            sealed_secret,
+        ),
+    )
+    return done.rowcount == 1
+
+
+async def sealed_secret(tx: Tx, service_id: str) -> bytes | None:
+    row = await (
+        await tx.execute(
+            "SELECT sealed_secret FROM cloud_app WHERE service_id = %s AND kind = 'server'",
+            (service_id,),
+        )
+    ).fetchone()
+    return bytes(row["sealed_secret"]) if row and row["sealed_secret"] else None
+
+
+# ------------------------------------------------------------------ gateways
+
+_GATEWAY = (
+    "service_name, deployment_name, tenant_id, region, resource_group, description, instances,"
+    " check_revocation, serve_content, alerts, state, reason, connection_id, created_at,"
+    " changed_at, expires_at"
+)
+_INSTANCE = (
+    "service_name, instance, host, port, tunnel_port, health_port, pid, started, state, reason"
+)
+
+
+def _gateway(row: dict[str, Any]) -> Gateway:
+    return Gateway(**{**row, "state": GatewayState(row["state"])})
+
+
+async def gateways(tx: Tx) -> list[Gateway]:
+    found = await tx.execute(
+        f"SELECT {_GATEWAY} FROM cloud_gateway ORDER BY service_name"  # noqa: S608
+    )
+    return [_gateway(row) async for row in found]
+
+
+async def gateway(tx: Tx, service_name: str) -> Gateway | None:
+    row = await (
+        await tx.execute(
+            f"SELECT {_GATEWAY} FROM cloud_gateway WHERE service_name = %s",  # noqa: S608
+            (service_name,),
+        )
+    ).fetchone()
+    return _gateway(row) if row else None
+
+
+async def insert_gateway(tx: Tx, made: Gateway, pfx: bytes, password: bytes) -> bool:
+    done = await tx.execute(
+        f"INSERT INTO cloud_gateway ({_GATEWAY}, sealed_pfx, sealed_password)"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        (
+            made.service_name,
+            made.deployment_name,
+            made.tenant_id,
+            made.region,
+            made.resource_group,
+            made.description,
+            made.instances,
+            made.check_revocation,
+            made.serve_content,
+            Jsonb(made.alerts),
+            made.state.value,
+            made.reason,
+            made.connection_id,
+            made.created_at,
+            made.changed_at,
+            made.expires_at,
+            pfx,
+            password,
+        ),
+    )
+    return done.rowcount == 1
+
+
+async def sealed_pfx(tx: Tx, service_name: str) -> tuple[bytes, bytes]:
+    row = await (
+        await tx.execute(
+            "SELECT sealed_pfx, sealed_password FROM cloud_gateway WHERE service_name = %s",
+            (service_name,),
+        )
+    ).fetchone()
+    assert row is not None
+    return bytes(row["sealed_pfx"]), bytes(row["sealed_password"])
+
+
+async def set_gateway_state(
+    tx: Tx, service_name: str, state: GatewayState, reason: str, now: datetime
+) -> None:
+    await tx.execute(
+        "UPDATE cloud_gateway SET state = %s, reason = %s, changed_at = %s WHERE service_name = %s",
+        (state.value, reason, now, service_name),
+    )
+
+
+async def delete_gateway(tx: Tx, service_name: str) -> None:
+    await tx.execute("DELETE FROM cloud_gateway WHERE service_name = %s", (service_name,))
+
+
+async def instances(tx: Tx, service_name: str) -> list[GatewayInstance]:
+    found = await tx.execute(
+        f"SELECT {_INSTANCE} FROM cloud_instance"  # noqa: S608
+        " WHERE service_name = %s ORDER BY instance",
+        (service_name,),
+    )
+    return [GatewayInstance(**row) async for row in found]
+
+
+async def save_instance(tx: Tx, item: GatewayInstance) -> None:
+    await tx.execute(
+        f"INSERT INTO cloud_instance ({_INSTANCE})"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (service_name, instance) DO UPDATE SET host = EXCLUDED.host,"
+        " port = EXCLUDED.port, tunnel_port = EXCLUDED.tunnel_port,"
+        " health_port = EXCLUDED.health_port, pid = EXCLUDED.pid, started = EXCLUDED.started,"
+        " state = EXCLUDED.state, reason = EXCLUDED.reason",
+        (
+            item.service_name,
+            item.instance,
+            item.host,
+            item.port,
+            item.tunnel_port,
+            item.health_port,
+            item.pid,
+            item.started,
+            item.state,
+            item.reason,
+        ),
+    )
+
+
+async def configuration_version(tx: Tx, service_name: str, digest: str) -> int:
+    """The number of a gateway's configuration: the next one whenever its content differs."""
+    values = {"d": digest, "s": service_name}
+    await tx.execute(
+        "UPDATE cloud_gateway SET configuration_version = configuration_version + 1,"
+        " configuration_digest = %(d)s"
+        " WHERE service_name = %(s)s AND configuration_digest <> %(d)s",
+        values,
+    )
+    row = await (
+        await tx.execute(
+            "SELECT configuration_version FROM cloud_gateway WHERE service_name = %(s)s", values
+        )
+    ).fetchone()
+    return int(row["configuration_version"]) if row else 0
+
+
+# ------------------------------------------------------------------ trust
+
+
+async def trust(tx: Tx, kind: str) -> list[bytes]:
+    """Uploaded roots or revocation lists, in DER."""
+    found = await tx.execute(
+        "SELECT der FROM cloud_trust WHERE kind = %s ORDER BY added_at, id", (kind,)
+    )
+    return [bytes(row["der"]) async for row in found]
+
+
+async def add_trust(tx: Tx, kind: str, issuer: str, der: bytes, now: datetime) -> None:
+    """A newer list of the same issuer takes the older one's place."""
+    if kind == "crl":
+        await tx.execute("DELETE FROM cloud_trust WHERE kind = 'crl' AND issuer = %s", (issuer,))
+    await tx.execute(
+        "INSERT INTO cloud_trust (kind, issuer, der, added_at) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (kind, der) DO NOTHING",
+        (kind, issuer, der, now),
+    )
+
+
+# ------------------------------------------------------------------ connection points
+
+_POINT = "name, service_name, created_at, reported_at"
+
+
+async def connection_points(tx: Tx) -> list[ConnectionPoint]:
+    found = await tx.execute(
+        f"SELECT {_POINT} FROM cloud_connection_point ORDER BY name"  # noqa: S608
+    )
+    return [ConnectionPoint(**row) async for row in found]
+
+
+async def insert_connection_point(tx: Tx, made: ConnectionPoint, fingerprint: str) -> bool:
+    done = await tx.execute(
+        "INSERT INTO cloud_connection_point (name, service_name, created_at, fingerprint)"
+        " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (made.name, made.service_name, made.created_at, fingerprint),
+    )
+    return done.rowcount == 1
+
+
+async def connection_point_by(tx: Tx, fingerprint: str) -> ConnectionPoint | None:
+    row = await (
+        await tx.execute(
+            f"SELECT {_POINT} FROM cloud_connection_point WHERE fingerprint = %s",  # noqa: S608
+            (fingerprint,),
+        )
+    ).fetchone()
+    return ConnectionPoint(**row) if row else None
+
+
+async def set_fingerprint(tx: Tx, name: str, fingerprint: str) -> None:
+    await tx.execute(
+        "UPDATE cloud_connection_point SET fingerprint = %s WHERE name = %s", (fingerprint, name)
+    )
+
+
+async def delete_connection_point(tx: Tx, name: str) -> None:
+    await tx.execute("DELETE FROM cloud_connection_point WHERE name = %s", (name,))
+
+
+async def save_report(tx: Tx, name: str, report: ConnectorReport, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE cloud_connection_point SET reported_at = %s WHERE name = %s", (now, name)
+    )
+    await tx.execute("DELETE FROM cloud_connection WHERE connection_point = %s", (name,))
+    for item in report.connections:
+        await tx.execute(
+            "INSERT INTO cloud_connection"
+            " (connection_point, service_name, instance, worker, state, since, reason)"
+            " VALUES (%s, %s, %s, %s, %s, to_timestamp(%s), %s) ON CONFLICT DO NOTHING",
+            (
+                name,
+                item.service_name,
+                item.instance,
+                item.worker,
+                item.state,
+                item.since,
+                item.reason[:500],
+            ),
+        )
+    for traffic in report.traffic:
+        await tx.execute(
+            "INSERT INTO cloud_traffic (service_name, endpoint, day, requests, failures,"
+            " request_bytes, response_bytes, elapsed_ms) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (service_name, endpoint, day) DO UPDATE SET"
+            " requests = cloud_traffic.requests + EXCLUDED.requests,"
+            " failures = cloud_traffic.failures + EXCLUDED.failures,"
+            " request_bytes = cloud_traffic.request_bytes + EXCLUDED.request_bytes,"
+            " response_bytes = cloud_traffic.response_bytes + EXCLUDED.response_bytes,"
+            " elapsed_ms = cloud_traffic.elapsed_ms + EXCLUDED.elapsed_ms",
+            (
+                traffic.service_name,
+                traffic.endpoint,
+                now.date(),
+                traffic.requests,
+                traffic.failures,
+                traffic.request_bytes,
+                traffic.response_bytes,
+                traffic.elapsed_ms,
+            ),
+        )
+
+
+async def connections(tx: Tx) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        "SELECT connection_point, service_name, instance, worker, state, since, reason"
+        " FROM cloud_connection ORDER BY connection_point, service_name, instance, worker"
+    )
+    return [row async for row in found]
+
+
+async def traffic(tx: Tx) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        "SELECT service_name, endpoint, sum(requests)::bigint AS requests,"
+        " sum(failures)::bigint AS failures, sum(request_bytes)::bigint AS request_bytes,"
+        " sum(response_bytes)::bigint AS response_bytes, sum(elapsed_ms) AS elapsed_ms"
+        " FROM cloud_traffic GROUP BY service_name, endpoint ORDER BY service_name, endpoint"
+    )
+    return [row async for row in found]
+
+
+# ------------------------------------------------------------------ management point
+
+
+async def gateway_traffic_allowed(tx: Tx) -> bool:
+    row = await (await tx.execute("SELECT allowed FROM cloud_management_point")).fetchone()
+    return bool(row and row["allowed"])
+
+
+async def allow_gateway_traffic(tx: Tx, allowed: bool, now: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO cloud_management_point (allowed, changed_at) VALUES (%s, %s)"
+        " ON CONFLICT (singleton) DO UPDATE SET allowed = EXCLUDED.allowed,"
+        " changed_at = EXCLUDED.changed_at",
+        (allowed, now),
+    )

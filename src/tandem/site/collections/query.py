@@ -1,0 +1,206 @@
+"""Query rules: `select * from SMS_R_System where …`, the part of WQL that rules are written in.
+
+    where Name like 'LAB-%' and not (OperatingSystemNameandVersion = 'Windows 10.0.19045')
+    where SMS_R_System.ClientVersion >= '0.1' or NetbiosName in ('A', 'B')
+
+A query becomes an SQL condition over columns that are named here; every value is a parameter.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lark import Lark, Token, Transformer, UnexpectedInput
+from lark.exceptions import LarkError
+
+from tandem.site.collections.model import BadQuery
+
+_LIMIT = 4096
+# Nested deeper than people write, shallower than the interpreter's stack.
+_MAX_DEPTH = 40
+
+_GRAMMAR = r"""
+    start: "select"i columns "from"i table ["where"i condition]
+    columns: "distinct"i? attribute ("," attribute)*
+    attribute: (NAME ".")? (NAME | "*")
+    table: NAME
+
+    ?condition: conjunction ("or"i conjunction)*          -> any_of
+    ?conjunction: term ("and"i term)*                     -> all_of
+    ?term: "not"i term                                    -> negation
+         | "(" condition ")"
+         | comparison
+    comparison: column OPERATOR literal                   -> compare
+              | column "like"i literal                    -> like
+              | column "not"i "like"i literal             -> not_like
+              | column "in"i "(" literal ("," literal)* ")"  -> one_of
+              | column "is"i "null"i                      -> is_null
+              | column "is"i "not"i "null"i               -> is_not_null
+    column: (NAME ".")? NAME
+    literal: STRING | NUMBER
+
+    OPERATOR: "<=" | ">=" | "<>" | "!=" | "=" | "<" | ">"
+    STRING: "'" /[^']*/ "'" | "\"" /[^"]*/ "\""
+    NUMBER: /-?[0-9]{1,18}/
+    NAME.-1: /[A-Za-z_][A-Za-z0-9_]*/
+    %import common.WS
+    %ignore WS
+"""
+
+# Attributes of SMS_R_System, with the SQL that each one is.
+_COLUMNS = {
+    "name": "r.name",
+    "netbiosname": "r.name",
+    "resourceid": "r.id",
+    "smsuniqueidentifier": "r.client_id",
+    "clientversion": "r.client_version",
+    "client": "CASE WHEN r.client_id <> '' THEN 1 ELSE 0 END",
+    "operatingsystemnameandversion": "trim(r.os_name || ' ' || r.os_version)",
+    "operatingsystem": "r.os_name",
+    "build": "r.os_version",
+    "aaddeviceid": "r.device_id",
+    "aadtenantid": "r.tenant_id",
+}
+_NUMBERS = {"resourceid", "client"}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """SQL over `r` with %s placeholders, and their values. A `%` in the SQL is doubled."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+
+
+@lru_cache
+def _parser() -> Lark:
+    return Lark(_GRAMMAR, parser="lalr", maybe_placeholders=True)
+
+
+def compile_query(text: str) -> Condition:
+    """Raises BadQuery, which says where."""
+    if len(text) > _LIMIT:
+        raise BadQuery(f"A query has at most {_LIMIT} characters.")
+    if "\x00" in text:
+        raise BadQuery("A query has no NUL characters.")
+    if _depth(text) > _MAX_DEPTH:
+        raise BadQuery(f"The query has more than {_MAX_DEPTH} parentheses inside each other.")
+    try:
+        compiled = _Compiler().transform(_parser().parse(text))
+    except UnexpectedInput as error:
+        raise BadQuery(
+            f"The query cannot be read at character {error.column}.",
+            cure="Write it like: select * from SMS_R_System where Name like 'LAB-%'.",
+        ) from None
+    except LarkError as error:
+        cause = error.__context__ or error.__cause__
+        if isinstance(getattr(error, "orig_exc", None), BadQuery):
+            raise error.orig_exc from None  # type: ignore[attr-defined]
+        raise BadQuery(f"The query cannot be read: {cause or error}.") from None
+    assert isinstance(compiled, Condition)
+    return compiled
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for word in text.replace("(", " ( ").replace(")", " ) ").lower().split():
+        if word in {"(", "not"}:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif word == ")":
+            depth -= 1
+    return deepest
+
+
+class _Compiler(Transformer[Token, Any]):
+    def start(self, parts: list[Any]) -> Condition:
+        condition = parts[-1]
+        return condition if isinstance(condition, Condition) else Condition("true")
+
+    def columns(self, _: list[Any]) -> None:
+        return None
+
+    def attribute(self, _: list[Any]) -> None:
+        return None
+
+    def table(self, parts: list[Token]) -> None:
+        if parts[0].lower() != "sms_r_system":
+            raise BadQuery(
+                f"Queries of device collections read SMS_R_System, not {parts[0]}.",
+                cure="Write: select * from SMS_R_System where …",
+            )
+
+    def column(self, parts: list[Token | None]) -> str:
+        names = [str(part) for part in parts if part is not None]
+        if len(names) == 2 and names[0].lower() not in {"sms_r_system", "sys"}:
+            raise BadQuery(f"The query does not read {names[0]}.")
+        name = names[-1].lower()
+        if name not in _COLUMNS:
+            raise BadQuery(
+                f"SMS_R_System has no attribute {names[-1]}.",
+                cure="Take Name, ClientVersion, OperatingSystemNameandVersion, ResourceId,"
+                " SMSUniqueIdentifier, AADDeviceID or AADTenantID.",
+            )
+        return name
+
+    def literal(self, parts: list[Token]) -> str | int:
+        text = str(parts[0])
+        return int(text) if parts[0].type == "NUMBER" else text[1:-1]
+
+    def compare(self, parts: list[Any]) -> Condition:
+        name, operator, value = parts
+        sql = "<>" if operator == "!=" else str(operator)
+        return self._one(name, f"{sql} %s", value)
+
+    def like(self, parts: list[Any]) -> Condition:
+        return self._one(parts[0], "LIKE %s", _pattern(parts[1]))
+
+    def not_like(self, parts: list[Any]) -> Condition:
+        return self._one(parts[0], "NOT LIKE %s", _pattern(parts[1]))
+
+    def one_of(self, parts: list[Any]) -> Condition:
+        name, *values = parts
+        places = ", ".join(["%s"] * len(values))
+        expression, folded = _fold(name, values)
+        return Condition(f"{expression} IN ({places})", tuple(folded))
+
+    def is_null(self, parts: list[Any]) -> Condition:
+        return Condition(f"coalesce({_COLUMNS[parts[0]]}::text, '') = ''")
+
+    def is_not_null(self, parts: list[Any]) -> Condition:
+        return Condition(f"coalesce({_COLUMNS[parts[0]]}::text, '') <> ''")
+
+    def negation(self, parts: list[Condition]) -> Condition:
+        return Condition(f"(NOT {parts[0].sql})", parts[0].values)
+
+    def any_of(self, parts: list[Condition]) -> Condition:
+        return _joined(" OR ", parts)
+
+    def all_of(self, parts: list[Condition]) -> Condition:
+        return _joined(" AND ", parts)
+
+    def _one(self, name: str, rest: str, value: Any) -> Condition:
+        expression, folded = _fold(name, [value])
+        return Condition(f"{expression} {rest}", tuple(folded))
+
+
+def _fold(name: str, values: list[Any]) -> tuple[str, list[Any]]:
+    """Text is compared without regard to case, as WQL does."""
+    if name in _NUMBERS:
+        try:
+            return _COLUMNS[name], [int(value) for value in values]
+        except ValueError:
+            raise BadQuery("ResourceId and Client are compared with numbers.") from None
+    return f"lower({_COLUMNS[name]})", [str(value).lower() for value in values]
+
+
+def _pattern(value: Any) -> str:
+    """WQL's % and _ are SQL's; a backslash is only a character."""
+    return str(value).replace("\\", "\\\\")
+
+
+def _joined(word: str, parts: list[Condition]) -> Condition:
+    if len(parts) == 1:
+        return parts[0]
+    sql = word.join(part.sql for part in parts)
+    return Condition(f"({sql})", tuple(value for part in parts for value in part.values))

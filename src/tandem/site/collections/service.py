@@ -1,0 +1,235 @@
+"""Collections and their members, computed when somebody asks.
+
+A collection's members are those of its limiting collection to whom a rule of it applies. Nothing
+is stored per device and collection: a change of a rule or of a device takes effect at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from tandem import audit
+from tandem.infra.database import Tx
+from tandem.site.collections import store
+from tandem.site.collections.model import (
+    ALL_SYSTEMS,
+    BadName,
+    BuiltIn,
+    Collection,
+    CollectionId,
+    InUse,
+    KnownResource,
+    KnownUser,
+    NameTaken,
+    NoSuchCollection,
+    NoSuchResource,
+    Resource,
+    Rule,
+    UserResource,
+)
+from tandem.site.collections.query import Condition, compile_query
+
+
+async def upsert_resource(tx: Tx, resource: Resource, now: datetime) -> int:
+    """The number of this device's resource, made or brought up to date."""
+    return await store.save_resource(tx, resource, now)
+
+
+async def upsert_user(tx: Tx, user: UserResource, now: datetime) -> bool:
+    """Make the user's resource or bring it up to date. Returns whether it is new."""
+    return await store.save_user(tx, user, now)
+
+
+async def find_user(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
+    return await store.user_by(tx, tenant_id, object_id)
+
+
+async def users(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownUser]:
+    return await store.users(tx, limit, offset)
+
+
+async def count_users(tx: Tx) -> int:
+    return await store.count_users(tx)
+
+
+async def resource(tx: Tx, wanted: str) -> KnownResource:
+    """By number, client id or name. Raises NoSuchResource."""
+    found = await store.resource(tx, wanted)
+    if found is None:
+        raise NoSuchResource(
+            f"The site knows no device {wanted}.",
+            cure="A device is known once its client has registered; look at `tandem collection"
+            " members SMS00001`.",
+        )
+    return found
+
+
+async def resources(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
+    return await store.resources(tx, "true", (), limit, offset)
+
+
+async def create(
+    tx: Tx,
+    site_code: str,
+    name: str,
+    *,
+    limiting: str = ALL_SYSTEMS,
+    query: str = "",
+    comment: str = "",
+    actor: str,
+    now: datetime,
+) -> Collection:
+    """A device collection. Raises BadName, NameTaken, NoSuchCollection, BadQuery."""
+    name = name.strip()
+    if not name or len(name) > 256:
+        raise BadName("A collection has a name of 1 to 256 characters.")
+    limit = await collection(tx, limiting)
+    if query:
+        compile_query(query)
+    number = await store.next_number(tx)
+    made = Collection(CollectionId(f"{site_code}{number:05X}"), name, comment, limit.id, now)
+    if not await store.insert_collection(tx, made):
+        raise NameTaken(
+            f"There is a collection {name!r} already.",
+            cure="Take another name, or change the rules of that one.",
+        )
+    if query:
+        await store.add_rule(tx, made.id, "query", name, query)
+    await _audit(tx, actor, "collection.create", made.id, now, name=name, query=query)
+    return made
+
+
+async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
+    """Raises NoSuchCollection, BuiltIn, InUse."""
+    found = await collection(tx, wanted)
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems is built in and stays.")
+    limited = await store.limited_by(tx, found.id)
+    if limited:
+        raise InUse(
+            f"{found.name} limits other collections: {', '.join(limited)}.",
+            cure="Delete those first.",
+        )
+    await store.delete_collection(tx, found.id)
+    await _audit(tx, actor, "collection.delete", found.id, now, name=found.name)
+
+
+async def add_members(
+    tx: Tx, wanted: str, devices: Sequence[str], *, actor: str, now: datetime
+) -> list[KnownResource]:
+    """Direct rules for devices, by number, client id or name. Harmless twice.
+
+    Raises NoSuchCollection, NoSuchResource (and adds none then), BuiltIn.
+    """
+    found = await collection(tx, wanted)
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems has every device already.")
+    members = [await resource(tx, device) for device in devices]
+    for member in members:
+        await store.add_rule(tx, found.id, "direct", member.name, resource_id=member.id)
+    names = [member.name for member in members]
+    await _audit(tx, actor, "collection.add-members", found.id, now, devices=names)
+    return members
+
+
+async def add_query(
+    tx: Tx, wanted: str, name: str, query: str, *, actor: str, now: datetime
+) -> None:
+    """Raises NoSuchCollection, BadQuery, BuiltIn."""
+    found = await collection(tx, wanted)
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems has every device already.")
+    compile_query(query)
+    await store.add_rule(tx, found.id, "query", name, query)
+    await _audit(tx, actor, "collection.add-query", found.id, now, name=name, query=query)
+
+
+async def remove_rule(tx: Tx, wanted: str, name: str, *, actor: str, now: datetime) -> bool:
+    found = await collection(tx, wanted)
+    removed = await store.remove_rule(tx, found.id, name)
+    if removed:
+        await _audit(tx, actor, "collection.remove-rule", found.id, now, rule=name)
+    return removed
+
+
+async def collections(tx: Tx) -> list[Collection]:
+    return await store.collections(tx)
+
+
+async def collection(tx: Tx, wanted: str) -> Collection:
+    """By id or name. Raises NoSuchCollection."""
+    found = await store.collection(tx, wanted)
+    if found is None:
+        raise NoSuchCollection(
+            f"There is no collection {wanted!r}.", cure="List them: `tandem collection list`."
+        )
+    return found
+
+
+async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
+    return await store.rules(tx, id)
+
+
+async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
+    """Raises NoSuchCollection."""
+    condition = await _condition(tx, (await collection(tx, wanted)).id)
+    return await store.resources(tx, condition.sql, condition.values, limit, offset)
+
+
+async def count(tx: Tx, id: CollectionId) -> int:
+    condition = await _condition(tx, id)
+    return await store.count(tx, condition.sql, condition.values)
+
+
+async def is_member(tx: Tx, id: CollectionId, resource_id: int) -> bool:
+    condition = await _condition(tx, id)
+    sql = f"r.id = %s AND ({condition.sql})"
+    return await store.count(tx, sql, (resource_id, *condition.values)) > 0
+
+
+async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
+    """The clients of a collection's members."""
+    condition = await _condition(tx, id)
+    return await store.client_ids(tx, condition.sql, condition.values)
+
+
+async def _condition(tx: Tx, id: CollectionId) -> Condition:
+    """The whole chain of limiting collections as one condition over `r`."""
+    known = {item.id: item for item in await store.collections(tx)}
+    parts: list[Condition] = []
+    for step in _chain(known, id):
+        parts.append(_applies(await store.rules(tx, step)))
+    if not parts:
+        return Condition("true")
+    sql = " AND ".join(f"({part.sql})" for part in parts)
+    return Condition(sql, tuple(value for part in parts for value in part.values))
+
+
+def _chain(known: Mapping[CollectionId, Collection], id: CollectionId) -> list[CollectionId]:
+    """A collection and what limits it, without All Systems, which limits nothing."""
+    found: list[CollectionId] = []
+    step: CollectionId | None = id
+    while step is not None and step != ALL_SYSTEMS and step not in found:
+        found.append(step)
+        step = known[step].limiting_id if step in known else None
+    return found
+
+
+def _applies(rules: list[Rule]) -> Condition:
+    if not rules:
+        return Condition("false")
+    parts = [
+        Condition("r.id = %s", (rule.resource_id,))
+        if rule.kind == "direct"
+        else compile_query(rule.query)
+        for rule in rules
+    ]
+    return Condition(
+        " OR ".join(f"({part.sql})" for part in parts),
+        tuple(value for part in parts for value in part.values),
+    )
+
+
+async def _audit(
+    tx: Tx, actor: str, action: str, target: str, now: datetime, **details: object
+) -> None:
+    await audit.record(tx, actor=actor, action=action, target=target, now=now, details=details)

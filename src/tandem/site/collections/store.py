@@ -1,0 +1,219 @@
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from tandem.infra.database import Tx
+from tandem.site.collections.model import (
+    Collection,
+    CollectionId,
+    KnownResource,
+    KnownUser,
+    Resource,
+    Rule,
+    UserResource,
+)
+
+_RESOURCE = (
+    "r.id, r.name, r.client_id, r.tenant_id, r.device_id, r.os_name, r.os_version,"
+    " r.client_version, r.discovered_at"
+)
+_COLLECTION = "id, name, comment, limiting_id, created_at"
+
+
+async def save_resource(tx: Tx, resource: Resource, now: datetime) -> int:
+    row = await (
+        await tx.execute(
+            "INSERT INTO collections_resource (client_id, name, tenant_id, device_id, os_name,"
+            " os_version, client_version, discovered_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (client_id) DO UPDATE SET name = EXCLUDED.name,"
+            " tenant_id = EXCLUDED.tenant_id, device_id = EXCLUDED.device_id,"
+            " os_name = EXCLUDED.os_name, os_version = EXCLUDED.os_version,"
+            " client_version = EXCLUDED.client_version, discovered_at = EXCLUDED.discovered_at"
+            " RETURNING id",
+            (
+                resource.client_id,
+                resource.name,
+                resource.tenant_id,
+                resource.device_id,
+                resource.os_name,
+                resource.os_version,
+                resource.client_version,
+                now,
+            ),
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+async def save_user(tx: Tx, user: UserResource, now: datetime) -> bool:
+    """Whether the user is new to the site."""
+    row = await (
+        await tx.execute(
+            "INSERT INTO collections_user (tenant_id, object_id, upn, name, mail, sid, properties,"
+            " discovered_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (tenant_id, object_id) DO UPDATE SET upn = EXCLUDED.upn,"
+            " name = EXCLUDED.name, mail = EXCLUDED.mail, sid = EXCLUDED.sid,"
+            " properties = EXCLUDED.properties, discovered_at = EXCLUDED.discovered_at"
+            " RETURNING xmax = 0 AS added",
+            (
+                user.tenant_id,
+                user.object_id,
+                user.upn,
+                user.name,
+                user.mail,
+                user.sid,
+                Jsonb(user.properties),
+                now,
+            ),
+        )
+    ).fetchone()
+    assert row is not None
+    return bool(row["added"])
+
+
+async def user_by(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
+    row = await (
+        await tx.execute(
+            "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
+            " FROM collections_user WHERE tenant_id = %s AND object_id = %s",
+            (tenant_id, object_id),
+        )
+    ).fetchone()
+    return KnownUser(**row) if row else None
+
+
+async def users(tx: Tx, limit: int, offset: int) -> list[KnownUser]:
+    found = await tx.execute(
+        "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
+        " FROM collections_user ORDER BY upn, id LIMIT %s OFFSET %s",
+        (limit, offset),
+    )
+    return [KnownUser(**row) async for row in found]
+
+
+async def count_users(tx: Tx) -> int:
+    row = await (await tx.execute("SELECT count(*) AS n FROM collections_user")).fetchone()
+    return int(row["n"]) if row else 0
+
+
+async def resource(tx: Tx, wanted: str) -> KnownResource | None:
+    """By number, client id or name (the newest of that name)."""
+    row = await (
+        await tx.execute(
+            f"SELECT {_RESOURCE} FROM collections_resource r"  # noqa: S608
+            " WHERE r.id::text = %(w)s OR lower(r.client_id) = lower(%(w)s)"
+            " OR lower(r.name) = lower(%(w)s) ORDER BY r.discovered_at DESC LIMIT 1",
+            {"w": wanted},
+        )
+    ).fetchone()
+    return KnownResource(**row) if row else None
+
+
+async def resources(
+    tx: Tx, condition: str, values: tuple[Any, ...], limit: int, offset: int
+) -> list[KnownResource]:
+    found = await tx.execute(
+        f"SELECT {_RESOURCE} FROM collections_resource r WHERE {condition}"  # noqa: S608
+        " ORDER BY r.name, r.id LIMIT %s OFFSET %s",
+        (*values, limit, offset),
+    )
+    return [KnownResource(**row) async for row in found]
+
+
+async def count(tx: Tx, condition: str, values: tuple[Any, ...]) -> int:
+    row = await (
+        await tx.execute(
+            f"SELECT count(*) AS n FROM collections_resource r WHERE {condition}",  # noqa: S608
+            values,
+        )
+    ).fetchone()
+    return int(row["n"]) if row else 0
+
+
+async def client_ids(tx: Tx, condition: str, values: tuple[Any, ...]) -> set[str]:
+    found = await tx.execute(
+        f"SELECT r.client_id FROM collections_resource r WHERE {condition}",  # noqa: S608
+        values,
+    )
+    return {row["client_id"] async for row in found}
+
+
+async def collections(tx: Tx) -> list[Collection]:
+    found = await tx.execute(
+        f"SELECT {_COLLECTION} FROM collections_collection ORDER BY id"  # noqa: S608
+    )
+    return [Collection(**row) async for row in found]
+
+
+async def collection(tx: Tx, wanted: str) -> Collection | None:
+    """By id or name."""
+    row = await (
+        await tx.execute(
+            f"SELECT {_COLLECTION} FROM collections_collection"  # noqa: S608
+            " WHERE id = upper(%(w)s) OR lower(name) = lower(%(w)s)",
+            {"w": wanted},
+        )
+    ).fetchone()
+    return Collection(**row) if row else None
+
+
+async def next_number(tx: Tx) -> int:
+    row = await (
+        await tx.execute("SELECT nextval('collections_collection_number') AS n")
+    ).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+async def insert_collection(tx: Tx, made: Collection) -> bool:
+    done = await tx.execute(
+        "INSERT INTO collections_collection (id, name, comment, limiting_id, created_at)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (made.id, made.name, made.comment, made.limiting_id, made.created_at),
+    )
+    return done.rowcount == 1
+
+
+async def delete_collection(tx: Tx, id: CollectionId) -> None:
+    await tx.execute("DELETE FROM collections_collection WHERE id = %s", (id,))
+
+
+async def limited_by(tx: Tx, id: CollectionId) -> list[str]:
+    found = await tx.execute(
+        "SELECT name FROM collections_collection WHERE limiting_id = %s ORDER BY name", (id,)
+    )
+    return [row["name"] async for row in found]
+
+
+async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
+    found = await tx.execute(
+        "SELECT id, kind, name, query, resource_id FROM collections_rule"
+        " WHERE collection_id = %s ORDER BY id",
+        (id,),
+    )
+    return [Rule(**row) async for row in found]
+
+
+async def add_rule(
+    tx: Tx,
+    collection_id: CollectionId,
+    kind: str,
+    name: str,
+    query: str = "",
+    resource_id: int | None = None,
+) -> None:
+    await tx.execute(
+        "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (collection_id, kind, name, query, resource_id),
+    )
+
+
+async def remove_rule(tx: Tx, collection_id: CollectionId, name: str) -> bool:
+    done = await tx.execute(
+        "DELETE FROM collections_rule WHERE collection_id = %s AND lower(name) = lower(%s)",
+        (collection_id, name),
+    )
+    return done.rowcount > 0

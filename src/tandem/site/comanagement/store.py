@@ -1,0 +1,116 @@
+from datetime import datetime
+from typing import Any
+
+from tandem.infra.database import Tx
+from tandem.site.comanagement.model import AutoEnroll, Enablement, Policy, Slider, Wanted
+from tandem.workloads import Position, Workload
+
+_LOCK = 7_311_002
+_POLICY = "id, name, kind, collection_id, allow, auto_enroll, capabilities, version, changed_at"
+
+
+async def lock(tx: Tx) -> None:
+    """One administrator at a time changes co-management."""
+    await tx.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def enablement(tx: Tx) -> Enablement | None:
+    row = await (
+        await tx.execute(
+            "SELECT tenant_id, auto_enroll, collection_id, enabled_at, enabled_by"
+            " FROM comanagement_enablement"
+        )
+    ).fetchone()
+    if row is None:
+        return None
+    return Enablement(**{**row, "auto_enroll": AutoEnroll(row["auto_enroll"])})
+
+
+async def save_enablement(tx: Tx, wanted: Enablement) -> None:
+    await tx.execute("DELETE FROM comanagement_enablement")
+    await tx.execute(
+        "INSERT INTO comanagement_enablement"
+        " (tenant_id, auto_enroll, collection_id, enabled_at, enabled_by)"
+        " VALUES (%s, %s, %s, %s, %s)",
+        (
+            wanted.tenant_id,
+            wanted.auto_enroll.value,
+            wanted.collection_id,
+            wanted.enabled_at,
+            wanted.enabled_by,
+        ),
+    )
+
+
+async def sliders(tx: Tx) -> dict[Workload, Slider]:
+    """All seven: what was never moved is with the site."""
+    found = await tx.execute(
+        "SELECT workload, position, collection_id, changed_at, changed_by"
+        " FROM comanagement_workload"
+    )
+    moved = {Workload(row["workload"]): _slider(row) async for row in found}
+    return {workload: moved.get(workload, Slider(workload)) for workload in Workload}
+
+
+def _slider(row: dict[str, Any]) -> Slider:
+    return Slider(
+        Workload(row["workload"]),
+        Position(row["position"]),
+        row["collection_id"],
+        row["changed_at"],
+        row["changed_by"],
+    )
+
+
+async def save_slider(tx: Tx, slider: Slider) -> None:
+    await tx.execute(
+        "INSERT INTO comanagement_workload"
+        " (workload, position, collection_id, changed_at, changed_by) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT (workload) DO UPDATE SET position = EXCLUDED.position,"
+        " collection_id = EXCLUDED.collection_id, changed_at = EXCLUDED.changed_at,"
+        " changed_by = EXCLUDED.changed_by",
+        (
+            slider.workload.value,
+            slider.position.value,
+            slider.collection_id,
+            slider.changed_at,
+            slider.changed_by,
+        ),
+    )
+
+
+async def policies(tx: Tx) -> list[Policy]:
+    found = await tx.execute(
+        f"SELECT {_POLICY} FROM comanagement_policy"  # noqa: S608
+        " ORDER BY kind = 'pilot', name"
+    )
+    return [Policy(**row) async for row in found]
+
+
+async def insert_policy(tx: Tx, id: str, wanted: Wanted, now: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO comanagement_policy (id, name, kind, collection_id, allow, auto_enroll,"
+        " capabilities, version, changed_at) VALUES (%s, %s, %s, %s, true, %s, %s, 1, %s)",
+        (
+            id,
+            wanted.name,
+            wanted.kind,
+            wanted.collection_id,
+            wanted.auto_enroll,
+            wanted.capabilities,
+            now,
+        ),
+    )
+
+
+async def change_policy(tx: Tx, id: str, wanted: Wanted, now: datetime) -> None:
+    """A new version of a policy."""
+    await tx.execute(
+        "UPDATE comanagement_policy SET collection_id = %s, auto_enroll = %s, capabilities = %s,"
+        " version = version + 1, changed_at = %s WHERE id = %s",
+        (wanted.collection_id, wanted.auto_enroll, wanted.capabilities, now, id),
+    )
+
+
+async def delete_policy(tx: Tx, id: str) -> None:
+    await tx.execute("DELETE FROM comanagement_policy WHERE id = %s", (id,))

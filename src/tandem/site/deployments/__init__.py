@@ -1,0 +1,32 @@
+"""What the site deploys to collections: configurations, one setting each.
+
+Owns the table deployments_configuration.
+"""
+
+from tandem.site.deployments.http import routes
+from tandem.site.deployments.model import (
+    BadConfiguration,
+    Configuration,
+    NameTaken,
+    NoSuchConfiguration,
+    read_workload,
+)
+from tandem.site.deployments.service import (
+    configurations,
+    configurations_for,
+    create,
+    delete,
+)
+
+__all__ = [
+    "BadConfiguration",
+    "Configuration",
+    "NameTaken",
+    "NoSuchConfiguration",
+    "configurations",
+    "configurations_for",
+    "create",
+    "delete",
+    "read_workload",
+    "routes",
+]

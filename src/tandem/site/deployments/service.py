@@ -1,0 +1,71 @@
+"""What the site deploys, and what of it is meant for a device."""
+
+import uuid
+from datetime import datetime
+
+from tandem import audit
+from tandem.infra.database import Tx
+from tandem.protocols import ccm
+from tandem.site import collections
+from tandem.site.deployments import store
+from tandem.site.deployments.model import (
+    Configuration,
+    NameTaken,
+    NoSuchConfiguration,
+    check,
+)
+from tandem.workloads import Workload
+
+
+async def create(
+    tx: Tx,
+    name: str,
+    *,
+    setting: str,
+    value: str,
+    collection: str,
+    workload: Workload = Workload.DEVICE_CONFIGURATION,
+    actor: str,
+    now: datetime,
+) -> Configuration:
+    """Deploy one setting to a collection. Raises BadConfiguration, NameTaken, NoSuchCollection."""
+    check(name, setting, value)
+    target = await collections.collection(tx, collection)
+    made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
+    if not await store.insert(tx, made):
+        raise NameTaken(f"There is a configuration {name!r} already.", cure="Take another name.")
+    await audit.record(
+        tx,
+        actor=actor,
+        action="configuration.create",
+        target=made.name,
+        now=now,
+        details={"setting": setting, "value": value, "collection": target.id},
+    )
+    return made
+
+
+async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
+    """Raises NoSuchConfiguration."""
+    gone = await store.delete(tx, wanted, now)
+    if gone is None:
+        raise NoSuchConfiguration(
+            f"There is no configuration {wanted!r}.", cure="List them: `tandem configuration list`."
+        )
+    await audit.record(tx, actor=actor, action="configuration.delete", target=gone.name, now=now)
+
+
+async def configurations(tx: Tx) -> list[Configuration]:
+    return await store.configurations(tx)
+
+
+async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration]:
+    """What is deployed to a device. Of two that set the same, the older one holds."""
+    found: dict[str, ccm.Configuration] = {}
+    for item in await store.configurations(tx):
+        wanted = collections.CollectionId(item.collection_id)
+        if item.setting not in found and await collections.is_member(tx, wanted, resource_id):
+            found[item.setting] = ccm.Configuration(
+                item.id, item.workload.value, item.setting, item.value
+            )
+    return list(found.values())

@@ -1,0 +1,7 @@
+"""Discovery of a tenant's users over Graph. Owns the table discovery_run."""
+
+from tandem.site.discovery.http import routes
+from tandem.site.discovery.model import NoRun, NotEnabled, Run
+from tandem.site.discovery.service import Discovery, Source
+
+__all__ = ["Discovery", "NoRun", "NotEnabled", "Run", "Source", "routes"]

@@ -1,0 +1,29 @@
+"""Runs of user discovery."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tandem.infra.errors import AppError, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`state` is running, succeeded or failed; `reason` says why it failed, cure included."""
+
+    id: int
+    service: str
+    kind: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    users: int
+    added: int
+    reason: str
+
+
+class NotEnabled(AppError):
+    kind, code = Kind.CONFLICT, "discovery.not-enabled"
+
+
+class NoRun(AppError):
+    kind, code = Kind.NOT_FOUND, "discovery.no-run"

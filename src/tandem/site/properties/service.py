@@ -1,0 +1,146 @@
+"""Establish the site once, and give its roles their certificates."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tandem import pki
+from tandem.infra.database import Tx
+from tandem.infra.secrets import SecretBox
+from tandem.protocols.ccm import SigningIdentity
+from tandem.site.properties import store
+from tandem.site.properties.model import (
+    ROLE_ID_BASE,
+    AnotherSite,
+    NotEstablished,
+    RoleCertificate,
+    Site,
+    check_site_code,
+)
+
+_LOCK = 7_311_001
+_ROOT, _SIGNING = "issuing-root", "site-server-signing"
+_ROOT_DAYS, _SIGNING_DAYS, _ROLE_DAYS = 365 * 20, 365 * 5, 365
+# A role's certificate is made anew when less of its life is left.
+_RENEW_BEFORE = timedelta(days=60)
+_FIRST_ROLE = 5
+
+
+async def establish(tx: Tx, box: SecretBox, *, code: str, name: str, now: datetime) -> Site:
+    """The site of this database, made when there is none. Raises AnotherSite, BadSiteCode."""
+    wanted = check_site_code(code)
+    await tx.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    known = await store.site(tx)
+    if known is not None:
+        if known.code != wanted:
+            raise AnotherSite(
+                f"This database belongs to site {known.code}, not {wanted}.",
+                cure="A site's code never changes: correct the settings, or use another database.",
+            )
+        return known
+    site = Site(wanted, name, ROLE_ID_BASE + _FIRST_ROLE, now)
+    await store.insert_site(tx, site)
+    root_name = pki.name("SMS Issuing", organizational_unit=f"Site {wanted}")
+    root = pki.new_root(root_name, now=now, days=_ROOT_DAYS, key="rsa2048")
+    await _save(tx, box, _ROOT, RoleCertificate(root.key, root.certificate))
+    await _issue(tx, box, _SIGNING, pki.name("Site Server Signing"), ["code"], now, _SIGNING_DAYS)
+    return site
+
+
+async def site(tx: Tx) -> Site:
+    """Raises NotEstablished."""
+    found = await store.site(tx)
+    if found is None:
+        raise NotEstablished("This database holds no site yet.", cure="Start the site role once.")
+    return found
+
+
+async def issuing_root(tx: Tx, box: SecretBox) -> pki.Authority:
+    """The site's own authority: it certifies the site's roles and nobody else."""
+    found = await _load(tx, box, _ROOT)
+    return pki.Authority(found.certificate, found.key)
+
+
+async def root_certificate(tx: Tx) -> x509.Certificate:
+    """What clients trust (SMSPUBLICROOTKEY) and the site systems' certificates chain to."""
+    found = await store.credential(tx, _ROOT)
+    if found is None:
+        raise NotEstablished("This database holds no site yet.", cure="Start the site role once.")
+    return x509.load_der_x509_certificate(found[1])
+
+
+async def signing_identity(tx: Tx, box: SecretBox) -> SigningIdentity:
+    """Who signs policy and manifests for the site."""
+    found = await _load(tx, box, _SIGNING)
+    return SigningIdentity(found.key, found.certificate, await root_certificate(tx))
+
+
+async def role_certificate(
+    tx: Tx,
+    box: SecretBox,
+    role: str,
+    *,
+    dns: Iterable[str],
+    ips: Iterable[str] = (),
+    usages: Iterable[Literal["server", "client"]] = ("server",),
+    now: datetime,
+) -> RoleCertificate:
+    """A role's key and certificate from the issuing root (enhanced HTTP), made when missing, for
+    other names than wanted, or near its end."""
+    names = [*dns, *ips]
+    try:
+        known = await _load(tx, box, role)
+    except NotEstablished:
+        known = None
+    if known is not None and _fits(known.certificate, names, now):
+        return known
+    subject = pki.name(role, organizational_unit="SMS Role SSL Certificate")
+    return await _issue(tx, box, role, subject, usages, now, _ROLE_DAYS, dns=dns, ips=ips)
+
+
+def _fits(certificate: x509.Certificate, names: list[str], now: datetime) -> bool:
+    if certificate.not_valid_after_utc - now < _RENEW_BEFORE:
+        return False
+    try:
+        held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return not names
+    return {str(item.value) for item in held} == set(names)
+
+
+async def _issue(
+    tx: Tx,
+    box: SecretBox,
+    role: str,
+    subject: x509.Name,
+    usages: Iterable[Literal["server", "client", "code"]],
+    now: datetime,
+    days: int,
+    dns: Iterable[str] = (),
+    ips: Iterable[str] = (),
+) -> RoleCertificate:
+    root = await issuing_root(tx, box)
+    key = pki.generate_key("rsa2048" if role == _SIGNING else "p256")
+    certificate = root.issue(
+        key.public_key(), subject, now=now, days=days, dns=dns, ips=ips, usages=usages
+    )
+    made = RoleCertificate(key, certificate)
+    await _save(tx, box, role, made)
+    return made
+
+
+async def _save(tx: Tx, box: SecretBox, role: str, made: RoleCertificate) -> None:
+    sealed = box.seal(pki.key_pem(made.key), f"properties.{role}")
+    der = made.certificate.public_bytes(Encoding.DER)
+    await store.save_credential(tx, role, sealed, der, made.certificate.not_valid_after_utc)
+
+
+async def _load(tx: Tx, box: SecretBox, role: str) -> RoleCertificate:
+    found = await store.credential(tx, role)
+    if found is None:
+        raise NotEstablished("This database holds no site yet.", cure="Start the site role once.")
+    key = pki.load_key(box.unseal(found[0], f"properties.{role}"))
+    return RoleCertificate(key, x509.load_der_x509_certificate(found[1]))

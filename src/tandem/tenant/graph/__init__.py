@@ -1,0 +1,69 @@
+"""Microsoft Graph's surface of the tenant: resources described once, served under /v1.0 and /beta.
+
+Owns no table. `model` tells how a part is written. `roles/tenant.py` serves all of them:
+
+    graph.routes(database, tokens, now, parts=[*graph.directory_parts(passwords), managed_devices(…)])
+
+Paths that are not Graph's and only ours: /tandem/licensing, /tandem/subscribe,
+/applications/{id}/grantAdminConsent.
+"""
+
+from tandem.tenant import directory
+from tandem.tenant.graph.applications import application_parts
+from tandem.tenant.graph.devices import devices
+from tandem.tenant.graph.groups import groups
+from tandem.tenant.graph.http import routes
+from tandem.tenant.graph.model import (
+    Access,
+    Action,
+    BadProperty,
+    Body,
+    Call,
+    Created,
+    Entity,
+    Family,
+    Field,
+    Navigation,
+    Part,
+    Ref,
+    Resource,
+    Value,
+    access,
+)
+from tandem.tenant.graph.organization import organization
+from tandem.tenant.graph.permissions import READERS, WRITERS
+from tandem.tenant.graph.users import users
+
+
+def directory_parts(passwords: directory.DirectorySettings | None = None) -> list[Part]:
+    """Users, groups, devices, organization, licences, applications and consent."""
+    return [
+        users(passwords or directory.DirectorySettings()),
+        groups(),
+        devices(),
+        organization(),
+        application_parts(),
+    ]
+
+
+__all__ = [
+    "READERS",
+    "WRITERS",
+    "Access",
+    "Action",
+    "BadProperty",
+    "Body",
+    "Call",
+    "Created",
+    "Entity",
+    "Family",
+    "Field",
+    "Navigation",
+    "Part",
+    "Ref",
+    "Resource",
+    "Value",
+    "access",
+    "directory_parts",
+    "routes",
+]

@@ -1,0 +1,362 @@
+"""The tenant itself: organization, domains, products, roles, MDM authority and user scope."""
+
+from collections.abc import Sequence
+
+from tandem.infra.listing import Row
+from tandem.protocols.odata import Primitive
+from tandem.tenant import directory, licensing
+from tandem.tenant.graph import permissions
+from tandem.tenant.graph.model import (
+    Action,
+    Answer,
+    BadProperty,
+    Body,
+    Call,
+    Entity,
+    Field,
+    Navigation,
+    Part,
+    Ref,
+    Resource,
+    Value,
+)
+from tandem.tenant.graph.service import bound_id
+from tandem.tenant.oidc import MDM_APP
+
+# ---------------------------------------------------------------------------------- organization
+
+
+async def _organization(call: Call) -> Sequence[Row]:
+    here = await directory.tenant(call.tx)
+    plans = {
+        plan.id: plan
+        for subscription in await licensing.subscriptions(call.tx)
+        for plan in subscription.product.plans
+    }
+    return [
+        {
+            "id": here.id,
+            "display_name": here.display_name,
+            "created_date_time": here.created_at,
+            "mobile_device_management_authority": here.mdm_authority.value,
+            "verified_domains": [
+                {
+                    "name": name,
+                    "type": "Managed",
+                    "isDefault": name == here.default_domain,
+                    "isInitial": name == here.default_domain,
+                    "capabilities": "Email, OfficeCommunicationsOnline",
+                }
+                for name in here.domains
+            ],
+            "assigned_plans": [
+                {
+                    "servicePlanId": plan.id,
+                    "service": plan.service,
+                    "capabilityStatus": "Enabled",
+                    "assignedDateTime": here.created_at,
+                }
+                for plan in plans.values()
+            ],
+        }
+    ]
+
+
+async def _set_authority(call: Call, body: Body) -> Answer:
+    await directory.set_mdm_authority(call.tx, call.now)
+    return Value({"value": 1})
+
+
+ORGANIZATION = Resource(
+    path="organization",
+    type="organization",
+    rows=_organization,
+    read=permissions.ORGANIZATION_READ,
+    fields=(
+        Field("id", Primitive.GUID),
+        Field("displayName"),
+        Field("tenantType", value=lambda _: "AAD"),
+        Field("verifiedDomains", Primitive.COMPLEX, collection=True),
+        Field("mobileDeviceManagementAuthority"),
+        Field("createdDateTime", Primitive.TIME),
+        Field("countryLetterCode", value=lambda _: None),
+        Field("preferredLanguage", value=lambda _: None),
+        Field("assignedPlans", Primitive.COMPLEX, collection=True),
+        Field("provisionedPlans", Primitive.COMPLEX, collection=True, value=lambda _: []),
+        Field("technicalNotificationMails", collection=True, value=lambda _: []),
+        Field("businessPhones", collection=True, value=lambda _: []),
+        Field("onPremisesSyncEnabled", Primitive.BOOLEAN, value=lambda _: None),
+    ),
+)
+
+
+async def _domains(call: Call) -> Sequence[Row]:
+    here = await directory.tenant(call.tx)
+    return [{"id": name, "default": name == here.default_domain} for name in here.domains]
+
+
+DOMAINS = Resource(
+    path="domains",
+    type="domain",
+    key_is_guid=False,
+    rows=_domains,
+    read=permissions.ORGANIZATION_READ,
+    fields=(
+        Field("id"),
+        Field("authenticationType", value=lambda _: "Managed"),
+        Field("isDefault", Primitive.BOOLEAN, column="default"),
+        Field("isInitial", Primitive.BOOLEAN, column="default"),
+        Field("isRoot", Primitive.BOOLEAN, value=lambda _: True),
+        Field("isVerified", Primitive.BOOLEAN, value=lambda _: True),
+        Field("isAdminManaged", Primitive.BOOLEAN, value=lambda _: True),
+        Field("supportedServices", collection=True, value=lambda _: ["Email", "Intune"]),
+    ),
+)
+
+# ---------------------------------------------------------------------------------- products
+
+
+async def _skus(call: Call) -> Sequence[Row]:
+    here = await directory.tenant(call.tx)
+    rows = []
+    for item in await licensing.subscriptions(call.tx):
+        sku = item.product
+        rows.append(
+            {
+                "id": f"{here.id}_{sku.sku_id}",
+                "account_id": here.id,
+                "account_name": here.display_name,
+                "sku_id": sku.sku_id,
+                "sku_part_number": sku.part_number,
+                "consumed_units": item.consumed,
+                "prepaid_units": {
+                    "enabled": UNLIMITED if item.seats is None else item.seats,
+                    "suspended": 0,
+                    "warning": 0,
+                    "lockedOut": 0,
+                },
+                "service_plans": [
+                    {
+                        "servicePlanId": plan.id,
+                        "servicePlanName": plan.name,
+                        "provisioningStatus": "Success",
+                        "appliesTo": "User",
+                    }
+                    for plan in sku.plans
+                ],
+            }
+        )
+    return rows
+
+
+# How the units of a product without a limit are shown to programs that want a number.
+UNLIMITED = 1_000_000
+
+SUBSCRIBED_SKUS = Resource(
+    path="subscribedSkus",
+    type="subscribedSku",
+    key_is_guid=False,
+    rows=_skus,
+    read=permissions.LICENCES_READ,
+    fields=(
+        Field("id"),
+        Field("accountId"),
+        Field("accountName"),
+        Field("appliesTo", value=lambda _: "User"),
+        Field("capabilityStatus", value=lambda _: "Enabled"),
+        Field("consumedUnits", Primitive.INTEGER),
+        Field("prepaidUnits", Primitive.COMPLEX),
+        Field("skuId", Primitive.GUID),
+        Field("skuPartNumber"),
+        Field("servicePlans", Primitive.COMPLEX, collection=True),
+        Field("subscriptionIds", collection=True, value=lambda _: []),
+    ),
+)
+
+
+async def _licensing(call: Call) -> Sequence[Row]:
+    failed = [seat for seat in await licensing.seats(call.tx) if not seat.active]
+    return [
+        {
+            "id": "licensing",
+            "licence_required": await licensing.licence_required(call.tx),
+            "failures": [
+                {
+                    "userId": seat.user_id,
+                    "skuId": seat.sku_id,
+                    "groupId": seat.by_group,
+                    "error": seat.error,
+                    "reason": seat.reason,
+                }
+                for seat in failed
+            ],
+        }
+    ]
+
+
+async def _set_licensing(call: Call, key: str, body: Body) -> None:
+    if "licenceRequired" in body:
+        await licensing.require_licence(call.tx, body["licenceRequired"])
+
+
+LICENSING = Resource(
+    path="tandem/licensing",
+    type="tandemLicensing",
+    singleton=True,
+    update_status=200,
+    rows=_licensing,
+    read=permissions.LICENCES_READ,
+    write=permissions.ORGANIZATION_WRITE,
+    update=_set_licensing,
+    fields=(
+        Field("licenceRequired", Primitive.BOOLEAN, writable=True),
+        Field("failures", Primitive.COMPLEX, collection=True),
+    ),
+)
+
+
+async def _subscribe(call: Call, body: Body) -> Answer:
+    item = await licensing.subscribe(call.tx, body["sku"], body.get("seats"), call.now)
+    here = await directory.tenant(call.tx)
+    return Entity("subscribedSku", f"{here.id}_{item.product.sku_id}")
+
+
+# ---------------------------------------------------------------------------------- MDM scope
+
+_SHOWN = {
+    directory.MdmScope.NONE: "none",
+    directory.MdmScope.SOME: "selected",
+    directory.MdmScope.ALL: "all",
+}
+
+
+async def _mdm_policies(call: Call) -> Sequence[Row]:
+    here = await directory.tenant(call.tx)
+    return [{"id": MDM_APP, "applies_to": _SHOWN[here.mdm_scope]}]
+
+
+async def _set_mdm_policy(call: Call, key: str, body: Body) -> None:
+    here = await directory.tenant(call.tx)
+    shown = {value: scope for scope, value in _SHOWN.items()}
+    scope = shown[body["appliesTo"]] if "appliesTo" in body else here.mdm_scope
+    bound = body.get("includedGroups@odata.bind")
+    groups = list(here.mdm_scope_groups)
+    if bound is not None:
+        groups = [bound_id(reference) for reference in bound]
+    if scope is not directory.MdmScope.SOME:
+        groups = []
+    await directory.set_mdm_scope(call.tx, scope, groups)
+
+
+async def _scope_groups(call: Call, key: str) -> Sequence[Ref]:
+    here = await directory.tenant(call.tx)
+    return [Ref("group", item) for item in here.mdm_scope_groups]
+
+
+async def _add_scope_group(call: Call, key: str, group_id: str) -> None:
+    here = await directory.tenant(call.tx)
+    groups = {*here.mdm_scope_groups, group_id}
+    await directory.set_mdm_scope(call.tx, directory.MdmScope.SOME, sorted(groups))
+
+
+async def _remove_scope_group(call: Call, key: str, group_id: str) -> None:
+    here = await directory.tenant(call.tx)
+    left = sorted(set(here.mdm_scope_groups) - {group_id.lower()})
+    if not left:
+        raise BadProperty(
+            "The MDM user scope 'selected' needs at least one group.",
+            cure="Set appliesTo to none, or add another group first.",
+        )
+    await directory.set_mdm_scope(call.tx, directory.MdmScope.SOME, left)
+
+
+MDM_POLICIES = Resource(
+    path="policies/mobileDeviceManagementPolicies",
+    type="mobilityManagementPolicy",
+    rows=_mdm_policies,
+    read=permissions.MDM_SETTINGS_READ,
+    write=permissions.MDM_SETTINGS_WRITE,
+    update=_set_mdm_policy,
+    fields=(
+        Field("id", Primitive.GUID),
+        Field("displayName", value=lambda _: "Microsoft Intune"),
+        Field("appliesTo", writable=True, choices=("none", "all", "selected")),
+        Field("isValid", Primitive.BOOLEAN, value=lambda _: True),
+    ),
+    navigations=(
+        Navigation(
+            "includedGroups",
+            _scope_groups,
+            permissions.MDM_SETTINGS_READ,
+            permissions.MDM_SETTINGS_WRITE,
+            _add_scope_group,
+            _remove_scope_group,
+        ),
+    ),
+)
+
+# ---------------------------------------------------------------------------------- roles
+
+
+async def _roles(call: Call) -> Sequence[Row]:
+    return [{"id": key, "display_name": name} for key, name in directory.ROLES.items()]
+
+
+async def _holders(call: Call, key: str) -> Sequence[Ref]:
+    return [Ref(item.sort, item.id) for item in await directory.role_holders(call.tx, key)]
+
+
+async def _grant_role(call: Call, key: str, member: str) -> None:
+    await directory.grant_role(call.tx, key, member)
+
+
+async def _revoke_role(call: Call, key: str, member: str) -> None:
+    await directory.revoke_role(call.tx, key, member)
+
+
+DIRECTORY_ROLES = Resource(
+    path="directoryRoles",
+    type="directoryRole",
+    rows=_roles,
+    read=permissions.ROLES_READ,
+    write=permissions.ROLES_WRITE,
+    fields=(
+        Field("id", Primitive.GUID),
+        Field("displayName"),
+        Field("description", column="display_name"),
+        Field("roleTemplateId", Primitive.GUID, column="id"),
+    ),
+    navigations=(
+        Navigation(
+            "members",
+            _holders,
+            permissions.ROLES_READ,
+            permissions.ROLES_WRITE,
+            _grant_role,
+            _revoke_role,
+        ),
+    ),
+)
+
+
+def organization() -> Part:
+    return Part(
+        (ORGANIZATION, DOMAINS, SUBSCRIBED_SKUS, LICENSING, MDM_POLICIES, DIRECTORY_ROLES),
+        (
+            Action(
+                "organization/{organization}/setMobileDeviceManagementAuthority",
+                _set_authority,
+                permissions.MDM_SETTINGS_WRITE,
+                open=True,
+            ),
+            Action(
+                "tandem/subscribe",
+                _subscribe,
+                permissions.ORGANIZATION_WRITE,
+                body=(
+                    Field("sku", writable=True, required=True),
+                    Field("seats", Primitive.INTEGER, writable=True),
+                ),
+            ),
+        ),
+    )

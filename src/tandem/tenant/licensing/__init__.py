@@ -1,0 +1,77 @@
+"""Licences: products subscribed to, assigned to users and groups, and the seats that result.
+
+Owns the tables `licensing_…`. Whoever changes members of groups or usage locations calls
+`reconcile` in the same transaction. Events: licence.changed (subject: the user's id).
+"""
+
+from tandem.tenant.licensing.model import (
+    AAD_PREMIUM,
+    CATALOGUE,
+    INTUNE_A,
+    Assignment,
+    NoMdmLicence,
+    NoSeats,
+    NotAssigned,
+    NotSubscribed,
+    NoUsageLocation,
+    Plan,
+    Product,
+    Seat,
+    SeatsInUse,
+    Subscription,
+    UnknownProduct,
+    product,
+)
+from tandem.tenant.licensing.service import (
+    assign,
+    assignments,
+    check_mdm_licence,
+    establish,
+    has_plan,
+    licence_required,
+    may_enroll_automatically,
+    members_changed,
+    plans,
+    reconcile,
+    require_licence,
+    seats,
+    subscribe,
+    subscriptions,
+    unassign,
+)
+from tandem.tenant.licensing.store import holds_sku
+
+__all__ = [
+    "AAD_PREMIUM",
+    "CATALOGUE",
+    "INTUNE_A",
+    "Assignment",
+    "NoMdmLicence",
+    "NoSeats",
+    "NoUsageLocation",
+    "NotAssigned",
+    "NotSubscribed",
+    "Plan",
+    "Product",
+    "Seat",
+    "SeatsInUse",
+    "Subscription",
+    "UnknownProduct",
+    "assign",
+    "assignments",
+    "check_mdm_licence",
+    "establish",
+    "has_plan",
+    "holds_sku",
+    "licence_required",
+    "may_enroll_automatically",
+    "members_changed",
+    "plans",
+    "product",
+    "reconcile",
+    "require_licence",
+    "seats",
+    "subscribe",
+    "subscriptions",
+    "unassign",
+]

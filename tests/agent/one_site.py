@@ -1,0 +1,298 @@
+"""A management point over real TLS with a real database, and a machine that talks to it."""
+
+import asyncio
+import socket
+from base64 import b64decode, urlsafe_b64decode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import msgspec
+from cryptography import x509
+from joserfc import jws, jwt
+from joserfc.jwk import ECKey
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from tandem import pki
+from tandem.agent import (
+    ConfigurationGate,
+    DeviceJoin,
+    Machine,
+    MdmEnrollment,
+    NoToken,
+)
+from tandem.infra import http
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm, cmtrace
+from tandem.site import administrators, clients
+
+TENANT = "3f6b1b62-7b1c-4c55-9d58-0e6f9b6f5a11"
+ROLE_ID = "72057594037927941"
+PREFIX = f"/CCM_Proxy_ServerAuth/{ROLE_ID}"
+PACKAGE = bytes(range(256)) * 2000
+
+
+ADMINISTRATOR = administrators.Administrator(
+    "siteadmin", administrators.Role.FULL_ADMINISTRATOR, datetime(2026, 11, 24, tzinfo=UTC)
+)
+NOT_ENROLLED = MdmEnrollment(False)
+
+
+class BadDirectoryToken(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "token.invalid"
+
+
+class Moment:
+    """The one clock of site and devices."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def passes(self, **amount: float) -> None:
+        self.at += timedelta(**amount)
+
+
+@dataclass
+class Bridge:
+    """An MDM client that a test steers."""
+
+    state: MdmEnrollment = NOT_ENROLLED
+    published: list[str] = field(default_factory=list)
+    syncs: int = 0
+    gate: ConfigurationGate | None = None
+    refusals: list[AppError] = field(default_factory=list)
+    enrolments: list[bool] = field(default_factory=list)
+
+    def enrollment(self) -> MdmEnrollment:
+        return self.state
+
+    def publish(self, config_info: str) -> None:
+        self.published.append(config_info)
+
+    def install_gate(self, gate: ConfigurationGate) -> None:
+        self.gate = gate
+
+    async def enroll(self, user: bool = False) -> None:
+        self.enrolments.append(user)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.state = MdmEnrollment(True, "user@contoso.com", "TandemMDM", True)
+
+    async def sync(self) -> None:
+        self.syncs += 1
+
+    @property
+    def info(self) -> ccm.ConfigInfo:
+        return ccm.ConfigInfo.read(self.published[-1])
+
+
+@dataclass
+class Broker:
+    """A directory broker; its tokens are `device:<id>` and `user:<id>`."""
+
+    device: str | None = "d1"
+    device_tokens: bool = True
+    user_tokens: bool = True
+
+    def join(self) -> DeviceJoin | None:
+        return DeviceJoin(TENANT, self.device) if self.device else None
+
+    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        if not self.device_tokens:
+            raise NoToken("The directory gives no device token (0xd0090016).")
+        return f"device:{self.device}"
+
+    async def user_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        if not self.user_tokens:
+            raise NoToken("Nobody is signed in (0x800703F0).")
+        return f"user:{self.device}"
+
+    async def register(self) -> None:
+        raise NoToken("There is no domain controller.")
+
+
+async def verify_token(tx: Tx, token: str) -> clients.TenantIdentity:
+    kind, _, device = token.partition(":")
+    if kind == "device":
+        return clients.TenantIdentity(TENANT, device, "device", f"o-{device}")
+    if kind == "user":
+        return clients.TenantIdentity(TENANT, device, "user", "u1", "user@contoso.com")
+    raise BadDirectoryToken("The token is not one of the tenant.")
+
+
+class Site:
+    """The site's side of the wire, with everything a test turns."""
+
+    def __init__(self, db: Database, folder: Path, moment: Moment, port: int) -> None:
+        self.db, self.now, self.port, self.folder = db, moment, port, folder
+        self.tls_root = pki.new_root(pki.name("Lab public CA"), now=moment())
+        self.root = pki.new_root(pki.name("SMS Issuing"), now=moment())
+        key = pki.generate_key()
+        signer = self.root.issue(
+            key.public_key(),
+            pki.name("Site Server Signing"),
+            now=moment(),
+            days=365,
+            usages=["code"],
+        )
+        self.identity = ccm.SigningIdentity(key, signer, self.root.certificate)
+        self.content = ccm.PolicyContent()
+        self.package = PACKAGE
+        self.site_code = "CM1"
+        self.onboarded = True
+        self.manifest = ccm.ClientManifest(
+            "CM1", "0.1.0", "client.whl", sha256(PACKAGE).hexdigest(), len(PACKAGE)
+        )
+        self.resources: list[str] = []
+        self.seen: list[Request] = []
+        # May answer a request in the management point's stead, as a bad relay would.
+        self.relay: Callable[[Request], Response | None] = lambda request: None
+        self.cut_downloads = 0
+        # Fingerprints of join certificates.
+        self.joined: set[str] = set()
+        box = SecretBox.open(folder / "keys" / "box")
+        self.point = clients.ManagementPointService(
+            "CM1",
+            box,
+            clients.Collaborators(
+                verify_token=verify_token,
+                policy=self._policy,
+                resource=self._resource,
+                signing=self._signing,
+                management_points=self._points,
+                manifest=self._manifest,
+                package=self._package,
+            ),
+            now=moment,
+        )
+
+    async def _policy(self, tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+        return self.content
+
+    async def _resource(self, tx: Tx, client: clients.Client, now: datetime) -> None:
+        self.resources.append(client.name)
+        await clients.keep_resource(tx, client, now)
+
+    async def _signing(self, tx: Tx) -> ccm.SigningIdentity:
+        return self.identity
+
+    async def _points(self, tx: Tx) -> list[ccm.ManagementPoint]:
+        return [ccm.ManagementPoint(f"localhost/CCM_Proxy_MutualAuth/{ROLE_ID}", "Internet")]
+
+    async def _manifest(self, tx: Tx) -> ccm.ClientManifest | None:
+        return self.manifest
+
+    async def _package(self, wanted: str) -> clients.Package | None:
+        if wanted != self.manifest.sha256:
+            return None
+
+        async def read(start: int, end: int) -> AsyncIterator[bytes]:
+            if self.cut_downloads:
+                self.cut_downloads -= 1
+                yield self.package[start : start + 100_000]
+                raise ConnectionResetError
+            yield self.package[start:end]
+
+        return clients.Package(len(self.package), read)
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.port}/CCM_Proxy_MutualAuth/{ROLE_ID}"
+
+    @property
+    def command_line(self) -> str:
+        return f'CCMSETUPCMD="CCMHOSTNAME={self.host} SMSSITECODE={self.site_code}"'
+
+    async def _auth_info(self, request: Request) -> Response:
+        if not self.onboarded or request.query_params["TenantID"] != TENANT:
+            return Response(status_code=204)
+        return http.reply(ccm.AuthInfo("app", "https://ConfigMgrService", TENANT))
+
+    async def _directory(self, request: Request) -> Response:
+        """The tenant's token endpoint, as far as a joined device needs it."""
+        form = dict(parse_qsl((await request.body()).decode()))
+        head = form["assertion"].partition(".")[0]
+        header = msgspec.json.decode(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+        certificate = x509.load_der_x509_certificate(b64decode(header["x5c"][0]))
+        if pki.sha256_fingerprint(certificate) not in self.joined:
+            return http.reply({"error": "invalid_client", "error_description": "no such join"}, 401)
+        key = ECKey.import_key(pki.public_jwk(certificate.public_key()))
+        registry = jws.JWSRegistry(algorithms=["ES256"])
+        # The library's limit is smaller than one certificate.
+        registry.max_header_length = 4096
+        claims = jwt.decode(form["assertion"], key, registry=registry).claims
+        assert claims["aud"] == f"https://localhost:{self.port}/{TENANT}/oauth2/v2.0/token"
+        assert form["scope"] == "https://ConfigMgrService/.default"
+        return http.reply({"access_token": f"device:{claims['sub']}", "expires_in": 3600})
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        key = pki.generate_key()
+        leaf = self.tls_root.issue(
+            key.public_key(),
+            pki.name("localhost"),
+            now=self.now(),
+            days=3650,
+            dns=["localhost"],
+            usages=["server"],
+        )
+        certificate, key_file = self.folder / "tls.pem", self.folder / "tls.key"
+        certificate.write_bytes(pki.pem(leaf))
+        key_file.write_bytes(pki.key_pem(key))
+        (self.folder / "ca.pem").write_bytes(pki.pem(self.tls_root.certificate))
+        app = http.application(
+            [
+                Route("/CCM_Proxy_ServerAuth/AADAuthInfo", self._auth_info),
+                Route(f"/{TENANT}/oauth2/v2.0/token", self._directory, methods=["POST"]),
+                Mount(PREFIX, routes=clients.routes(self.db, self.point)),
+                *clients.admin_routes(self.db, require=_anyone, now=self.now),
+            ],
+            role="site",
+        )
+
+        async def relayed(scope, receive, send):  # type: ignore[no-untyped-def]
+            request = Request(scope, receive)
+            self.seen.append(request)
+            answer = self.relay(request)
+            await (answer or app)(scope, receive, send)
+
+        stop = asyncio.Event()
+        listener = http.Listener(relayed, "127.0.0.1", self.port, http.TLS(certificate, key_file))
+        task = asyncio.create_task(http.serve([listener], stop, drain_seconds=1))
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    break
+            await asyncio.sleep(0.01)
+        yield
+        stop.set()
+        await task
+
+
+async def _anyone(request: Request) -> administrators.Administrator:
+    return ADMINISTRATOR
+
+
+def renamed(machine: Machine, folder: Path, **changes: object) -> Machine:
+    return replace(machine, state=folder, **changes)  # type: ignore[arg-type]
+
+
+def log(machine: Machine, component: str) -> list[str]:
+    """The messages of one of the machine's log files."""
+    text = (machine.logs / f"{component}.log").read_text()
+    return [cmtrace.message_of(line) or "" for line in text.splitlines()]
+
+
+def enrolled(machine: Machine) -> None:
+    machine.mdm.state = MdmEnrollment(True, "user@contoso.com", "TandemMDM", True)

@@ -1,0 +1,277 @@
+"""The site's pages on the site's real database, with a tenant that answers, lags or is gone."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from console_fleet import NOW
+from lxml import html
+from test_console_pages import text, token
+
+from tandem import console
+from tandem.console import gateway_view
+from tandem.console.site_pages import SitePages
+from tandem.console.tenant_view import GraphDevices, TenantDevice
+from tandem.infra import http
+from tandem.infra.database import Database
+from tandem.infra.errors import AppError, Kind
+from tandem.site import administrators
+from tandem.workloads import Workload, capabilities
+
+CHEAP = administrators.AdministratorsSettings(password_memory_kib=64, password_passes=1)
+PASSWORD = "Correct-Horse-1"
+
+
+class Unreachable(AppError):
+    kind, code = Kind.UNAVAILABLE, "test.unreachable"
+
+
+class Tenant:
+    def __init__(self) -> None:
+        self.devices: dict[str, TenantDevice] = {}
+        self.gone = ""
+
+    def knows(self, device_id: str, **facts: object) -> None:
+        self.devices[device_id] = TenantDevice(device_id=device_id, **facts)  # type: ignore[arg-type]
+
+    async def __call__(self) -> dict[str, TenantDevice]:
+        if self.gone:
+            raise Unreachable(self.gone)
+        return self.devices
+
+
+async def client_row(db: Database, device_id: str, name: str, flags: int, policy: bool) -> None:
+    state = {
+        "flags": flags,
+        "mdm_enrolled": True,
+        "policy_present": policy,
+        "capabilities": flags,
+    }
+    async with db.transaction() as tx:
+        await tx.execute(
+            """INSERT INTO clients_client (id, tenant_id, device_id, thumbprint, name, os_name,
+                   os_version, client_version, approval, registered_at, last_seen_at, state_at, state)
+               VALUES (%s, 't', %s, %s, %s, 'Windows', '10.0.22631.1', '5.00.0001', 3, %s, %s, %s, %s)""",
+            (f"GUID:{name}", device_id, name, name, NOW, NOW, NOW, json.dumps(state)),
+        )
+
+
+async def reported(db: Database, device_id: str, state: int, data: dict[str, object]) -> None:
+    async with db.transaction() as tx:
+        await tx.execute(
+            """INSERT INTO clients_timeline (tenant_id, device_id, message_id, topic, state, at,
+                   received_at, data) VALUES ('t', %s, %s, 800, %s, %s, %s, %s)""",
+            (device_id, f"m{state}", state, NOW - timedelta(minutes=1), NOW, json.dumps(data)),
+        )
+
+
+@pytest.fixture
+def tenant_side() -> Tenant:
+    return Tenant()
+
+
+@pytest.fixture
+async def pages(site_db: Database, tenant_side: Tenant) -> SitePages:
+    async with site_db.transaction() as tx:
+        await administrators.create_first(tx, "admin", PASSWORD, NOW, CHEAP)
+    return SitePages(site_db, now=lambda: NOW, settings=CHEAP, tenant=tenant_side)
+
+
+@pytest.fixture
+async def browser(pages: SitePages):
+    app = http.application(console.site_routes(pages, now=lambda: NOW), role="site")
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as client:
+        yield client
+
+
+async def sign_in(browser: httpx.AsyncClient, password: str = PASSWORD) -> httpx.Response:
+    page = html.fromstring((await browser.get("/console/sign-in")).content)
+    fields = {"form_token": token(page), "user": "admin", "password": password, "return_to": ""}
+    return await browser.post("/console/sign-in", data=fields)
+
+
+async def test_the_site_s_administrator_signs_in_and_out(browser: httpx.AsyncClient) -> None:
+    assert (await sign_in(browser, "wrong")).status_code == 401
+    assert (await sign_in(browser)).status_code == 303
+    page = await browser.get("/console/")
+    assert page.status_code == 200
+    good = token(html.fromstring(page.content))
+    await browser.post("/console/sign-out", data={"form_token": good})
+    assert (await browser.get("/console/")).status_code == 401
+
+
+async def test_both_accounts_of_a_device_come_together(
+    browser: httpx.AsyncClient, site_db: Database, tenant_side: Tenant
+) -> None:
+    flags = capabilities([Workload.CLIENT_APPS])
+    await client_row(site_db, "dev-1", "LAB-001", flags, policy=True)
+    tenant_side.knows("dev-1", mdm_enrolled=True, licensed=True, user="ada@contoso.com")
+    await sign_in(browser)
+    page = html.fromstring((await browser.get("/console/devices/dev-1")).content)
+    assert text(page.xpath("//p[@class='headline']")[0]) == "Co-managed ada@contoso.com"
+    said = text(page)
+    assert "GUID:LAB-001" in said
+    dashboard = html.fromstring((await browser.get("/console/")).content)
+    assert text(dashboard.xpath("//*[@id='co-managed']")[0]) == "1"
+
+
+@pytest.mark.parametrize(("enrolled", "policy"), [(False, True), (True, False)])
+async def test_one_authority_alone_does_not_make_a_device_co_managed(
+    pages: SitePages, site_db: Database, tenant_side: Tenant, enrolled: bool, policy: bool
+) -> None:
+    await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy)
+    tenant_side.knows("dev-1", mdm_enrolled=enrolled)
+    session = await pages.sign_in("admin", PASSWORD)
+    shown = await pages.dashboard(session)
+    assert shown.stages[console.Stage.CO_MANAGED] == 0
+
+
+async def test_a_device_that_stands_still_is_listed_with_its_log_line(
+    pages: SitePages, site_db: Database, tenant_side: Tenant
+) -> None:
+    await reported(site_db, "dev-2", 302, {"log": "Failed to get manifest 0x87d0027e"})
+    tenant_side.knows("dev-2", name="LAB-002", mdm_enrolled=True, msi_installed=True)
+    session = await pages.sign_in("admin", PASSWORD)
+    found = await pages.devices(session, console.Filter(), console.Slice())
+    (device,) = found.rows
+    assert (device.name, device.registered) == ("LAB-002", False)
+    assert device.trouble == "Failed to get manifest 0x87d0027e"
+
+
+async def test_the_pages_work_while_the_tenant_is_down(
+    browser: httpx.AsyncClient, site_db: Database, tenant_side: Tenant
+) -> None:
+    await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy=True)
+    tenant_side.gone = "The tenant does not answer."
+    await sign_in(browser)
+    for path in ("/console/", "/console/devices", "/console/devices/dev-1"):
+        answer = await browser.get(path)
+        assert answer.status_code == 200
+        assert "The tenant does not answer." in answer.text
+
+
+async def test_graph_is_read_once_for_pages_that_follow_each_other() -> None:
+    asked = []
+    answers = {
+        "devices": [{"deviceId": "dev-1", "displayName": "LAB-001"}],
+        "deviceManagement/managedDevices": [
+            {
+                "id": "m-1",
+                "azureADDeviceId": "dev-1",
+                "deviceName": "LAB-001",
+                "userPrincipalName": "Ada@contoso.com",
+                "managementAgent": "configurationManagerClientMdm",
+                "configurationManagerClientEnabledFeatures": {"modernApps": True},
+                "enrolledDateTime": "2026-11-24T09:00:00Z",
+            }
+        ],
+        "users": [{"userPrincipalName": "ada@contoso.com", "assignedLicenses": [{"skuId": "x"}]}],
+        "deviceManagement/troubleshootingEvents": [
+            {"deviceId": "dev-9", "failureReason": "userLicense (0x80180018)"}
+        ],
+        "deviceAppManagement/mobileApps": [
+            {"id": "a-1", "commandLine": 'CCMSETUPCMD="CCMHOSTNAME=gw/…"'},
+            {"id": "a-2", "commandLine": "/quiet"},
+        ],
+        "deviceAppManagement/mobileApps/a-1/deviceStatuses": [
+            {
+                "deviceId": "m-1",
+                "installState": "installed",
+                "client": {"stuckAt": "ccmsetup failed"},
+            }
+        ],
+    }
+
+    async def get(path: str) -> dict[str, object]:
+        asked.append(path)
+        return {"value": answers[path.partition("?")[0]]}
+
+    moments = iter([0.0, 0.0, 1.0, 99.0, 99.0])
+    read = GraphDevices(get, keep_seconds=5, tick=lambda: next(moments))
+    found = await read()
+    count = len(asked)
+    assert await read() is found
+    assert len(asked) == count
+    device = found["dev-1"]
+    assert device.licensed
+    assert device.msi_installed
+    assert device.policy_reported
+    assert device.trouble == "ccmsetup failed"
+    assert device.flags == capabilities([Workload.CLIENT_APPS])
+    assert found["dev-9"].enrollment_error == 0x80180018
+
+
+@dataclass
+class Way:
+    """What cloud_services would tell: one gateway with two instances and a connection point."""
+
+    lines: list[dict[str, object]]
+    reported_at: datetime | None = NOW
+    open: bool = True
+
+    async def gateways(self, _: object) -> list[SimpleNamespace]:
+        state = SimpleNamespace(value="Ready")
+        named = {"service_name": "gw.contoso.com", "deployment_name": "gw.cloudapp.example"}
+        return [SimpleNamespace(**named, state=state, reason="")]
+
+    async def instances(self, _: object, service_name: str) -> list[SimpleNamespace]:
+        at = {"host": "127.0.0.11", "port": 8443}
+        return [
+            SimpleNamespace(instance=1, state="running", reason="", **at),
+            SimpleNamespace(instance=2, state="failed", reason="Process 4711 ended.", **at),
+        ]
+
+    async def connection_points(self, _: object) -> list[SimpleNamespace]:
+        named = {"name": "cp1", "service_name": "gw.contoso.com"}
+        return [SimpleNamespace(**named, reported_at=self.reported_at)]
+
+    async def connections(self, _: object) -> list[dict[str, object]]:
+        return self.lines
+
+    async def allowed(self, _: object) -> bool:
+        return self.open
+
+
+def line(instance: int, state: str, reason: str = "") -> dict[str, object]:
+    return {
+        "service_name": "gw.contoso.com",
+        "instance": instance,
+        "connection_point": "cp1",
+        "worker": "w1",
+        "state": state,
+        "since": NOW,
+        "reason": reason,
+    }
+
+
+async def hops(way: Way) -> dict[tuple[str, str], console.Hop]:
+    shown = await gateway_view.reader(way, way, now=lambda: NOW)(None)  # type: ignore[arg-type]
+    found = [hop for gateway in shown.gateways for one in gateway.instances for hop in one.hops]
+    return {(hop.source, hop.target): hop for hop in (*found, *shown.inside)}
+
+
+async def test_one_broken_line_is_red_with_its_cause_and_the_others_stay_green() -> None:
+    way = Way([line(1, "connected"), line(2, "disconnected", "connection refused")])
+    found = await hops(way)
+    broken = {pair: hop.cause for pair, hop in found.items() if hop.health is console.Health.BAD}
+    assert broken == {("gw.contoso.com 2", "cp1"): "connection refused"}
+
+
+async def test_a_line_that_nobody_reported_is_waited_for() -> None:
+    found = await hops(Way([line(1, "connected")]))
+    assert found["gw.contoso.com 2", "cp1"].health is console.Health.WAITING
+
+
+async def test_a_silent_connection_point_is_not_believed() -> None:
+    found = await hops(Way([line(1, "connected")], reported_at=NOW - timedelta(minutes=5)))
+    assert found["gw.contoso.com 1", "cp1"].cause == gateway_view.SILENT
+    assert found["cp1", "Site"].health is console.Health.BAD
+
+
+async def test_a_management_point_that_takes_no_gateway_traffic_is_said() -> None:
+    found = await hops(Way([], open=False))
+    assert found["Connection point", "Management point"].cure == gateway_view.CLOSED_CURE

@@ -1,0 +1,128 @@
+"""Signing in to the tenant's pages with the tenant's own accounts, through its token service."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tandem import console
+from tandem.console import tenant_pages
+from tandem.infra.database import Database
+from tandem.infra.secrets import SecretBox
+from tandem.tenant import graph
+from tenant_world import ADMIN, BASE, CHEAP, PASSWORD, World, make_world
+
+
+@pytest.fixture
+async def world(tenant_db: Database) -> AsyncIterator[World]:
+    def routes(here: World):
+        reads = tenant_pages.TenantPages(
+            here.database,
+            here.tokens,
+            SecretBox(bytes(32)),
+            _Late(here),  # type: ignore[arg-type]
+            client_id=_Late.client_id,
+            public_url=BASE,
+            now=here.now,
+        )
+        here.reads = reads  # type: ignore[attr-defined]
+        return [
+            *graph.routes(here.database, here.tokens, here.now, parts=graph.directory_parts(CHEAP)),
+            *console.tenant_routes(reads, now=here.now),
+        ]
+
+    made = await make_world(tenant_db, routes)
+    async with tenant_db.transaction() as tx:
+        client_id = await tenant_pages.establish(tx, BASE, made.at)
+        assert await tenant_pages.establish(tx, BASE, made.at) == client_id
+    made.reads._client_id = client_id  # type: ignore[attr-defined]
+    yield made
+    await made.client.aclose()
+
+
+class _Late:
+    """The HTTP client of a world that is still being made; it holds no cookies."""
+
+    client_id = ""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def _send(self, method: str, url: str, **options: object) -> httpx.Response:
+        transport = httpx.ASGITransport(self._world.app)
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await client.request(method, url, **options)  # type: ignore[arg-type]
+
+    async def get(self, url: str, **options: object) -> httpx.Response:
+        return await self._send("GET", url, **options)
+
+    async def post(self, url: str, **options: object) -> httpx.Response:
+        return await self._send("POST", url, **options)
+
+
+async def sign_in(world: World, upn: str = ADMIN) -> httpx.Response:
+    begun = await world.client.get("/console/sign-in/begin?return_to=/console/devices")
+    assert begun.status_code == 303
+    page = await world.client.get(begun.headers["location"])
+    if page.status_code == 200:
+        page = await world.submit(page, login=upn, passwd=PASSWORD)
+    assert page.status_code == 302, page.text
+    assert page.headers["location"].startswith(f"{BASE}/console/sign-in/done?")
+    return await world.client.get(page.headers["location"])
+
+
+async def test_an_administrator_signs_in_without_being_asked_for_consent(world: World) -> None:
+    done = await sign_in(world)
+    assert (done.status_code, done.headers["location"]) == (303, "/console/devices"), done.text
+    for path in ("/console/devices", "/console/apps"):
+        page = await world.client.get(path)
+        assert page.status_code == 200, page.text
+        assert ADMIN in page.text
+
+
+async def test_a_joined_device_is_listed_and_has_a_page(world: World) -> None:
+    await world.user("ada")
+    joined = await world.joined("ada@contoso.com", "LAB-007")
+    world.client.cookies.clear()
+    await sign_in(world)
+    page = await world.client.get("/console/devices")
+    assert "LAB-007" in page.text
+    page = await world.client.get(f"/console/devices/{joined.device_id}")
+    assert page.status_code == 200
+    assert "Nobody yet" in page.text
+
+
+async def test_an_account_without_a_role_is_refused(world: World) -> None:
+    await world.user("ada")
+    done = await sign_in(world, "ada@contoso.com")
+    assert done.status_code == 401
+    assert "no role that may use this console" in done.text
+    assert (await world.client.get("/console/devices")).status_code == 401
+
+
+async def test_the_answer_of_another_sign_in_is_refused(world: World) -> None:
+    begun = await world.client.get("/console/sign-in/begin")
+    page = await world.client.get(begun.headers["location"])
+    page = await world.submit(page, login=ADMIN, passwd=PASSWORD)
+    back = page.headers["location"]
+    await world.client.get("/console/sign-in/begin")
+    done = await world.client.get(back)
+    assert done.status_code == 401
+    assert "did not start on this page" in done.text
+
+
+async def test_the_session_ends_with_the_token(world: World) -> None:
+    await sign_in(world)
+    world.wait(hours=2)
+    assert (await world.client.get("/console/devices")).status_code == 401
+
+
+async def test_no_token_reaches_the_browser_or_lies_open_in_the_database(
+    world: World, tenant_db: Database
+) -> None:
+    done = await sign_in(world)
+    assert "eyJ" not in str(done.headers)
+    async with tenant_db.transaction() as tx:
+        cursor = await tx.execute("SELECT * FROM console_session")
+        (row,) = await cursor.fetchall()
+    assert b"eyJ" not in bytes(row["token"])

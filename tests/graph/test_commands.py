@@ -1,0 +1,109 @@
+"""The commands of an administrator's first day, against a real tenant over TLS."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tandem.cli import app_registration, context, group, license, mdm_authority, tenant, user
+from tandem.infra.database import Database
+from tenant_world import PASSWORD, live
+
+NOUNS = {
+    "tenant": tenant.app,
+    "user": user.app,
+    "group": group.app,
+    "license": license.app,
+    "mdm-authority": mdm_authority.app,
+    "app-registration": app_registration.app,
+}
+
+
+async def test_a_tenant_is_set_up_from_the_command_line(
+    tenant_db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_PROFILE", str(tmp_path / "profile.toml"))
+    opened = _remember_connections(monkeypatch)
+    async with live(tenant_db, tmp_path) as (world, root):
+        bearer = (await world.bearer())["Authorization"].removeprefix("Bearer ")
+        context.save_profile(
+            context.Profile(
+                tenant_url=world.tokens.settings.base, tenant_id=world.tenant.id, ca_file=root
+            )
+        )
+        context.save_session("tenant", context.Session(bearer, time.time() + 3000))
+        password = tmp_path / "password"
+        password.write_text(PASSWORD)
+        await asyncio.to_thread(_first_day, _run, password, tmp_path / "secret")
+        for api in opened:
+            api._client.close()
+
+
+def _remember_connections(monkeypatch: pytest.MonkeyPatch) -> list[context.Api]:
+    """A command leaves its connection to the end of its process, which here is not its own."""
+    opened: list[context.Api] = []
+    original = context.Api.__init__
+
+    def remember(self: context.Api, *arguments: Any) -> None:
+        original(self, *arguments)
+        opened.append(self)
+
+    monkeypatch.setattr(context.Api, "__init__", remember)
+    return opened
+
+
+def _run(line: str, *more: str, fails: bool = False) -> Any:
+    tree = typer.Typer()
+    for noun, app in NOUNS.items():
+        tree.add_typer(app, name=noun)
+    with context.captured() as answers:
+        result = CliRunner().invoke(tree, [*line.split(), *more, "--json"])
+    if fails:
+        assert result.exit_code != 0
+        return result.exception
+    assert result.exit_code == 0, (line, result.output, result.exception)
+    return answers[-1]
+
+
+def _first_day(run: Callable[..., Any], password: Path, secret: Path) -> None:
+    file = str(password)
+    location = ("--usage-location", "DE")
+    run("user create alex@contoso.com --name Alex --password-file", file, *location)
+    run("user create eva@contoso.com --name Eva --password-file", file)
+    assert len(run("user list")) == 3
+    assert len(context.graph_client().every("/v1.0/users", **{"$top": 1})) == 3
+    run("group create Pilot")
+    added = run("group add-member Pilot alex@contoso.com eva@contoso.com")
+    assert len(added["added"]) == 2
+    assert run("group add-member Pilot alex@contoso.com")["already_members"]
+    assert run("group list")[0]["members"] == 2
+    assert isinstance(run("group add-member Nowhere alex@contoso.com", fails=True), context.Refused)
+
+    run("license subscribe INTUNE_A --seats 5")
+    run("license assign EMSPREMIUM --user alex@contoso.com")
+    assert run("user show alex@contoso.com")["licences"][0]["product"] == "EMSPREMIUM"
+    run("license assign INTUNE_A --group Pilot", fails=True)
+    (failure,) = run("license list")["failures"]
+    assert failure["user"] == "eva@contoso.com"
+    assert failure["reason"] == "The user has no usage location."
+    assert run("license requirement on") == {"licence_required": True}
+
+    assert run("mdm-authority show")["authority"] == "unknown"
+    assert run("mdm-authority set")["authority"] == "intune"
+    assert run("mdm-authority scope some --group Pilot")["groups"][0]["name"] == "Pilot"
+    assert run("mdm-authority scope all")["user_scope"] == "all"
+
+    made = run(
+        "app-registration create Reports --application-permission User.Read.All --secret-file",
+        str(secret),
+    )
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert run(f"app-registration consent {made['app_id']}")["granted"] == ["User.Read.All"]
+    assert run("app-registration show Reports")["granted"] == ["User.Read.All"]
+    assert [item["displayName"] for item in run("app-registration list")] == ["Reports"]
+    assert run("tenant show")["mdm_authority"] == "intune"

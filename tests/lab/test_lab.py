@@ -1,0 +1,194 @@
+"""The whole lab with three devices, as a newcomer starts it: real processes, then looked at from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from tandem.cli.lab.steps import STEPS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+DEVICES = 3
+ON_PREMISES = {"127.0.0.1", "::1"}
+
+
+class RunningLab:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.contract_file = folder / "state" / "lab.json"
+        self.report_file = folder / "report.json"
+        self.output = folder / "out.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Start serving; seconds until lab.json is there."""
+        self.contract_file.unlink(missing_ok=True)
+        begun = time.monotonic()
+        command = [str(Path(sys.executable).with_name("tandem")), "lab"]
+        options = ["--devices", str(DEVICES), "--state", str(self.folder / "state"), "--serve"]
+        with self.output.open("ab") as file:
+            self.process = subprocess.Popen(
+                [*command, *options, "--json", str(self.report_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+        while not self.contract_file.exists():
+            if self.process.poll() is not None or time.monotonic() > begun + 240:
+                pytest.fail(self.output.read_text()[-6000:])
+            time.sleep(0.05)
+        return time.monotonic() - begun
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    @property
+    def contract(self) -> Any:
+        return json.loads(self.contract_file.read_text())
+
+    @property
+    def report(self) -> Any:
+        return json.loads(self.report_file.read_text())
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    running = RunningLab(tmp_path_factory.mktemp("lab"))
+    running.start()
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        running.stop()
+
+
+def test_every_step_of_the_tutorial_holds(lab: RunningLab) -> None:
+    report = lab.report
+    assert [step["id"] for step in report["steps"]] == [step.id for step in STEPS]
+    failed = [
+        (step["id"], check)
+        for step in report["steps"]
+        for check in step["checks"]
+        if not check["ok"]
+    ]
+    assert failed == []
+    assert all(step["checks"] for step in report["steps"])
+    assert report["ok"]
+
+
+def test_all_devices_are_co_managed_and_one_is_real(lab: RunningLab) -> None:
+    devices = lab.report["devices"]
+    assert (devices["total"], devices["real"], devices["simulated"]) == (DEVICES, 1, DEVICES - 1)
+    assert devices["mdm_enrolled"] == devices["client_registered"] == DEVICES
+    assert devices["co_managed"] == DEVICES
+
+
+def test_the_three_that_must_fail_say_why_and_what_to_do(lab: RunningLab) -> None:
+    refusals = lab.report["devices"]["expected_refusals"]
+    assert {item["device"] for item in refusals} == {"LAB-NOLICENCE", "LAB-NOSCOPE", "LAB-EXCLUDED"}
+    assert all(item["code"] and item["text"] and item["cure"] for item in refusals)
+    assert any("80180018" in item["code"] for item in refusals)
+
+
+def test_the_contract_for_other_programs_is_complete(lab: RunningLab) -> None:
+    contract = lab.contract
+    assert set(contract) >= {
+        "tenant_id", "tenant_url", "graph_url", "site_url", "site_code", "console_url", "ca_file",
+        "admin", "graph_client", "mdm", "users", "gateways", "logs", "processes",
+    }  # fmt: skip
+    assert len(contract["users"]) >= 5
+    assert any(not user["licensed"] for user in contract["users"])
+    assert any(not user["in_scope"] for user in contract["users"])
+    assert {"upn", "password", "licensed", "in_scope", "groups"} <= set(contract["users"][0])
+    with httpx.Client(verify=_trust(contract["ca_file"]), trust_env=False) as client:
+        token = client.post(
+            f"{contract['tenant_url']}/{contract['tenant_id']}/oauth2/v2.0/token",
+            data={
+                "grant_type": "client_credentials",
+                "client_id": contract["graph_client"]["client_id"],
+                "client_secret": contract["graph_client"]["client_secret"],
+                "scope": "https://graph.microsoft.com/.default",
+            },
+        ).json()["access_token"]
+        devices = client.get(
+            f"{contract['graph_url']}/deviceManagement/managedDevices",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert devices.status_code == 200, devices.text
+        assert len(devices.json()["value"]) >= DEVICES
+        assert client.get(contract["console_url"], follow_redirects=True).status_code == 200
+
+
+def _trust(ca_file: str) -> Any:
+    import ssl
+
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def test_nothing_of_the_inside_listens_to_the_internet(lab: RunningLab) -> None:
+    """The inside is 127.0.0.1; every other loopback address stands for the internet."""
+    inside = [p for p in lab.contract["processes"] if p["role"] in {"site", "connector"}]
+    assert {p["role"] for p in inside} == {"site", "connector"}
+    listening = {
+        (p["role"], connection.laddr.ip)
+        for p in inside
+        for process in _family(p["pid"])
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address for _, address in listening} <= ON_PREMISES, listening
+    gateways = [p for p in lab.contract["processes"] if p["role"].startswith("gateway")]
+    dialled = {
+        connection.raddr.ip
+        for p in inside
+        if p["role"] == "connector"
+        for process in _family(p["pid"])
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_ESTABLISHED and connection.raddr.ip not in ON_PREMISES
+    }
+    assert len(dialled) == len(gateways) > 0
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    top = psutil.Process(pid)
+    return [top, *top.children(recursive=True)]
+
+
+def test_secrets_of_people_are_in_no_log(lab: RunningLab) -> None:
+    passwords = [lab.contract["admin"]["password"].encode()]
+    passwords += [user["password"].encode() for user in lab.contract["users"]]
+    passwords.append(lab.contract["graph_client"]["client_secret"].encode())
+    logs = [path for path in (lab.folder / "state").rglob("*") if path.suffix in _LOGS]
+    assert logs
+    for path in logs:
+        content = path.read_bytes()
+        assert not any(password in content for password in passwords), path
+
+
+_LOGS = {".log", ".jsonl", ".out", ".lo_"}
+
+
+def test_it_stops_everything_and_resumes_in_seconds(lab: RunningLab) -> None:
+    before = lab.contract["processes"]
+    assert lab.stop() == 0
+    assert not [p for p in before if _alive(p["pid"])]
+    seconds = lab.start()
+    assert seconds < 60
+    assert lab.report["ok"]
+    assert lab.report["devices"]["co_managed"] == DEVICES
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE and pid != os.getpid()
+    except psutil.NoSuchProcess:
+        return False
