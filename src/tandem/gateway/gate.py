@@ -312,7 +312,8 @@ def _only_get(method: str) -> Refusal | None:
 
 
 def _keys(jwks: Mapping[str, Any]) -> KeySet:
-    return KeySet.import_key_set({"keys": list(jwks.get("keys", []))})
+    keys = list(jwks.get("keys", []))
+    return KeySet.import_key_set({"keys": keys}) if keys else KeySet([])
 
 
 def _crl(text: str) -> x509.CertificateRevocationList:

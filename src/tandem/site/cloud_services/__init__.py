@@ -4,7 +4,7 @@ Owns the tables cloud_…. A global administrator's token is used within the req
 and is kept nowhere. Gateways are real processes that outlive the site and are found again.
 """
 
-from tandem.site.cloud_services.connection import Connections
+from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
 from tandem.site.cloud_services.model import (
@@ -46,6 +46,7 @@ __all__ = [
     "Gateways",
     "Graph",
     "NameTaken",
+    "News",
     "NoSuchService",
     "NotGlobalAdministrator",
     "TenantRefuses",

@@ -19,6 +19,7 @@ from tandem.site.cloud_services.model import (
     ForeignCertificate,
     IncompletePath,
     NameCheck,
+    NameTaken,
     NoSuchCertificate,
     deployment_name,
     fold_service_name,
@@ -35,12 +36,13 @@ async def check_name(
     try:
         name = fold_service_name(asked)
     except BadServiceName as error:
-        return NameCheck(asked, asked, "", False, error.message, error.cure)
+        return NameCheck(asked, asked, "", False, error.code, error.message, error.cure)
     deployed = deployment_name(name, deployment_domain)
     notes = [f"{asked.strip()} is written {name}."] if asked.strip() != name else []
     reason = await _taken(tx, name, deployed, resolver)
     cure = "Choose another prefix." if reason else ""
-    return NameCheck(asked, name, deployed, not reason, reason, cure, notes)
+    code = NameTaken.code if reason else ""
+    return NameCheck(asked, name, deployed, not reason, code, reason, cure, notes)
 
 
 async def _taken(tx: Tx, name: str, deployed: str, resolver: Resolver) -> str:

@@ -1,6 +1,7 @@
 """Connection points and the management point's gateway traffic (tutorial 4)."""
 
 import asyncio
+import contextlib
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class Connections:
             "key": pki.key_pem(role.key).decode(),
             "root": pki.pem(await properties.root_certificate(tx)).decode(),
             "management_point_url": self.settings.management_point_url,
+            "service_name": found.service_name,
         }
 
     async def connection_points(self, tx: Tx) -> list[ConnectionPoint]:
@@ -177,7 +179,6 @@ class Connections:
     ) -> tunnel.ConnectorConfiguration:
         """Everything that one connection point needs, computed when it asks."""
         gateway = await self.gateways.gateway(tx, point.service_name)
-        role = (await properties.site(tx)).management_point_id
         configuration = await self._configuration(tx, gateway)
         targets = []
         if gateway.state in {GatewayState.READY, GatewayState.STARTING}:
@@ -194,11 +195,20 @@ class Connections:
                     configuration,
                 )
             )
-        mappings = [
-            tunnel.Mapping(f"{entry}/{role}", self.settings.management_point_url)
+        return tunnel.ConnectorConfiguration(point.name, targets, await self._map(tx))
+
+    async def _map(self, tx: Tx) -> list[tunnel.Mapping]:
+        """Where each published prefix leads. Nothing else of the management point is reachable by
+        way of a gateway, not even by a stolen one: this listener also serves connection points."""
+        if not await store.gateway_traffic_allowed(tx):
+            return []
+        role = (await properties.site(tx)).management_point_id
+        inside = self.settings.management_point_url.rstrip("/")
+        return [
+            tunnel.Mapping(f"{entry}/{role}/{item.path}", f"{inside}/{item.path}")
+            for item in clients.ENDPOINTS
             for entry in (SERVER, MUTUAL)
         ]
-        return tunnel.ConnectorConfiguration(point.name, targets, mappings)
 
     async def _configuration(self, tx: Tx, gateway: Gateway) -> tunnel.Configuration:
         made = tunnel.Configuration(
@@ -256,14 +266,28 @@ def _b64(der: bytes) -> str:
     return b64encode(der).decode()
 
 
-async def wait_for_change(
-    read: Callable[[], Awaitable[tuple[str, bytes]]], have: str, seconds: float
-) -> tuple[str, bytes]:
-    """Look until the document's tag differs from `have`, or the time is over."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        tag, document = await read()
-        left = deadline - asyncio.get_running_loop().time()
-        if tag != have or left <= 0:
-            return tag, document
-        await asyncio.sleep(min(0.5, left))
+class News:
+    """Wakes who waits for a change of configuration. What another process changed is noticed by
+    looking now and then, so a missed wake-up costs seconds and nothing else."""
+
+    def __init__(self, look_seconds: float = 5.0) -> None:
+        self._look_seconds = look_seconds
+        self._changed = asyncio.Event()
+
+    def tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(
+        self, read: Callable[[], Awaitable[tuple[str, bytes]]], have: str, seconds: float
+    ) -> tuple[str, bytes]:
+        """The document and its tag, when the tag differs from `have` or the time is over."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            changed = self._changed
+            tag, document = await read()
+            left = deadline - asyncio.get_running_loop().time()
+            if tag != have or left <= 0:
+                return tag, document
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(self._look_seconds, left))

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -51,8 +52,13 @@ from tandem.site.cloud_services.model import (
 
 log = get_logger("gateways")
 
+# What runs one instance; `--config FILE` follows.
+INSTANCE = (sys.executable, "-m", "tandem.cli", "gateway", "run")
+_BEING_MADE = {GatewayState.PROVISIONING, GatewayState.STARTING}
+
 _CONTEXT = "cloud.gateway"
 _PROVISION = "cloud.provision-gateway"
+_DELETE = "cloud.delete-gateway"
 
 
 class Gateways:
@@ -68,6 +74,8 @@ class Gateways:
         resolver: Resolver,
         now: Clock,
         logs: Path | None = None,
+        changed: Callable[[], None] = lambda: None,
+        command: Sequence[str] = INSTANCE,
     ) -> None:
         self._db = db
         self.settings = settings
@@ -77,8 +85,12 @@ class Gateways:
         self._now = now
         self._logs = logs
         self._log_file = LogFile(logs / "CloudMgr.log") if logs else None
-        self._watching = asyncio.Lock()
+        self._changed = changed
+        self._command = command
+        # One hand at a time at a gateway's processes: provisioning, supervision or removal.
+        self._hands: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         jobs.register(_PROVISION, self.provision)
+        jobs.register(_DELETE, self.finish_deletion)
 
     def _say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
         if self._log_file is not None:
@@ -194,12 +206,14 @@ class Gateways:
     async def stop(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
         """Stop the instances; what is configured stays."""
         found = await self.gateway(tx, wanted)
-        await store.set_gateway_state(tx, found.service_name, GatewayState.STOPPED, "", self._now())
-        for item in await store.instances(tx, found.service_name):
-            await _end(item)
-            await store.save_instance(
-                tx, replace(item, pid=None, started=None, state="stopped", reason="")
-            )
+        name = found.service_name
+        async with self._hands[name]:
+            await store.set_gateway_state(tx, name, GatewayState.STOPPED, "", self._now())
+            for item in await store.instances(tx, name):
+                await _end(item)
+                await store.save_instance(
+                    tx, replace(item, pid=None, started=None, state="stopped", reason="")
+                )
         await audit.record(
             tx, actor=actor, action="gateway.stop", target=found.service_name, now=self._now()
         )
@@ -215,7 +229,7 @@ class Gateways:
         return await self.gateway(tx, name)
 
     async def delete(self, tx: Tx, wanted: str, *, actor: str) -> None:
-        """Stop and forget a gateway. Raises NoSuchGateway, GatewayInUse."""
+        """Begin to stop and forget a gateway. Raises NoSuchGateway, GatewayInUse."""
         found = await self.gateway(tx, wanted)
         users = [
             point.name
@@ -227,13 +241,26 @@ class Gateways:
                 f"Connection points use {found.service_name}: {', '.join(users)}.",
                 cure="Remove those roles first.",
             )
-        for item in await store.instances(tx, found.service_name):
-            await _end(item)
-        await store.delete_gateway(tx, found.service_name)
-        shutil.rmtree(self._folder(found.service_name), ignore_errors=True)
-        await audit.record(
-            tx, actor=actor, action="gateway.delete", target=found.service_name, now=self._now()
-        )
+        name = found.service_name
+        await store.set_gateway_state(tx, name, GatewayState.DELETING, "", self._now())
+        await self._jobs.defer(tx, _DELETE, lock=f"gateway:{name}", service_name=name)
+        await audit.record(tx, actor=actor, action="gateway.delete", target=name, now=self._now())
+
+    async def finish_deletion(self, service_name: str) -> None:
+        """End the instances of a gateway that is being deleted, and forget it. A job."""
+        async with self._hands[service_name]:
+            async with self._db.transaction() as tx:
+                gateway = await store.gateway(tx, service_name)
+                if gateway is None or gateway.state is not GatewayState.DELETING:
+                    return
+                items = await store.instances(tx, service_name)
+            for item in items:
+                await _end(item)
+            async with self._db.transaction() as tx:
+                await store.delete_gateway(tx, service_name)
+            shutil.rmtree(self._folder(service_name), ignore_errors=True)
+            self._say(f"Service {service_name} is deleted")
+        self._changed()
 
     async def check_dns(self, tx: Tx, wanted: str) -> dict[str, Any]:
         """Whether the public name leads to the deployment, and what is missing."""
@@ -264,32 +291,40 @@ class Gateways:
     # -------------------------------------------------------------- provisioning
 
     async def provision(self, service_name: str) -> None:
-        """Write what the instances need, start them, wait until they are ready. A job."""
-        try:
-            async with self._db.transaction() as tx:
-                gateway = await store.gateway(tx, service_name)
-                if gateway is None or gateway.state is GatewayState.STOPPED:
-                    return
-                self._say(f"Provisioning service {service_name}: {gateway.instances} instances")
-                await self._prepare(tx, gateway)
-                await store.set_gateway_state(
-                    tx, service_name, GatewayState.STARTING, "", self._now()
-                )
-                items = await self._planned(tx, gateway)
-            for item in items:
-                await self._run(gateway, item)
-            await self._settle(gateway)
-        except AppError as error:
-            await self._fail(service_name, f"{error.message} {error.cure}".strip())
-        except OSError as error:
-            await self._fail(service_name, f"The gateway could not be started: {error}.")
+        """Write what the instances need, start them, wait until they are ready. A job.
+
+        Doing it again does no harm: instances that run are kept.
+        """
+        async with self._hands[service_name]:
+            try:
+                await self._provision(service_name)
+            except AppError as error:
+                await self._fail(service_name, f"{error.message} {error.cure}".strip())
+            except OSError as error:
+                await self._fail(service_name, f"The gateway could not be started: {error}.")
+
+    async def _provision(self, service_name: str) -> None:
+        async with self._db.transaction() as tx:
+            gateway = await store.gateway(tx, service_name)
+            if gateway is None or gateway.state not in _BEING_MADE:
+                return
+            self._say(f"Provisioning service {service_name}: {gateway.instances} instances")
+            await self._prepare(tx, gateway)
+            await store.set_gateway_state(tx, service_name, GatewayState.STARTING, "", self._now())
+            items = await self._planned(tx, gateway)
+        for item in items:
+            await self._run(gateway, item)
+        self._changed()
+        await self._settle(gateway)
+        self._changed()
 
     async def _fail(self, service_name: str, reason: str) -> None:
         self._say(f"Service {service_name} failed: {reason}", cmtrace.ERROR)
+        await self._set_state(service_name, GatewayState.FAILED, reason)
+
+    async def _set_state(self, service_name: str, state: GatewayState, reason: str = "") -> None:
         async with self._db.transaction() as tx:
-            await store.set_gateway_state(
-                tx, service_name, GatewayState.FAILED, reason, self._now()
-            )
+            await store.set_gateway_state(tx, service_name, state, reason, self._now())
 
     def _folder(self, service_name: str) -> Path:
         return self.settings.folder / service_name
@@ -323,7 +358,8 @@ class Gateways:
         running = _process(item)
         if running is None:
             settings = self._write_settings(gateway, item)
-            pid = await asyncio.to_thread(_start, settings, self._output(gateway, item))
+            command = [*self._command, "--config", str(settings)]
+            pid = await asyncio.to_thread(_start, command, self._output(gateway, item))
             started = psutil.Process(pid).create_time()
             item = replace(item, pid=pid, started=started, state="starting", reason="")
             self._say(f"Started instance {item.instance} of {gateway.service_name}")
@@ -366,10 +402,7 @@ class Gateways:
                     for item in await store.instances(tx, gateway.service_name)
                 ]
             if all(item.state == "running" for item in items):
-                async with self._db.transaction() as tx:
-                    await store.set_gateway_state(
-                        tx, gateway.service_name, GatewayState.READY, "", self._now()
-                    )
+                await self._set_state(gateway.service_name, GatewayState.READY)
                 self._say(f"Service {gateway.service_name} is Ready")
                 return
             failed = next((item for item in items if item.state == "failed"), None)
@@ -418,40 +451,62 @@ class Gateways:
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Look after the instances until `stop`; they go on running when the site ends."""
+        await self._attempt(self.resume)
         while not stop.is_set():
-            try:
-                await self.tend()
-            except AppError as error:
-                log.warning("gateways not tended", reason=error.message)
+            await self._attempt(self.tend)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self.settings.gateway.check_seconds)
 
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except AppError as error:
+            log.warning("gateways not tended", reason=error.message)
+
+    async def resume(self) -> None:
+        """Go on with what a site that ended in the middle of it had begun."""
+        async with self._db.transaction() as tx:
+            gateways = await store.gateways(tx)
+        for gateway in gateways:
+            if gateway.state in _BEING_MADE:
+                await self.provision(gateway.service_name)
+            elif gateway.state is GatewayState.DELETING:
+                await self.finish_deletion(gateway.service_name)
+
     async def tend(self) -> None:
         """Start again what died, and bring states up to date."""
-        async with self._watching:
-            async with self._db.transaction() as tx:
-                gateways = await store.gateways(tx)
-            for gateway in gateways:
-                if gateway.state is GatewayState.READY:
-                    await self._tend(gateway)
-
-    async def _tend(self, gateway: Gateway) -> None:
         async with self._db.transaction() as tx:
-            items = await store.instances(tx, gateway.service_name)
-        for item in items:
-            if _process(item) is None:
-                self._say(
-                    f"Instance {item.instance} of {gateway.service_name} is gone; starting it",
-                    cmtrace.WARNING,
-                )
+            gateways = await store.gateways(tx)
+        for gateway in gateways:
+            if gateway.state is GatewayState.READY:
+                async with self._hands[gateway.service_name]:
+                    await self._tend(gateway.service_name)
+
+    async def _tend(self, service_name: str) -> None:
+        async with self._db.transaction() as tx:
+            gateway = await store.gateway(tx, service_name)
+            if gateway is None or gateway.state is not GatewayState.READY:
+                return
+            items = await store.instances(tx, service_name)
+        seen = [await self._revive(gateway, item) for item in items]
+        reason = "; ".join(f"Instance {i.instance}: {i.reason}" for i in seen if i.reason)
+        if reason != gateway.reason:
+            await self._set_state(service_name, GatewayState.READY, reason)
+
+    async def _revive(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
+        if _process(item) is None:
+            self._say(
+                f"Instance {item.instance} of {gateway.service_name} is gone; starting it",
+                cmtrace.WARNING,
+            )
+            try:
                 async with self._db.transaction() as tx:
                     await self._prepare(tx, gateway)
-                try:
-                    item = await self._run(gateway, replace(item, pid=None, started=None))
-                except OSError as error:
-                    item = replace(item, state="failed", reason=str(error)[:300])
-            async with self._db.transaction() as tx:
-                await self._look(tx, gateway, item)
+                item = await self._run(gateway, replace(item, pid=None, started=None))
+            except OSError as error:
+                return replace(item, state="failed", reason=str(error)[:300])
+        async with self._db.transaction() as tx:
+            return await self._look(tx, gateway, item)
 
 
 def _service_name(certificate: x509.Certificate, asked: str) -> str:
@@ -495,9 +550,8 @@ def _process(item: GatewayInstance) -> psutil.Process | None:
     return process if same and alive else None
 
 
-def _start(settings: Path, output: Path) -> int:
+def _start(command: Sequence[str], output: Path) -> int:
     """Start an instance in a session of its own: it outlives this process."""
-    command = [sys.executable, "-m", "tandem.cli", "gateway", "run", "--config", str(settings)]
     with output.open("wb") as file:
         process = subprocess.Popen(
             command,

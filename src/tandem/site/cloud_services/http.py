@@ -2,6 +2,7 @@
 
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -22,7 +23,7 @@ from tandem.protocols import tunnel
 from tandem.site import properties
 from tandem.site.administrators import Require, Role
 from tandem.site.cloud_services import certificates
-from tandem.site.cloud_services.connection import Connections, wait_for_change
+from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
     DEFAULT_APP_ID_URI,
@@ -81,6 +82,15 @@ class NewApp(msgspec.Struct):
     secret_years: int = 1
 
 
+class ExistingApp(msgspec.Struct):
+    client_id: str
+    name: str = ""
+    tenant_id: str = ""
+    app_id_uri: str = ""
+    secret: str = ""
+    secret_expires_at: datetime | None = None
+
+
 class Switch(msgspec.Struct):
     enabled: bool
 
@@ -102,7 +112,6 @@ class NewGateway(msgspec.Struct):
 class NewConnectionPoint(msgspec.Struct):
     name: str = "CP01"
     gateway: str = ""
-    folder: str = ""
 
 
 class GatewayTraffic(msgspec.Struct):
@@ -119,6 +128,7 @@ class CloudServices:
     gateways: Gateways
     connections: Connections
     resolver: Resolver
+    news: News
     now: Clock
 
 
@@ -141,6 +151,8 @@ def routes(cloud: CloudServices, require: Require) -> list[BaseRoute]:
         Route(service, api.service, methods=["GET"]),
         Route(service, api.delete_service, methods=["DELETE"]),
         Route(f"{service}/apps/{{kind}}", api.create_app, methods=["POST"]),
+        Route(f"{service}/apps/{{kind}}/import", api.import_app, methods=["POST"]),
+        Route(f"{service}/verify", api.verify, methods=["POST"]),
         Route(f"{service}/discovery", api.enable_discovery, methods=["PUT"]),
         Route("/api/v1/gateways", api.gateways, methods=["GET"]),
         Route("/api/v1/gateways", api.create_gateway, methods=["POST"]),
@@ -177,7 +189,7 @@ def connector_routes(cloud: CloudServices) -> list[BaseRoute]:
             return f'"{sha256(document).hexdigest()[:32]}"', document
 
         have = request.headers.get("if-none-match", "")
-        tag, document = await wait_for_change(read, have, _seconds(request))
+        tag, document = await cloud.news.wait(read, have, _seconds(request))
         if tag == have:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(document, headers={"ETag": tag}, media_type="application/json")
@@ -194,6 +206,19 @@ def connector_routes(cloud: CloudServices) -> list[BaseRoute]:
         Route("/SMS_CMG/connector/configuration", configuration, methods=["GET"]),
         Route("/SMS_CMG/connector/report", report, methods=["POST"]),
     ]
+
+
+def _name(request: Request) -> str:
+    """The name in the path; `-` is the only one there is."""
+    name: str = request.path_params["name"]
+    return "" if name == "-" else name
+
+
+def _kind(request: Request) -> str:
+    kind: str = request.path_params["kind"]
+    if kind not in {"server", "client"}:
+        raise Invalid("An app is of kind server or client.")
+    return kind
 
 
 def _seconds(request: Request) -> float:
@@ -297,7 +322,7 @@ class _Api:
     async def service(self, request: Request) -> Response:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.tenants.service(tx, request.path_params["name"])
+            found = await self._cloud.tenants.service(tx, _name(request))
             return http.reply(await self._service(tx, found))
 
     async def create_service(self, request: Request) -> Response:
@@ -313,22 +338,20 @@ class _Api:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.tenants.delete_service(
-                tx, request.path_params["name"], actor=who.name, now=self._cloud.now()
+                tx, _name(request), actor=who.name, now=self._cloud.now()
             )
         return Response(status_code=204)
 
     async def create_app(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         new = await http.decode(request, NewApp)
-        kind = request.path_params["kind"]
-        if kind not in {"server", "client"}:
-            raise Invalid("An app is of kind server or client.")
+        kind = _kind(request)
         if new.secret_years not in {1, 2}:
             raise Invalid("A secret is valid for 1 or 2 years.")
         async with self._cloud.db.transaction() as tx:
             made = await self._cloud.tenants.create_app(
                 tx,
-                request.path_params["name"],
+                _name(request),
                 kind,
                 name=new.name,
                 access_token=new.access_token,
@@ -339,7 +362,35 @@ class _Api:
                 actor=who.name,
                 now=self._cloud.now(),
             )
+        self._cloud.news.tell()
         return http.reply(as_dict(made), 201)
+
+    async def import_app(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        given = await http.decode(request, ExistingApp)
+        async with self._cloud.db.transaction() as tx:
+            made = await self._cloud.tenants.import_app(
+                tx,
+                _name(request),
+                _kind(request),
+                name=given.name,
+                app_id=given.client_id,
+                tenant_id=given.tenant_id,
+                app_id_uri=given.app_id_uri,
+                secret=given.secret,
+                secret_expires_at=given.secret_expires_at,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+        self._cloud.news.tell()
+        return http.reply(as_dict(made), 201)
+
+    async def verify(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            checks = await self._cloud.tenants.verify(tx, _name(request), self._cloud.now())
+        value = {"ok": all(item.ok for item in checks), "checks": [as_dict(c) for c in checks]}
+        return http.reply(value)
 
     async def enable_discovery(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
@@ -347,7 +398,7 @@ class _Api:
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.tenants.enable_discovery(
                 tx,
-                request.path_params["name"],
+                _name(request),
                 wanted.enabled,
                 actor=who.name,
                 now=self._cloud.now(),
@@ -369,7 +420,7 @@ class _Api:
     async def gateway(self, request: Request) -> Response:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.gateways.gateway(tx, request.path_params["name"])
+            found = await self._cloud.gateways.gateway(tx, _name(request))
             return http.reply(await self._gateway(tx, found))
 
     async def create_gateway(self, request: Request) -> Response:
@@ -397,27 +448,27 @@ class _Api:
     async def delete_gateway(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         async with self._cloud.db.transaction() as tx:
-            await self._cloud.gateways.delete(tx, request.path_params["name"], actor=who.name)
+            await self._cloud.gateways.delete(tx, _name(request), actor=who.name)
         return Response(status_code=204)
 
     async def stop_gateway(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.gateways.stop(tx, request.path_params["name"], actor=who.name)
-            return http.reply(await self._gateway(tx, found))
+            found = await self._cloud.gateways.stop(tx, _name(request), actor=who.name)
+            shape = await self._gateway(tx, found)
+        self._cloud.news.tell()
+        return http.reply(shape)
 
     async def start_gateway(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.gateways.start(
-                tx, request.path_params["name"], actor=who.name
-            )
+            found = await self._cloud.gateways.start(tx, _name(request), actor=who.name)
             return http.reply(await self._gateway(tx, found))
 
     async def check_dns(self, request: Request) -> Response:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
-            return http.reply(await self._cloud.gateways.check_dns(tx, request.path_params["name"]))
+            return http.reply(await self._cloud.gateways.check_dns(tx, _name(request)))
 
     async def _gateway(self, tx: Tx, item: Gateway) -> dict[str, Any]:
         instances = await self._cloud.gateways.instances(tx, item.service_name)
@@ -430,6 +481,7 @@ class _Api:
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             added = await self._cloud.connections.add_root(tx, file.content(), actor=who.name)
+        self._cloud.news.tell()
         return http.reply({"added": added}, 201)
 
     async def add_crl(self, request: Request) -> Response:
@@ -437,6 +489,7 @@ class _Api:
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             issuer = await self._cloud.connections.add_crl(tx, file.content(), actor=who.name)
+        self._cloud.news.tell()
         return http.reply({"issuer": issuer}, 201)
 
     # -------------------------------------------------------------- connection points
@@ -451,7 +504,7 @@ class _Api:
     async def point(self, request: Request) -> Response:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.connections.connection_point(tx, request.path_params["name"])
+            found = await self._cloud.connections.connection_point(tx, _name(request))
             connections = await self._cloud.connections.connections(tx)
         return http.reply(_point(found, connections))
 
@@ -465,14 +518,14 @@ class _Api:
     async def remove_point(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         async with self._cloud.db.transaction() as tx:
-            await self._cloud.connections.remove(tx, request.path_params["name"], actor=who.name)
+            await self._cloud.connections.remove(tx, _name(request), actor=who.name)
         return Response(status_code=204)
 
     async def credentials(self, request: Request) -> Response:
         """Role certificate, key and site root: once more for the server with the role."""
         await self._require(request, Role.FULL_ADMINISTRATOR)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.connections.credentials(tx, request.path_params["name"])
+            found = await self._cloud.connections.credentials(tx, _name(request))
         return http.reply(found, headers={"Cache-Control": "no-store"})
 
     # -------------------------------------------------------------- management point
@@ -487,7 +540,9 @@ class _Api:
         wanted = await http.decode(request, GatewayTraffic)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.connections.allow(tx, wanted.allow_gateway_traffic, actor=who.name)
-            return http.reply(await self._management_point(tx))
+            shape = await self._management_point(tx)
+        self._cloud.news.tell()
+        return http.reply(shape)
 
     async def _management_point(self, tx: Tx) -> dict[str, Any]:
         return {

@@ -109,6 +109,15 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
+class Directory:
+    """What a tenant's discovery document leads to: whose tokens, signed by which keys."""
+
+    issuer: str
+    jwks: dict[str, Any]
+    fetched_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     service_name: str
     deployment_name: str
@@ -158,9 +167,20 @@ class NameCheck:
     service_name: str
     deployment_name: str
     available: bool
+    code: str = ""
     reason: str = ""
     cure: str = ""
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried, and what to do when it did not work."""
+
+    text: str
+    ok: bool
+    reason: str = ""
+    cure: str = ""
 
 
 class BadServiceName(Invalid):
@@ -197,6 +217,10 @@ class NoSuchService(AppError):
 
 class AppExists(AppError):
     kind, code = Kind.CONFLICT, "azure-service.app-exists"
+
+
+class BadApp(Invalid):
+    code = "azure-service.bad-app"
 
 
 class AppIdUriInUse(AppError):

@@ -10,6 +10,7 @@ from tandem.site.cloud_services.model import (
     AzureService,
     CertificateRequest,
     ConnectionPoint,
+    Directory,
     Gateway,
     GatewayInstance,
     GatewayState,
@@ -148,6 +149,25 @@ async def sealed_secret(tx: Tx, service_id: str) -> bytes | None:
         )
     ).fetchone()
     return bytes(row["sealed_secret"]) if row and row["sealed_secret"] else None
+
+
+async def directory(tx: Tx, tenant_id: str) -> Directory | None:
+    row = await (
+        await tx.execute(
+            "SELECT issuer, jwks, fetched_at FROM cloud_directory WHERE tenant_id = %s",
+            (tenant_id,),
+        )
+    ).fetchone()
+    return Directory(**row) if row else None
+
+
+async def save_directory(tx: Tx, tenant_id: str, found: Directory) -> None:
+    await tx.execute(
+        "INSERT INTO cloud_directory (tenant_id, issuer, jwks, fetched_at)"
+        " VALUES (%s, %s, %s, %s) ON CONFLICT (tenant_id) DO UPDATE SET"
+        " issuer = EXCLUDED.issuer, jwks = EXCLUDED.jwks, fetched_at = EXCLUDED.fetched_at",
+        (tenant_id, found.issuer, Jsonb(found.jwks), found.fetched_at),
+    )
 
 
 # ------------------------------------------------------------------ gateways

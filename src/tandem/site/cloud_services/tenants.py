@@ -4,12 +4,11 @@ A global administrator's access token comes with the one request that needs it, 
 request's calls to Graph, and is kept nowhere.
 """
 
-import asyncio
 import base64
+import contextlib
 import json
-import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +18,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from tandem import audit
+from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
+from tandem.infra.errors import AppError
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import clients
@@ -33,10 +34,13 @@ from tandem.site.cloud_services.model import (
     AppExists,
     AppIdUriInUse,
     AzureService,
+    BadApp,
     BadTenantToken,
+    Check,
     CloudEnvironment,
     CloudSettings,
     ConsentMissing,
+    Directory,
     NoMdmAuthority,
     NoSuchService,
     NotGlobalAdministrator,
@@ -49,18 +53,23 @@ _GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
 _GRAPH_APP = "00000003-0000-0000-c000-000000000000"
 _SECRET_CONTEXT = "cloud.app-secret"  # noqa: S105
 _CLOCK_SKEW_SECONDS = 300
+# Strangers' tokens must not make us ask the tenant for its keys all the time.
+_RETRY_SECONDS = 10.0
+_NEW_TOKEN = "Get a new token from the tenant."  # noqa: S105
+# An administrator wants to know of a secret's end before it comes.
+_SECRET_WARNING = timedelta(days=30)
 
 
 class Tenants:
-    """Calls to the tenant, and what is remembered of it: its keys and our own token."""
+    """Azure services, calls to their tenants, and what their tokens say."""
 
-    def __init__(self, settings: CloudSettings, box: SecretBox, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, settings: CloudSettings, box: SecretBox, http: httpx.AsyncClient, now: Clock
+    ) -> None:
         self.settings = settings
         self._box = box
         self._http = http
-        self._keys: dict[str, tuple[float, dict[str, Any], str]] = {}
-        self._token: dict[str, tuple[float, str]] = {}
-        self._fetching = asyncio.Lock()
+        self._now = now
 
     @property
     def environment(self) -> CloudEnvironment:
@@ -103,11 +112,7 @@ class Tenants:
 
         Raises NoSuchService, AppExists, NotGlobalAdministrator, AppIdUriInUse, TenantRefuses.
         """
-        service = await self.service(tx, wanted)
-        if any((a.service_id, a.kind) == (service.id, kind) for a in await store.apps(tx)):
-            raise AppExists(
-                f"{service.name} has its {kind} app already.", cure="Go on with the next step."
-            )
+        service = await self._without_app(tx, wanted, kind)
         claims = _global_administrator(access_token)
         if service.tenant_id and service.tenant_id != claims["tid"]:
             raise TenantRefuses(
@@ -115,26 +120,19 @@ class Tenants:
                 cure="Sign in with an administrator of the same tenant.",
             )
         graph = Graph(self._http, self.environment.graph, access_token)
+        organization = (await graph.get("/organization"))["value"][0]
         if kind == "server":
             body = _server_app(name, home_page, app_id_uri)
         else:
-            body = _client_app(name, reply_url)
+            body = _client_app(name, reply_url, await self._delegated(tx, service, graph))
         made = await graph.post("/applications", body, app_id_uri=app_id_uri)
-        await graph.post("/servicePrincipals", {"appId": made["appId"]})
-        sealed, expires_at = None, None
-        if kind == "server":
-            expires_at = now + timedelta(days=365 * secret_years)
-            answer = await graph.post(
-                f"/applications/{made['id']}/addPassword",
-                {
-                    "passwordCredential": {
-                        "displayName": "Configuration site",
-                        "endDateTime": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    }
-                },
-            )
-            sealed = self._box.seal(answer["secretText"].encode(), _SECRET_CONTEXT)
-        organization = (await graph.get("/organization"))["value"][0]
+        try:
+            sealed, expires_at = await self._complete(graph, made, kind, secret_years, now)
+        except AppError:
+            # Half an app would keep the App ID URI from the next attempt.
+            with contextlib.suppress(AppError):
+                await graph.delete(f"/applications/{made['id']}")
+            raise
         await store.set_tenant(tx, service.id, claims["tid"], organization["displayName"])
         app = App(
             service.id,
@@ -149,6 +147,103 @@ class Tenants:
         await store.insert_app(tx, app, sealed)
         await _audit(tx, actor, f"azure-service.create-{kind}-app", app.app_id, now)
         return app
+
+    async def _complete(
+        self, graph: "Graph", made: dict[str, Any], kind: str, secret_years: int, now: datetime
+    ) -> tuple[bytes | None, datetime | None]:
+        """Service principal and, for the server app, the secret: sealed, with its end."""
+        await graph.post("/servicePrincipals", {"appId": made["appId"]})
+        if kind != "server":
+            return None, None
+        expires_at = now + timedelta(days=365 * secret_years)
+        answer = await graph.post(
+            f"/applications/{made['id']}/addPassword",
+            {
+                "passwordCredential": {
+                    "displayName": "Configuration site",
+                    "endDateTime": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                }
+            },
+        )
+        return self._box.seal(answer["secretText"].encode(), _SECRET_CONTEXT), expires_at
+
+    async def _without_app(self, tx: Tx, wanted: str, kind: str) -> AzureService:
+        service = await self.service(tx, wanted)
+        if any(app.kind == kind for app in await self.apps(tx, service.id)):
+            raise AppExists(
+                f"{service.name} has its {kind} app already.", cure="Go on with the next step."
+            )
+        return service
+
+    async def _delegated(
+        self, tx: Tx, service: AzureService, graph: "Graph"
+    ) -> dict[str, Any] | None:
+        """What the client app asks for of the server app: to speak to it for the user."""
+        for app in await self.apps(tx, service.id):
+            found = await graph.get(f"/applications?$filter=appId eq '{app.app_id}'")
+            for item in found["value"]:
+                scopes = item["api"]["oauth2PermissionScopes"]
+                access = [{"id": scope["id"], "type": "Scope"} for scope in scopes]
+                return {"resourceAppId": app.app_id, "resourceAccess": access} if access else None
+        return None
+
+    async def import_app(
+        self,
+        tx: Tx,
+        wanted: str,
+        kind: str,
+        *,
+        name: str,
+        app_id: str,
+        tenant_id: str = "",
+        app_id_uri: str = "",
+        secret: str = "",
+        secret_expires_at: datetime | None = None,
+        actor: str,
+        now: datetime,
+    ) -> App:
+        """Take an app that was registered elsewhere; the server app's secret is tried at once.
+
+        Raises NoSuchService, AppExists, BadApp, TenantRefuses, TenantUnreachable.
+        """
+        service = await self._without_app(tx, wanted, kind)
+        sealed = None
+        if kind == "server":
+            if not (tenant_id and app_id_uri and secret and secret_expires_at):
+                raise BadApp(
+                    "A server app needs tenant id, App ID URI, secret and the secret's end.",
+                    cure="Take them from the app registration in the tenant.",
+                )
+            if secret_expires_at <= now:
+                raise BadApp("The secret has expired.", cure="Add a new secret in the tenant.")
+            await self._token(tenant_id, app_id, secret)
+            sealed = self._box.seal(secret.encode(), _SECRET_CONTEXT)
+            await store.set_tenant(tx, service.id, tenant_id, service.tenant_name or tenant_id)
+        app = App(service.id, kind, app_id, "", name, app_id_uri, secret_expires_at, now)
+        await store.insert_app(tx, app, sealed)
+        await _audit(tx, actor, f"azure-service.import-{kind}-app", app_id, now)
+        return app
+
+    async def verify(self, tx: Tx, wanted: str, now: datetime) -> list[Check]:
+        """Whether both apps work: secret, consent, and the native client app."""
+        service = await self.service(tx, wanted)
+        apps = {app.kind: app for app in await self.apps(tx, service.id)}
+        ends = apps["server"].secret_expires_at if "server" in apps else None
+        checks = [
+            await _check("The server app gets a token", self.app_token(tx, service)),
+            await _check("The server app may read users", self._try_reading(tx, service)),
+        ]
+        if ends is not None and ends <= now + _SECRET_WARNING:
+            cure = "Add a new secret in the tenant, and import the app again."
+            text = "The server app's secret lasts"
+            checks.append(Check(text, False, f"It ends on {ends:%Y-%m-%d}.", cure))
+        if "client" not in apps:
+            cure = "Create it: `tandem azure-service app create client`."
+            checks.append(Check("There is a native client app", False, "It is missing.", cure))
+        return checks
+
+    async def _try_reading(self, tx: Tx, service: AzureService) -> None:
+        await (await self.graph(tx, service)).get("/users?$top=1&$select=id")
 
     async def services(self, tx: Tx) -> list[AzureService]:
         return await store.services(tx)
@@ -203,13 +298,11 @@ class Tenants:
     # -------------------------------------------------------------- tokens
 
     async def app_token(self, tx: Tx, service: AzureService) -> str:
-        """Our own token for Graph, with the server app's secret.
+        """Our own token for Graph, with the server app's secret. It is asked for anew each time:
+        consent that was granted meanwhile is in it.
 
         Raises NoSuchService without a server app, TenantRefuses, TenantUnreachable.
         """
-        kept = self._token.get(service.id)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
         secret = await store.sealed_secret(tx, service.id)
         apps = {app.kind: app for app in await self.apps(tx, service.id)}
         if secret is None or "server" not in apps:
@@ -217,13 +310,17 @@ class Tenants:
                 f"{service.name} has no server app yet.",
                 cure="Create it: `tandem azure-service app create server`.",
             )
+        plain = self._box.unseal(secret, _SECRET_CONTEXT).decode()
+        return await self._token(service.tenant_id, apps["server"].app_id, plain)
+
+    async def _token(self, tenant_id: str, app_id: str, secret: str) -> str:
         answer = await self._send(
             "POST",
-            f"{self.environment.authority}/{service.tenant_id}/oauth2/v2.0/token",
+            f"{self.environment.authority}/{tenant_id}/oauth2/v2.0/token",
             data={
                 "grant_type": "client_credentials",
-                "client_id": apps["server"].app_id,
-                "client_secret": self._box.unseal(secret, _SECRET_CONTEXT).decode(),
+                "client_id": app_id,
+                "client_secret": secret,
                 "scope": "https://graph.microsoft.com/.default",
             },
         )
@@ -233,31 +330,26 @@ class Tenants:
                 f"The tenant gives the site no token: {value.get('error_description', '')[:300]}",
                 cure="Check that the server app and its secret still exist in the tenant.",
             )
-        token = str(value["access_token"])
-        # Consent that is granted meanwhile must count soon: kept for a minute at most.
-        self._token[service.id] = (time.monotonic() + min(int(value["expires_in"]) / 2, 60), token)
-        return token
-
-    def forget_tokens(self) -> None:
-        self._token.clear()
+        return str(value["access_token"])
 
     async def graph(self, tx: Tx, service: AzureService) -> "Graph":
         """Graph as the server app. Refusals for a permission become ConsentMissing."""
         token = await self.app_token(tx, service)
-        return Graph(self._http, self.environment.graph, token)
+        apps = {app.kind: app for app in await self.apps(tx, service.id)}
+        return Graph(self._http, self.environment.graph, token, apps["server"].app_id)
 
     async def trusted_tenants(self, tx: Tx) -> list[tunnel.Tenant]:
         """The directories whose tokens the gateway lets pass."""
         found = []
         for service, server, client in await self._onboarded(tx):
-            jwks, issuer = await self._directory(service.tenant_id)
+            known = await self._directory(tx, service.tenant_id)
             found.append(
                 tunnel.Tenant(
                     tenant_id=service.tenant_id,
                     client_app_id=client.app_id,
                     app_id_uri=server.app_id_uri,
-                    issuers=_issuers(issuer, service.tenant_id),
-                    jwks=jwks,
+                    issuers=_issuers(known.issuer),
+                    jwks=known.jwks,
                     authority=f"{self.environment.authority}/{service.tenant_id}",
                 )
             )
@@ -271,63 +363,61 @@ class Tenants:
             tenant_id = ""
         for service, server, _ in await self._onboarded(tx):
             if service.tenant_id == tenant_id:
-                claims = await self._verified(tenant_id, token, server)
+                claims = await self._verified(tx, tenant_id, token, server)
                 return _identity(tenant_id, claims)
         raise BadTenantToken(
             "The token is of no tenant that this site is connected to.",
             cure="Connect the device's tenant: `tandem azure-service create`.",
         )
 
-    async def _verified(self, tenant_id: str, token: str, server: App) -> dict[str, Any]:
-        for fresh in (False, True):
-            jwks, issuer = await self._directory(tenant_id, fresh=fresh)
-            try:
-                claims = dict(
-                    jwt.decode(token, KeySet.import_key_set(jwks), algorithms=["RS256"]).claims  # type: ignore[arg-type]
-                )
-                break
-            except (JoseError, ValueError):
-                # A key that we do not know may be newer than what we have: look once more.
-                continue
-        else:
-            raise BadTenantToken("The token is not signed by the tenant.")
-        now = time.time()
-        audiences = {server.app_id_uri, server.app_id}
-        if claims.get("aud") not in audiences or claims.get("iss") not in _issuers(
-            issuer, tenant_id
-        ):
-            raise BadTenantToken("The token is meant for another service, or of another issuer.")
+    async def _verified(self, tx: Tx, tenant_id: str, token: str, server: App) -> dict[str, Any]:
+        known = await self._directory(tx, tenant_id)
+        claims = _signed_claims(token, known)
+        if claims is None:
+            # A key that we do not know may be newer than what we have: look once more.
+            known = await self._directory(tx, tenant_id, fresh=True)
+            claims = _signed_claims(token, known)
+        if claims is None:
+            raise BadTenantToken("The token is not signed by the tenant.", cure=_NEW_TOKEN)
+        if claims.get("aud") not in {server.app_id_uri, server.app_id}:
+            raise BadTenantToken("The token is meant for another service.", cure=_NEW_TOKEN)
+        if claims.get("iss") not in _issuers(known.issuer):
+            raise BadTenantToken("The token is of another issuer.", cure=_NEW_TOKEN)
+        now = self._now().timestamp()
         if now > float(claims.get("exp", 0)):
-            raise BadTenantToken("The token has expired.", cure="Get a new one from the tenant.")
+            raise BadTenantToken("The token has expired.", cure=_NEW_TOKEN)
         if now + _CLOCK_SKEW_SECONDS < float(claims.get("nbf", 0)):
             raise BadTenantToken("The token is not valid yet.", cure="Check the clocks.")
         return claims
 
-    async def _directory(
-        self, tenant_id: str, *, fresh: bool = False
-    ) -> tuple[dict[str, Any], str]:
-        """The tenant's public keys and its issuer, as its discovery document says."""
-        async with self._fetching:
-            kept = self._keys.get(tenant_id)
-            young = kept is not None and time.monotonic() - kept[0] < 10
-            if kept is not None and (
-                young or (not fresh and time.monotonic() - kept[0] < self.settings.jwks_seconds)
-            ):
-                return kept[1], kept[2]
-            base = f"{self.environment.authority}/{tenant_id}/v2.0"
-            try:
-                document = _json(
-                    await self._send("GET", f"{base}/.well-known/openid-configuration")
-                )
-                jwks = _json(await self._send("GET", document["jwks_uri"]))
-                issuer = str(document["issuer"])
-            except (TenantUnreachable, KeyError):
-                if kept is not None:
-                    # Tokens stay good while the tenant is away: they are verified offline.
-                    return kept[1], kept[2]
+    async def _directory(self, tx: Tx, tenant_id: str, *, fresh: bool = False) -> Directory:
+        """The tenant's public keys and its issuer, as its discovery document says.
+
+        They are fetched again when they are old, or at once when a token needs a newer key. While
+        the tenant is away the kept ones count: tokens are verified offline.
+        """
+        kept = await store.directory(tx, tenant_id)
+        if kept is not None:
+            seconds = _RETRY_SECONDS if fresh else self.settings.jwks_seconds
+            if self._now() - kept.fetched_at < timedelta(seconds=seconds):
+                return kept
+        base = f"{self.environment.authority}/{tenant_id}/v2.0"
+        try:
+            document = _json(await self._send("GET", f"{base}/.well-known/openid-configuration"))
+            jwks = _json(await self._send("GET", document["jwks_uri"]))
+            KeySet.import_key_set(jwks)  # type: ignore[arg-type]
+            found = Directory(str(document["issuer"]), jwks, self._now())
+        except (TenantUnreachable, JoseError, KeyError, ValueError) as error:
+            if kept is not None:
+                return kept
+            if isinstance(error, TenantUnreachable):
                 raise
-            self._keys[tenant_id] = (time.monotonic(), jwks, issuer)
-            return jwks, issuer
+            raise TenantUnreachable(
+                "The tenant's discovery document cannot be used.",
+                cure="Check the environment in the site's settings.",
+            ) from None
+        await store.save_directory(tx, tenant_id, found)
+        return found
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
         try:
@@ -381,6 +471,14 @@ class Tenants:
             )
 
 
+async def _check(text: str, work: Awaitable[Any]) -> Check:
+    try:
+        await work
+    except AppError as error:
+        return Check(text, False, error.message, error.cure)
+    return Check(text, True)
+
+
 def _claims(token: str) -> dict[str, Any]:
     """What a token says, unverified: only to choose whom to ask. Raises ValueError."""
     parts = token.split(".")
@@ -391,6 +489,15 @@ def _claims(token: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a token")
     return value
+
+
+def _signed_claims(token: str, known: Directory) -> dict[str, Any] | None:
+    """What a token says, when one of the tenant's keys signed it."""
+    try:
+        keys = KeySet.import_key_set(known.jwks)  # type: ignore[arg-type]
+        return dict(jwt.decode(token, keys, algorithms=["RS256"]).claims)
+    except (JoseError, ValueError):
+        return None
 
 
 def _global_administrator(access_token: str) -> dict[str, Any]:
@@ -412,7 +519,7 @@ def _global_administrator(access_token: str) -> dict[str, Any]:
     return claims
 
 
-def _issuers(issuer: str, tenant_id: str) -> list[str]:
+def _issuers(issuer: str) -> list[str]:
     """Tokens of both versions: sts-like for version 1, …/v2.0 for version 2."""
     base = issuer.removesuffix("/v2.0").rstrip("/")
     return sorted({issuer, f"{base}/", f"{base}/v2.0", base})
@@ -467,7 +574,7 @@ def _server_app(name: str, home_page: str, app_id_uri: str) -> dict[str, Any]:
     }
 
 
-def _client_app(name: str, reply_url: str) -> dict[str, Any]:
+def _client_app(name: str, reply_url: str, server: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "displayName": name,
         "publicClient": {"redirectUris": [reply_url]},
@@ -476,7 +583,8 @@ def _client_app(name: str, reply_url: str) -> dict[str, Any]:
             {
                 "resourceAppId": _GRAPH_APP,
                 "resourceAccess": [{"id": "e1fe6dd8-ba31-4d61-89e7-88639da4683d", "type": "Scope"}],
-            }
+            },
+            *([server] if server else []),
         ],
     }
 
@@ -493,11 +601,13 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 
 class Graph:
-    """Microsoft Graph with one token. Its refusals become ours."""
+    """Microsoft Graph with one token, of the site's server app (`app_id`) or of a person. Its
+    refusals become ours."""
 
-    def __init__(self, http: httpx.AsyncClient, base: str, token: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, base: str, token: str, app_id: str = "") -> None:
         self._http = http
         self._base = base
+        self._app_id = app_id
         self._headers = {"Authorization": f"Bearer {token}"}
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -507,6 +617,9 @@ class Graph:
         self, path: str, body: dict[str, Any], *, app_id_uri: str = ""
     ) -> dict[str, Any]:
         return await self._call("POST", path, body, app_id_uri)
+
+    async def delete(self, path: str) -> None:
+        await self._call("DELETE", path)
 
     async def pages(self, path: str) -> list[dict[str, Any]]:
         """All pages of a list."""
@@ -534,11 +647,11 @@ class Graph:
             ) from None
         value = _json(answer) if answer.content else {}
         if answer.status_code >= 400:
-            raise _refusal(answer.status_code, value, app_id_uri)
+            raise _refusal(answer.status_code, value, app_id_uri, self._app_id)
         return value
 
 
-def _refusal(status: int, value: dict[str, Any], app_id_uri: str) -> Exception:
+def _refusal(status: int, value: dict[str, Any], app_id_uri: str, app_id: str) -> AppError:
     error = value.get("error", {})
     message = str(error.get("message", f"status {status}"))[:300]
     if (
@@ -550,11 +663,16 @@ def _refusal(status: int, value: dict[str, Any], app_id_uri: str) -> Exception:
             f"The App ID URI {app_id_uri} is in use by another app of the tenant.",
             cure="Take another one, like api://<tenant id>/ConfigMgrService.",
         )
+    if status == 403 and not app_id:
+        return NotGlobalAdministrator(
+            f"The tenant does not let this account do it: {message}",
+            cure="Sign in with an account that has the role Global Administrator.",
+        )
     if status == 403:
         return ConsentMissing(
-            f"The tenant does not allow it: {message}"
-            f" The app lacks the application permission {DISCOVERY_PERMISSION}.",
-            cure="A global administrator grants it: `tandem app-registration consent APP`.",
+            f"The app {app_id} lacks the application permission {DISCOVERY_PERMISSION}."
+            f" The tenant says: {message}",
+            cure=f"A global administrator grants it: `tandem app-registration consent {app_id}`.",
         )
     return TenantRefuses(f"The tenant refuses: {message}", cure="See the tenant's sign-in log.")
 

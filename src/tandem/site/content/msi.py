@@ -24,6 +24,10 @@ _TIMEOUT_SECONDS = 60
 # 2020-01-01, as a file's time and as a Windows FILETIME.
 _TIME = 1577836800
 _FILETIME = ((_TIME + 11644473600) * 10**7).to_bytes(8, "little")
+# A property of type VT_FILETIME with a time of these decades [MS-OLEPS].
+_TYPE_TIME = b"\x40\x00\x00\x00"
+_TIME_PROPERTY = re.compile(_TYPE_TIME + rb".{6}[\xd0-\xef]\x01", re.DOTALL)
+_PACKAGE_CODE = 9
 _VERSION = re.compile(r"^\d{1,3}\.\d{1,3}\.\d{1,5}")
 
 # Keys in the File table: the names under which the cabinet holds the files.
@@ -149,10 +153,8 @@ def _settle(data: bytes, package_code: str) -> bytes:
     """Replace what wixl takes from the clock and from chance: times and the package code."""
     with olefile.OleFileIO(data) as package:
         summary = package.openstream("\x05SummaryInformation").read()
-        values = package.getproperties("\x05SummaryInformation", no_conversion=[12, 13])
-    settled = summary.replace(values[9], package_code.encode())
-    for number in (12, 13):
-        settled = settled.replace(int(values[number]).to_bytes(8, "little"), _FILETIME)
+        code = package.getproperties("\x05SummaryInformation")[_PACKAGE_CODE]
+    settled = _TIME_PROPERTY.sub(_TYPE_TIME + _FILETIME, summary.replace(code, package_code.encode()))
     if data.count(summary) != 1 or len(settled) != len(summary):
         raise BuildFailed("wixl built a package of an unexpected form.")
     return data.replace(summary, settled)

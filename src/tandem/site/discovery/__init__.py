@@ -2,6 +2,6 @@
 
 from tandem.site.discovery.http import routes
 from tandem.site.discovery.model import NoRun, NotEnabled, Run
-from tandem.site.discovery.service import Discovery, Source
+from tandem.site.discovery.service import Discovery, Source, is_known_user
 
-__all__ = ["Discovery", "NoRun", "NotEnabled", "Run", "Source", "routes"]
+__all__ = ["Discovery", "NoRun", "NotEnabled", "Run", "Source", "is_known_user", "routes"]

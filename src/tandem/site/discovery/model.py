@@ -8,7 +8,7 @@ from tandem.infra.errors import AppError, Kind
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`state` is running, succeeded or failed; `reason` says why it failed, cure included."""
+    """`state` is running, succeeded or failed; `reason`, `cure` and `code` are of the failure."""
 
     id: int
     service: str
@@ -19,6 +19,8 @@ class Run:
     users: int
     added: int
     reason: str
+    cure: str
+    code: str
 
 
 class NotEnabled(AppError):

@@ -98,7 +98,7 @@ class Discovery:
         """All users of the tenant, page by page. The job behind `request_full`."""
         async with self._db.transaction() as tx:
             run = await self.run(tx, run_id)
-        users = added = 0
+        added = 0
         try:
             async with self._db.transaction() as tx:
                 source = await self._source(tx, run.service)
@@ -111,22 +111,26 @@ class Discovery:
                 for value in found:
                     user = _user(source.tenant_id, value)
                     added += await collections.upsert_user(tx, user, self._now())
-                    users += 1
+                await store.succeeded(tx, run_id, self._now(), users=len(found), added=added)
         except AppError as error:
-            await self._end(run_id, "failed", 0, 0, error)
+            await self._failed(run_id, error)
             return
-        self._say(f"Successfully published UDX for Azure Active Directory users. Users: {users}")
-        await self._end(run_id, "succeeded", users, added, None)
+        self._say(
+            f"Successfully published UDX for Azure Active Directory users. Users: {len(found)}"
+        )
 
-    async def _end(
-        self, run_id: int, state: str, users: int, added: int, error: AppError | None
-    ) -> None:
-        reason = f"{error.message} {error.cure}".strip() if error else ""
-        if error is not None:
-            code = "0x87d00231 " if error.kind is Kind.FORBIDDEN else ""
-            self._say(f"Full sync failed: {code}{reason}", cmtrace.ERROR)
+    async def _failed(self, run_id: int, error: AppError) -> None:
+        code = "0x87d00231 " if error.kind is Kind.FORBIDDEN else ""
+        self._say(f"Full sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
         async with self._db.transaction() as tx:
-            await store.end(tx, run_id, state, self._now(), users=users, added=added, reason=reason)
+            await store.failed(
+                tx, run_id, self._now(), reason=error.message, cure=error.cure, code=error.code
+            )
+
+
+async def is_known_user(tx: Tx, tenant_id: str, object_id: str) -> bool:
+    """Whether discovery found this user of the tenant."""
+    return await collections.find_user(tx, tenant_id, object_id) is not None
 
 
 def _user(tenant_id: str, value: dict[str, Any]) -> collections.UserResource:

@@ -3,7 +3,7 @@ from datetime import datetime
 from tandem.infra.database import Tx
 from tandem.site.discovery.model import Run
 
-_RUN = "id, service, kind, state, started_at, finished_at, users, added, reason"
+_RUN = "id, service, kind, state, started_at, finished_at, users, added, reason, cure, code"
 
 
 async def begin(tx: Tx, service: str, kind: str, now: datetime) -> int:
@@ -18,13 +18,19 @@ async def begin(tx: Tx, service: str, kind: str, now: datetime) -> int:
     return int(row["id"])
 
 
-async def end(
-    tx: Tx, id: int, state: str, now: datetime, *, users: int, added: int, reason: str
-) -> None:
+async def succeeded(tx: Tx, id: int, now: datetime, *, users: int, added: int) -> None:
     await tx.execute(
-        "UPDATE discovery_run SET state = %s, finished_at = %s, users = %s, added = %s,"
-        " reason = %s WHERE id = %s",
-        (state, now, users, added, reason, id),
+        "UPDATE discovery_run SET state = 'succeeded', finished_at = %s, users = %s, added = %s"
+        " WHERE id = %s",
+        (now, users, added, id),
+    )
+
+
+async def failed(tx: Tx, id: int, now: datetime, *, reason: str, cure: str, code: str) -> None:
+    await tx.execute(
+        "UPDATE discovery_run SET state = 'failed', finished_at = %s, reason = %s, cure = %s,"
+        " code = %s WHERE id = %s",
+        (now, reason, cure, code, id),
     )
 
 

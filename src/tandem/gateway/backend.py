@@ -1,0 +1,375 @@
+"""Requests from the tunnel to the management point, over connections that are kept."""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiofastnet
+import httptools
+
+from tandem.gateway.model import Refusal
+from tandem.gateway.mux import Mux, Outgoing
+from tandem.infra.logs import get_logger
+from tandem.protocols.tunnel import Type, encode
+
+log = get_logger("connector")
+
+_IDLE_SECONDS = 55.0
+_MOST_IDLE = 64
+_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"trailer"}
+
+
+@dataclass
+class Tally:
+    """What went through one endpoint since the last report."""
+
+    requests: int = 0
+    failures: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    elapsed_ms: float = 0.0
+    now: int = 0
+    most: int = 0
+
+
+@dataclass
+class Traffic:
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
+
+    def of(self, service_name: str, endpoint: str) -> Tally:
+        return self.tallies.setdefault((service_name, endpoint), Tally())
+
+    def take(self) -> dict[tuple[str, str], Tally]:
+        taken, self.tallies = self.tallies, {}
+        return taken
+
+
+class Backend:
+    """The pool of connections to one management point."""
+
+    def __init__(self, url: str, context: ssl.SSLContext | None, fast_tls: bool, seconds: float):
+        parts = urlsplit(url)
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.path = parts.path.rstrip("/").encode()
+        self.authority = f"{self.host}:{self.port}".encode()
+        self._context = context if parts.scheme == "https" else None
+        self._fast = fast_tls
+        self.seconds = seconds
+        self._idle: deque[tuple[float, _Connection]] = deque()
+
+    async def connection(self, fresh: bool = False) -> "_Connection":
+        """Raises OSError when the management point cannot be reached."""
+        loop = asyncio.get_running_loop()
+        while self._idle and not fresh:
+            since, connection = self._idle.pop()
+            if connection.usable and loop.time() - since < _IDLE_SECONDS:
+                return connection
+            connection.close()
+        options: dict[str, Any] = {}
+        if self._context is not None:
+            options = {"ssl": self._context, "server_hostname": self.host}
+        create = (
+            aiofastnet.create_connection(
+                loop, lambda: _Connection(self), self.host, self.port, **options
+            )
+            if self._fast
+            else loop.create_connection(lambda: _Connection(self), self.host, self.port, **options)
+        )
+        _, made = await asyncio.wait_for(create, 10)
+        return made
+
+    def keep(self, connection: "_Connection") -> None:
+        if len(self._idle) < _MOST_IDLE:
+            self._idle.append((asyncio.get_running_loop().time(), connection))
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop()[1].close()
+
+
+class _Connection(asyncio.Protocol):
+    """One kept connection; it serves one request at a time."""
+
+    def __init__(self, pool: Backend) -> None:
+        self.pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._request: Request | None = None
+        self._parser: Any = None
+        self._keep = True
+        self._head: list[bytes] = []
+        self._reason = b""
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def serve(self, request: "Request", raw: bytes) -> None:
+        self._request = request
+        self._head, self._reason = [], b""
+        self._parser = httptools.HttpResponseParser(self)
+        assert self._transport is not None
+        self._transport.write(raw)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._request is None:
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._fail("The management point's answer is not HTTP.")
+
+    def on_status(self, status: bytes) -> None:
+        self._reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower = name.lower()
+        if lower not in _HOP:
+            self._head.append(lower + b": " + value)
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200 or self._request is None:
+            self._head, self._reason = [], b""
+            return
+        first = b"HTTP/1.1 %d %s" % (status, self._reason)
+        self._request.answer(status, b"\r\n".join([first, *self._head]) + b"\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._request is not None:
+            self._request.body(body)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            return
+        request, self._request = self._request, None
+        keep = self._parser.should_keep_alive()
+        if request is not None:
+            request.complete()
+        if keep and self.usable:
+            self.resume()
+            self.pool.keep(self)
+        else:
+            self.close()
+
+    def pause(self) -> None:
+        if self._transport is not None:
+            with contextlib.suppress(RuntimeError):
+                self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None:
+            with contextlib.suppress(RuntimeError):
+                self._transport.resume_reading()
+
+    def _fail(self, reason: str) -> None:
+        request, self._request = self._request, None
+        self.close()
+        if request is not None:
+            request.broken(reason)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        request, self._request = self._request, None
+        if request is not None:
+            request.broken("The management point closed the connection.")
+
+    def abandon(self) -> None:
+        self._request = None
+        self.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Request:
+    """One stream of a tunnel: a request to the management point, and its answer back."""
+
+    def __init__(
+        self,
+        mux: Mux,
+        number: int,
+        raw: bytes,
+        fin: bool,
+        *,
+        target: "tuple[Backend, bytes, str] | None",
+        service_name: str,
+        traffic: Traffic,
+    ) -> None:
+        self._mux = mux
+        self._number = number
+        self.outgoing = Outgoing(mux, number)
+        self._connection: _Connection | None = None
+        self._target = target
+        self._parts = [raw]
+        self._whole = fin
+        self._status = 0
+        self._begun = time.monotonic()
+        self._retried = False
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._tally = traffic.of(service_name, target[2] if target else "?")
+        self._tally.requests += 1
+        self._tally.request_bytes += len(raw)
+        self._tally.now += 1
+        self._tally.most = max(self._tally.most, self._tally.now)
+        if fin:
+            self._begin()
+
+    @property
+    def over(self) -> bool:
+        """Answered already, when it was refused at once."""
+        return self._ended and not self.outgoing.blocked
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._target is None:
+            self._refuse(_UNMAPPED)
+            return
+        self._timer = loop.call_later(self._target[0].seconds, self._late)
+        self._task = loop.create_task(self._send())
+
+    async def _send(self) -> None:
+        assert self._target is not None
+        pool, prefix, _ = self._target
+        try:
+            connection = await pool.connection(fresh=self._retried)
+        except (OSError, TimeoutError, ssl.SSLError) as error:
+            log.warning("management point unreachable", reason=str(error))
+            self._refuse(_UNREACHABLE)
+            return
+        self._connection = connection
+        connection.serve(self, _rewritten(b"".join(self._parts), prefix, pool))
+
+    # The rest of the request, from the tunnel.
+
+    def head(self, payload: bytes, fin: bool) -> None:
+        """A gateway sends no answers."""
+
+    def answer(self, status: int, head: bytes) -> None:
+        """The management point's status and head."""
+        self._status = status
+        self._mux.put(encode(Type.HEAD, self._number, head))
+
+    def data(self, payload: bytes, fin: bool) -> None:
+        self._parts.append(payload)
+        self._tally.request_bytes += len(payload)
+        if fin and not self._whole:
+            self._whole = True
+            self._begin()
+
+    def writable(self) -> None:
+        if self._ended and not self.outgoing.blocked:
+            self._mux.streams.pop(self._number, None)
+        if self._connection is not None and not self.outgoing.blocked:
+            self._connection.resume()
+
+    def reset(self, reason: str) -> None:
+        """The gateway does not want the answer any more."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
+        self._end()
+
+    # The answer, from the management point.
+
+    def body(self, data: bytes) -> None:
+        self._tally.response_bytes += len(data)
+        self.outgoing.send(data)
+        if self.outgoing.blocked and self._connection is not None:
+            self._connection.pause()
+
+    def complete(self) -> None:
+        self._connection = None
+        self.outgoing.send(b"", fin=True)
+        self._end()
+
+    def broken(self, reason: str) -> None:
+        self._connection = None
+        if self._status:
+            self._tally.failures += 1
+            self._mux.put(encode(Type.RESET, self._number, reason.encode()))
+            self._end()
+        elif not self._retried:
+            # A kept connection may have been closed while it was idle: once more on a new one.
+            self._retried = True
+            self._task = asyncio.get_running_loop().create_task(self._send())
+        else:
+            self._refuse(_UNREACHABLE)
+
+    def _late(self) -> None:
+        if self._status:
+            return
+        if self._connection is not None:
+            self._connection.abandon()
+        if self._task is not None:
+            self._task.cancel()
+        self._refuse(_LATE)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._tally.failures += 1
+        content = refusal.body()
+        head = (
+            f"HTTP/1.1 {refusal.status} {refusal.code}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(content)}\r\n\r\n"
+        )
+        self._mux.put(encode(Type.HEAD, self._number, head.encode()))
+        self.outgoing.send(content, fin=True)
+        self._end()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.outgoing.blocked:
+            self._mux.streams.pop(self._number, None)
+        self._ended = True
+        self._tally.elapsed_ms += (time.monotonic() - self._begun) * 1000
+        self._tally.now -= 1
+
+
+def _rewritten(raw: bytes, prefix: bytes, pool: Backend) -> bytes:
+    """The external prefix gives way to the internal URL; the host becomes the management point's.
+
+    The path below the prefix stays as it is: the device signed it.
+    """
+    line, _, rest = raw.partition(b"\r\n")
+    method, target, version = line.split(b" ", 2)
+    head, _, body = rest.partition(b"\r\n\r\n")
+    kept = [item for item in head.split(b"\r\n") if not item.lower().startswith(b"host:")]
+    first = b"%s %s %s" % (method, pool.path + target[len(prefix) :] or b"/", version)
+    return b"\r\n".join([first, b"host: " + pool.authority, *kept]) + b"\r\n\r\n" + body
+
+
+_UNREACHABLE = Refusal(
+    502,
+    "CMGConnector_Management_Point_Unreachable",
+    "The management point does not answer the connection point.",
+    "Start the management point; the connection point goes on by itself.",
+)
+_LATE = Refusal(
+    504, "CMGConnector_Timeout", "The management point did not answer in time.", "Try again later."
+)
+_UNMAPPED = Refusal(
+    404, "CMGConnector_Not_Mapped", "The connection point knows no role behind this address."
+)

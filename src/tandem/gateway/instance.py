@@ -1,0 +1,276 @@
+"""One instance of a gateway: its listening sockets, its workers, its configuration."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiofastnet
+import msgspec
+from prometheus_client import Gauge
+
+from tandem import pki
+from tandem.gateway import health
+from tandem.gateway.gate import Gate
+from tandem.gateway.model import GatewaySettings
+from tandem.gateway.relay import Client, Front
+from tandem.gateway.tunnels import Tunnel, Tunnels, tunnel_context
+from tandem.infra import logs
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.logs import get_logger
+from tandem.infra.process import run_role
+from tandem.infra.secrets import private_folder, write_private
+from tandem.protocols.tunnel import Configuration, GatewayHello
+
+log = get_logger("gateway")
+
+_CONNECTED = Gauge("gateway_tunnels", "Tunnels that connection points hold to this worker")
+_BACKLOG = 4096
+_DRAIN_SECONDS = 5.0
+
+
+class CannotStart(AppError):
+    kind, code = Kind.UNAVAILABLE, "gateway.cannot-start"
+
+
+def run(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM. With several workers this process is their parent and only that."""
+    private_folder(settings.state)
+    certificate, key = _certificate(settings)
+    front, tunnel = (
+        _listen(settings.host, settings.port),
+        _listen(settings.host, settings.tunnel_port),
+    )
+    if settings.workers <= 1:
+        logs.configure(f"gateway-{settings.instance}", settings.logs)
+        _work(settings, certificate, key, front, tunnel, worker=1)
+        return
+    _keep_workers(settings, certificate, key, front, tunnel)
+
+
+def _certificate(settings: GatewaySettings) -> tuple[Path, Path]:
+    """Chain and key out of the PFX, as files that only this user reads."""
+    try:
+        data = settings.pfx.read_bytes()
+        password = settings.pfx_password_file.read_text("utf-8").rstrip("\n")
+    except OSError as error:
+        raise CannotStart(
+            f"The gateway's certificate cannot be read: {error}.",
+            cure="Check pfx and pfx_password_file in the settings.",
+        ) from None
+    pfx = pki.pfx_open(data, password)
+    chain, key = settings.state / "chain.pem", settings.state / "server.key"
+    # The root is the clients' to have; sending it costs every handshake.
+    above = [c for c in pfx.chain if c.issuer != c.subject]
+    write_private(chain, pki.pem(pfx.certificate, *above))
+    write_private(key, pki.key_pem(pfx.key))
+    return chain, key
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket that workers inherit: a restarted worker drops no queued connection."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        raise CannotStart(
+            f"{host}:{port} cannot be listened on: {error.strerror}.",
+            cure="Stop what holds this address, or change it in the settings.",
+        ) from None
+    made.listen(_BACKLOG)
+    made.setblocking(False)
+    return made
+
+
+def _work(
+    settings: GatewaySettings,
+    certificate: Path,
+    key: Path,
+    front: socket.socket,
+    tunnel: socket.socket,
+    worker: int,
+) -> None:
+    made = Worker(settings, certificate, key, front, tunnel, worker)
+    run_role(made.main)
+
+
+def _keep_workers(
+    settings: GatewaySettings,
+    certificate: Path,
+    key: Path,
+    front: socket.socket,
+    tunnel: socket.socket,
+) -> None:
+    """Fork the workers and start again whichever ends, until SIGTERM."""
+    children: dict[int, int] = {}
+    stopping = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopping
+        stopping = True
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def fork(worker: int) -> None:
+        pid = os.fork()
+        if pid:
+            children[pid] = worker
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        logs.configure(f"gateway-{settings.instance}", settings.logs)
+        _work(settings, certificate, key, front, tunnel, worker)
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    for number in range(1, settings.workers + 1):
+        fork(number)
+    while children:
+        pid, _ = os.wait()
+        number = children.pop(pid, 0)
+        if number and not stopping:
+            fork(number)
+
+
+class Worker:
+    """One process of an instance."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        certificate: Path,
+        key: Path,
+        front: socket.socket,
+        tunnel: socket.socket,
+        number: int,
+    ) -> None:
+        self._settings = settings
+        self._certificate = str(certificate)
+        self._key = str(key)
+        self._front_socket = front
+        self._tunnel_socket = tunnel
+        self._name = f"{number}-{os.getpid()}"
+        self._number = number
+        self._kept = settings.state / "configuration.json"
+        self._server: Any = None  # What accepts clients now.
+
+    async def main(self, stop: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tunnels = Tunnels(
+            lambda: self._front.gate.configuration.limits.requests_per_connection_point
+        )
+        self._front = Front(self._tunnels, Gate(self._last_configuration()))
+        self._serving = asyncio.Lock()
+        await self._serve_clients()
+        context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
+        tunnels: Any = await self._create_server(self._make_tunnel, self._tunnel_socket, context)
+        probe: asyncio.Server | None = None
+        if self._number == 1:
+            probe = await health.serve(self._settings.health, self._ready)
+        log.info("ready", instance=self._settings.instance, worker=self._name)
+        await stop.wait()
+        self._front.draining = True
+        self._server.close()
+        await self._drain()
+        tunnels.close()
+        self._tunnels.close()
+        if probe is not None:
+            probe.close()
+        await asyncio.sleep(0)
+
+    def _make_tunnel(self) -> Tunnel:
+        return Tunnel(self._tunnels, self._settings.connection_id, self._hello, self._configured)
+
+    async def _create_server(self, factory: Any, sock: socket.socket, context: Any) -> Any:
+        if self._settings.fast_tls:
+            return await aiofastnet.create_server(
+                self._loop, factory, sock=sock.dup(), ssl=context, backlog=_BACKLOG
+            )
+        return await self._loop.create_server(
+            factory, sock=sock.dup(), ssl=context, backlog=_BACKLOG
+        )
+
+    async def _serve_clients(self) -> None:
+        """Accept clients with the trust of the present configuration, instead of before."""
+        async with self._serving:
+            before = self._server
+            context = self._client_context()
+            self._server = await self._create_server(
+                lambda: Client(self._front), self._front_socket, context
+            )
+            if before is not None:
+                before.close()
+
+    def _client_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._certificate, self._key)
+        context.set_alpn_protocols(["http/1.1"])
+        roots = self._front.gate.configuration.trusted_roots
+        if roots:
+            # Asked for, not required: tokens and certificates share the port. Revocation is the
+            # gate's, at every connection: a resumed session asks no list.
+            context.load_verify_locations(cadata="\n".join(roots))
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    def _last_configuration(self) -> Configuration:
+        """The one from before a restart; an empty one publishes nothing."""
+        try:
+            return msgspec.json.decode(self._kept.read_bytes(), type=Configuration)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return Configuration(0, self._settings.service_name, "")
+
+    def _hello(self) -> GatewayHello:
+        version = self._front.gate.configuration.version
+        return GatewayHello(self._settings.instance, self._name, self._settings.workers, version)
+
+    def _configured(self, configuration: Configuration, raw: bytes) -> None:
+        before = self._front.gate.configuration
+        if configuration.version == before.version:
+            return
+        if configuration.service_name != self._settings.service_name:
+            log.error("configuration of another gateway", given=configuration.service_name)
+            return
+        self._front.swap(Gate(configuration))
+        write_private(self._kept, raw)
+        log.info(
+            "configured",
+            version=configuration.version,
+            endpoints=len(configuration.endpoints),
+            tenants=len(configuration.tenants),
+        )
+        if configuration.trusted_roots != before.trusted_roots:
+            self._task = self._loop.create_task(self._serve_clients())
+
+    def _ready(self) -> tuple[bool, dict[str, Any]]:
+        held = len(self._tunnels)
+        _CONNECTED.set(held)
+        configuration = self._front.gate.configuration
+        facts = {
+            "instance": self._settings.instance,
+            "tunnels": held,
+            "connection_points": self._tunnels.connection_points,
+            "version": configuration.version,
+            "endpoints": len(configuration.endpoints),
+            "connections": len(self._front.connections),
+        }
+        return held > 0, facts
+
+    async def _drain(self) -> None:
+        """Let requests under way end, and close what is idle."""
+        deadline = self._loop.time() + _DRAIN_SECONDS
+        while True:
+            for client in list(self._front.connections):
+                if not client.busy:
+                    client.close()
+            if not self._front.connections or self._loop.time() > deadline:
+                return
+            await asyncio.sleep(0.05)

@@ -1,0 +1,136 @@
+"""The gateway's end of the tunnels: who may open one, and whose turn it is."""
+
+import asyncio
+import hmac
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tandem.gateway.mux import Mux
+from tandem.infra.logs import get_logger
+from tandem.protocols.tunnel import (
+    BadFrame,
+    Configuration,
+    Frame,
+    GatewayHello,
+    Hello,
+    Type,
+    encode,
+)
+
+log = get_logger("gateway.tunnels")
+
+_HELLO_SECONDS = 10
+
+
+class Tunnels:
+    """The tunnels that this worker holds, asked in turn."""
+
+    def __init__(self, most_streams: Callable[[], int]) -> None:
+        self._held: list[Tunnel] = []
+        self._turn = 0
+        self._most = most_streams
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def connection_points(self) -> list[str]:
+        return sorted({tunnel.connection_point for tunnel in self._held})
+
+    def add(self, tunnel: "Tunnel") -> None:
+        self._held.append(tunnel)
+
+    def remove(self, tunnel: "Tunnel") -> None:
+        if tunnel in self._held:
+            self._held.remove(tunnel)
+
+    def next(self, besides: "Tunnel | None" = None) -> "Tunnel | None":
+        """Round-robin, without those that have as many requests as they may."""
+        for _ in range(len(self._held)):
+            self._turn += 1
+            tunnel = self._held[self._turn % len(self._held)]
+            if tunnel is not besides and len(tunnel.mux.streams) < self._most():
+                return tunnel
+        return None
+
+    def close(self) -> None:
+        for tunnel in list(self._held):
+            tunnel.mux.close()
+
+
+class Tunnel(asyncio.Protocol):
+    """One connection of a connection point, from its first byte on."""
+
+    def __init__(
+        self,
+        tunnels: Tunnels,
+        connection_id: str,
+        hello: Callable[[], GatewayHello],
+        configured: Callable[[Configuration, bytes], None],
+    ) -> None:
+        self._tunnels = tunnels
+        self._connection_id = connection_id
+        self._hello = hello
+        self._configured = configured
+        self._stream = 0
+        self.connection_point = ""
+        self.mux = Mux(self._control)
+
+    def connection_made(self, transport: Any) -> None:
+        self.mux.attach(transport)
+        self._timer = asyncio.get_running_loop().call_later(_HELLO_SECONDS, self._too_late)
+
+    def _too_late(self) -> None:
+        if not self.connection_point:
+            self.mux.close()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.mux.feed(data)
+        except (BadFrame, msgspec.DecodeError) as error:
+            log.warning("tunnel closed", reason=str(error), connection_point=self.connection_point)
+            self.mux.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._tunnels.remove(self)
+        self.mux.lost("The tunnel to the connection point broke.")
+        if self.connection_point:
+            log.info("tunnel lost", connection_point=self.connection_point)
+
+    def _control(self, frame: Frame) -> None:
+        if frame.type is Type.HELLO:
+            said = msgspec.json.decode(frame.payload, type=Hello)
+            known = hmac.compare_digest(said.connection_id.encode(), self._connection_id.encode())
+            if not known or self.connection_point:
+                raise BadFrame("the connection id is not this gateway's")
+            self.connection_point = said.connection_point[:128] or "?"
+            self.mux.put(encode(Type.HELLO, 0, msgspec.json.encode(self._hello())))
+            self._tunnels.add(self)
+            log.info("tunnel opened", connection_point=self.connection_point)
+        elif not self.connection_point:
+            raise BadFrame("the first frame has to be HELLO")
+        elif frame.type is Type.CONFIGURATION:
+            self._configured(msgspec.json.decode(frame.payload, type=Configuration), frame.payload)
+
+    def open(self, stream: Any) -> int:
+        """A new stream for a request; its number."""
+        while True:
+            self._stream = self._stream % 0x7FFFFFFF + 1
+            if self._stream not in self.mux.streams:
+                break
+        self.mux.streams[self._stream] = stream
+        return self._stream
+
+
+def tunnel_context(certificate: str, key: str, connector_ca: str) -> ssl.SSLContext:
+    """TLS that only a certificate of the site's authority gets through."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cafile=connector_ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
