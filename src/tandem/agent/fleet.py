@@ -88,9 +88,7 @@ class _Bridge(FolderBridge):
 
 
 class Fleet:
-    def __init__(
-        self, begin: Begin, http: httpx.AsyncClient, say: Callable[[Said], None]
-    ) -> None:
+    def __init__(self, begin: Begin, http: httpx.AsyncClient, say: Callable[[Said], None]) -> None:
         self._begin = begin
         self._http = http
         self._say = say

@@ -8,6 +8,7 @@ import os
 import ssl
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -121,6 +122,7 @@ class Api:
             timeout=_TIMEOUT_SECONDS,
             trust_env=False,
         )
+        weakref.finalize(self, self._client.close)
 
     def get(self, path: str, **query: Any) -> Any:
         return self.call("GET", path, params={k: v for k, v in query.items() if v is not None})

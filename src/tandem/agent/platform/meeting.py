@@ -33,6 +33,7 @@ from tandem.agent.platform.model import (
 )
 from tandem.infra.clock import Clock
 from tandem.infra.errors import AppError, Kind
+from tandem.infra.secrets import write_private
 
 # The broker's own app in every directory (Microsoft Authentication Broker).
 BROKER_APP = "29d9ed98-a469-4536-ade2-f981bc1d605e"
@@ -223,6 +224,10 @@ class JoinBroker:
             answer = {}
         token = answer.get("access_token")
         if response.is_success and isinstance(token, str):
+            # A refresh token is good for one use; the answer brings the next one.
+            following = answer.get("refresh_token")
+            if "refresh_token" in form and isinstance(following, str):
+                write_private(Path(record.refresh_token), following.encode())
             return token
         said = answer.get("error_description") or answer.get("error") or response.status_code
         raise NoToken(f"The directory gives no token: {said}.")

@@ -32,7 +32,7 @@ class CloudEnvironment(Settings, frozen=True):
 class GatewaySettings(Settings, frozen=True):
     """How gateways are provisioned on this machine: instance n gets the n-th host."""
 
-    hosts: list[str] = []
+    hosts: tuple[str, ...] = ()
     port: int = 443
     tunnel_port: int = 10140
     health_host: str = "127.0.0.1"
@@ -40,7 +40,7 @@ class GatewaySettings(Settings, frozen=True):
     workers: int = 1
     # Deployment names end with it: <prefix>.<deployment_domain>.
     deployment_domain: str = "cloudapp.example"
-    regions: list[str] = ["Local"]
+    regions: tuple[str, ...] = ("Local",)
     # Seconds between two looks at the instances, and until a starting one must be ready.
     check_seconds: float = 60.0
     start_seconds: float = 30.0

@@ -9,6 +9,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -294,6 +295,10 @@ class Tenants:
             and (server := apps.get((service.id, "server"))) is not None
             and (client := apps.get((service.id, "client"))) is not None
         ]
+
+    async def sources(self, tx: Tx) -> list["Source"]:
+        """The tenants for discovery."""
+        return [Source(self, item) for item in await store.services(tx)]
 
     # -------------------------------------------------------------- tokens
 
@@ -598,6 +603,29 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
             cure="Check the environment in the site's settings.",
         ) from None
     return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tenant as discovery sees it."""
+
+    _tenants: Tenants
+    _service: AzureService
+
+    @property
+    def service(self) -> str:
+        return self._service.name
+
+    @property
+    def tenant_id(self) -> str:
+        return self._service.tenant_id
+
+    @property
+    def enabled(self) -> bool:
+        return self._service.discovery_enabled
+
+    async def graph(self, tx: Tx) -> "Graph":
+        return await self._tenants.graph(tx, self._service)
 
 
 class Graph:

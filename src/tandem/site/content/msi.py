@@ -154,7 +154,9 @@ def _settle(data: bytes, package_code: str) -> bytes:
     with olefile.OleFileIO(data) as package:
         summary = package.openstream("\x05SummaryInformation").read()
         code = package.getproperties("\x05SummaryInformation")[_PACKAGE_CODE]
-    settled = _TIME_PROPERTY.sub(_TYPE_TIME + _FILETIME, summary.replace(code, package_code.encode()))
+    settled = _TIME_PROPERTY.sub(
+        _TYPE_TIME + _FILETIME, summary.replace(code, package_code.encode())
+    )
     if data.count(summary) != 1 or len(settled) != len(summary):
         raise BuildFailed("wixl built a package of an unexpected form.")
     return data.replace(summary, settled)

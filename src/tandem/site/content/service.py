@@ -42,7 +42,6 @@ class ClientPackages:
                 actor="site",
                 action="build client package",
                 target=made.product_code,
-                outcome="success",
                 details={"version": made.version, "msi_sha256": made.msi_sha256},
                 now=made.built_at,
             )

@@ -1,7 +1,6 @@
 """Users of the tenant become user resources of the site, over Graph (tutorial 2.6)."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,17 +27,19 @@ class Graph(Protocol):
     async def pages(self, path: str) -> list[dict[str, Any]]: ...
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Protocol):
     """A tenant to discover: its Azure service, and Graph with the site's own credentials."""
 
-    service: str
-    tenant_id: str
-    enabled: bool
-    graph: Callable[[Tx], Awaitable[Graph]]
+    @property
+    def service(self) -> str: ...
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def enabled(self) -> bool: ...
+    async def graph(self, tx: Tx) -> Graph: ...
 
 
-Sources = Callable[[Tx], Awaitable[list[Source]]]
+Sources = Callable[[Tx], Awaitable[Sequence[Source]]]
 
 
 class Discovery:

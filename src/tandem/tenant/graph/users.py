@@ -236,6 +236,8 @@ USERS = Resource(
         Field("signInSessionsValidFromDateTime", Primitive.TIME, shown=False),
         Field("userType", value=lambda _: "Member", shown=False),
         Field("onPremisesSyncEnabled", Primitive.BOOLEAN, value=lambda _: None, shown=False),
+        Field("onPremisesDomainName", value=lambda _: None, shown=False),
+        Field("onPremisesDistinguishedName", value=lambda _: None, shown=False),
         *(_free(name, shown=False) for name in _FREE_HIDDEN),
         Field("passwordProfile", Primitive.COMPLEX, writable=True, readable=False, required=True),
         Field(

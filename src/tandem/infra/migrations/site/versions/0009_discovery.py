@@ -17,6 +17,8 @@ def upgrade() -> None:
             finished_at timestamptz,
             users integer NOT NULL DEFAULT 0,
             added integer NOT NULL DEFAULT 0,
-            reason text NOT NULL DEFAULT ''
+            reason text NOT NULL DEFAULT '',
+            cure text NOT NULL DEFAULT '',
+            code text NOT NULL DEFAULT ''
         );
     """)

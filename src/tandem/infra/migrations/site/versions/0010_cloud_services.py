@@ -44,6 +44,14 @@ def upgrade() -> None:
             PRIMARY KEY (service_id, kind)
         );
 
+        -- Public keys of tenants, so tokens can be verified while a tenant is away.
+        CREATE TABLE cloud_directory (
+            tenant_id text PRIMARY KEY,
+            issuer text NOT NULL,
+            jwks jsonb NOT NULL,
+            fetched_at timestamptz NOT NULL
+        );
+
         CREATE TABLE cloud_gateway (
             service_name text PRIMARY KEY,
             deployment_name text NOT NULL UNIQUE,

@@ -1,0 +1,80 @@
+"""The provisioning document: certificate, account and poll schedule of a new enrollment."""
+
+from base64 import b64decode
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from cryptography import x509
+from lxml import etree
+
+from tandem import pki
+from tandem.agent.mdm import xml
+from tandem.agent.mdm.model import BadAnswer
+
+
+@dataclass(frozen=True)
+class Provisioning:
+    """`nodes` are the values below `./Vendor/MSFT`, by path, that came along (DMClient)."""
+
+    certificate: x509.Certificate
+    roots: tuple[x509.Certificate, ...]
+    provider: str
+    address: str
+    subject: str
+    parameters: dict[str, str]
+    nodes: dict[str, str] = field(default_factory=dict)
+
+
+def read(document: bytes, public_key: pki.PublicKey) -> Provisioning:
+    """Raises BadAnswer when the device could not use what it says."""
+    root = xml.parse(document)
+    if xml.local(root) != "wap-provisioningdoc":
+        raise BadAnswer("0x80180001", "The provisioning document is not one.")
+    values: dict[str, str] = {}
+    _flatten(root, "", values)
+    certificate = _client_certificate(values)
+    if certificate.public_key() != public_key:
+        raise BadAnswer("0x80180004", "The certificate is for another key than this device's.")
+    application = {
+        path.removeprefix("/APPLICATION/"): value
+        for path, value in values.items()
+        if path.startswith("/APPLICATION/") and path.count("/") == 2
+    }
+    provider, address = application.get("PROVIDER-ID", ""), application.get("ADDR", "")
+    if not provider or not address.lower().startswith("https://"):
+        raise BadAnswer("0x80180001", "The provisioning document names no management service.")
+    roots = tuple(_certificates(values, "/CertificateStore/Root/System/"))
+    nodes = {path: value for path, value in values.items() if path.startswith("/DMClient/")}
+    criteria = application.get("SSLCLIENTCERTSEARCHCRITERIA", "")
+    subject = unquote(criteria.partition("Subject=")[2].partition("&")[0])
+    return Provisioning(certificate, roots, provider, address, subject, application, nodes)
+
+
+def _flatten(element: etree._Element, path: str, values: dict[str, str]) -> None:
+    for child in element:
+        if xml.local(child) == "characteristic":
+            _flatten(child, f"{path}/{child.get('type', '')}", values)
+        elif xml.local(child) == "parm":
+            values[f"{path}/{child.get('name', '')}"] = child.get("value", "")
+
+
+def _certificates(values: dict[str, str], prefix: str) -> list[x509.Certificate]:
+    found = []
+    for path, value in values.items():
+        if path.startswith(prefix) and path.endswith("/EncodedCertificate"):
+            try:
+                certificate = x509.load_der_x509_certificate(b64decode("".join(value.split())))
+            except ValueError:
+                raise BadAnswer("0x80180004", "A certificate that came cannot be read.") from None
+            if path.split("/")[-2].upper() != pki.sha1_thumbprint(certificate):
+                raise BadAnswer("0x80180004", "A certificate has not the thumbprint it is under.")
+            found.append(certificate)
+    return found
+
+
+def _client_certificate(values: dict[str, str]) -> x509.Certificate:
+    for store in ("System", "User"):
+        found = _certificates(values, f"/CertificateStore/My/{store}/")
+        if found:
+            return found[0]
+    raise BadAnswer("0x80180004", "The enrollment brought no certificate for this device.")

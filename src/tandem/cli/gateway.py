@@ -1,0 +1,196 @@
+"""tandem gateway: gateways on the internet, from the name to their state."""
+
+import time
+from base64 import b64encode
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tandem.cli.context import Api, Json, Refused, emit, progress, read_secret, site_client, table
+from tandem.cli.sign_in import TenantAdmin, TenantPassword, administrator_token
+
+app = typer.Typer(help="Cloud management gateways.", no_args_is_help=True)
+
+_WAIT_SECONDS = 900.0
+_PASSING = {"Provisioning", "Starting", "Deleting"}
+
+Name = Annotated[str, typer.Argument(help="Service name; the only gateway when left out.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is Ready.")]
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Option(help="The instance's settings, a TOML file.")],
+) -> None:
+    """Run one instance of a gateway until SIGTERM or Ctrl-C."""
+    from tandem.roles import gateway
+
+    gateway.run(config)
+
+
+@app.command("check-name")
+def check_name(
+    name: Annotated[str, typer.Argument(help="Like mycmg.contoso.com.")], json: Json = False
+) -> None:
+    """Say whether a service name can be used. Nothing is created."""
+    found = site_client().get(f"/api/v1/gateway-names/{name}")
+    if not found["available"]:
+        raise Refused(found["reason"], cure=found["cure"], remote=found["code"])
+    emit(found, _free, json)
+
+
+def _free(value: dict[str, Any]) -> str:
+    free = f"{value['service_name']} is free; it would be deployed as {value['deployment_name']}."
+    return "\n".join([*value["notes"], free])
+
+
+@app.command()
+def create(
+    pfx: Annotated[Path, typer.Option("--pfx", help="Certificate, key and path of the gateway.")],
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", help="File with the PFX's password.")
+    ] = None,
+    service_name: Annotated[
+        str, typer.Option("--service-name", help="Only for a wildcard certificate.")
+    ] = "",
+    region: Annotated[str, typer.Option("--region")] = "",
+    resource_group: Annotated[str, typer.Option("--resource-group")] = "",
+    description: Annotated[str, typer.Option("--description")] = "",
+    instances: Annotated[int, typer.Option("--instances", help="1 to 16.")] = 1,
+    check_revocation: Annotated[
+        bool, typer.Option("--check-revocation/--no-check-revocation")
+    ] = True,
+    serve_content: Annotated[bool, typer.Option("--serve-content/--no-serve-content")] = True,
+    alert_gb: Annotated[
+        int | None, typer.Option("--alert-gb", help="Warn at this outbound transfer in 14 days.")
+    ] = None,
+    tenant_admin: TenantAdmin = None,
+    tenant_password_file: TenantPassword = None,
+    wait: Wait = True,
+    json: Json = False,
+) -> None:
+    """Create a gateway, and watch it become Ready.
+
+    The service name is read from the certificate. A global administrator signs in at the tenant
+    for this step.
+    """
+    try:
+        data = pfx.read_bytes()
+    except OSError as error:
+        raise Refused(f"{pfx} cannot be read: {error.strerror}.", cure="Check --pfx.") from None
+    body: dict[str, Any] = {
+        "data": b64encode(data).decode(),
+        "password": read_secret(password_file, f"Password of {pfx.name}"),
+        "access_token": administrator_token(tenant_admin, tenant_password_file),
+        "service_name": service_name,
+        "region": region,
+        "resource_group": resource_group,
+        "description": description,
+        "instances": instances,
+        "check_revocation": check_revocation,
+        "serve_content": serve_content,
+        "alerts": {} if alert_gb is None else {"outbound_gb": alert_gb},
+    }
+    api = site_client()
+    made = api.post("/api/v1/gateways", body)
+    emit(_settled(api, made, json) if wait else made, _text, json)
+
+
+def _settled(api: Api, found: dict[str, Any], json: bool) -> dict[str, Any]:
+    """The gateway when it is Ready. Raises Refused with the reason when it cannot be."""
+    name = found["service_name"]
+    with progress(f"{name}: {found['state']}", json) as say:
+        until = time.monotonic() + _WAIT_SECONDS
+        while found["state"] in _PASSING and time.monotonic() < until:
+            time.sleep(0.3)
+            found = api.get(f"/api/v1/gateways/{name}")
+            ready = sum(node["state"] == "running" for node in found["nodes"])
+            say(f"{name}: {found['state']}, {ready} of {found['instances']} instances")
+    if found["state"] == "Failed":
+        raise Refused(
+            f"{name} could not be provisioned: {found['reason']}",
+            cure=f"Correct it, then `tandem gateway start {name}`.",
+            remote="gateway.failed",
+        )
+    return found
+
+
+def _text(value: dict[str, Any]) -> str:
+    lines = [
+        f"{value['service_name']}: {value['state']}"
+        + (f" ({value['reason']})" if value["reason"] else ""),
+        f"  Deployment      {value['deployment_name']}",
+        f"  Region          {value['region']}, {value['resource_group']}",
+        f"  Certificate     until {value['expires_at']}",
+        f"  Revocation      {'checked' if value['check_revocation'] else 'not checked'}",
+    ]
+    for node in value["nodes"]:
+        said = f"  Instance {node['instance']:<6} {node['host']}:{node['port']} {node['state']}"
+        lines.append(f"{said} {node['reason']}".rstrip())
+    return "\n".join(lines)
+
+
+@app.command("list")
+def list_gateways(json: Json = False) -> None:
+    """List gateways."""
+    found = site_client().get("/api/v1/gateways")
+    columns = {
+        "service_name": "Gateway",
+        "state": "State",
+        "instances": "Instances",
+        "region": "Region",
+        "deployment_name": "Deployment",
+        "reason": "Reason",
+    }
+    emit(found, lambda rows: table(rows, columns), json)
+
+
+@app.command()
+def show(name: Name = "", json: Json = False) -> None:
+    """Show a gateway with its instances."""
+    emit(site_client().get(f"/api/v1/gateways/{name or '-'}"), _text, json)
+
+
+@app.command()
+def start(name: Name = "", wait: Wait = True, json: Json = False) -> None:
+    """Provision a stopped or failed gateway again."""
+    api = site_client()
+    found = api.post(f"/api/v1/gateways/{name or '-'}/start")
+    emit(_settled(api, found, json) if wait else found, _text, json)
+
+
+@app.command()
+def stop(name: Name = "", json: Json = False) -> None:
+    """Stop a gateway's instances; what is configured stays."""
+    emit(site_client().post(f"/api/v1/gateways/{name or '-'}/stop"), _text, json)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="Service name.")],
+    wait: Wait = True,
+    json: Json = False,
+) -> None:
+    """Stop a gateway and forget it, its certificate included."""
+    api = site_client()
+    api.delete(f"/api/v1/gateways/{name}")
+    with progress(f"Deleting {name}…", json):
+        until = time.monotonic() + _WAIT_SECONDS
+        while wait and _exists(api, name) and time.monotonic() < until:
+            time.sleep(0.3)
+    emit({"deleted": name}, lambda _: f"Deleted {name}.", json)
+
+
+def _exists(api: Api, name: str) -> bool:
+    wanted = name.strip().lower()
+    return any(item["service_name"] == wanted for item in api.get("/api/v1/gateways"))
+
+
+@app.command("check-dns")
+def check_dns(name: Name = "", json: Json = False) -> None:
+    """Check that the service name leads to the deployment, and say what is missing."""
+    found = site_client().get(f"/api/v1/gateways/{name or '-'}/dns")
+    if not found["ok"]:
+        raise Refused(found["problem"], cure=found["cure"], remote="gateway.dns")
+    emit(found, lambda value: f"DNS is right: {value['record']}", json)

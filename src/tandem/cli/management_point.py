@@ -1,0 +1,72 @@
+"""tandem management-point: what of it the gateway publishes, and whose certificates count."""
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tandem.cli.context import Json, Refused, emit, site_client
+
+app = typer.Typer(help="The management point and its gateway traffic.", no_args_is_help=True)
+
+
+@app.command()
+def show(json: Json = False) -> None:
+    """Show the management point and what is published of it."""
+    emit(site_client().get("/api/v1/management-point"), _text, json)
+
+
+@app.command("set")
+def set_(
+    allow_gateway_traffic: Annotated[
+        bool, typer.Option("--allow-gateway-traffic/--no-allow-gateway-traffic")
+    ],
+    json: Json = False,
+) -> None:
+    """Allow gateway traffic to the management point, or not."""
+    wanted = {"allow_gateway_traffic": allow_gateway_traffic}
+    emit(site_client().patch("/api/v1/management-point", wanted), _text, json)
+
+
+def _text(value: dict[str, Any]) -> str:
+    allowed = "allowed" if value["allow_gateway_traffic"] else "not allowed"
+    lines = [
+        f"Management point {value['role_id']} at {value['url']}",
+        f"  Gateway traffic  {allowed}",
+        f"  CCMHOSTNAME      {value['gateway_host'] or '-'}",
+    ]
+    for item in value["endpoints"]:
+        lines.append(
+            f"  {' '.join(item['methods']):<5} {item['prefix']} ({', '.join(item['auth'])})"
+        )
+    return "\n".join(lines)
+
+
+@app.command("trust-root")
+def trust_root(
+    file: Annotated[Path, typer.Argument(help="Certificates of your clients' CA.")],
+    json: Json = False,
+) -> None:
+    """Let the gateway accept client certificates of this authority."""
+    made = site_client().post("/api/v1/trust/roots", {"data": _data(file)})
+    emit(made, lambda value: "Trusted: " + "; ".join(value["added"]), json)
+
+
+@app.command("add-crl")
+def add_crl(
+    file: Annotated[Path, typer.Argument(help="The CA's certificate revocation list.")],
+    json: Json = False,
+) -> None:
+    """Give the gateway a revocation list; it takes the place of the issuer's older one."""
+    made = site_client().post("/api/v1/trust/crls", {"data": _data(file)})
+    emit(made, lambda value: f"Revocation list of {value['issuer']} published.", json)
+
+
+def _data(file: Path) -> str:
+    try:
+        return b64encode(file.read_bytes()).decode()
+    except OSError as error:
+        raise Refused(
+            f"{file} cannot be read: {error.strerror}.", cure="Check the file's name."
+        ) from None

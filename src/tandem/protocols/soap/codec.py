@@ -1,0 +1,351 @@
+"""SOAP 1.2 in and out."""
+
+import binascii
+import uuid
+from base64 import b64decode, b64encode
+from datetime import timedelta
+from typing import Any
+
+from lxml import etree
+
+from tandem.protocols.soap.model import (
+    DISCOVER,
+    DISCOVER_RESPONSE,
+    GET_POLICIES,
+    GET_POLICIES_RESPONSE,
+    REQUEST_TOKEN,
+    REQUEST_TOKEN_RESPONSE,
+    BadMessage,
+    BadSecurity,
+    Credential,
+    Discover,
+    DiscoverResponse,
+    Envelope,
+    Fault,
+    GetPolicies,
+    RequestToken,
+    TokenResponse,
+)
+
+S = "http://www.w3.org/2003/05/soap-envelope"
+A = "http://www.w3.org/2005/08/addressing"
+WSSE = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd"
+WSU = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd"
+WST = "http://docs.oasis-open.org/ws-sx/ws-trust/200512"
+AC = "http://schemas.xmlsoap.org/ws/2006/12/authorization"
+ENR = "http://schemas.microsoft.com/windows/management/2012/01/enrollment"
+POL = "http://schemas.microsoft.com/windows/pki/2009/01/enrollmentpolicy"
+PKI = "http://schemas.microsoft.com/windows/pki/2009/01/enrollment"
+DIAG = "http://schemas.microsoft.com/2004/09/ServiceModel/Diagnostics"
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_PROVISION_DOC = (
+    "http://schemas.microsoft.com/5.0.0.0/ConfigurationManager/Enrollment"
+    "/DeviceEnrollmentProvisionDoc"
+)
+_TOKEN = (
+    "http://schemas.microsoft.com/5.0.0.0/ConfigurationManager/Enrollment/DeviceEnrollmentToken"  # noqa: S105
+)
+_BASE64 = f"{WSSE}#base64binary"
+_SINGLE = {"MAC", "IMEI"}
+
+
+def _parse(data: bytes) -> Any:
+    """The root element. DOCTYPE, entities and the network are out of reach."""
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
+    try:
+        root = etree.fromstring(data.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
+    except (etree.XMLSyntaxError, ValueError):
+        raise BadMessage("not well-formed XML") from None
+    information: Any = root.getroottree().docinfo
+    if information.doctype:
+        raise BadMessage("a DOCTYPE is not taken")
+    return root
+
+
+def _text(parent: Any, path: str) -> str:
+    found = parent.find(path)
+    return (found.text or "").strip() if found is not None else ""
+
+
+def _tag(namespace: str, *names: str) -> str:
+    return "/".join(f"{{{namespace}}}{name}" for name in names)
+
+
+def message_id(data: bytes) -> str:
+    """The MessageID of what may be no valid message, for the fault that answers it."""
+    try:
+        root = _parse(data)
+    except BadMessage:
+        return "invalid_message_id"
+    return _text(root, f"{_tag(S, 'Header')}/{_tag(A, 'MessageID')}") or "invalid_message_id"
+
+
+def read(data: bytes) -> Envelope:
+    """A request of enrollment. Raises BadMessage, BadSecurity."""
+    root = _parse(data)
+    if root.tag != f"{{{S}}}Envelope":
+        raise BadMessage("not a SOAP 1.2 envelope")
+    header, body = root.find(_tag(S, "Header")), root.find(_tag(S, "Body"))
+    if header is None or body is None:
+        raise BadMessage("header or body is missing")
+    action = _text(header, _tag(A, "Action"))
+    readers: dict[str, Any] = {DISCOVER: _discover, GET_POLICIES: _policies, REQUEST_TOKEN: _request_token}
+    if action not in readers:
+        raise BadMessage("unknown action")
+    return Envelope(
+        action,
+        _text(header, _tag(A, "MessageID")) or "invalid_message_id",
+        _text(header, _tag(A, "To")),
+        _credentials(header),
+        readers[action](body),
+    )
+
+
+def _credentials(header: Any) -> tuple[Credential, ...]:
+    found: list[Credential] = []
+    for security in header.findall(_tag(WSSE, "Security")):
+        for token in security.findall(_tag(WSSE, "BinarySecurityToken")):
+            text = "".join((token.text or "").split())
+            kind = "certificate" if token.get("ValueType", "").endswith("X509v3") else "token"
+            found.append(Credential(kind, token.get("ValueType", ""), _b64(text, BadSecurity)))
+        for token in security.findall(_tag(WSSE, "UsernameToken")):
+            name = _text(token, _tag(WSSE, "Username"))
+            secret = _text(token, _tag(WSSE, "Password"))
+            found.append(Credential("password", "", secret.encode(), name))
+    return tuple(found)
+
+
+def one_credential(envelope: Envelope) -> Credential:
+    """Raises BadSecurity unless there is exactly one that is not empty."""
+    if len(envelope.credentials) != 1 or not envelope.credentials[0].value:
+        raise BadSecurity("exactly one credential is needed")
+    return envelope.credentials[0]
+
+
+def _b64(text: str, error: type[BadMessage] = BadMessage) -> bytes:
+    """Standard or URL-safe alphabet, with or without padding."""
+    text = text.replace("-", "+").replace("_", "/")
+    try:
+        return b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise error("base64 is broken") from None
+
+
+def _discover(body: Any) -> Discover:
+    for namespace in (ENR, f"{ENR}/"):
+        request = body.find(_tag(namespace, "Discover", "request"))
+        if request is not None:
+            break
+    else:
+        raise BadMessage("Discover/request is missing")
+
+    def text(name: str) -> str:
+        return _text(request, f"{{{namespace}}}{name}")
+
+    try:
+        version = float(text("RequestVersion") or "1")
+    except ValueError:
+        raise BadMessage("RequestVersion is not a number") from None
+    policies = request.findall(_tag(namespace, "AuthPolicies", "AuthPolicy"))
+    return Discover(
+        text("EmailAddress"),
+        version,
+        text("DeviceType"),
+        text("ApplicationVersion"),
+        text("OSEdition"),
+        tuple((item.text or "").strip() for item in policies),
+    )
+
+
+def _policies(body: Any) -> GetPolicies:
+    if body.find(_tag(POL, "GetPolicies")) is None:
+        raise BadMessage("GetPolicies is missing")
+    return GetPolicies()
+
+
+def _request_token(body: Any) -> RequestToken:
+    request = body.find(_tag(WST, "RequestSecurityToken"))
+    if request is None:
+        raise BadMessage("RequestSecurityToken is missing")
+    token = request.find(_tag(WSSE, "BinarySecurityToken"))
+    if token is None:
+        raise BadMessage("the certificate request is missing")
+    if not token.get("ValueType", "").endswith("#PKCS10"):
+        raise BadMessage("the certificate request is not PKCS#10")
+    context: dict[str, list[str]] = {}
+    for item in request.findall(_tag(AC, "AdditionalContext", "ContextItem")):
+        context.setdefault(item.get("Name", ""), []).append(_text(item, _tag(AC, "Value")))
+    for name, values in context.items():
+        if name not in _SINGLE and len(set(values)) > 1:
+            raise BadMessage(f"{name[:40]} is given twice")
+    return RequestToken(
+        _text(request, _tag(WST, "TokenType")),
+        _text(request, _tag(WST, "RequestType")),
+        _b64("".join((token.text or "").split())),
+        {name: tuple(values) for name, values in context.items()},
+    )
+
+
+# ---------------------------------------------------------------------- answers
+
+
+def _envelope(action: str, relates_to: str) -> tuple[Any, Any, Any]:
+    root = etree.Element(f"{{{S}}}Envelope", nsmap={"s": S, "a": A, "u": WSU})
+    header = etree.SubElement(root, f"{{{S}}}Header")
+    told = etree.SubElement(header, f"{{{A}}}Action")
+    told.set(f"{{{S}}}mustUnderstand", "1")
+    told.text = action
+    activity = etree.SubElement(header, f"{{{DIAG}}}ActivityId", nsmap=_default(DIAG))
+    activity.text = str(uuid.uuid4())
+    activity.set("CorrelationId", activity.text)
+    etree.SubElement(header, f"{{{A}}}RelatesTo").text = relates_to
+    body = etree.SubElement(root, f"{{{S}}}Body", nsmap={"xsi": XSI})
+    return root, header, body
+
+
+def _default(namespace: str) -> Any:
+    return {None: namespace}
+
+
+def _bytes(root: Any) -> bytes:
+    data: bytes = etree.tostring(root, xml_declaration=False, encoding="UTF-8")
+    return data
+
+
+def discover_response(relates_to: str, answer: DiscoverResponse) -> bytes:
+    root, _, body = _envelope(DISCOVER_RESPONSE, relates_to)
+    response = etree.SubElement(body, f"{{{ENR}}}DiscoverResponse", nsmap=_default(ENR))
+    result = etree.SubElement(response, f"{{{ENR}}}DiscoverResult")
+    for name, value in (
+        ("AuthPolicy", "Federated"),
+        ("EnrollmentVersion", answer.version),
+        ("EnrollmentPolicyServiceUrl", answer.policy_url),
+        ("EnrollmentServiceUrl", answer.enrollment_url),
+        ("AuthenticationServiceUrl", answer.authentication_url),
+    ):
+        etree.SubElement(result, f"{{{ENR}}}{name}").text = value
+    return _bytes(root)
+
+
+_POLICY = """
+response
+  policyID =
+  policyFriendlyName
+  nextUpdateHours
+  policiesNotChanged
+  policies
+    policy
+      policyOIDReference =0
+      cAs
+      attributes
+        commonName =TandemMDM
+        policySchema =3
+        certificateValidity
+          validityPeriodSeconds =31536000
+          renewalPeriodSeconds =15552000
+        permission
+          enroll =true
+          autoEnroll =false
+        privateKeyAttributes
+          minimalKeyLength =2048
+          keySpec
+          keyUsageProperty
+          permissions
+          algorithmOIDReference
+          cryptoProviders
+            provider =Microsoft Platform Crypto Provider
+            provider =Microsoft Software Key Storage Provider
+        revision
+          majorRevision =101
+          minorRevision =0
+        supersededPolicies
+        privateKeyFlags
+        subjectNameFlags
+        enrollmentFlags
+        generalFlags
+        hashAlgorithmOIDReference =0
+        rARequirements
+        keyArchivalAttributes
+        extensions
+cAs
+oIDs
+  oID
+    value =2.16.840.1.101.3.4.2.1
+    group =4
+    oIDReferenceID =0
+    defaultName =szOID_NIST_sha256
+"""
+
+
+def policies_response(relates_to: str) -> bytes:
+    """The one certificate policy: RSA 2048, SHA-256 (section 5). Names without a value are nil."""
+    root, _, body = _envelope(GET_POLICIES_RESPONSE, relates_to)
+    top = etree.SubElement(body, f"{{{POL}}}GetPoliciesResponse", nsmap=_default(POL))
+    stack = [(-1, top)]
+    for line in _POLICY.strip("\n").splitlines():
+        depth = len(line) - len(line.lstrip())
+        name, given, value = line.strip().partition(" =")
+        while stack[-1][0] >= depth:
+            stack.pop()
+        element = etree.SubElement(stack[-1][1], f"{{{POL}}}{name.removesuffix(' =')}")
+        if given:
+            element.text = value or None
+        stack.append((depth, element))
+    for element in top.iter():
+        name = etree.QName(element).localname
+        if len(element) == 0 and element.text is None and name != "policyID":
+            element.set(f"{{{XSI}}}nil", "true")
+    return _bytes(root)
+
+
+def token_response(relates_to: str, answer: TokenResponse) -> bytes:
+    root, header, body = _envelope(REQUEST_TOKEN_RESPONSE, relates_to)
+    security = etree.SubElement(header, f"{{{WSSE}}}Security", nsmap={"o": WSSE})
+    security.set(f"{{{S}}}mustUnderstand", "1")
+    stamp = etree.SubElement(security, f"{{{WSU}}}Timestamp")
+    stamp.set(f"{{{WSU}}}Id", "_0")
+    for name, minutes in (("Created", -5), ("Expires", 5)):
+        at = answer.created_at + timedelta(minutes=minutes)
+        etree.SubElement(stamp, f"{{{WSU}}}{name}").text = at.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    collection = etree.SubElement(
+        body, f"{{{WST}}}RequestSecurityTokenResponseCollection", nsmap=_default(WST)
+    )
+    response = etree.SubElement(collection, f"{{{WST}}}RequestSecurityTokenResponse")
+    etree.SubElement(response, f"{{{WST}}}TokenType").text = _TOKEN
+    etree.SubElement(response, f"{{{PKI}}}DispositionMessage", nsmap=_default(PKI))
+    wanted = etree.SubElement(response, f"{{{WST}}}RequestedSecurityToken")
+    token = etree.SubElement(wanted, f"{{{WSSE}}}BinarySecurityToken", nsmap=_default(WSSE))
+    token.set("ValueType", _PROVISION_DOC)
+    token.set("EncodingType", _BASE64)
+    token.text = b64encode(answer.provisioning).decode()
+    etree.SubElement(response, f"{{{PKI}}}RequestID", nsmap=_default(PKI)).text = "0"
+    return _bytes(root)
+
+
+def fault(action: str, relates_to: str, told: Fault) -> bytes:
+    """A fault in the vocabulary that Windows understands (section 10)."""
+    root, _, body = _envelope(action, relates_to)
+    element = etree.SubElement(body, f"{{{S}}}Fault")
+    code = etree.SubElement(element, f"{{{S}}}Code")
+    etree.SubElement(code, f"{{{S}}}Value").text = "s:Receiver"
+    subcode = etree.SubElement(code, f"{{{S}}}Subcode")
+    etree.SubElement(subcode, f"{{{S}}}Value").text = told.subcode
+    reason = etree.SubElement(element, f"{{{S}}}Reason")
+    text = etree.SubElement(reason, f"{{{S}}}Text")
+    text.set("{http://www.w3.org/XML/1998/namespace}lang", "en-us")
+    text.text = _clean(told.reason)
+    if told.error_type:
+        detail = etree.SubElement(element, f"{{{S}}}Detail")
+        error = etree.SubElement(
+            detail, f"{{{PKI}}}DeviceEnrollmentServiceError", nsmap=_default(PKI)
+        )
+        etree.SubElement(error, f"{{{PKI}}}ErrorType").text = told.error_type
+        etree.SubElement(error, f"{{{PKI}}}Message").text = _clean(told.reason)
+        etree.SubElement(error, f"{{{PKI}}}TraceId").text = told.trace_id
+    return _bytes(root)
+
+
+def _clean(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())

@@ -1,0 +1,204 @@
+"""SyncML 1.2 in and out."""
+
+from typing import Any
+
+from lxml import etree
+
+from tandem.protocols.syncml.model import BadMessage, Command, Item, Message, Results, Status
+
+NS = "SYNCML:SYNCML1.2"
+META = "syncml:metinf"
+_MS = "http://schemas.microsoft.com/MobileDevice/MDM"
+_COMMANDS = {"Get", "Add", "Replace", "Delete", "Exec", "Alert"}
+_MAX_COMMANDS = 2000
+
+
+def _local(element: Any) -> str:
+    return str(etree.QName(element).localname) if isinstance(element.tag, str) else ""
+
+
+def _child(parent: Any, name: str) -> Any:
+    if parent is None:
+        return None
+    return next((item for item in parent if _local(item) == name), None)
+
+
+def _text(parent: Any, *names: str) -> str:
+    for name in names:
+        parent = _child(parent, name)
+    return (parent.text or "").strip() if parent is not None else ""
+
+
+def read(data: bytes) -> Message:
+    """Raises BadMessage."""
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
+    try:
+        root = etree.fromstring(data.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
+    except (etree.XMLSyntaxError, ValueError):
+        raise BadMessage("not well-formed XML") from None
+    information: Any = root.getroottree().docinfo
+    if information.doctype or _local(root) != "SyncML":
+        raise BadMessage("not a SyncML message")
+    header, body = _child(root, "SyncHdr"), _child(root, "SyncBody")
+    if header is None or body is None:
+        raise BadMessage("SyncHdr or SyncBody is missing")
+    number = _text(header, "MsgID")
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise BadMessage("MsgID is not a number")
+    size = _text(header, "Meta", "MaxMsgSize")
+    commands, statuses, results = _body(body)
+    return Message(
+        _text(header, "SessionID")[:64],
+        int(number),
+        _text(header, "Target", "LocURI"),
+        _text(header, "Source", "LocURI"),
+        tuple(commands),
+        tuple(statuses),
+        tuple(results),
+        _child(body, "Final") is not None,
+        int(size) if size.isascii() and size.isdigit() and len(size) < 10 else 0,
+    )
+
+
+def _body(body: Any) -> tuple[list[Command], list[Status], list[Results]]:
+    commands: list[Command] = []
+    statuses: list[Status] = []
+    results: list[Results] = []
+    if len(body) > _MAX_COMMANDS:
+        raise BadMessage("too many commands in one message")
+    for element in body:
+        name = _local(element)
+        if name in _COMMANDS:
+            items = tuple(_item(item) for item in element if _local(item) == "Item")
+            commands.append(Command(name, _text(element, "CmdID"), items, _text(element, "Data")))
+        elif name in {"Atomic", "Sequence"}:
+            inner = _body(element)
+            commands.append(Command(name, _text(element, "CmdID")))
+            commands += inner[0]
+        elif name == "Status":
+            statuses.append(_status(element))
+        elif name == "Results":
+            items = tuple(_item(item) for item in element if _local(item) == "Item")
+            results.append(
+                Results(
+                    _text(element, "CmdID"),
+                    _text(element, "MsgRef") or "1",
+                    _text(element, "CmdRef"),
+                    items,
+                )
+            )
+    return commands, statuses, results
+
+
+def _status(element: Any) -> Status:
+    data = _child(element, "Data")
+    text = (data.text or "").strip() if data is not None else ""
+    if not text.isascii() or not text.isdigit() or len(text) > 4:
+        raise BadMessage("a Status has no code")
+    return Status(
+        _text(element, "CmdID"),
+        _text(element, "MsgRef"),
+        _text(element, "CmdRef"),
+        _text(element, "Cmd"),
+        int(text),
+        data.get(f"{{{_MS}}}originalerror", "") if data is not None else "",
+    )
+
+
+def _item(element: Any) -> Item:
+    data = _child(element, "Data")
+    content: str | None = None
+    if data is not None:
+        content = data.text or ""
+        if len(data):
+            # Some senders embed what others escape.
+            content = "".join(
+                etree.tostring(child, encoding="unicode", with_tail=False) for child in data
+            )
+    return Item(
+        _text(element, "Target", "LocURI"),
+        _text(element, "Source", "LocURI"),
+        content,
+        _text(element, "Meta", "Format"),
+        _text(element, "Meta", "Type") or _text(element, "Type"),
+    )
+
+
+# ---------------------------------------------------------------------- out
+
+
+def write(message: Message) -> bytes:
+    """The message in the order of the DTD: header status first, then statuses, then commands."""
+    root = etree.Element(f"{{{NS}}}SyncML", nsmap=_default(NS))
+    header = _sub(root, "SyncHdr")
+    _sub(header, "VerDTD", "1.2")
+    _sub(header, "VerProto", "DM/1.2")
+    _sub(header, "SessionID", message.session)
+    _sub(header, "MsgID", str(message.number))
+    _sub(_sub(header, "Target"), "LocURI", message.target)
+    _sub(_sub(header, "Source"), "LocURI", message.source)
+    body = _sub(root, "SyncBody")
+    for status in message.statuses:
+        element = _sub(body, "Status")
+        _sub(element, "CmdID", status.id)
+        _sub(element, "MsgRef", status.message_ref)
+        _sub(element, "CmdRef", status.command_ref)
+        _sub(element, "Cmd", status.command)
+        _sub(element, "Data", str(status.code))
+    for command in message.commands:
+        element = _sub(body, command.name)
+        _sub(element, "CmdID", command.id)
+        if command.data:
+            _sub(element, "Data", command.data)
+        for item in command.items:
+            _write_item(element, item)
+    for result in message.results:
+        element = _sub(body, "Results")
+        _sub(element, "CmdID", result.id)
+        _sub(element, "MsgRef", result.message_ref)
+        _sub(element, "CmdRef", result.command_ref)
+        for item in result.items:
+            _write_item(element, item)
+    if message.final:
+        _sub(body, "Final")
+    data: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=False)
+    return data
+
+
+def _default(namespace: str) -> Any:
+    return {None: namespace}
+
+
+def _write_item(parent: Any, item: Item) -> None:
+    element = _sub(parent, "Item")
+    if item.target:
+        _sub(_sub(element, "Target"), "LocURI", item.target)
+    if item.source:
+        _sub(_sub(element, "Source"), "LocURI", item.source)
+    if item.format or item.type:
+        meta = _sub(element, "Meta")
+        for name, value in (("Format", item.format), ("Type", item.type)):
+            if value:
+                child = etree.SubElement(meta, f"{{{META}}}{name}", nsmap=_default(META))
+                child.text = value
+    if item.data is not None:
+        _sub(element, "Data", item.data)
+
+
+def _sub(parent: Any, name: str, text: str | None = None) -> Any:
+    element = etree.SubElement(parent, f"{{{NS}}}{name}")
+    if text is not None:
+        element.text = text
+    return element
+
+
+def same_node(one: str, other: str) -> bool:
+    """Whether two LocURIs name one node (section 11.5)."""
+    return normal(one) == normal(other)
+
+
+def normal(uri: str) -> str:
+    folded = uri.strip().lower().replace("%7b", "{").replace("%7d", "}").removeprefix("./")
+    return folded.removeprefix("device/")

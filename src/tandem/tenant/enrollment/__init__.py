@@ -1,0 +1,52 @@
+"""Enrollment into MDM (MS-MDE2), the tenant's device CA, and the devices that came in.
+
+Owns the tables enrollment_…. Events: device.enrolled, device.unenrolled (subject: the device's id).
+"""
+
+from tandem.tenant.enrollment.http import routes
+from tandem.tenant.enrollment.model import (
+    CONFIG_INFO_URI,
+    PROVIDER_ID,
+    BadEnrollment,
+    Device,
+    EnrollmentRefused,
+    EnrollmentSettings,
+    Event,
+    NoSuchDevice,
+    NotEnrolled,
+)
+from tandem.tenant.enrollment.service import (
+    Enrollment,
+    device,
+    devices,
+    groups_of,
+    timeline,
+)
+from tandem.tenant.enrollment.store import (
+    DEVICES,
+    mark_seen,
+    save_config_info,
+    save_inventory,
+)
+
+__all__ = [
+    "CONFIG_INFO_URI",
+    "DEVICES",
+    "PROVIDER_ID",
+    "BadEnrollment",
+    "Device",
+    "Enrollment",
+    "EnrollmentRefused",
+    "EnrollmentSettings",
+    "Event",
+    "NoSuchDevice",
+    "NotEnrolled",
+    "device",
+    "devices",
+    "groups_of",
+    "mark_seen",
+    "routes",
+    "save_config_info",
+    "save_inventory",
+    "timeline",
+]

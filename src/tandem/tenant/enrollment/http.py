@@ -1,0 +1,163 @@
+"""Discovery.svc, Policy.svc and Enrollment.svc. Every answer is whole and has its length."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from tandem import pki
+from tandem.infra import http
+from tandem.infra.database import Database
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.logs import get_logger
+from tandem.protocols import soap
+from tandem.tenant import directory, licensing, oidc
+from tandem.tenant.enrollment.model import BadEnrollment, EnrollmentRefused
+from tandem.tenant.enrollment.service import Enrollment
+
+log = get_logger("enrollment")
+
+_SMALL, _LARGE = 64 * 1024, 256 * 1024
+
+# From a kind of refusal to the fault that Windows understands, and what it shows (section 10).
+_FAULTS = {
+    Kind.INVALID: ("s:MessageFormat", "0x80180001"),
+    Kind.UNAUTHENTICATED: ("s:Authentication", "0x80180002"),
+    Kind.FORBIDDEN: ("s:Authorization", "0x80180003"),
+    Kind.NOT_FOUND: ("s:MessageFormat", "0x80180001"),
+    Kind.CONFLICT: ("s:Authorization", "0x80180003"),
+    Kind.GONE: ("s:Authorization", "0x80180003"),
+    Kind.TOO_LARGE: ("s:MessageFormat", "0x80180001"),
+    Kind.RATE_LIMITED: ("s:EnrollmentServer", "0x80180005"),
+    Kind.UNAVAILABLE: ("s:EnrollmentServer", "0x80180005"),
+    Kind.UNSUPPORTED: ("s:MessageFormat", "0x80180001"),
+}
+
+
+def routes(db: Database, enrollment: Enrollment) -> list[BaseRoute]:
+    edge = _Edge(db, enrollment)
+    return [
+        Route("/EnrollmentServer/Discovery.svc", edge.alive, methods=["GET"]),
+        Route("/EnrollmentServer/Discovery.svc", edge.discovery, methods=["POST"]),
+        Route("/EnrollmentServer/Policy.svc", edge.policy, methods=["POST"]),
+        Route("/EnrollmentServer/Enrollment.svc", edge.enrollment, methods=["POST"]),
+        Route("/TermsOfUse.aspx", edge.terms, methods=["GET"]),
+    ]
+
+
+class _Edge:
+    def __init__(self, db: Database, enrollment: Enrollment) -> None:
+        self._db = db
+        self._enrollment = enrollment
+
+    async def alive(self, _: Request) -> Response:
+        return Response(b"", 200)
+
+    async def terms(self, _: Request) -> Response:
+        return HTMLResponse(
+            "<!doctype html><html lang='en'><title>Terms of use</title>"
+            "<p>Your organisation manages this device.</p></html>"
+        )
+
+    async def discovery(self, request: Request) -> Response:
+        return await self._answer(request, soap.DISCOVER_RESPONSE, _SMALL, self._discover)
+
+    async def policy(self, request: Request) -> Response:
+        return await self._answer(request, soap.GET_POLICIES_RESPONSE, _SMALL, self._policies)
+
+    async def enrollment(self, request: Request) -> Response:
+        return await self._answer(request, soap.REQUEST_TOKEN_RESPONSE, _LARGE, self._enroll)
+
+    async def _discover(self, envelope: soap.Envelope) -> bytes:
+        if not isinstance(envelope.body, soap.Discover):
+            raise soap.BadMessage("another message was expected")
+        answer = self._enrollment.discover(envelope.body)
+        return soap.discover_response(envelope.message_id, answer)
+
+    async def _policies(self, envelope: soap.Envelope) -> bytes:
+        if not isinstance(envelope.body, soap.GetPolicies):
+            raise soap.BadMessage("another message was expected")
+        credential = soap.one_credential(envelope)
+        async with self._db.transaction() as tx:
+            await self._enrollment.user(tx, credential)
+        return soap.policies_response(envelope.message_id)
+
+    async def _enroll(self, envelope: soap.Envelope) -> bytes:
+        asked = envelope.body
+        if not isinstance(asked, soap.RequestToken):
+            raise soap.BadMessage("another message was expected")
+        credential = soap.one_credential(envelope)
+        try:
+            async with self._db.transaction() as tx:
+                answer = await self._enrollment.enroll(tx, credential, asked)
+        except AppError as error:
+            await self._remember(credential, asked, error)
+            raise
+        return soap.token_response(envelope.message_id, answer)
+
+    async def _remember(
+        self, credential: soap.Credential, asked: soap.RequestToken, error: AppError
+    ) -> None:
+        """Whoever proved to be a user of the tenant and was refused is listed."""
+        try:
+            async with self._db.transaction() as tx:
+                claims = await self._enrollment.user(tx, credential)
+                _, code = _vocabulary(error)
+                text = f"{error.message} {error.cure}".strip()
+                await self._enrollment.refused(tx, asked, claims.upn, text, code, claims.device_id)
+        except oidc.BadToken:
+            pass
+
+    async def _answer(
+        self,
+        request: Request,
+        action: str,
+        limit: int,
+        work: Callable[[soap.Envelope], Awaitable[bytes]],
+    ) -> Response:
+        relates_to, trace = "invalid_message_id", uuid.uuid4().hex
+        try:
+            raw = await http.body(request, limit)
+            relates_to = soap.message_id(raw)
+            content = await work(soap.read(raw))
+        except soap.BadSecurity:
+            content = soap.fault(
+                action, relates_to, soap.Fault("a:InvalidSecurity", "Invalid security header.")
+            )
+        except soap.BadMessage as error:
+            log.info("enrollment message refused", reason=str(error), trace=trace)
+            content = soap.fault(
+                action, relates_to, soap.Fault("s:MessageFormat", "The message cannot be read.")
+            )
+        except AppError as error:
+            content = soap.fault(action, relates_to, _fault(error, trace))
+            log.info("enrollment refused", code=error.code, reason=error.message, trace=trace)
+        except Exception:
+            log.exception("enrollment failed", trace=trace)
+            told = soap.Fault("a:InternalServiceFault", "Internal error.", "", trace)
+            content = soap.fault(action, relates_to, told)
+        return Response(content, 200, media_type="application/soap+xml; charset=utf-8")
+
+
+def _vocabulary(error: AppError) -> tuple[str, str]:
+    if isinstance(error, licensing.NoMdmLicence):
+        return "s:Authorization", "0x80180018"
+    if isinstance(error, pki.BadRequest):
+        return "s:CertificateRequest", "0x80180004"
+    if isinstance(error, EnrollmentRefused):
+        return "s:Authorization", str(error.details.get("hresult", "0x80180003"))
+    return _FAULTS[error.kind]
+
+
+def _fault(error: AppError, trace: str) -> soap.Fault:
+    subcode, _ = _vocabulary(error)
+    kind = ""
+    if isinstance(error, licensing.NoMdmLicence):
+        kind = "UserLicense"
+    elif isinstance(error, BadEnrollment):
+        kind = "InvalidEnrollmentData"
+    elif isinstance(error, directory.NoMdmAuthority):
+        kind = "NotSupported"
+    return soap.Fault(subcode, f"{error.message} {error.cure}".strip(), kind, trace)

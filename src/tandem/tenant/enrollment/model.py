@@ -1,0 +1,87 @@
+"""Devices in MDM: how they came in, what they say of themselves, and how they leave."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from tandem.infra.config import Settings
+from tandem.infra.errors import AppError, Kind
+from tandem.protocols.ccm import ConfigInfo
+
+PROVIDER_ID = "TandemMDM"
+CONFIG_INFO_URI = "./Device/Vendor/MSFT/DeviceManageability/Provider/Tandem/ConfigInfo"
+
+
+class EnrollmentSettings(Settings, frozen=True):
+    """`poll` is (minutes, times) for the first, second and remaining schedule; 0 times: for ever."""
+
+    provider_id: str = PROVIDER_ID
+    name: str = "Tandem MDM"
+    certificate_days: int = 365
+    poll: list[list[int]] = [[3, 8], [15, 8], [480, 0]]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An enrollment. `windows_id` is Windows's id of it, `directory_device_id` the joined device."""
+
+    id: str
+    windows_id: str
+    hardware_id: str
+    directory_device_id: str
+    user_id: str
+    upn: str
+    name: str
+    os_version: str
+    kind: str
+    state: Literal["enrolled", "unenrolling", "unenrolled"]
+    fingerprint: str
+    enrolled_at: datetime
+    seen_at: datetime | None
+    ended_at: datetime | None
+    inventory: dict[str, Any] = field(default_factory=dict)
+    inventory_at: datetime | None = None
+    config_info: str = ""
+    config_info_at: datetime | None = None
+
+    @property
+    def agent(self) -> ConfigInfo | None:
+        """What the site's client on the device says of itself; None before there is one."""
+        return ConfigInfo.read(self.config_info) if self.config_info else None
+
+    @property
+    def flags(self) -> int | None:
+        """Workload flags of a client that has policy; None without one."""
+        agent = self.agent
+        return agent.flags if agent is not None and agent.policy else None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a device's timeline. `code` is an HRESULT in hex, or empty."""
+
+    id: int
+    device_id: str
+    directory_device_id: str
+    at: datetime
+    kind: str
+    text: str
+    code: str
+
+
+class EnrollmentRefused(AppError):
+    """The user or the device may not enrol. `hresult` is what Windows shows."""
+
+    kind, code = Kind.FORBIDDEN, "enrollment.refused"
+
+
+class BadEnrollment(AppError):
+    kind, code = Kind.INVALID, "enrollment.invalid"
+
+
+class NotEnrolled(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "device.not-enrolled"
+
+
+class NoSuchDevice(AppError):
+    kind, code = Kind.NOT_FOUND, "device.not-found"

@@ -1,0 +1,259 @@
+"""Take devices into MDM, and let them go."""
+
+import uuid
+from base64 import b64decode
+from datetime import datetime
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tandem import pki
+from tandem.infra import events
+from tandem.infra.clock import Clock
+from tandem.infra.database import Tx
+from tandem.infra.secrets import SecretBox
+from tandem.protocols import soap
+from tandem.tenant import directory, licensing, mobile_apps, oidc
+from tandem.tenant.enrollment import provisioning, store
+from tandem.tenant.enrollment.model import (
+    BadEnrollment,
+    Device,
+    EnrollmentRefused,
+    EnrollmentSettings,
+    Event,
+    NoSuchDevice,
+    NotEnrolled,
+)
+
+_CONTEXT = "enrollment.authority"
+_ROOT_DAYS = 365 * 15
+
+
+class VerifiesTokens(Protocol):
+    async def verify_mdm(self, tx: Tx, token: str, now: datetime) -> oidc.Claims: ...
+
+
+class Enrollment:
+    """The enrollment service of one tenant."""
+
+    def __init__(
+        self,
+        box: SecretBox,
+        tokens: VerifiesTokens,
+        *,
+        now: Clock,
+        public_url: str,
+        management_url: str,
+        settings: EnrollmentSettings = EnrollmentSettings(),
+    ) -> None:
+        self._box = box
+        self._tokens = tokens
+        self.now = now
+        self.public_url = public_url.rstrip("/")
+        self.management_url = management_url
+        self.settings = settings
+
+    async def establish(self, tx: Tx) -> x509.Certificate:
+        """The tenant's device CA, made when missing. Returns its certificate."""
+        return (await self._authority(tx)).certificate
+
+    async def _authority(self, tx: Tx) -> pki.Authority:
+        kept = await store.authority(tx)
+        if kept is None:
+            here = await directory.tenant(tx)
+            subject = pki.name("Tandem MDM Device CA", organization=here.display_name)
+            made = pki.new_root(subject, now=self.now(), days=_ROOT_DAYS, key="rsa2048")
+            sealed = self._box.seal(pki.key_pem(made.key), _CONTEXT)
+            der = made.certificate.public_bytes(Encoding.DER)
+            await store.insert_authority(tx, sealed, der)
+            kept = await store.authority(tx)
+            assert kept is not None
+        key = pki.load_key(self._box.unseal(kept[0], _CONTEXT))
+        return pki.Authority(x509.load_der_x509_certificate(kept[1]), key)
+
+    # -------------------------------------------------------------- the three messages
+
+    def discover(self, asked: soap.Discover) -> soap.DiscoverResponse:
+        """Raises BadEnrollment for a client that is too old."""
+        if asked.request_version < 3.0:
+            raise BadEnrollment("This client is too old to enrol.")
+        base = f"{self.public_url}/EnrollmentServer"
+        return soap.DiscoverResponse(f"{base}/Policy.svc", f"{base}/Enrollment.svc", f"{base}/Auth")
+
+    async def user(self, tx: Tx, credential: soap.Credential) -> oidc.Claims:
+        """Whose token came with the request. Raises BadToken."""
+        return await self._tokens.verify_mdm(tx, _token(credential), self.now())
+
+    async def enroll(
+        self, tx: Tx, credential: soap.Credential, asked: soap.RequestToken
+    ) -> soap.TokenResponse:
+        """A certificate and an account for a device.
+
+        Raises BadToken, NoMdmAuthority, EnrollmentRefused, NoMdmLicence, BadEnrollment, BadRequest.
+        """
+        now = self.now()
+        claims = await self.user(tx, credential)
+        await self._may(tx, claims)
+        windows_id, name = asked.item("DeviceID"), asked.item("DeviceName")
+        kind = asked.item("EnrollmentType")
+        if not windows_id or len(windows_id) > 128 or kind.lower() not in {"full", "device"}:
+            raise BadEnrollment("DeviceID or EnrollmentType is missing.")
+        if not asked.request_type.endswith("/Issue"):
+            raise BadEnrollment("Only new certificates are issued here.")
+        key = pki.windows_request(asked.request)
+        await self._same_person(tx, windows_id, claims)
+        authority = await self._authority(tx)
+        id = str(uuid.uuid4())
+        certificate = authority.issue(
+            key,
+            pki.name(id),
+            now=now,
+            days=self.settings.certificate_days,
+            usages=["client"],
+        )
+        device = Device(
+            id,
+            windows_id,
+            asked.item("HWDevID")[:128],
+            claims.device_id,
+            claims.object_id,
+            claims.upn,
+            name[:128] or windows_id,
+            asked.item("OSVersion")[:32] or asked.item("ApplicationVersion")[:32],
+            kind,
+            "enrolled",
+            pki.sha256_fingerprint(certificate),
+            now,
+            None,
+            None,
+        )
+        await self._retire_older(tx, device)
+        await store.insert(tx, device)
+        if claims.device_id:
+            await directory.set_device_management(
+                tx, claims.device_id, is_managed=True, mdm_app_id=oidc.MDM_APP
+            )
+        await self.note(tx, device, "enrolled", f"Enrolled in MDM by {claims.upn}")
+        await events.record(tx, "device.enrolled", device.id, {"upn": claims.upn, "name": name})
+        document = provisioning.document(
+            device,
+            self.settings,
+            root=authority.certificate,
+            certificate=certificate,
+            management_url=self.management_url,
+        )
+        return soap.TokenResponse(document, now)
+
+    async def _may(self, tx: Tx, claims: oidc.Claims) -> None:
+        await directory.require_mdm_authority(tx)
+        if not await directory.in_mdm_scope(tx, claims.object_id):
+            raise EnrollmentRefused(
+                f"{claims.upn} is not in the MDM user scope (0x80180003).",
+                cure="Add the user to a group of the scope: `tandem mdm-authority scope`.",
+                hresult="0x80180003",
+            )
+        await licensing.check_mdm_licence(tx, claims.object_id)
+
+    async def _same_person(self, tx: Tx, windows_id: str, claims: oidc.Claims) -> None:
+        known = await store.device(tx, "windows_id", windows_id)
+        if known is not None and known.state != "unenrolled" and known.user_id != claims.object_id:
+            raise EnrollmentRefused(
+                "This device is enrolled by another user.",
+                cure="Unenrol it first: `tandem managed-device unenrol`.",
+                hresult="0x8018000A",
+            )
+
+    async def _retire_older(self, tx: Tx, device: Device) -> None:
+        """The same joined device enrols anew: the enrollment before is over."""
+        if not device.directory_device_id:
+            return
+        older = await store.device(tx, "directory_device_id", device.directory_device_id)
+        if older is not None and older.state != "unenrolled":
+            await store.set_state(tx, older.id, "unenrolled", self.now())
+            await mobile_apps.forget_device(tx, older.id)
+            await self.note(tx, older, "superseded", "The device enrolled again")
+
+    async def refused(
+        self, tx: Tx, asked: soap.RequestToken, upn: str, text: str, code: str, device_id: str
+    ) -> None:
+        """Remember a refusal, for the list of enrollment failures."""
+        name = asked.item("DeviceName")[:128]
+        await store.add_event(
+            tx, "", device_id, self.now(), "refused", f"{name} of {upn}: {text}"[:1000], code
+        )
+
+    # -------------------------------------------------------------- devices
+
+    async def authenticate(self, tx: Tx, certificate: bytes | None, source: str) -> Device:
+        """The device of a session: its certificate decides, its own id has to agree.
+
+        Raises NotEnrolled, which does not tell an unknown device from a known one.
+        """
+        found = None
+        if certificate is not None:
+            found = await store.device(tx, "fingerprint", pki.sha256_fingerprint(certificate))
+        if found is None or found.state == "unenrolled" or (source and source != found.windows_id):
+            raise NotEnrolled("This device is not enrolled.")
+        return found
+
+    async def device(self, tx: Tx, id: str) -> Device:
+        return await device(tx, id)
+
+    async def note(self, tx: Tx, device: Device, kind: str, text: str, code: str = "") -> None:
+        await store.add_event(
+            tx, device.id, device.directory_device_id, self.now(), kind, text[:1000], code
+        )
+
+    async def begin_unenroll(self, tx: Tx, device: Device) -> None:
+        await store.set_state(tx, device.id, "unenrolling", None)
+        await self.note(tx, device, "unenrolling", "An administrator ends the enrollment")
+
+    async def end(self, tx: Tx, device: Device, why: str) -> None:
+        """The device left MDM."""
+        await store.set_state(tx, device.id, "unenrolled", self.now())
+        await mobile_apps.forget_device(tx, device.id)
+        if device.directory_device_id:
+            await directory.set_device_management(tx, device.directory_device_id, is_managed=False)
+        await self.note(tx, device, "unenrolled", why)
+        await events.record(tx, "device.unenrolled", device.id, {"why": why})
+
+
+async def device(tx: Tx, id: str) -> Device:
+    """Raises NoSuchDevice."""
+    found = await store.device(tx, "id", id)
+    if found is None:
+        raise NoSuchDevice(
+            f"There is no managed device {id!r}.", cure="List them: `tandem managed-device list`."
+        )
+    return found
+
+
+async def devices(tx: Tx) -> list[Device]:
+    return await store.devices(tx)
+
+
+async def timeline(tx: Tx, *, device_id: str = "", kind: str = "", limit: int = 500) -> list[Event]:
+    """The newest first."""
+    return await store.events(tx, device_id=device_id, kind=kind, limit=limit)
+
+
+async def groups_of(tx: Tx, device: Device) -> frozenset[str]:
+    """Groups that count for a device: its user's, and its own as a directory object."""
+    groups = set(await directory.groups_of(tx, device.user_id))
+    if device.directory_device_id:
+        found = await directory.find_device(tx, device.directory_device_id)
+        if found is not None:
+            groups |= await directory.groups_of(tx, found.id)
+    return frozenset(groups)
+
+
+def _token(credential: soap.Credential) -> str:
+    """The JWT of a credential that went through base64 once or, from some callers, twice."""
+    value = credential.value
+    if b"." not in value:
+        try:
+            value = b64decode(value + b"=" * (-len(value) % 4))
+        except ValueError:
+            value = b""
+    return value.decode("ascii", "replace").strip()

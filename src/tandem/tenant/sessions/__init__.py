@@ -1,0 +1,11 @@
+"""OMA-DM sessions with enrolled devices. Owns the tables sessions_….
+
+What a device is to have is computed when it calls, from its groups, its user's licence and the
+workloads that its agent reports. Events: device.config-info (subject: the device's id).
+"""
+
+from tandem.tenant.sessions.http import problems, routes
+from tandem.tenant.sessions.model import Delivery
+from tandem.tenant.sessions.service import Sessions, deliveries
+
+__all__ = ["Delivery", "Sessions", "deliveries", "problems", "routes"]

@@ -1,0 +1,42 @@
+"""MDM.svc: OMA-DM over mutual TLS."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tandem.infra import http
+from tandem.infra.database import Database
+from tandem.infra.errors import HTTP_STATUS, AppError, Kind
+from tandem.infra.logs import get_logger
+from tandem.protocols import syncml
+from tandem.tenant.sessions.service import Sessions
+
+log = get_logger("sessions")
+
+_LIMIT = 4 * 1024 * 1024
+_TYPE = "application/vnd.syncml.dm+xml"
+
+
+def routes(db: Database, sessions: Sessions) -> list[BaseRoute]:
+    async def manage(request: Request) -> Response:
+        if "wbxml" in request.headers.get("content-type", ""):
+            return Response(status_code=415)
+        raw = await http.body(request, _LIMIT)
+        try:
+            message = syncml.read(raw)
+        except syncml.BadMessage as error:
+            log.info("message refused", reason=str(error))
+            return Response(status_code=400)
+        async with db.transaction() as tx:
+            answer = await sessions.exchange(tx, http.peer_certificate(request), message)
+        return Response(answer, media_type=f"{_TYPE}; charset=utf-8")
+
+    return [Route("/ManagementServer/MDM.svc", manage, methods=["POST"])]
+
+
+def problems(_: Request, error: Exception) -> Response:
+    """Refusals without a body: a device acts on the status alone (section 11.1)."""
+    if isinstance(error, AppError):
+        headers = {"Retry-After": "60"} if error.kind is Kind.RATE_LIMITED else None
+        return Response(status_code=HTTP_STATUS[error.kind], headers=headers)
+    return Response(status_code=500)

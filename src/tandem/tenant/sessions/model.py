@@ -1,0 +1,146 @@
+"""What a session asks and does, decided from values alone."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from xml.sax.saxutils import escape
+
+import msgspec
+
+from tandem.protocols.syncml import Command, Item
+from tandem.tenant.enrollment import CONFIG_INFO_URI
+from tandem.tenant.mobile_apps import App, Status
+from tandem.tenant.policies import Configuration, loc_uri
+
+MSI = "./Device/Vendor/MSFT/EnterpriseDesktopAppManagement/MSI"
+MSI_ALERT = "win32csp_install"
+UNENROLL_ALERT = "mdm.unenrollment.userrequest"
+# Enough of them to make round trips rare, few enough for any device's buffer (section 11.9).
+BATCH = 60
+
+INVENTORY = {
+    "./DevDetail/SwV": "os_version",
+    "./DevDetail/Ext/Microsoft/DNSComputerName": "name",
+    "./DevDetail/OEM": "manufacturer",
+    "./DevDetail/HwV": "hardware_version",
+    "./DevDetail/Ext/Microsoft/SMBIOSSerialNumber": "serial_number",
+    "./DevDetail/Ext/Microsoft/TotalRAM": "ram_mb",
+}
+DEVICE_INFO = {"./DevInfo/Man": "manufacturer", "./DevInfo/Mod": "model"}
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What a command of ours was for: its Status is understood by this."""
+
+    kind: str  # ask, install-add, install, setting, unenroll, status
+    subject: str = ""
+    value: str = ""
+    order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command to send, and what it is for."""
+
+    sent: Sent
+    name: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a device took: a setting's value, or the refusal's code."""
+
+    subject: str
+    value: str
+    code: int
+
+
+def questions(inventory_too: bool, product_codes: Iterable[str]) -> list[Order]:
+    """The first answer of a session: what the agent says, the inventory, how installs go."""
+    uris = [CONFIG_INFO_URI, *(INVENTORY if inventory_too else ())]
+    uris += [f"{MSI}/{encoded(code)}/Status" for code in product_codes]
+    return [Order(Sent("ask", uri), "Get", Item(target=uri)) for uri in uris]
+
+
+def encoded(product_code: str) -> str:
+    return product_code.upper().replace("{", "%7B").replace("}", "%7D")
+
+
+def installs(
+    apps: Iterable[App], statuses: Mapping[str, Status], link: Mapping[str, str]
+) -> list[Order]:
+    """Add and Exec for each app that the device is to have and was not told of yet.
+
+    A failed one is tried again when its content or command line changed, not in every session.
+    """
+    orders: list[Order] = []
+    for app in apps:
+        known = statuses.get(app.id)
+        if known is not None and known.sha256 == fingerprint(app) and known.state != "offered":
+            continue
+        uri = f"{MSI}/{encoded(app.product_code)}/DownloadInstall"
+        orders.append(Order(Sent("install-add", app.id), "Add", Item(target=uri)))
+        job = install_job(app, link[app.id])
+        exec_item = Item(target=uri, data=job, format="xml", type="text/plain")
+        orders.append(Order(Sent("install", app.id, fingerprint(app)), "Exec", exec_item))
+    return orders
+
+
+def fingerprint(app: App) -> str:
+    return sha256(f"{app.sha256}\n{app.command_line}".encode()).hexdigest()
+
+
+def install_job(app: App, url: str) -> str:
+    """MsiInstallJob (section 12.3)."""
+    line = f"/quiet {app.command_line}".strip()
+    return (
+        f'<MsiInstallJob id="{escape(app.product_code)}"><Product'
+        f' Version="{escape(app.product_version)}"><Download><ContentURLList><ContentURL>'
+        f"{escape(url)}</ContentURL></ContentURLList></Download><Validation><FileHash>"
+        f"{app.sha256.upper()}</FileHash></Validation><Enforcement><CommandLine>"
+        f"{escape(line)}</CommandLine><TimeOut>10</TimeOut><RetryCount>3</RetryCount>"
+        "<RetryInterval>5</RetryInterval></Enforcement></Product></MsiInstallJob>"
+    )
+
+
+def settings(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery]) -> list[Order]:
+    """Replace for each value that the device has not taken yet; a refused one is not repeated."""
+    orders = []
+    for setting, item in wanted.items():
+        known = delivered.get(setting)
+        if known is not None and known.value == item.value:
+            continue
+        number = item.value.lstrip("-").isdigit() and len(item.value) < 10
+        target = Item(
+            target=loc_uri(setting),
+            data=item.value,
+            format="int" if number else "chr",
+            type="text/plain",
+        )
+        orders.append(Order(Sent("setting", setting, item.value), "Replace", target))
+    return orders
+
+
+def no_longer(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery]) -> list[str]:
+    """Settings that are not this service's any more: forgotten, so they are sent anew one day.
+
+    The device keeps the value; whoever owns the workload now says what it is to be (spec F17).
+    """
+    return [subject for subject in delivered if subject not in wanted]
+
+
+def commands(orders: Iterable[Order], first: int) -> tuple[list[Command], dict[str, Sent]]:
+    """Commands with ids from `first` on, and what each is for."""
+    made, sent = [], {}
+    for number, order in enumerate(orders, first):
+        made.append(Command(order.name, str(number), (order.item,)))
+        sent[str(number)] = order.sent
+    return made, sent
+
+
+# Status of a download and install on the device (section 12.3).
+def install_state(status: int) -> str:
+    if status == 70:
+        return "installed"
+    return "failed" if status in {30, 60} else "installing"

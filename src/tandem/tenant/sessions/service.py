@@ -1,0 +1,353 @@
+"""Sessions with enrolled devices: what they report is kept, what they are to do is computed.
+
+A command is done when its Status arrives. What an answer brought that the device never got is simply
+computed again in its next session; a device that repeats a message gets the answer it was given.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from tandem.infra import events
+from tandem.infra.clock import Clock
+from tandem.infra.database import Tx
+from tandem.protocols import ccm, syncml
+from tandem.protocols.syncml import Command, Item, Message, Results, Status
+from tandem.tenant import directory, enrollment, licensing, mobile_apps, policies
+from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
+from tandem.tenant.mobile_apps import Content
+from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions.model import BATCH, Order, Sent
+from tandem.tenant.sessions.store import Session
+
+_INVENTORY_EVERY = timedelta(hours=24)
+_MESSAGES_MOST = 60
+
+
+class Sessions:
+    """The management service: one call of `exchange` for each message of a device."""
+
+    def __init__(self, enrollment: Enrollment, content: Content, now: Clock, url: str) -> None:
+        self._enrollment = enrollment
+        self._content = content
+        self._now = now
+        self._url = url
+
+    async def exchange(self, tx: Tx, certificate: bytes | None, message: Message) -> bytes:
+        """The answer to a message. Raises NotEnrolled."""
+        device = await self._enrollment.authenticate(tx, certificate, message.source)
+        before = await store.session(tx, device.id)
+        begins = message.number == 1 and (before is None or not _repeats(before, message))
+        if before is not None and not begins:
+            if before.session != message.session or message.number < before.number:
+                # Late, or of another session: nothing is done, and the session ends.
+                return self._closing(message)
+            if message.number == before.number:
+                return before.answer
+        elif before is None and message.number != 1:
+            return self._closing(message)
+        now = self._now()
+        await enrollment.mark_seen(tx, device.id, now)
+        ended = await self._take(tx, device, before, message, begins)
+        if ended:
+            return self._closing(message)
+        device = await enrollment.device(tx, device.id)
+        asked, orders = await self._next(tx, device, before, message, begins)
+        return await self._answer(tx, device, message, orders, asked, begins, before)
+
+    # -------------------------------------------------------------- what a device reports
+
+    async def _take(
+        self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
+    ) -> bool:
+        """Keep what the message says. Returns whether the device has left."""
+        sent = before.sent if before is not None and not begins else {}
+        for status in message.statuses:
+            what = sent.get(status.message_ref, {}).get(status.command_ref)
+            if what is not None:
+                await self._status(tx, device, what, status)
+        for results in message.results:
+            await self._results(tx, device, results)
+        for command in message.commands:
+            if command.name == "Alert" and await self._alert(tx, device, command):
+                return True
+            if command.name == "Replace":
+                await self._told(tx, device, command)
+        return False
+
+    async def _status(self, tx: Tx, device: Device, what: Sent, status: Status) -> None:
+        now = self._now()
+        good = 200 <= status.code < 300
+        if what.kind == "setting":
+            source = "mdm"
+            await store.save_delivery(
+                tx, device.id, what.subject, what.value, status.code, source, now
+            )
+            text = (
+                f"{what.subject} set to {what.value}"
+                if good
+                else (f"{what.subject} refused by the device (status {status.code})")
+            )
+            await self._enrollment.note(tx, device, "setting", text)
+            if status.code == 403:
+                # The site's client keeps this workload: ask again once its flags say otherwise.
+                await store.forget_delivery(tx, device.id, what.subject)
+        elif what.kind == "install":
+            state = "installing" if good else "failed"
+            # A new device may not know the node yet (section 12.3): offered again next time.
+            state = "offered" if status.code == 404 else state
+            code = 0 if good else status.code
+            await mobile_apps.save_status(tx, what.subject, device.id, state, code, what.value, now)
+            app = await mobile_apps.app(tx, what.subject)
+            text = f"{app.name}: installation {'began' if good else 'was refused'}"
+            await self._enrollment.note(tx, device, "app", text)
+        elif what.kind == "unenroll" and not good:
+            await self._enrollment.end(tx, device, "Ended by an administrator")
+            await store.end_command(tx, what.order, now)
+        elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
+            await enrollment.save_config_info(tx, device.id, "", now)
+
+    async def _results(self, tx: Tx, device: Device, results: Results) -> None:
+        now = self._now()
+        known: dict[str, str] = {}
+        for item in results.items:
+            uri, data = item.source or item.target, (item.data or "").strip()
+            if syncml.same_node(uri, CONFIG_INFO_URI):
+                await self._config_info(tx, device, data, now)
+                continue
+            for wanted, name in model.INVENTORY.items():
+                if syncml.same_node(uri, wanted):
+                    known[name] = data[:512]
+            await self._install_status(tx, device, uri, data)
+        if known:
+            await enrollment.save_inventory(tx, device.id, known, now)
+
+    async def _config_info(self, tx: Tx, device: Device, text: str, now: datetime) -> None:
+        text = text[:4096]
+        if text == device.config_info:
+            return
+        before, after = device.agent or ccm.ConfigInfo(), ccm.ConfigInfo.read(text)
+        await enrollment.save_config_info(tx, device.id, text, now)
+        if after.setup and after.setup != before.setup:
+            code = f"0x{after.code & 0xFFFFFFFF:08x}" if after.code else ""
+            line = f"Client setup: state {after.setup}. {after.log}".strip()
+            await self._enrollment.note(tx, device, "client-setup", line, code)
+        if after.client and after.client != before.client:
+            await self._enrollment.note(
+                tx, device, "client", f"The site's client registered as {after.client}"
+            )
+        if after.policy and not before.policy:
+            await self._enrollment.note(tx, device, "client", "The site's policy is present")
+        if after.flags != before.flags:
+            await self._enrollment.note(
+                tx, device, "workloads", f"Workload flags are {after.flags}"
+            )
+        await events.record(
+            tx, "device.config-info", device.id, {"flags": after.flags, "policy": after.policy}
+        )
+
+    async def _install_status(self, tx: Tx, device: Device, uri: str, data: str) -> None:
+        if not data.isdigit() or not syncml.normal(uri).endswith("/status"):
+            return
+        for app in await mobile_apps.apps(tx):
+            if app.product_code and model.encoded(app.product_code).lower() in uri.lower().replace(
+                "{", "%7b"
+            ).replace("}", "%7d"):
+                await self._installed(tx, device, app, model.install_state(int(data)), 0)
+
+    async def _installed(
+        self, tx: Tx, device: Device, app: mobile_apps.App, state: str, code: int
+    ) -> None:
+        known = await mobile_apps.statuses(tx, app_id=app.id, device_id=device.id)
+        if known and known[0].state == state and known[0].code == code:
+            return
+        await mobile_apps.save_status(
+            tx, app.id, device.id, state, code, model.fingerprint(app), self._now()
+        )
+        text = f"{app.name}: {state}"
+        await self._enrollment.note(
+            tx, device, "app", text, f"0x{code & 0xFFFFFFFF:08x}" if code else ""
+        )
+
+    async def _alert(self, tx: Tx, device: Device, command: Command) -> bool:
+        """Returns whether the device leaves with it."""
+        for item in command.items:
+            if item.type.endswith(model.UNENROLL_ALERT):
+                why = (
+                    "Ended by an administrator"
+                    if device.state == "unenrolling"
+                    else ("Ended on the device")
+                )
+                for order in await store.open_commands(tx, device.id):
+                    await store.end_command(tx, order["id"], self._now())
+                await self._enrollment.end(tx, device, why)
+                return True
+            if item.type.endswith(model.MSI_ALERT):
+                await self._msi_alert(tx, device, item)
+        return False
+
+    async def _msi_alert(self, tx: Tx, device: Device, item: Item) -> None:
+        try:
+            code = int((item.data or "").strip())
+        except ValueError:
+            return
+        uri = syncml.normal(item.source or item.target)
+        for app in await mobile_apps.apps(tx):
+            if app.product_code and app.product_code.lower() in uri:
+                # A restart that is still to come does not make it a failure.
+                good = code in {0, 3010, 1641}
+                await self._installed(
+                    tx, device, app, "installed" if good else "failed", 0 if good else code
+                )
+
+    async def _told(self, tx: Tx, device: Device, command: Command) -> None:
+        known = {
+            name: (item.data or "").strip()[:512]
+            for item in command.items
+            for uri, name in model.DEVICE_INFO.items()
+            if syncml.same_node(item.source or item.target, uri)
+        }
+        if known:
+            await enrollment.save_inventory(tx, device.id, known, self._now())
+
+    # -------------------------------------------------------------- what a device is to do
+
+    async def _next(
+        self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
+    ) -> tuple[bool, list[Order]]:
+        """Questions first; when they are answered, the work. Returns whether this asks."""
+        if begins:
+            old = device.inventory_at is None or (
+                self._now() - device.inventory_at > _INVENTORY_EVERY
+            )
+            statuses = await mobile_apps.statuses(tx, device_id=device.id)
+            running = [
+                (await mobile_apps.app(tx, item.app_id)).product_code
+                for item in statuses
+                if item.state == "installing"
+            ]
+            return True, model.questions(old or "serial_number" not in device.inventory, running)
+        if before is None or not before.asked or message.number > _MESSAGES_MOST:
+            return False, []
+        return False, await self._work(tx, device)
+
+    async def _work(self, tx: Tx, device: Device) -> list[Order]:
+        for order in await store.open_commands(tx, device.id):
+            if order["kind"] == "unenroll":
+                return [_unenroll(self._enrollment.settings.provider_id, order["id"])]
+            await store.end_command(tx, order["id"], self._now())
+        if device.state != "enrolled" or not await _licensed(tx, device):
+            return []
+        groups = await enrollment.groups_of(tx, device)
+        statuses = {
+            item.app_id: item for item in await mobile_apps.statuses(tx, device_id=device.id)
+        }
+        apps = await mobile_apps.required(tx, groups)
+        links = {app.id: self._content.link(app, self._now()) for app in apps}
+        orders = model.installs(apps, statuses, links)
+        wanted = await policies.effective(tx, groups, device.flags)
+        delivered = await store.deliveries(tx, device.id)
+        for subject in model.no_longer(wanted, delivered):
+            await store.forget_delivery(tx, device.id, subject)
+        return (orders + model.settings(wanted, delivered))[:BATCH]
+
+    # -------------------------------------------------------------- the answer
+
+    async def _answer(
+        self,
+        tx: Tx,
+        device: Device,
+        message: Message,
+        orders: list[Order],
+        asked: bool,
+        begins: bool,
+        before: Session | None,
+    ) -> bytes:
+        statuses = _statuses(message)
+        made, sent = model.commands(orders, len(statuses) + 1)
+        answer = syncml.write(
+            Message(
+                message.session,
+                message.number,
+                message.source,
+                self._url,
+                tuple(made),
+                tuple(statuses),
+            )
+        )
+        open_before = {} if begins or before is None else before.sent
+        kept = Session(
+            message.session,
+            message.number,
+            answer,
+            {**open_before, str(message.number): sent},
+            asked,
+            self._now(),
+        )
+        await store.save_session(tx, device.id, kept)
+        return answer
+
+    def _closing(self, message: Message) -> bytes:
+        """Statuses and nothing more: the device ends the session."""
+        return syncml.write(
+            Message(
+                message.session,
+                message.number,
+                message.source,
+                self._url,
+                (),
+                tuple(_statuses(message)),
+            )
+        )
+
+    # -------------------------------------------------------------- orders of administrators
+
+    async def unenroll(self, tx: Tx, device_id: str) -> Device:
+        """Have a device leave at its next session. Raises NoSuchDevice."""
+        device = await enrollment.device(tx, device_id)
+        if device.state == "enrolled":
+            await self._enrollment.begin_unenroll(tx, device)
+            await store.add_command(tx, device.id, "unenroll", self._now())
+        return replace(device, state="unenrolling")
+
+    async def request_sync(self, tx: Tx, device_id: str) -> None:
+        """Note that a session is wanted; the device comes at its next poll. Raises NoSuchDevice."""
+        device = await enrollment.device(tx, device_id)
+        await self._enrollment.note(tx, device, "sync", "An administrator asks for a check-in")
+
+
+def _repeats(before: Session, message: Message) -> bool:
+    """The same first message again: its answer was lost on the way."""
+    return before.session == message.session and before.number == message.number == 1
+
+
+def _statuses(message: Message) -> list[Status]:
+    """200 for the header and for each command of the device that has an id, in order."""
+    number = str(message.number)
+    made = [Status("1", number, "0", "SyncHdr", 200)]
+    for command in message.commands:
+        if command.id:
+            made.append(Status(str(len(made) + 1), number, command.id, command.name, 200))
+    for results in message.results:
+        if results.id:
+            made.append(Status(str(len(made) + 1), number, results.id, "Results", 200))
+    return made
+
+
+def _unenroll(provider: str, order: int) -> Order:
+    uri = f"./Vendor/MSFT/DMClient/Provider/{provider}/Unenroll"
+    item = Item(target=uri, data=provider, format="chr", type="text/plain")
+    return Order(Sent("unenroll", provider, order=order), "Exec", item)
+
+
+async def _licensed(tx: Tx, device: Device) -> bool:
+    """Nothing new is handed out to a user without a licence; the device stays enrolled."""
+    try:
+        await licensing.check_mdm_licence(tx, device.user_id)
+    except licensing.NoMdmLicence:
+        return False
+    return await directory.find_user(tx, device.user_id) is not None
+
+
+async def deliveries(tx: Tx, device_id: str) -> dict[str, model.Delivery]:
+    """Settings that a device took, with the value and its status code."""
+    return await store.deliveries(tx, device_id)

@@ -1,0 +1,108 @@
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from tandem.infra.database import Tx
+from tandem.tenant.sessions.model import Delivery, Sent
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`sent` is, by our message's number and the command's id, what is not answered yet."""
+
+    session: str
+    number: int
+    answer: bytes
+    sent: dict[str, dict[str, Sent]]
+    asked: bool
+    changed_at: datetime
+
+
+async def session(tx: Tx, device_id: str) -> Session | None:
+    """The device's session, locked: a device talks to one of us at a time."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-session:' || %s))", (device_id,))
+    row = await (
+        await tx.execute(
+            "SELECT session, number, answer, sent, asked, changed_at FROM sessions_session"
+            " WHERE device_id = %s",
+            (device_id,),
+        )
+    ).fetchone()
+    if row is None:
+        return None
+    sent = msgspec.convert(row["sent"], dict[str, dict[str, Sent]])
+    return Session(**{**row, "answer": bytes(row["answer"]), "sent": sent})
+
+
+async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
+    await tx.execute(
+        "INSERT INTO sessions_session (device_id, session, number, answer, sent, asked, changed_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (device_id) DO UPDATE SET"
+        " session = EXCLUDED.session, number = EXCLUDED.number, answer = EXCLUDED.answer,"
+        " sent = EXCLUDED.sent, asked = EXCLUDED.asked, changed_at = EXCLUDED.changed_at",
+        (
+            device_id,
+            kept.session,
+            kept.number,
+            kept.answer,
+            Jsonb(msgspec.to_builtins(kept.sent)),
+            kept.asked,
+            kept.changed_at,
+        ),
+    )
+
+
+async def deliveries(tx: Tx, device_id: str) -> dict[str, Delivery]:
+    found = await tx.execute(
+        "SELECT subject, value, code FROM sessions_delivery WHERE device_id = %s", (device_id,)
+    )
+    return {row["subject"]: Delivery(**row) async for row in found}
+
+
+async def save_delivery(
+    tx: Tx, device_id: str, subject: str, value: str, code: int, source: str, now: datetime
+) -> None:
+    await tx.execute(
+        "INSERT INTO sessions_delivery (device_id, subject, value, code, source, at)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (device_id, subject) DO UPDATE SET"
+        " value = EXCLUDED.value, code = EXCLUDED.code, source = EXCLUDED.source,"
+        " at = EXCLUDED.at",
+        (device_id, subject, value, code, source, now),
+    )
+
+
+async def forget_delivery(tx: Tx, device_id: str, subject: str) -> None:
+    await tx.execute(
+        "DELETE FROM sessions_delivery WHERE device_id = %s AND subject = %s",
+        (device_id, subject),
+    )
+
+
+async def add_command(tx: Tx, device_id: str, kind: str, now: datetime) -> int:
+    row = await (
+        await tx.execute(
+            "INSERT INTO sessions_command (device_id, kind, state, created_at)"
+            " VALUES (%s, %s, 'pending', %s) RETURNING id",
+            (device_id, kind, now),
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+async def open_commands(tx: Tx, device_id: str) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        "SELECT id, kind FROM sessions_command WHERE device_id = %s AND state <> 'done'"
+        " ORDER BY id",
+        (device_id,),
+    )
+    return [row async for row in found]
+
+
+async def end_command(tx: Tx, id: int, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE sessions_command SET state = 'done', done_at = %s WHERE id = %s", (now, id)
+    )

@@ -1,0 +1,214 @@
+"""Tutorial step 1: the name, the request, the certificate, the PFX."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.x509.oid import NameOID
+
+from site_world import Site
+from tandem import pki
+from tandem.infra.clock import utc_now
+from tandem.roles.lab_ca import LabCa
+
+NAME = "mycmg.contoso.com"
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> LabCa:
+    return LabCa(tmp_path / "ca", ["127.0.0.11"])
+
+
+async def _request(site: Site, name: str = NAME) -> bytes:
+    made = await site.run(
+        *("certificate", "request", name, "--organization", "Contoso", "--unit", "IT"),
+        *("--city", "Seattle", "--state", "Washington", "--country", "US"),
+        *("--output", site.folder / "request.csr"),
+    )
+    assert made["state"] == "waiting"
+    return (site.folder / "request.csr").read_bytes()
+
+
+async def _import(site: Site, data: bytes, name: str = "answer.pem") -> dict[str, object]:
+    (site.folder / name).write_bytes(data)
+    answer: dict[str, object] = await site.run("certificate", "import", site.folder / name)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("my-cmg.contoso.com", "3 to 24 letters and digits"),
+        ("ab.contoso.com", "3 to 24 letters and digits"),
+        ("mycmg", "a prefix and your company's public domain"),
+        ("mycmg.local", "a domain like contoso.com"),
+        ("mycmg..contoso.com", "a prefix and your company's public domain"),
+    ],
+)
+async def test_a_malformed_name_is_refused_with_the_reason(
+    site: Site, name: str, says: str
+) -> None:
+    refused = await site.refusal("gateway", "check-name", name)
+    assert says in refused.cure
+    assert refused.code == "gateway.bad-name"
+
+
+async def test_a_free_name_is_confirmed_and_nothing_is_created(site: Site) -> None:
+    found = await site.run("gateway", "check-name", "MyCMG.Contoso.com")
+    assert found["available"]
+    assert found["service_name"] == NAME
+    assert found["deployment_name"] == "mycmg.cloudapp.example"
+    assert found["notes"] == ["MyCMG.Contoso.com is written mycmg.contoso.com."]
+    assert await site.run("gateway", "list") == []
+    assert await site.run("certificate", "list") == []
+
+
+async def test_a_name_that_someone_deployed_is_taken(site: Site) -> None:
+    site.names.hosts["mycmg.cloudapp.example"] = ["203.0.113.7"]
+    refused = await site.refusal("gateway", "check-name", NAME)
+    assert "already belongs to a deployment of someone else" in refused.message
+    assert refused.code == "gateway.name-taken"
+
+
+async def test_a_name_that_is_an_alias_of_something_else_is_taken(site: Site) -> None:
+    site.names.aliases[NAME] = "www.contoso.com"
+    refused = await site.refusal("gateway", "check-name", NAME)
+    assert "an alias of www.contoso.com" in refused.message
+
+
+async def test_the_request_has_every_field_and_openssl_verifies_it(site: Site) -> None:
+    csr = x509.load_pem_x509_csr(await _request(site))
+    subject = {item.oid: item.value for item in csr.subject}
+    assert subject == {
+        NameOID.COMMON_NAME: NAME,
+        NameOID.ORGANIZATION_NAME: "Contoso",
+        NameOID.ORGANIZATIONAL_UNIT_NAME: "IT",
+        NameOID.LOCALITY_NAME: "Seattle",
+        NameOID.STATE_OR_PROVINCE_NAME: "Washington",
+        NameOID.COUNTRY_NAME: "US",
+    }
+    names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [NAME]
+    assert csr.public_key().key_size == 2048  # type: ignore[union-attr]
+    done = subprocess.run(
+        ["openssl", "req", "-verify", "-noout", "-in", str(site.folder / "request.csr")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "verify OK" in done.stdout + done.stderr
+
+
+async def test_the_key_stays_on_the_site_server_and_sealed(site: Site) -> None:
+    await _request(site)
+    shown = str(await site.run("certificate", "list"))
+    assert "PRIVATE KEY" not in shown
+    async with site.db.transaction() as tx:
+        row = await (await tx.execute("SELECT sealed_key FROM cloud_certificate")).fetchone()
+    assert row is not None
+    assert b"PRIVATE KEY" not in row["sealed_key"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--country", "USA"], "two letters"),
+        (["--organization", "x" * 65], "64 characters"),
+    ],
+)
+async def test_a_subject_that_no_ca_takes_is_refused(
+    site: Site, options: list[str], says: str
+) -> None:
+    refused = await site.refusal("certificate", "request", NAME, *options)
+    assert says in refused.message + refused.cure
+
+
+def _der(chain: list[x509.Certificate]) -> bytes:
+    return chain[0].public_bytes(Encoding.DER)
+
+
+def _p7b(chain: list[x509.Certificate]) -> bytes:
+    return pkcs7.serialize_certificates(chain, Encoding.DER)
+
+
+def _bundle(chain: list[x509.Certificate]) -> bytes:
+    return pki.pem(*reversed(chain))
+
+
+@pytest.mark.parametrize("form", [_p7b, _bundle])
+async def test_the_answer_of_the_ca_pairs_with_its_waiting_key(
+    site: Site, ca: LabCa, form: object
+) -> None:
+    """Several keys may wait; each certificate finds its own."""
+    first = await _request(site)
+    await _request(site, "other.contoso.com")
+    chain = pki.read_certificates(ca.issue(first))
+    made = await _import(site, form(chain))  # type: ignore[operator]
+    assert (made["service_name"], made["state"]) == (NAME, "complete")
+    states = {c["service_name"]: c["state"] for c in await site.run("certificate", "list")}
+    assert states == {NAME: "complete", "other.contoso.com": "waiting"}
+
+
+async def test_a_missing_intermediate_is_named_and_may_come_later(site: Site, ca: LabCa) -> None:
+    chain = pki.read_certificates(ca.issue(await _request(site)))
+    made = await _import(site, _der(chain), "leaf.cer")
+    assert made["missing_issuer"] == "CN=Lab Public Issuing CA"
+    refused = await site.refusal(
+        *("certificate", "export", NAME, "--output", site.folder / "x.pfx"),
+        *("--password-file", site.secret("p", "secret")),
+    )
+    assert "Lab Public Issuing CA" in refused.message
+    made = await _import(site, pki.pem(*chain[1:]), "path.pem")
+    assert made["state"] == "complete"
+
+
+async def test_a_foreign_certificate_is_refused(site: Site, ca: LabCa) -> None:
+    await _request(site)
+    key = pki.generate_key("rsa2048")
+    foreign = ca.issue(pki.certificate_request(key, pki.name(NAME), [NAME]))
+    (site.folder / "foreign.pem").write_bytes(foreign)
+    refused = await site.refusal("certificate", "import", site.folder / "foreign.pem")
+    assert refused.code == "certificate.foreign"
+    assert "No key on this server waits" in refused.message
+    assert "where its request was made" in refused.cure
+
+
+async def test_what_is_no_certificate_is_refused(site: Site) -> None:
+    (site.folder / "photo.cer").write_bytes(b"\x89PNG")
+    refused = await site.refusal("certificate", "import", site.folder / "photo.cer")
+    assert "no certificate" in refused.message
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_the_exported_pfx_opens_with_openssl_and_holds_the_path(
+    site: Site, ca: LabCa
+) -> None:
+    await _import(site, ca.issue(await _request(site)))
+    pfx, password = site.folder / "cmg.pfx", site.secret("pfx-password", "Pfx-Secret-1")
+    await site.run(
+        *("certificate", "export", NAME, "--output", pfx, "--password-file", password, "--remove")
+    )
+    assert pfx.stat().st_mode & 0o077 == 0
+    command = ["openssl", "pkcs12", "-in", str(pfx), "-nodes", "-passin", f"file:{password}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("BEGIN CERTIFICATE") == 3
+    assert done.stdout.count("BEGIN PRIVATE KEY") == 1
+    assert await site.run("certificate", "list") == []
+
+
+async def test_a_pfx_made_elsewhere_is_taken_with_its_password_only(site: Site) -> None:
+    root = pki.new_root(pki.name("Corporate CA"), now=utc_now())
+    key = pki.generate_key("rsa2048")
+    leaf = root.issue(
+        key.public_key(), pki.name(NAME), now=utc_now(), days=30, dns=[NAME], usages=["server"]
+    )
+    file = site.folder / "made-elsewhere.pfx"
+    file.write_bytes(pki.pfx_export(key, leaf, [root.certificate], "right", NAME))
+    wrong, right = site.secret("wrong", "wrong"), site.secret("right", "right")
+    refused = await site.refusal("certificate", "import", file, "--password-file", wrong)
+    assert refused.code == "pki.wrong-password"
+    made = await site.run("certificate", "import", file, "--password-file", right)
+    assert (made["service_name"], made["state"]) == (NAME, "complete")

@@ -1,0 +1,222 @@
+"""Tutorial step 4: connection points, and what a gateway publishes of the management point."""
+
+import asyncio
+import ssl
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from site_world import Site
+from tandem import pki
+from tandem.infra import config
+from tandem.infra.clock import utc_now
+from tandem.protocols import tunnel
+from tandem.site import properties
+from test_gateways import NAME, create, ready, until
+
+
+@pytest.fixture
+async def point(site: Site) -> dict[str, Any]:
+    """A connection point of a gateway that is ready, with its files on its server."""
+    await create(site, instances=2)
+    await until(site, ready)
+    made: dict[str, Any] = await site.run(
+        "connection-point", "add", "CP01", "--folder", site.folder / "cp01"
+    )
+    return made
+
+
+def web(site: Site, folder: str = "cp01") -> httpx.AsyncClient:
+    """HTTP as the connection point does it: with its role certificate."""
+    tls = ssl.create_default_context(cafile=str(site.folder / "site-root.pem"))
+    where = site.folder / folder
+    if where.exists():
+        tls.load_cert_chain(where / "certificate.pem", where / "key.pem")
+    return httpx.AsyncClient(base_url=site.url, verify=tls, trust_env=False, timeout=10)
+
+
+async def configuration(site: Site) -> tunnel.ConnectorConfiguration:
+    async with web(site) as client:
+        answer = await client.get("/SMS_CMG/connector/configuration")
+    assert answer.status_code == 200, answer.text
+    return msgspec.json.decode(answer.content, type=tunnel.ConnectorConfiguration)
+
+
+async def test_the_role_gets_settings_and_a_certificate_of_the_sites_root(
+    site: Site, point: dict[str, Any]
+) -> None:
+    from tandem.gateway import ConnectorSettings
+
+    settings = config.load(site.folder / "cp01" / "connector.toml", ConnectorSettings)
+    assert settings.connection_point == "CP01"
+    assert settings.management_point_url == "https://localhost:9"
+    assert point["settings"] == str(site.folder / "cp01" / "connector.toml")
+    assert settings.key.stat().st_mode & 0o077 == 0
+    (certificate,) = pki.read_certificates(settings.certificate.read_bytes())
+    async with site.db.transaction() as tx:
+        root = await properties.root_certificate(tx)
+    certificate.verify_directly_issued_by(root)
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+async def test_the_connection_point_learns_every_instance_and_nothing_is_published_yet(
+    site: Site, point: dict[str, Any]
+) -> None:
+    found = await configuration(site)
+    (gateway,) = found.gateways
+    assert (gateway.service_name, gateway.server_name) == (NAME, NAME)
+    here = site.cloud.gateways.settings.gateway
+    assert gateway.instances == [
+        tunnel.Instance(1, "127.0.0.11", here.port, here.tunnel_port),
+        tunnel.Instance(2, "127.0.0.12", here.port, here.tunnel_port + 1),
+    ]
+    assert gateway.configuration.endpoints == []
+    assert gateway.configuration.check_revocation
+    assert found.map == []
+
+
+async def test_allowing_gateway_traffic_publishes_the_endpoints_and_nothing_else(
+    site: Site, point: dict[str, Any]
+) -> None:
+    before = await configuration(site)
+    shown = await site.run("management-point", "set", "--allow-gateway-traffic")
+    role = shown["role_id"]
+    assert int(role) > 2**56
+    port = site.cloud.gateways.settings.gateway.port
+    assert shown["gateway_host"] == f"{NAME}:{port}/CCM_Proxy_MutualAuth/{role}"
+    after = await configuration(site)
+    published = after.gateways[0].configuration
+    assert published.version == before.gateways[0].configuration.version + 1
+    for endpoint in published.endpoints:
+        entry, number, path = endpoint.prefix[1:].split("/")
+        assert number == role
+        wanted = {"CCM_Proxy_ServerAuth": ["token"], "CCM_Proxy_MutualAuth": ["certificate"]}
+        assert endpoint.auth == wanted[entry]
+        assert endpoint.methods
+        # The connection point forwards exactly these; its own documents are not among them.
+        inside = {item.prefix: item.url for item in after.map}
+        assert inside[endpoint.prefix] == f"https://localhost:9/{path}"
+    assert len(after.map) == len(published.endpoints)
+    assert not any("SMS_CMG" in item.url for item in after.map)
+    await site.run("management-point", "set", "--no-allow-gateway-traffic")
+    assert (await configuration(site)).map == []
+    assert (await site.run("management-point", "show"))["gateway_host"] == ""
+
+
+async def test_a_version_grows_only_when_the_configuration_changes(
+    site: Site, point: dict[str, Any]
+) -> None:
+    versions = [(await configuration(site)).gateways[0].configuration.version for _ in range(3)]
+    assert len(set(versions)) == 1
+
+
+async def test_who_waits_for_news_is_answered_when_they_come(
+    site: Site, point: dict[str, Any]
+) -> None:
+    path = "/SMS_CMG/connector/configuration"
+    async with web(site) as client:
+        tag = (await client.get(path)).headers["etag"]
+        same = await client.get(path, headers={"If-None-Match": tag})
+        assert (same.status_code, same.content) == (304, b"")
+        waiting = asyncio.create_task(
+            client.get(f"{path}?wait=9", headers={"If-None-Match": tag})
+        )
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await site.run("management-point", "set", "--allow-gateway-traffic")
+        news = await asyncio.wait_for(waiting, 3)
+    assert news.status_code == 200
+    assert news.headers["etag"] != tag
+
+
+async def test_nobody_but_a_connection_point_is_answered(
+    site: Site, point: dict[str, Any]
+) -> None:
+    async with web(site, "nowhere") as client:
+        answer = await client.get("/SMS_CMG/connector/configuration")
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "connection-point.unknown"
+        told = await client.post("/SMS_CMG/connector/report", json={"connection_point": "CP01"})
+        assert told.status_code == 401
+    await site.run("connection-point", "remove", "CP01")
+    async with web(site) as client:
+        assert (await client.get("/SMS_CMG/connector/configuration")).status_code == 401
+
+
+async def test_the_state_of_each_connection_is_shown(site: Site, point: dict[str, Any]) -> None:
+    assert not (await site.run("connection-point", "show"))["connected"]
+
+    async def report(*states: str) -> dict[str, Any]:
+        told = tunnel.ConnectorReport(
+            "CP01",
+            [
+                tunnel.ConnectionState(NAME, number, state, "1", 1_700_000_000.0)  # type: ignore[arg-type]
+                for number, state in enumerate(states, 1)
+            ],
+            [tunnel.Traffic(NAME, "/CCM_Proxy_ServerAuth/1/SMS_MP", 3, 1, 100, 200, 12.5)],
+        )
+        async with web(site) as client:
+            answer = await client.post(
+                "/SMS_CMG/connector/report", content=msgspec.json.encode(told)
+            )
+        assert answer.status_code == 204, answer.text
+        shown: dict[str, Any] = await site.run("connection-point", "show", "CP01")
+        return shown
+
+    assert (await report("connected", "connected"))["connected"]
+    shown = await report("connected", "disconnected")
+    assert not shown["connected"]
+    assert [item["state"] for item in shown["connections"]] == ["connected", "disconnected"]
+    # One of two instances is not enough: clients reach either.
+    assert not (await report("connected"))["connected"]
+    async with site.db.transaction() as tx:
+        (traffic,) = await site.cloud.connections.traffic(tx)
+    assert (traffic["requests"], traffic["failures"]) == (9, 3)
+
+
+async def test_a_gateway_with_connection_points_is_not_deleted(
+    site: Site, point: dict[str, Any]
+) -> None:
+    refused = await site.refusal("gateway", "delete", NAME)
+    assert "CP01" in refused.message
+    await site.run("connection-point", "remove", "CP01")
+    await site.run("gateway", "delete", NAME)
+
+
+async def test_roots_and_revocation_lists_reach_the_gateway(
+    site: Site, point: dict[str, Any]
+) -> None:
+    root = pki.new_root(pki.name("Contoso Clients"), now=utc_now())
+    pem, crl = site.folder / "clients.pem", site.folder / "clients.crl"
+    pem.write_bytes(pki.pem(root.certificate))
+    next_update = utc_now() + timedelta(days=1)
+    for number in (1, 2):
+        crl.write_bytes(root.crl([], now=utc_now(), next_update=next_update, number=number))
+        await site.run("management-point", "add-crl", crl)
+    await site.run("management-point", "trust-root", pem)
+    published = (await configuration(site)).gateways[0].configuration
+    assert published.trusted_roots == [pki.pem(root.certificate).decode()]
+    assert len(published.crls) == 1
+    refused = await site.refusal("management-point", "add-crl", pem)
+    assert "not a certificate revocation list" in refused.message
+
+
+async def test_a_certificate_of_another_role_is_not_a_connection_points(
+    site: Site, point: dict[str, Any]
+) -> None:
+    """It is known by its fingerprint: being issued by the site's root is not enough."""
+    async with site.db.transaction() as tx:
+        other = await properties.role_certificate(
+            tx, site.box, "other", dns=["other.invalid"], usages=["client"], now=utc_now()
+        )
+        der = other.certificate.public_bytes(Encoding.DER)
+        from tandem.infra.errors import AppError
+
+        with pytest.raises(AppError):
+            await site.cloud.connections.authenticate(tx, der)

@@ -1,0 +1,256 @@
+"""Tutorial step 3: gateways are processes of this machine that outlive the site."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from site_world import Site, admin, connect
+from tandem import pki
+from tandem.infra.clock import utc_now
+from tandem.site.cloud_services import Gateway, GatewayInstance, GatewayState
+from tenant_world import World
+
+NAME = "mycmg.contoso.com"
+PASSWORD = "Pfx-Secret-1"
+
+
+def pfx(*names: str, password: str = PASSWORD, whole: bool = True) -> bytes:
+    root = pki.new_root(pki.name("Public CA"), now=utc_now())
+    key = pki.generate_key("p256")
+    leaf = root.issue(
+        key.public_key(),
+        pki.name(names[0]),
+        now=utc_now(),
+        days=30,
+        dns=names,
+        usages=["server"],
+    )
+    return pki.pfx_export(key, leaf, [root.certificate] if whole else [], password, names[0])
+
+
+async def create(site: Site, **changes: Any) -> Gateway:
+    values: dict[str, Any] = {"pfx": pfx(NAME), "password": PASSWORD, "tenant_id": "t1"}
+    async with site.db.transaction() as tx:
+        return await site.cloud.gateways.create(tx, **{**values, **changes}, actor="siteadmin")
+
+
+async def shown(site: Site, name: str = NAME) -> dict[str, Any]:
+    found: dict[str, Any] = await site.run("gateway", "show", name)
+    return found
+
+
+async def until(site: Site, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    for _ in range(200):
+        found = await shown(site)
+        if met(found):
+            return found
+        await asyncio.sleep(0.05)
+    raise AssertionError(found)
+
+
+def ready(found: dict[str, Any]) -> bool:
+    return bool(found["state"] == "Ready")
+
+
+@pytest.fixture
+async def gateway(site: Site) -> dict[str, Any]:
+    await create(site, instances=2)
+    return await until(site, ready)
+
+
+async def test_the_wizard_fills_in_names_and_the_state_goes_to_ready(
+    contoso: tuple[Site, World],
+) -> None:
+    site, world = contoso
+    await connect(site)
+    file = site.folder / "cmg.pfx"
+    file.write_bytes(pfx(NAME, "localhost"))
+    found = await site.run(
+        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PASSWORD)),
+        *("--instances", "2", "--resource-group", "cmg", *admin(site)),
+    )
+    assert found["state"] == "Ready"
+    assert found["service_name"] == NAME
+    assert found["deployment_name"] == "mycmg.cloudapp.example"
+    assert (found["region"], found["resource_group"]) == ("Local", "cmg")
+    assert found["tenant_id"] == world.tenant.id
+    assert found["check_revocation"]
+    assert [node["host"] for node in found["nodes"]] == ["127.0.0.11", "127.0.0.12"]
+    assert "Service mycmg.contoso.com is Ready" in site.log("CloudMgr")
+
+
+async def test_a_gateway_without_a_connected_tenant_is_refused(contoso: tuple[Site, World]) -> None:
+    site, _ = contoso
+    file = site.folder / "cmg.pfx"
+    file.write_bytes(pfx(NAME))
+    refused = await site.refusal(
+        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PASSWORD)),
+        *admin(site),
+    )
+    assert refused.code == "azure-service.not-found"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"password": "wrong"}, "does not open this PFX"),
+        ({"pfx": b"PNG"}, "not a PFX"),
+        ({"pfx": pfx(NAME, whole=False)}, "lacks the certificate of CN=Public CA"),
+        ({"instances": 17}, "1 to 16 instances"),
+        ({"instances": 3}, "addresses for 2 instances"),
+        ({"region": "Mars"}, "no region 'Mars'"),
+        ({"pfx": pfx("*.contoso.com")}, "a wildcard"),
+        ({"pfx": pfx("my-cmg.contoso.com")}, "can be a service name"),
+        ({"service_name": "other.contoso.com"}, "not for other.contoso.com"),
+    ],
+)
+async def test_what_cannot_become_a_gateway_is_refused(
+    site: Site, changes: dict[str, Any], says: str
+) -> None:
+    from tandem.infra.errors import AppError
+
+    with pytest.raises(AppError) as refused:
+        await create(site, **changes)
+    assert says in refused.value.message
+    assert await site.run("gateway", "list") == []
+
+
+async def test_a_wildcard_certificate_serves_a_named_service(site: Site) -> None:
+    made = await create(site, pfx=pfx("*.contoso.com"), service_name="MyCMG.contoso.com")
+    assert made.service_name == NAME
+
+
+async def test_an_instance_that_cannot_start_fails_the_gateway_with_its_words(
+    site: Site,
+) -> None:
+    (site.folder / "gateways" / NAME).mkdir(parents=True)
+    refuse = site.folder / "gateways" / NAME / "refuse"
+    refuse.touch()
+    await create(site)
+    found = await until(site, lambda seen: seen["state"] == "Failed")
+    assert "The port is in use by somebody else." in found["reason"]
+    refuse.unlink()
+    assert (await site.run("gateway", "start", NAME))["state"] == "Ready"
+
+
+async def test_a_killed_instance_is_started_again(site: Site, gateway: dict[str, Any]) -> None:
+    first, second = (node["pid"] for node in gateway["nodes"])
+    os.kill(first, signal.SIGKILL)
+    for _ in range(100):
+        await site.cloud.gateways.tend()
+        nodes = (await shown(site))["nodes"]
+        if nodes[0]["pid"] != first and all(node["state"] == "running" for node in nodes):
+            break
+        await asyncio.sleep(0.05)
+    assert [node["state"] for node in nodes] == ["running", "running"]
+    assert nodes[0]["pid"] != first
+    assert nodes[1]["pid"] == second
+    assert "is gone; starting it" in site.log("CloudMgr")
+
+
+async def test_a_site_that_starts_again_takes_its_gateways_over(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    """The processes are found again by id and start time: none is started twice."""
+    pids = [node["pid"] for node in gateway["nodes"]]
+    again = _another_site(site)
+    await again.resume()
+    await again.tend()
+    assert [node["pid"] for node in (await shown(site))["nodes"]] == pids
+    assert all(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_a_process_that_merely_has_the_number_is_not_taken_for_an_instance(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    from tandem.site.cloud_services import gateways
+
+    node = gateway["nodes"][0]
+    values = {name: node[name] for name in GatewayInstance.__dataclass_fields__}
+    assert gateways._process(GatewayInstance(**values)) is not None
+    stranger = {**values, "pid": os.getpid()}
+    assert gateways._process(GatewayInstance(**stranger)) is None
+
+
+async def test_what_a_site_had_begun_when_it_ended_is_gone_on_with(site: Site) -> None:
+    """The site was killed between recording the gateway and starting it; the job is lost too."""
+    made = await create(site)
+    async with site.db.transaction() as tx:
+        await tx.execute("DELETE FROM procrastinate_jobs WHERE status = 'todo'")
+    await _another_site(site).resume()
+    found = await shown(site)
+    assert found["state"] in {"Starting", "Ready"}
+    assert made.state is GatewayState.PROVISIONING
+    await until(site, ready)
+
+
+def _another_site(site: Site) -> Any:
+    from tandem.infra.jobs import Jobs
+    from tandem.site import cloud_services
+
+    here = site.cloud.gateways
+    return cloud_services.Gateways(
+        site.db,
+        here.settings,
+        site.box,
+        Jobs(site.db.dsn),
+        resolver=site.names,
+        now=utc_now,
+        command=here._command,
+    )
+
+
+async def test_a_stopped_gateway_stays_stopped_until_it_is_started(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    assert (await site.run("gateway", "stop", NAME))["state"] == "Stopped"
+    await site.cloud.gateways.tend()
+    assert not any(psutil.pid_exists(node["pid"]) for node in gateway["nodes"])
+    assert (await site.run("gateway", "start", NAME))["state"] == "Ready"
+
+
+async def test_a_deleted_gateway_leaves_no_process_and_no_file(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    await site.run("gateway", "delete", NAME)
+    assert await site.run("gateway", "list") == []
+    assert not any(psutil.pid_exists(node["pid"]) for node in gateway["nodes"])
+    assert not (site.folder / "gateways" / NAME).exists()
+
+
+async def test_secrets_of_a_gateway_are_private_files(site: Site, gateway: dict[str, Any]) -> None:
+    folder = site.folder / "gateways" / NAME
+    for file in [folder, *folder.rglob("*")]:
+        if file.suffix != ".out":
+            assert file.stat().st_mode & 0o077 == 0, file
+    command = psutil.Process(gateway["nodes"][0]["pid"]).cmdline()
+    assert PASSWORD not in " ".join(command)
+
+
+async def test_dns_says_what_is_missing(site: Site) -> None:
+    await create(site)
+    record = f"{NAME}. CNAME mycmg.cloudapp.example."
+    refused = await site.refusal("gateway", "check-dns")
+    assert "no CNAME record" in refused.message
+    assert record in refused.cure
+    site.names.aliases[NAME] = "elsewhere.example"
+    assert "leads to elsewhere.example" in (await site.refusal("gateway", "check-dns")).message
+    site.names.aliases[NAME] = "mycmg.cloudapp.example"
+    assert "has no address" in (await site.refusal("gateway", "check-dns")).message
+    site.names.hosts[NAME] = ["127.0.0.11"]
+    assert (await site.run("dns", "check"))["ok"]
+    assert (await site.run("dns", "record"))["record"] == record
+
+
+async def test_two_gateways_do_not_share_a_name(site: Site) -> None:
+    from tandem.site.cloud_services import NameTaken
+
+    await create(site)
+    refused = await site.refusal("gateway", "check-name", NAME)
+    assert "this site has a gateway" in refused.message
+    assert NameTaken.code == refused.code

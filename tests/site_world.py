@@ -1,0 +1,239 @@
+"""A site's cloud services over real TLS, with the commands that an administrator types."""
+
+import asyncio
+import gc
+import os
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tandem import pki
+from tandem.cli import context
+from tandem.cli.lab.commands import CommandFailed, Commands
+from tandem.infra import http, net
+from tandem.infra.clock import utc_now
+from tandem.infra.database import Database, Tx
+from tandem.infra.jobs import Jobs
+from tandem.infra.net import Resolver
+from tandem.infra.secrets import SecretBox, write_private
+from tandem.site import administrators, cloud_services, discovery, properties
+from tenant_world import ADMIN
+from tenant_world import PASSWORD as TENANT_PASSWORD
+
+PASSWORD = "Correct-Horse-2"
+FAKE_INSTANCE = Path(__file__).with_name("fake_gateway_instance.py")
+
+
+class Names(Resolver):
+    """DNS as a test says it is."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:1")
+        self.aliases: dict[str, str] = {}
+        self.hosts: dict[str, list[str]] = {}
+
+    async def addresses(self, host: str) -> list[str]:
+        if host in ("localhost", "127.0.0.1"):
+            return [host]
+        if host not in self.hosts:
+            raise net.NameNotResolved(f"The name {host} has no address.")
+        return self.hosts[host]
+
+    async def cname(self, host: str) -> str | None:
+        return self.aliases.get(host)
+
+
+@dataclass
+class Site:
+    db: Database
+    folder: Path
+    names: Names
+    jobs: Jobs
+    cloud: cloud_services.CloudServices
+    discovery: discovery.Discovery
+    box: SecretBox
+    url: str = ""
+    token: str = ""
+    commands: Commands = field(default_factory=Commands)
+
+    async def run(self, *words: object) -> Any:
+        """What a command answers with --json. Raises CommandFailed."""
+        return await self.commands.run(*words)
+
+    async def refusal(self, *words: object) -> CommandFailed:
+        return await self.commands.refusal(*words)
+
+    def secret(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        write_private(path, text.encode())
+        return path
+
+    def log(self, name: str) -> str:
+        return (self.folder / "logs" / f"{name}.log").read_text()
+
+
+def admin(site: Site, upn: str = ADMIN) -> tuple[object, ...]:
+    file = site.secret("tenant-password", TENANT_PASSWORD)
+    return ("--tenant-admin", upn, "--tenant-password-file", file)
+
+
+async def tenant_session(site: Site) -> None:
+    file = site.secret("tenant-password", TENANT_PASSWORD)
+    await site.run("sign-in", "tenant", "--user", ADMIN, "--password-file", file)
+
+
+async def connect(site: Site, *, consent: bool = True) -> tuple[str, str]:
+    """Both apps; their client ids."""
+    await site.run("azure-service", "create", "Contoso cloud")
+    made = [
+        await site.run("azure-service", "app", "create", kind, *admin(site))
+        for kind in ("server", "client")
+    ]
+    await site.run("discovery", "enable")
+    await tenant_session(site)
+    if consent:
+        for item in made:
+            await site.run("app-registration", "consent", item["app_id"])
+    return made[0]["app_id"], made[1]["app_id"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _no_keys(tx: Tx) -> dict[str, Any]:
+    return {"keys": []}
+
+
+@asynccontextmanager
+async def site(
+    db: Database, folder: Path, tenant_url: str = "", ca_file: Path | None = None, **gateway: Any
+) -> AsyncIterator[Site]:
+    """The site with its jobs running, and a profile for the commands."""
+    now = utc_now
+    box = SecretBox.open(folder / "keys" / "box.key")
+    names, jobs = Names(), Jobs(db.dsn)
+    port = free_port()
+    here = cloud_services.GatewaySettings(
+        **{
+            "hosts": ("127.0.0.11", "127.0.0.12"),
+            "port": free_port(),
+            "health_port": free_port(),
+            "tunnel_port": free_port(),
+            "start_seconds": 15.0,
+            **gateway,
+        }
+    )
+    settings = cloud_services.CloudSettings(
+        environment=cloud_services.CloudEnvironment(
+            authority=tenant_url, graph=f"{tenant_url}/v1.0"
+        ),
+        gateway=here,
+        management_point_url="https://localhost:9",
+        folder=folder / "gateways",
+    )
+    web = net.client(ca_file=ca_file, timeout=10)
+    logs = folder / "logs"
+    tenants = cloud_services.Tenants(settings, box, web, now)
+    news = cloud_services.News(look_seconds=0.5)
+    gateways = cloud_services.Gateways(
+        db,
+        settings,
+        box,
+        jobs,
+        resolver=names,
+        now=now,
+        logs=logs,
+        changed=news.tell,
+        command=(sys.executable, str(FAKE_INSTANCE)),
+    )
+    connections = cloud_services.Connections(settings, box, tenants, gateways, _no_keys, now)
+    cloud = cloud_services.CloudServices(db, box, tenants, gateways, connections, names, news, now)
+    found = discovery.Discovery(db, jobs, tenants.sources, now=now, logs=logs)
+    made = Site(db, folder, names, jobs, cloud, found, box)
+    cheap = administrators.AdministratorsSettings(password_memory_kib=64, password_passes=1)
+    async with db.transaction() as tx:
+        await properties.establish(tx, box, code="CM1", name="Contoso", now=now())
+        await administrators.create_first(tx, "siteadmin", PASSWORD, now(), cheap)
+    gate = administrators.Gate(db, now, cheap)
+    app = http.application(
+        [
+            *administrators.routes(db, gate, now),
+            *cloud_services.routes(cloud, gate),
+            *cloud_services.connector_routes(cloud),
+            *discovery.routes(db, found, gate),
+        ],
+        role="site",
+    )
+    root, tls = _certificate(folder)
+    stop = asyncio.Event()
+    tasks = [
+        asyncio.create_task(
+            http.serve([http.Listener(app, "127.0.0.1", port, tls)], stop, drain_seconds=1)
+        ),
+        asyncio.create_task(jobs.run(stop)),
+    ]
+    made.url = f"https://localhost:{port}"
+    await _answers(made.url, root)
+    trusted = folder / "trusted.pem"
+    trusted.write_bytes(root.read_bytes() + (ca_file.read_bytes() if ca_file else b""))
+    before = os.environ.get("TANDEM_PROFILE")
+    os.environ["TANDEM_PROFILE"] = str(folder / "profile" / "profile.toml")
+    (folder / "profile").mkdir(mode=0o700)
+    context.save_profile(context.Profile(site_url=made.url, tenant_url=tenant_url, ca_file=trusted))
+    try:
+        file = made.secret("site-password", PASSWORD)
+        await made.run("sign-in", "site", made.url, "--user", "siteadmin", "--password-file", file)
+        yield made
+    finally:
+        os.environ.pop("TANDEM_PROFILE")
+        if before:
+            os.environ["TANDEM_PROFILE"] = before
+        async with db.transaction() as tx:
+            for gateway_ in await gateways.gateways(tx):
+                await gateways.stop(tx, gateway_.service_name, actor="test")
+        await web.aclose()
+        gc.collect()  # Commands that were dropped close their connections.
+        await asyncio.sleep(0.1)
+        stop.set()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0.1)
+
+
+def _certificate(folder: Path) -> tuple[Path, http.TLS]:
+    now = utc_now()
+    root = pki.new_root(pki.name("Site test root"), now=now)
+    key = pki.generate_key("p256")
+    leaf = root.issue(
+        key.public_key(),
+        pki.name("localhost"),
+        now=now,
+        days=1,
+        dns=["localhost"],
+        usages=["server"],
+    )
+    (folder / "site.pem").write_bytes(pki.pem(leaf))
+    (folder / "site.key").write_bytes(pki.key_pem(key))
+    (folder / "site-root.pem").write_bytes(pki.pem(root.certificate))
+    # Connection points come with certificates of the site's own root; which one is looked at inside.
+    return folder / "site-root.pem", http.TLS(folder / "site.pem", folder / "site.key")
+
+
+async def _answers(url: str, root: Path) -> None:
+    context = ssl.create_default_context(cafile=str(root))
+    async with httpx.AsyncClient(verify=context, trust_env=False) as probing:
+        for _ in range(200):
+            try:
+                await probing.get(f"{url}/healthz")
+                return
+            except httpx.ConnectError:
+                await asyncio.sleep(0.02)
