@@ -1,12 +1,14 @@
 """A site's cloud services over real TLS, with the commands that an administrator types."""
 
 import asyncio
+import contextlib
 import gc
 import os
+import random
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,8 @@ from tenant_world import ADMIN
 from tenant_world import PASSWORD as TENANT_PASSWORD
 
 PASSWORD = "Correct-Horse-2"
+PFX_PASSWORD = "Pfx-Secret-1"
+NAME = "mycmg.contoso.com"
 FAKE_INSTANCE = Path(__file__).with_name("fake_gateway_instance.py")
 
 
@@ -104,10 +108,56 @@ async def connect(site: Site, *, consent: bool = True) -> tuple[str, str]:
     return made[0]["app_id"], made[1]["app_id"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def pfx(*names: str, password: str = PFX_PASSWORD, whole: bool = True) -> bytes:
+    root = pki.new_root(pki.name("Public CA"), now=utc_now())
+    key = pki.generate_key("p256")
+    leaf = root.issue(
+        key.public_key(),
+        pki.name(names[0]),
+        now=utc_now(),
+        days=30,
+        dns=names,
+        usages=["server"],
+    )
+    return pki.pfx_export(key, leaf, [root.certificate] if whole else [], password, names[0])
+
+
+async def create(site: Site, **changes: Any) -> cloud_services.Gateway:
+    values: dict[str, Any] = {"pfx": pfx(NAME), "password": PFX_PASSWORD, "tenant_id": "t1"}
+    async with site.db.transaction() as tx:
+        return await site.cloud.gateways.create(tx, **{**values, **changes}, actor="siteadmin")
+
+
+async def shown(site: Site, name: str = NAME) -> dict[str, Any]:
+    found: dict[str, Any] = await site.run("gateway", "show", name)
+    return found
+
+
+async def until(site: Site, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    for _ in range(200):
+        found = await shown(site)
+        if met(found):
+            return found
+        await asyncio.sleep(0.05)
+    raise AssertionError(found)
+
+
+def ready(found: dict[str, Any]) -> bool:
+    return bool(found["state"] == "Ready")
+
+
+def free_ports(count: int = 1) -> int:
+    """The first of so many ports in a row that nobody uses, below those that clients get."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as probes:
+            try:
+                for port in range(first, first + count):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 async def _no_keys(tx: Tx) -> dict[str, Any]:
@@ -122,13 +172,13 @@ async def site(
     now = utc_now
     box = SecretBox.open(folder / "keys" / "box.key")
     names, jobs = Names(), Jobs(db.dsn)
-    port = free_port()
+    port = free_ports()
     here = cloud_services.GatewaySettings(
         **{
             "hosts": ("127.0.0.11", "127.0.0.12"),
-            "port": free_port(),
-            "health_port": free_port(),
-            "tunnel_port": free_port(),
+            "port": free_ports(),
+            "health_port": free_ports(2),
+            "tunnel_port": free_ports(2),
             "start_seconds": 15.0,
             **gateway,
         }
@@ -163,6 +213,7 @@ async def site(
     cheap = administrators.AdministratorsSettings(password_memory_kib=64, password_passes=1)
     async with db.transaction() as tx:
         await properties.establish(tx, box, code="CM1", name="Contoso", now=now())
+        issuing = pki.pem(await properties.root_certificate(tx))
         await administrators.create_first(tx, "siteadmin", PASSWORD, now(), cheap)
     gate = administrators.Gate(db, now, cheap)
     app = http.application(
@@ -174,7 +225,7 @@ async def site(
         ],
         role="site",
     )
-    root, tls = _certificate(folder)
+    root, tls = _certificate(folder, issuing)
     stop = asyncio.Event()
     tasks = [
         asyncio.create_task(
@@ -203,13 +254,13 @@ async def site(
                 await gateways.stop(tx, gateway_.service_name, actor="test")
         await web.aclose()
         gc.collect()  # Commands that were dropped close their connections.
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         stop.set()
         await asyncio.gather(*tasks)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
 
 
-def _certificate(folder: Path) -> tuple[Path, http.TLS]:
+def _certificate(folder: Path, issuing: bytes) -> tuple[Path, http.TLS]:
     now = utc_now()
     root = pki.new_root(pki.name("Site test root"), now=now)
     key = pki.generate_key("p256")
@@ -224,8 +275,9 @@ def _certificate(folder: Path) -> tuple[Path, http.TLS]:
     (folder / "site.pem").write_bytes(pki.pem(leaf))
     (folder / "site.key").write_bytes(pki.key_pem(key))
     (folder / "site-root.pem").write_bytes(pki.pem(root.certificate))
-    # Connection points come with certificates of the site's own root; which one is looked at inside.
-    return folder / "site-root.pem", http.TLS(folder / "site.pem", folder / "site.key")
+    (folder / "issuing-root.pem").write_bytes(issuing)
+    tls = http.TLS(folder / "site.pem", folder / "site.key", folder / "issuing-root.pem")
+    return folder / "site-root.pem", tls
 
 
 async def _answers(url: str, root: Path) -> None:

@@ -11,13 +11,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from site_world import Site
+from site_world import NAME, Site, create, ready, until
 from tandem import pki
 from tandem.infra import config
 from tandem.infra.clock import utc_now
 from tandem.protocols import tunnel
 from tandem.site import properties
-from test_gateways import NAME, create, ready, until
 
 
 @pytest.fixture
@@ -124,9 +123,7 @@ async def test_who_waits_for_news_is_answered_when_they_come(
         tag = (await client.get(path)).headers["etag"]
         same = await client.get(path, headers={"If-None-Match": tag})
         assert (same.status_code, same.content) == (304, b"")
-        waiting = asyncio.create_task(
-            client.get(f"{path}?wait=9", headers={"If-None-Match": tag})
-        )
+        waiting = asyncio.create_task(client.get(f"{path}?wait=9", headers={"If-None-Match": tag}))
         await asyncio.sleep(0.1)
         assert not waiting.done()
         await site.run("management-point", "set", "--allow-gateway-traffic")
@@ -135,9 +132,7 @@ async def test_who_waits_for_news_is_answered_when_they_come(
     assert news.headers["etag"] != tag
 
 
-async def test_nobody_but_a_connection_point_is_answered(
-    site: Site, point: dict[str, Any]
-) -> None:
+async def test_nobody_but_a_connection_point_is_answered(site: Site, point: dict[str, Any]) -> None:
     async with web(site, "nowhere") as client:
         answer = await client.get("/SMS_CMG/connector/configuration")
         assert answer.status_code == 401

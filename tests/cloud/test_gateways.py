@@ -3,58 +3,16 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
 
-from site_world import Site, admin, connect
-from tandem import pki
+from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
 from tandem.infra.clock import utc_now
-from tandem.site.cloud_services import Gateway, GatewayInstance, GatewayState
+from tandem.infra.errors import AppError
+from tandem.site.cloud_services import GatewayInstance, GatewayState
 from tenant_world import World
-
-NAME = "mycmg.contoso.com"
-PASSWORD = "Pfx-Secret-1"
-
-
-def pfx(*names: str, password: str = PASSWORD, whole: bool = True) -> bytes:
-    root = pki.new_root(pki.name("Public CA"), now=utc_now())
-    key = pki.generate_key("p256")
-    leaf = root.issue(
-        key.public_key(),
-        pki.name(names[0]),
-        now=utc_now(),
-        days=30,
-        dns=names,
-        usages=["server"],
-    )
-    return pki.pfx_export(key, leaf, [root.certificate] if whole else [], password, names[0])
-
-
-async def create(site: Site, **changes: Any) -> Gateway:
-    values: dict[str, Any] = {"pfx": pfx(NAME), "password": PASSWORD, "tenant_id": "t1"}
-    async with site.db.transaction() as tx:
-        return await site.cloud.gateways.create(tx, **{**values, **changes}, actor="siteadmin")
-
-
-async def shown(site: Site, name: str = NAME) -> dict[str, Any]:
-    found: dict[str, Any] = await site.run("gateway", "show", name)
-    return found
-
-
-async def until(site: Site, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    for _ in range(200):
-        found = await shown(site)
-        if met(found):
-            return found
-        await asyncio.sleep(0.05)
-    raise AssertionError(found)
-
-
-def ready(found: dict[str, Any]) -> bool:
-    return bool(found["state"] == "Ready")
 
 
 @pytest.fixture
@@ -71,7 +29,7 @@ async def test_the_wizard_fills_in_names_and_the_state_goes_to_ready(
     file = site.folder / "cmg.pfx"
     file.write_bytes(pfx(NAME, "localhost"))
     found = await site.run(
-        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PASSWORD)),
+        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PFX_PASSWORD)),
         *("--instances", "2", "--resource-group", "cmg", *admin(site)),
     )
     assert found["state"] == "Ready"
@@ -89,15 +47,14 @@ async def test_a_gateway_without_a_connected_tenant_is_refused(contoso: tuple[Si
     file = site.folder / "cmg.pfx"
     file.write_bytes(pfx(NAME))
     refused = await site.refusal(
-        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PASSWORD)),
+        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PFX_PASSWORD)),
         *admin(site),
     )
     assert refused.code == "azure-service.not-found"
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
+async def test_what_cannot_become_a_gateway_is_refused(site: Site) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"password": "wrong"}, "does not open this PFX"),
         ({"pfx": b"PNG"}, "not a PFX"),
         ({"pfx": pfx(NAME, whole=False)}, "lacks the certificate of CN=Public CA"),
@@ -107,16 +64,11 @@ async def test_a_gateway_without_a_connected_tenant_is_refused(contoso: tuple[Si
         ({"pfx": pfx("*.contoso.com")}, "a wildcard"),
         ({"pfx": pfx("my-cmg.contoso.com")}, "can be a service name"),
         ({"service_name": "other.contoso.com"}, "not for other.contoso.com"),
-    ],
-)
-async def test_what_cannot_become_a_gateway_is_refused(
-    site: Site, changes: dict[str, Any], says: str
-) -> None:
-    from tandem.infra.errors import AppError
-
-    with pytest.raises(AppError) as refused:
-        await create(site, **changes)
-    assert says in refused.value.message
+    ]
+    for changes, says in cases:
+        with pytest.raises(AppError) as refused:
+            await create(site, **changes)
+        assert says in refused.value.message
     assert await site.run("gateway", "list") == []
 
 
@@ -229,7 +181,7 @@ async def test_secrets_of_a_gateway_are_private_files(site: Site, gateway: dict[
         if file.suffix != ".out":
             assert file.stat().st_mode & 0o077 == 0, file
     command = psutil.Process(gateway["nodes"][0]["pid"]).cmdline()
-    assert PASSWORD not in " ".join(command)
+    assert PFX_PASSWORD not in " ".join(command)
 
 
 async def test_dns_says_what_is_missing(site: Site) -> None:

@@ -27,13 +27,15 @@ class Recorder:
         self.lines: list[str] = []
         self.files: dict[str, bytes] = {}
         self.refusal: Invalid | None = None
+        self.removed = False
 
     async def install(self, files: dict[str, bytes], command_line: str) -> None:
         if self.refusal:
             raise self.refusal
         self.files, self.lines = files, [*self.lines, command_line]
 
-    async def remove(self) -> None: ...
+    async def remove(self) -> None:
+        self.removed = True
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +218,17 @@ def test_the_job_of_a_real_service_is_read(samples: Path) -> None:
     ]
     assert jobs
     assert read_job(jobs[0]).product_code.startswith("{")
+
+
+async def test_a_deleted_product_is_removed_from_the_device(
+    package: bytes, code: str, tmp_path: Path
+) -> None:
+    desk = Desk(tmp_path, package)
+    await desk.order(code, job(code, hashlib.sha256(package).hexdigest()))
+    await desk.work()
+    assert desk.apps.delete(("MSI", code)) == 200
+    assert desk.apps.has_work
+    await desk.work()
+    assert desk.recorder.removed
+    assert desk.apps.get(("MSI", code)) is None
+    assert desk.apps.delete(("MSI", code)) == 404

@@ -90,16 +90,26 @@ def test_add_happens_once_and_replace_any_time() -> None:
     assert do(it, "Delete", POLICY) == 200
 
 
-def test_a_value_is_stored_but_in_force_only_when_the_gate_lets_it() -> None:
+def test_a_value_is_taken_only_while_its_workload_is_the_services() -> None:
     gate = FakeGate()
     it = tree(gate)
-    assert do(it, "Replace", POLICY, "from mdm") == 200
-    assert text(it.get(POLICY)) == "from mdm"
+    assert do(it, "Replace", POLICY, "from mdm") == 403
+    assert it.get(POLICY) == 404
     assert it.get(POLICY.replace("/Config/", "/Result/")) == 404
     gate.allowed.add(Workload.DEVICE_CONFIGURATION)
-    # The service need not send it again: the next value offers all that is stored.
-    assert do(it, "Replace", "./Vendor/MSFT/Policy/Config/Update/Defer", "3") == 200
-    assert gate.values == {"Desktop/Banner": "from mdm"}
+    assert do(it, "Replace", POLICY, "from mdm") == 200
+    assert text(it.get(POLICY.replace("/Config/", "/Result/"))) == "from mdm"
+
+
+def test_what_was_set_before_there_was_a_client_is_offered_to_its_gate() -> None:
+    wanted, gates = Store({}), list[FakeGate]()
+    policy = Policy(wanted, lambda: gates[0] if gates else None)
+    policy.write(("Config", "Desktop", "Banner"), Item(data="early"), add=False)
+    assert policy.in_force("Desktop/Banner") == "early"
+    gates.append(FakeGate(Workload.DEVICE_CONFIGURATION))
+    assert policy.in_force("Desktop/Banner") is None
+    policy.offer()
+    assert policy.in_force("Desktop/Banner") == "early"
 
 
 def test_only_our_provider_can_be_unenrolled() -> None:

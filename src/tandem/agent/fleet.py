@@ -118,7 +118,7 @@ class Fleet:
             minute_seconds=order.minute_seconds,
             durable=order.durable,
         )
-        place = MeetingPlace(settings.meeting)
+        place = MeetingPlace(settings.meeting, settings.durable)
 
         def machine(root: x509.Certificate) -> Machine:
             bridge = _Bridge(place, lambda what: self._say(Said(order.name, what)))

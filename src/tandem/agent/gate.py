@@ -155,9 +155,9 @@ class Gate:
             write(component, f"A value from {source.value} is not applied.", WARNING)
 
 
-def open_gate(state: Path, now: Clock) -> Gate | None:
+def open_gate(state: Path, now: Clock, *, durable: bool = True) -> Gate | None:
     """The gate of the client in this state folder, for another process; None without a client."""
-    folder = client_folder(state, durable=True)
+    folder = client_folder(state, durable)
     if installed(folder) is None:
         return None
     return Gate(folder, Journal(state / "Logs", now), now)

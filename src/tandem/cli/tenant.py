@@ -1,12 +1,21 @@
 """tandem tenant: the tenant and how it is set up."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from tandem.cli.context import Json, emit, graph_client
 
 app = typer.Typer(help="The tenant: directory, licences, MDM service.", no_args_is_help=True)
+
+
+@app.command()
+def run(config: Annotated[Path, typer.Option(help="The role's settings, a TOML file.")]) -> None:
+    """Run the tenant until SIGTERM or Ctrl-C."""
+    from tandem.roles import tenant
+
+    tenant.run(config)
 
 
 @app.command()

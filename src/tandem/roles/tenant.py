@@ -1,17 +1,28 @@
 """The tenant: directory, licences, sign-in, Graph and MDM in one process, on one database."""
 
 import asyncio
+import contextlib
+import secrets
 from pathlib import Path
 from typing import Any
 
-from tandem.infra import config, http, logs
+from tandem import console, pki
+from tandem.console import tenant_pages
+from tandem.infra import config, http, logs, net
+from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
 from tandem.infra.config import Settings
 from tandem.infra.database import Database, Embedded, migrate
 from tandem.infra.errors import AppError, Kind
+from tandem.infra.logs import get_logger
+from tandem.infra.net import Resolver
 from tandem.infra.process import run_role
-from tandem.infra.secrets import SecretBox, private_folder
-from tandem.tenant import directory, graph, licensing, oidc
+from tandem.infra.secrets import SecretBox, private_folder, write_private
+from tandem.tenant import directory, enrollment, graph, licensing, mobile_apps, oidc, sessions
+
+log = get_logger("tenant")
+
+_UPKEEP_SECONDS = 3600.0
 
 
 class First(Settings, frozen=True):
@@ -38,8 +49,9 @@ class TenantSettings(Settings, frozen=True):
     health_host: str = "127.0.0.1"
     health_port: int = 8081
     logs: Path | None = None
-    # How long a minute of the devices' poll schedules lasts, in seconds.
-    minute_seconds: float = 60.0
+    resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
+    ca_file: Path | None = None  # Roots for the tenant's own certificate; unset: the system's.
+    enrollment: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     directory: directory.DirectorySettings = directory.DirectorySettings()
 
 
@@ -98,25 +110,92 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     await _first(settings, database)
     box = SecretBox.open(settings.state / "secrets" / "box.key")
     tokens = oidc.Tokens(oidc.OidcSettings(public_url=settings.public_url), box)
+    enrolling = enrollment.Enrollment(
+        box,
+        tokens,
+        now=utc_now,
+        public_url=settings.public_url,
+        management_url=settings.management_url,
+        settings=settings.enrollment,
+    )
     async with database.transaction() as tx:
         await oidc.establish(tx, tokens, utc_now())
+        device_ca = await enrolling.establish(tx)
+        console_id = await tenant_pages.establish(tx, settings.public_url, utc_now())
+    ca_file = private_folder(settings.state / "tls") / "device-ca.pem"
+    write_private(ca_file, pki.pem(device_ca))
+    blobs = Blobs.open(settings.state / "content")
+    content = mobile_apps.Content(
+        blobs, _secret(settings.state / "secrets" / "content.key"), settings.public_url
+    )
+    managing = sessions.Sessions(enrolling, content, utc_now, settings.management_url)
+    web = net.client(resolver=Resolver(settings.resolver or None), ca_file=settings.ca_file)
+    pages = tenant_pages.TenantPages(
+        database,
+        tokens,
+        box,
+        web,
+        client_id=console_id,
+        public_url=settings.public_url,
+        now=utc_now,
+    )
 
     async def ready() -> dict[str, Any]:
         async with database.transaction() as tx:
             return {"tenant_id": (await directory.tenant(tx)).id}
 
-    served = [
-        *graph.routes(
-            database, tokens, utc_now, parts=[*graph.directory_parts(settings.directory)]
-        ),
-        *oidc.routes(database, tokens, utc_now, settings.directory),
+    parts = [
+        *graph.directory_parts(settings.directory),
+        graph.managed_devices(managing),
+        graph.mobile_app_parts(blobs),
+        graph.configurations(),
     ]
-    app = http.application(served, role="tenant")
-    tls = http.TLS(settings.certificate, settings.key)
-    await http.serve(
+    public = http.application(
         [
-            http.Listener(app, settings.host, settings.port, tls),
-            http.Listener(http.health_app(ready), settings.health_host, settings.health_port),
+            *graph.routes(database, tokens, utc_now, parts=parts),
+            *enrollment.routes(database, enrolling),
+            *mobile_apps.routes(database, content, utc_now),
+            *oidc.routes(database, tokens, utc_now, settings.directory),
+            *console.tenant_routes(pages, now=utc_now),
         ],
-        stop,
+        role="tenant",
     )
+    management = http.application(
+        sessions.routes(database, managing), role="tenant", problems=sessions.problems
+    )
+    tls = http.TLS(settings.certificate, settings.key)
+    asking = http.TLS(settings.certificate, settings.key, ca_file)
+    upkeep = asyncio.create_task(_tend(database, tokens, stop))
+    try:
+        await http.serve(
+            [
+                http.Listener(public, settings.host, settings.port, tls),
+                http.Listener(management, settings.host, settings.management_port, asking),
+                http.Listener(http.health_app(ready), settings.health_host, settings.health_port),
+            ],
+            stop,
+        )
+    finally:
+        stop.set()
+        await upkeep
+        await web.aclose()
+
+
+def _secret(path: Path) -> bytes:
+    """A key of this role's own, made when missing."""
+    private_folder(path.parent)
+    if not path.exists():
+        write_private(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+async def _tend(database: Database, tokens: oidc.Tokens, stop: asyncio.Event) -> None:
+    """Expired codes and tokens go, keys rotate when due."""
+    while not stop.is_set():
+        try:
+            async with database.transaction() as tx:
+                await oidc.tend(tx, tokens, utc_now())
+        except AppError as error:
+            log.warning("upkeep failed", reason=error.message)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _UPKEEP_SECONDS)

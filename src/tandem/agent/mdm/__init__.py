@@ -12,6 +12,7 @@ uses none. Everything lasting is in the device's state folder:
     meeting/   where MDM client and agent meet              agent/  the agent's own state and logs
 """
 
+from tandem.agent.mdm.computer import run
 from tandem.agent.mdm.control import Answer, NotRunning, Refusal, ask, serve
 from tandem.agent.mdm.device import Device, Network
 from tandem.agent.mdm.devices import Devices, NoSuchDevice
@@ -56,5 +57,6 @@ __all__ = [
     "Status",
     "Unreachable",
     "ask",
+    "run",
     "serve",
 ]

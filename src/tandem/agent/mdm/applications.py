@@ -99,6 +99,8 @@ class Applications:
         self._installer = installer
         self._now = now
         self._started = started
+        # A product that the service deleted, until its removal is done.
+        self._removing = False
         kept = folder.read(_FILE)
         self.jobs: dict[str, Job] = msgspec.json.decode(kept or b"{}", type=dict[str, Job])
 
@@ -108,6 +110,10 @@ class Applications:
     @property
     def waiting(self) -> list[Job]:
         return [job for job in self.jobs.values() if job.sha256 and not job.is_over]
+
+    @property
+    def has_work(self) -> bool:
+        return self._removing or bool(self.waiting)
 
     # The branch of the tree.
 
@@ -163,7 +169,7 @@ class Applications:
         match [part.lower() for part in path]:
             case ["msi", code] | ["msi", code, "downloadinstall"] if code.upper() in self.jobs:
                 job = self.jobs.pop(code.upper())
-                job.command_line = ""
+                self._removing = self._removing or job.status == COMPLETED
                 self.save()
                 self._started()
                 return OK
@@ -227,7 +233,10 @@ class Applications:
     async def work(
         self, http: httpx.AsyncClient, wait: Callable[[float], Awaitable[object]]
     ) -> None:
-        """Download and install what waits. `wait` takes minutes."""
+        """Remove, download and install what waits. `wait` takes minutes."""
+        if self._removing:
+            self._removing = False
+            await self._installer.remove()
         for job in self.waiting:
             while not job.is_over and self.jobs.get(job.product_code) is job:
                 try:

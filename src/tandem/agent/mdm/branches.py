@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tandem.agent.mdm.messages import Item
 from tandem.agent.mdm.session import Unenrolling
-from tandem.agent.mdm.tree import NOT_ALLOWED, NOT_FOUND, OK, Path, Store, Value
+from tandem.agent.mdm.tree import FORBIDDEN, NOT_ALLOWED, NOT_FOUND, OK, Path, Store, Value
 from tandem.agent.platform import ConfigurationGate
 from tandem.workloads import Authority, Workload
 
@@ -32,8 +32,9 @@ def workload_of(area: str) -> Workload:
 class Policy:
     """`./Vendor/MSFT/Policy`: what the service wants (Config), and what is in force (Result).
 
-    A value is stored whoever owns its workload, and is in force only when the gate lets it: when
-    the workload comes to the service later, it counts without being sent again.
+    What the gate does not let through is refused with 403 and not stored: the service sends it
+    again when the workload is its own. What is stored is offered again after each change, so a
+    value of the service is back in force when its workload comes back to it.
     """
 
     def __init__(self, wanted: Store, gate: Callable[[], ConfigurationGate | None]) -> None:
@@ -61,6 +62,11 @@ class Policy:
             return NOT_ALLOWED if path and path[0].lower() == "result" else NOT_FOUND
         if len(path) != 3:
             return OK if item.format == "node" else NOT_ALLOWED
+        gate, workload = self._gate(), workload_of(path[1])
+        if gate is not None and gate.owner(workload) is not Authority.MDM:
+            # Offered all the same: the refusal belongs into the agent's log.
+            gate.offer(Authority.MDM, workload, "/".join(path[1:]), item.data or "")
+            return FORBIDDEN
         code = self._wanted.write(path[1:], item, add=add)
         if code == OK:
             self.offer()

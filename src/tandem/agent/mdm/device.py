@@ -92,7 +92,7 @@ class Device:
         self._now = now
         top = Folder(settings.state, settings.durable)
         self._folder = top.below("MDM")
-        self.place = MeetingPlace(settings.state / "meeting")
+        self.place = MeetingPlace(settings.state / "meeting", settings.durable)
         self._kept = self._folder.load("client.json", _Kept) or _Kept()
         if not self._kept.hardware_id:
             self._kept.hardware_id = secrets.token_hex(32).upper()
@@ -373,14 +373,17 @@ class Device:
         if not (state / "CCM" / INSTALLATION).exists():
             self._gate_kept = None
         elif self._gate_kept is None:
-            self._gate_kept = open_gate(state, self._now)
+            self._gate_kept = open_gate(state, self._now, durable=self.settings.durable)
         return self._gate_kept
 
     async def install(self, files: dict[str, bytes], command_line: str) -> None:
         await self._hosts.install(self.settings, self.place, files, command_line)
 
     async def remove(self) -> None:
+        """The client is uninstalled: its agent ends, and the service alone decides again."""
         await self._hosts.leave(self.settings)
+        (self.settings.state / "agent" / "CCM" / INSTALLATION).unlink(missing_ok=True)
+        self.place.publish("")
 
     # Living.
 
@@ -412,7 +415,7 @@ class Device:
         try:
             await self._hear()
             self._policy.offer()
-            if self._applications.waiting and (self._work is None or self._work.done()):
+            if self._applications.has_work and (self._work is None or self._work.done()):
                 self._work = asyncio.create_task(self._install(stop))
             due = self._kept.account is not None and self._seconds_to_poll() <= 0
             asked, self._asked = self._asked, None

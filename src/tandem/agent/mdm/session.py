@@ -227,19 +227,18 @@ def _one(
 def _get(
     tree: Tree, message: str, command: Command, statuses: list[Status], results: list[Results]
 ) -> None:
+    """One status for the command, and results for what is there."""
     found: list[Item] = []
+    code = OK if command.items else BAD
     for item in command.items:
         value = tree.get(item.target)
-        code = value if isinstance(value, int) else OK
-        if not isinstance(value, int):
+        if isinstance(value, int):
+            code = value
+        else:
             found.append(Item(source=item.target, data=value.text, format=value.format))
-        if len(command.items) == 1 or code != OK:
-            statuses.append(Status(message, command.id, "Get", str(code), item.target))
-    if len(command.items) != 1:
-        if not command.items:
-            statuses.append(Status(message, command.id, "Get", str(BAD)))
-        elif found:
-            statuses.append(Status(message, command.id, "Get", str(OK)))
+    target = command.items[0].target if command.items else ""
+    status = OK if found else code
+    statuses.append(Status(message, command.id, "Get", str(status), target))
     if found:
         results.append(Results(message, command.id, tuple(found)))
 

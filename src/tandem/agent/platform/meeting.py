@@ -84,8 +84,8 @@ class _Mdm(msgspec.Struct, frozen=True):
 class MeetingPlace:
     """Both sides of the folder."""
 
-    def __init__(self, path: Path) -> None:
-        self._folder = Folder(path)
+    def __init__(self, path: Path, durable: bool = True) -> None:
+        self._folder = Folder(path, durable)
 
     def join(self) -> JoinRecord | None:
         return self._folder.load("join.json", JoinRecord)

@@ -1,25 +1,18 @@
 """One lab: its folder, its processes, and how it begins, goes on and ends."""
 
 import asyncio
-import contextlib
-import os
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 
-from tandem import pki
-from tandem.cli import context
-from tandem.cli.context import Api, Profile
 from tandem.cli.lab import topology
 from tandem.cli.lab.commands import Commands
 from tandem.cli.lab.report import ExpectedRefusal, Screen, StepReport
 from tandem.cli.lab.supervisor import Supervisor, answers
-from tandem.cli.lab.topology import DOMAIN, INTERNET, ON_PREMISES, SITE_CODE, Timers, Topology
+from tandem.cli.lab.topology import ON_PREMISES, Timers, Topology
 from tandem.infra import config
 from tandem.infra.database import Embedded
 from tandem.infra.errors import AppError, Kind

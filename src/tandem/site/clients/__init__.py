@@ -6,7 +6,7 @@ clean-up of what replays need no longer.
 """
 
 from tandem.site.clients.http import admin_routes, routes
-from tandem.site.clients.jobs import register
+from tandem.site.clients.jobs import FORGET_NONCES, register
 from tandem.site.clients.model import (
     ENDPOINTS,
     BlockedClient,
@@ -40,6 +40,7 @@ from tandem.site.clients.service import (
 
 __all__ = [
     "ENDPOINTS",
+    "FORGET_NONCES",
     "BlockedClient",
     "Client",
     "ClientId",

@@ -25,6 +25,7 @@ from tandem.site.cloud_services.model import (
     NotGlobalAdministrator,
     TenantRefuses,
     TenantUnreachable,
+    fold_service_name,
 )
 from tandem.site.cloud_services.tenants import Graph, Tenants
 
@@ -53,5 +54,6 @@ __all__ = [
     "TenantUnreachable",
     "Tenants",
     "connector_routes",
+    "fold_service_name",
     "routes",
 ]

@@ -5,6 +5,7 @@ import contextlib
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -107,7 +108,22 @@ class Connections:
         await self._audit(tx, actor, "connection-point.remove", found.name)
 
     async def connections(self, tx: Tx) -> list[dict[str, Any]]:
+        """Every tunnel that connection points told of."""
         return await store.connections(tx)
+
+    async def connected(self, tx: Tx, point: ConnectionPoint) -> bool:
+        """Whether it holds a tunnel to every instance of its gateway, and said so lately: a
+        client may reach any of them."""
+        if point.reported_at is None:
+            return False
+        silent = self.now() - point.reported_at
+        if silent > timedelta(seconds=self.settings.silent_seconds):
+            return False
+        mine = [c for c in await store.connections(tx) if c["connection_point"] == point.name]
+        reached = {c["instance"] for c in mine if c["state"] == "connected"}
+        broken = {c["instance"] for c in mine if c["state"] != "connected"}
+        wanted = {item.instance for item in await store.instances(tx, point.service_name)}
+        return bool(wanted) and wanted <= reached - broken
 
     async def traffic(self, tx: Tx) -> list[dict[str, Any]]:
         return await store.traffic(tx)

@@ -498,22 +498,26 @@ class _Api:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.connections.connection_points(tx)
-            connections = await self._cloud.connections.connections(tx)
-        return http.reply([_point(item, connections) for item in found])
+            return http.reply([await self._point(tx, item) for item in found])
 
     async def point(self, request: Request) -> Response:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.connections.connection_point(tx, _name(request))
-            connections = await self._cloud.connections.connections(tx)
-        return http.reply(_point(found, connections))
+            return http.reply(await self._point(tx, found))
 
     async def add_point(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         new = await http.decode(request, NewConnectionPoint)
         async with self._cloud.db.transaction() as tx:
             made = await self._cloud.connections.add(tx, new.name, new.gateway, actor=who.name)
-        return http.reply(_point(made, []), 201)
+            return http.reply(await self._point(tx, made), 201)
+
+    async def _point(self, tx: Tx, item: ConnectionPoint) -> dict[str, Any]:
+        connections = await self._cloud.connections.connections(tx)
+        mine = [c for c in connections if c["connection_point"] == item.name]
+        connected = await self._cloud.connections.connected(tx, item)
+        return {**as_dict(item), "connected": connected, "connections": mine}
 
     async def remove_point(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
@@ -562,12 +566,6 @@ class _Api:
 def as_dict_struct(value: msgspec.Struct) -> dict[str, Any]:
     shape: dict[str, Any] = msgspec.to_builtins(value)
     return shape
-
-
-def _point(item: ConnectionPoint, connections: list[dict[str, Any]]) -> dict[str, Any]:
-    mine = [c for c in connections if c["connection_point"] == item.name]
-    connected = bool(mine) and all(c["state"] == "connected" for c in mine)
-    return {**as_dict(item), "connected": connected, "connections": mine}
 
 
 def _certificate(item: CertificateRequest) -> dict[str, Any]:

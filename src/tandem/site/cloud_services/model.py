@@ -52,7 +52,10 @@ class CloudSettings(Settings, frozen=True):
     # Where the management point answers inside, for the connection point.
     management_point_url: str = ""
     folder: Path = Path("gateways")
+    # Age at which a tenant's public keys are fetched again.
     jwks_seconds: float = 3600.0
+    # A connection point that was silent for so long counts as not connected.
+    silent_seconds: float = 200.0
 
 
 class GatewayState(Enum):

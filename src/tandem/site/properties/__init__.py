@@ -4,6 +4,7 @@ Owns the tables properties_site and properties_credential. Private keys are seal
 """
 
 from tandem.protocols.ccm import SigningIdentity
+from tandem.site.properties.http import routes
 from tandem.site.properties.model import (
     ROLE_ID_BASE,
     AnotherSite,
@@ -35,6 +36,7 @@ __all__ = [
     "issuing_root",
     "role_certificate",
     "root_certificate",
+    "routes",
     "signing_identity",
     "site",
 ]

@@ -41,3 +41,9 @@ async def save_credential(
         " expires_at = EXCLUDED.expires_at",
         (role, sealed_key, certificate, expires_at),
     )
+
+
+async def credentials(tx: Tx) -> list[tuple[str, datetime]]:
+    """Every role that has a certificate, with its end."""
+    found = await tx.execute("SELECT role, expires_at FROM properties_credential ORDER BY role")
+    return [(row["role"], row["expires_at"]) async for row in found]

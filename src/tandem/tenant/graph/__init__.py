@@ -10,9 +10,12 @@ Paths that are not Graph's and only ours: /tandem/licensing, /tandem/subscribe,
 
 from tandem.tenant import directory
 from tandem.tenant.graph.applications import application_parts
+from tandem.tenant.graph.configurations import configurations
 from tandem.tenant.graph.devices import devices
 from tandem.tenant.graph.groups import groups
 from tandem.tenant.graph.http import routes
+from tandem.tenant.graph.managed_devices import managed_devices
+from tandem.tenant.graph.mobile_apps import mobile_app_parts
 from tandem.tenant.graph.model import (
     Access,
     Action,
@@ -64,6 +67,9 @@ __all__ = [
     "Resource",
     "Value",
     "access",
+    "configurations",
     "directory_parts",
+    "managed_devices",
+    "mobile_app_parts",
     "routes",
 ]

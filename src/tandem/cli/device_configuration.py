@@ -1,0 +1,79 @@
+"""tandem device-configuration: settings that the MDM service gives to devices."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
+from tandem.cli.group import find_group
+
+app = typer.Typer(help="Settings that the MDM service gives to devices.", no_args_is_help=True)
+
+_PATH = "/v1.0/deviceManagement/deviceConfigurations"
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument()],
+    setting: Annotated[str, typer.Option(help="Area/Name of the policy CSP.")],
+    value: Annotated[str, typer.Option()],
+    workload: Annotated[str, typer.Option()] = "device-configuration",
+    json: Json = False,
+) -> None:
+    """Create a configuration of one setting."""
+    made = graph_client().post(
+        _PATH,
+        {"displayName": name, "setting": setting, "value": value, "workload": workload},
+    )
+    emit(made, lambda _: f"Created {name}: {setting} = {value}. Assign it to groups next.", json)
+
+
+@app.command()
+def assign(
+    name: Annotated[str, typer.Argument(help="Name or id.")],
+    include: Annotated[list[str] | None, typer.Option(help="Group; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Group; repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """Give a configuration to groups. Replaces the assignment before."""
+    graph = graph_client()
+    found = _find(graph, name)
+    targets = [("groupAssignmentTarget", item) for item in include or []]
+    targets += [("exclusionGroupAssignmentTarget", item) for item in exclude or []]
+    body = [
+        {
+            "target": {
+                "@odata.type": f"#microsoft.graph.{kind}",
+                "groupId": find_group(graph, group),
+            }
+        }
+        for kind, group in targets
+    ]
+    graph.post(f"{_PATH}/{found['id']}/assign", {"assignments": body})
+    emit({"id": found["id"]}, lambda _: f"{name} is for {len(include or [])} groups.", json)
+
+
+def _find(graph: Api, wanted: str) -> dict[str, Any]:
+    for item in graph.every(_PATH):
+        if wanted.casefold() in {item["id"], item["displayName"].casefold()}:
+            return dict(item)
+    raise Refused(
+        f"There is no configuration {wanted!r}.",
+        cure="List them: `tandem device-configuration list`.",
+    )
+
+
+@app.command("list")
+def list_configurations(json: Json = False) -> None:
+    """List the configurations."""
+    columns = {"displayName": "NAME", "setting": "SETTING", "value": "VALUE", "id": "ID"}
+    emit(graph_client().every(_PATH), lambda rows: table(rows, columns), json)
+
+
+@app.command()
+def delete(name: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False) -> None:
+    """Delete a configuration."""
+    graph = graph_client()
+    found = _find(graph, name)
+    graph.delete(f"{_PATH}/{found['id']}")
+    emit({"id": found["id"]}, lambda _: f"Deleted {name}.", json)

@@ -1,0 +1,319 @@
+"""The site: every site-system role on one server, in one process, on one database.
+
+Listeners: the admin API with the console, and the management point (mutual TLS, certified by the
+site's own issuing root). Neither is meant for the internet; connection points dial out.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tandem import console, pki
+from tandem.console import gateway_view, site_pages, tenant_view
+from tandem.infra import config, http, logs, net
+from tandem.infra.blobs import Blobs
+from tandem.infra.clock import utc_now
+from tandem.infra.config import Settings
+from tandem.infra.database import Database, Embedded, Tx, migrate
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.jobs import Jobs
+from tandem.infra.net import Resolver
+from tandem.infra.process import run_role
+from tandem.infra.secrets import SecretBox, private_folder, write_private
+from tandem.protocols import ccm
+from tandem.site import (
+    administrators,
+    adminservice,
+    clients,
+    cloud_services,
+    collections,
+    comanagement,
+    content,
+    deployments,
+    discovery,
+    properties,
+)
+from tandem.site import settings as client_settings
+
+_TICK_SECONDS = 300.0
+
+
+class First(Settings, frozen=True):
+    """The administrator that an empty database begins with."""
+
+    administrator: str
+    password_file: Path
+
+
+class SiteSettings(Settings, frozen=True):
+    state: Path  # Keys, content, gateways and, without a DSN, the database.
+    site_code: str
+    site_name: str = ""
+    first: First | None = None
+    dsn: str = ""  # A PostgreSQL >= 15; empty: the embedded one, in state/pg.
+    # The admin API and the console. Without a certificate the site's own root certifies it.
+    host: str = "127.0.0.1"
+    port: int = 443
+    certificate: Path | None = None
+    key: Path | None = None
+    # Names and addresses in the certificates of the site's own making.
+    names: list[str] = ["localhost"]
+    addresses: list[str] = ["127.0.0.1"]
+    management_point_host: str = "127.0.0.1"
+    management_point_port: int = 8443
+    health_host: str = "127.0.0.1"
+    health_port: int = 8082
+    resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
+    ca_file: Path | None = None  # Roots for the tenant's certificate; unset: the system's.
+    logs: Path | None = None
+    cloud: cloud_services.CloudSettings = cloud_services.CloudSettings()
+    clients: clients.ClientsSettings = clients.ClientsSettings()
+    administrators: administrators.AdministratorsSettings = administrators.AdministratorsSettings()
+
+
+class NoAdministrator(AppError):
+    kind, code = Kind.INVALID, "site.no-administrator"
+
+
+def run(path: Path) -> None:
+    """Serve until SIGTERM. Raises AppError when the settings or the database cannot be used."""
+    settings = config.load(path, SiteSettings)
+    logs.configure("site", settings.logs)
+    run_role(lambda stop: _main(settings, stop))
+
+
+async def _main(settings: SiteSettings, stop: asyncio.Event) -> None:
+    private_folder(settings.state)
+    embedded = None
+    dsn = settings.dsn
+    if not dsn:
+        embedded = await asyncio.to_thread(Embedded.start, settings.state / "pg")
+        dsn = embedded.dsn("site")
+    await asyncio.to_thread(migrate, dsn, "site")
+    database = await Database.open(dsn)
+    try:
+        await _serve(settings, database, stop)
+    finally:
+        await database.close()
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
+
+
+async def _establish(settings: SiteSettings, database: Database, box: SecretBox) -> None:
+    async with database.transaction() as tx:
+        await properties.establish(
+            tx, box, code=settings.site_code, name=settings.site_name, now=utc_now()
+        )
+        if await administrators.administrators(tx):
+            return
+        first = settings.first
+        if first is None:
+            raise NoAdministrator(
+                "The site has no administrator.",
+                cure="Describe the first one under [first] in the settings file.",
+            )
+        password = first.password_file.read_text("utf-8").rstrip("\n")
+        await administrators.create_first(
+            tx, first.administrator, password, utc_now(), settings.administrators
+        )
+
+
+async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> None:
+    box = SecretBox.open(settings.state / "secrets" / "box.key")
+    await _establish(settings, db, box)
+    resolver = Resolver(settings.resolver or None)
+    web = net.client(resolver=resolver, ca_file=settings.ca_file)
+    jobs = Jobs(db.dsn)
+    cloud = _cloud(settings, db, box, jobs, web, resolver)
+    found = discovery.Discovery(db, jobs, cloud.tenants.sources, now=utc_now, logs=settings.logs)
+    packages = content.ClientPackages(Blobs.open(settings.state / "content"), utc_now)
+    others = comanagement.Collaborators(
+        cloud.connections.gateway_host, cloud.tenants.tenant_id, cloud.tenants.check_mdm_authority
+    )
+    clients.register(jobs, db, now=utc_now)
+    point = _management_point(settings, box, cloud, packages)
+    gate = administrators.Gate(db, utc_now, settings.administrators)
+    admin = http.application(
+        [
+            *administrators.routes(db, gate, utc_now),
+            *properties_routes(db, gate),
+            *collections.routes(db, gate, utc_now),
+            *client_settings.routes(db, gate, utc_now),
+            *content.routes(db, gate, packages),
+            *clients.admin_routes(db, require=gate, now=utc_now),
+            *deployments.routes(db, gate, utc_now),
+            *discovery.routes(db, found, gate),
+            *cloud_services.routes(cloud, gate),
+            *comanagement.routes(db, others, gate, utc_now),
+            *adminservice.routes(db, gate),
+            *console.site_routes(_pages(settings, db, cloud), now=utc_now),
+        ],
+        role="site",
+    )
+    management_point = http.application(
+        [*clients.routes(db, point), *cloud_services.connector_routes(cloud)], role="site"
+    )
+    front, inner = await _certificates(settings, db, box)
+
+    async def ready() -> dict[str, Any]:
+        async with db.transaction() as tx:
+            return {"site_code": (await properties.site(tx)).code}
+
+    work = [
+        asyncio.create_task(jobs.run(stop)),
+        asyncio.create_task(cloud.gateways.watch(stop)),
+        asyncio.create_task(_tick(db, jobs, stop)),
+    ]
+    try:
+        await http.serve(
+            [
+                http.Listener(admin, settings.host, settings.port, front),
+                http.Listener(
+                    management_point,
+                    settings.management_point_host,
+                    settings.management_point_port,
+                    inner,
+                ),
+                http.Listener(http.health_app(ready), settings.health_host, settings.health_port),
+            ],
+            stop,
+        )
+    finally:
+        stop.set()
+        await asyncio.gather(*work, return_exceptions=True)
+        await web.aclose()
+
+
+def _cloud(
+    settings: SiteSettings,
+    db: Database,
+    box: SecretBox,
+    jobs: Jobs,
+    web: Any,
+    resolver: Resolver,
+) -> cloud_services.CloudServices:
+    tenants = cloud_services.Tenants(settings.cloud, box, web, utc_now)
+    news = cloud_services.News()
+    gateways = cloud_services.Gateways(
+        db,
+        settings.cloud,
+        box,
+        jobs,
+        resolver=resolver,
+        now=utc_now,
+        logs=settings.logs,
+        changed=news.tell,
+    )
+
+    async def token_keys(tx: Tx) -> dict[str, Any]:
+        return await clients.token_keys(tx, box, utc_now())
+
+    connections = cloud_services.Connections(
+        settings.cloud, box, tenants, gateways, token_keys, utc_now
+    )
+    return cloud_services.CloudServices(
+        db, box, tenants, gateways, connections, resolver, news, utc_now
+    )
+
+
+def _management_point(
+    settings: SiteSettings,
+    box: SecretBox,
+    cloud: cloud_services.CloudServices,
+    packages: content.ClientPackages,
+) -> clients.ManagementPointService:
+    async def signing(tx: Tx) -> ccm.SigningIdentity:
+        return await properties.signing_identity(tx, box)
+
+    async def package(sha256: str) -> clients.Package | None:
+        found = await packages.content(sha256)
+        return clients.Package(found.size_bytes, found.read) if found is not None else None
+
+    return clients.ManagementPointService(
+        settings.site_code.upper(),
+        box,
+        clients.Collaborators(
+            verify_token=cloud.tenants.verify_token,
+            policy=comanagement.policy_content,
+            signing=signing,
+            management_points=cloud.connections.management_points,
+            manifest=packages.manifest,
+            package=package,
+        ),
+        now=utc_now,
+        settings=settings.clients,
+        logs=clients.log_files(settings.logs) if settings.logs else None,
+    )
+
+
+def _pages(
+    settings: SiteSettings, db: Database, cloud: cloud_services.CloudServices
+) -> site_pages.SitePages:
+    async def graph(path: str) -> dict[str, Any]:
+        async with db.transaction() as tx:
+            client = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
+        return await client.get(path)
+
+    return site_pages.SitePages(
+        db,
+        now=utc_now,
+        settings=settings.administrators,
+        tenant=tenant_view.GraphDevices(graph),
+        gateways=gateway_view.reader(cloud.gateways, cloud.connections, now=utc_now),
+    )
+
+
+async def _certificates(
+    settings: SiteSettings, db: Database, box: SecretBox
+) -> tuple[http.TLS, http.TLS]:
+    """Of the admin API, and of the management point, which asks for role certificates."""
+    folder = private_folder(settings.state / "tls")
+    async with db.transaction() as tx:
+        root = await properties.root_certificate(tx)
+        role = await properties.role_certificate(
+            tx, box, "site-systems", dns=settings.names, ips=settings.addresses, now=utc_now()
+        )
+    certificate, key, ca = folder / "role.pem", folder / "role.key", folder / "site-root.pem"
+    write_private(certificate, pki.pem(role.certificate, root))
+    write_private(key, pki.key_pem(role.key))
+    write_private(ca, pki.pem(root))
+    front = http.TLS(settings.certificate or certificate, settings.key or key)
+    return front, http.TLS(certificate, key, ca)
+
+
+def properties_routes(db: Database, gate: administrators.Gate) -> list[Any]:
+    """The site itself, for administrators: no module of its own above administrators knows it."""
+
+    async def show(request: Request) -> Response:
+        await gate(request)
+        async with db.transaction() as tx:
+            here = await properties.site(tx)
+            root = await properties.root_certificate(tx)
+        return http.reply(
+            {
+                "code": here.code,
+                "name": here.name,
+                "management_point_id": str(here.management_point_id),
+                "enhanced_http": True,
+                "issuing_root": root.subject.rfc4514_string(),
+                "root_thumbprint": pki.sha1_thumbprint(root),
+                "root": pki.pem(root).decode(),
+            }
+        )
+
+    return [Route("/api/v1/site", show, methods=["GET"])]
+
+
+async def _tick(db: Database, jobs: Jobs, stop: asyncio.Event) -> None:
+    """What is due now and then, as jobs."""
+    while not stop.is_set():
+        with contextlib.suppress(AppError):
+            async with db.transaction() as tx:
+                await jobs.defer(tx, clients.FORGET_NONCES, lock=clients.FORGET_NONCES)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _TICK_SECONDS)
