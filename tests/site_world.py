@@ -8,7 +8,7 @@ import random
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +108,13 @@ async def connect(site: Site, *, consent: bool = True) -> tuple[str, str]:
     return made[0]["app_id"], made[1]["app_id"]
 
 
-def pfx(*names: str, password: str = PFX_PASSWORD, whole: bool = True) -> bytes:
+def pfx(
+    *names: str,
+    password: str = PFX_PASSWORD,
+    whole: bool = True,
+    root_file: Path | None = None,
+) -> bytes:
+    """A gateway's PFX of a public CA of its own, whose root goes to `root_file`."""
     root = pki.new_root(pki.name("Public CA"), now=utc_now())
     key = pki.generate_key("p256")
     leaf = root.issue(
@@ -119,6 +125,8 @@ def pfx(*names: str, password: str = PFX_PASSWORD, whole: bool = True) -> bytes:
         dns=names,
         usages=["server"],
     )
+    if root_file is not None:
+        root_file.write_bytes(pki.pem(root.certificate))
     return pki.pfx_export(key, leaf, [root.certificate] if whole else [], password, names[0])
 
 
@@ -133,9 +141,11 @@ async def shown(site: Site, name: str = NAME) -> dict[str, Any]:
     return found
 
 
-async def until(site: Site, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+async def until(
+    site: Site, met: Callable[[dict[str, Any]], bool], name: str = NAME
+) -> dict[str, Any]:
     for _ in range(200):
-        found = await shown(site)
+        found = await shown(site, name)
         if met(found):
             return found
         await asyncio.sleep(0.05)
@@ -166,29 +176,33 @@ async def _no_keys(tx: Tx) -> dict[str, Any]:
 
 @asynccontextmanager
 async def site(
-    db: Database, folder: Path, tenant_url: str = "", ca_file: Path | None = None, **gateway: Any
+    db: Database,
+    folder: Path,
+    tenant_url: str = "",
+    ca_file: Path | None = None,
+    command: Sequence[str] = (sys.executable, str(FAKE_INSTANCE)),
 ) -> AsyncIterator[Site]:
-    """The site with its jobs running, and a profile for the commands."""
+    """The site with its jobs running, and a profile for the commands.
+
+    `command` runs an instance of a gateway: a stand-in, unless a test wants the real one.
+    """
     now = utc_now
     box = SecretBox.open(folder / "keys" / "box.key")
     names, jobs = Names(), Jobs(db.dsn)
     port = free_ports()
     here = cloud_services.GatewaySettings(
-        **{
-            "hosts": ("127.0.0.11", "127.0.0.12"),
-            "port": free_ports(),
-            "health_port": free_ports(2),
-            "tunnel_port": free_ports(2),
-            "start_seconds": 15.0,
-            **gateway,
-        }
+        hosts=("127.0.0.11", "127.0.0.12"),
+        port=free_ports(),
+        health_port=free_ports(2),
+        tunnel_port=free_ports(2),
+        start_seconds=15.0,
     )
     settings = cloud_services.CloudSettings(
         environment=cloud_services.CloudEnvironment(
             authority=tenant_url, graph=f"{tenant_url}/v1.0"
         ),
         gateway=here,
-        management_point_url="https://localhost:9",
+        management_point_url=f"https://localhost:{port}",
         folder=folder / "gateways",
     )
     web = net.client(ca_file=ca_file, timeout=10)
@@ -204,7 +218,7 @@ async def site(
         now=now,
         logs=logs,
         changed=news.tell,
-        command=(sys.executable, str(FAKE_INSTANCE)),
+        command=command,
     )
     connections = cloud_services.Connections(settings, box, tenants, gateways, _no_keys, now)
     cloud = cloud_services.CloudServices(db, box, tenants, gateways, connections, names, news, now)

@@ -53,7 +53,7 @@ async def test_the_role_gets_settings_and_a_certificate_of_the_sites_root(
 
     settings = config.load(site.folder / "cp01" / "connector.toml", ConnectorSettings)
     assert settings.connection_point == "CP01"
-    assert settings.management_point_url == "https://localhost:9"
+    assert settings.management_point_url == site.url
     assert point["settings"] == str(site.folder / "cp01" / "connector.toml")
     assert settings.key.stat().st_mode & 0o077 == 0
     (certificate,) = pki.read_certificates(settings.certificate.read_bytes())
@@ -100,7 +100,7 @@ async def test_allowing_gateway_traffic_publishes_the_endpoints_and_nothing_else
         assert endpoint.methods
         # The connection point forwards exactly these; its own documents are not among them.
         inside = {item.prefix: item.url for item in after.map}
-        assert inside[endpoint.prefix] == f"https://localhost:9/{path}"
+        assert inside[endpoint.prefix] == f"{site.url}/{path}"
     assert len(after.map) == len(published.endpoints)
     assert not any("SMS_CMG" in item.url for item in after.map)
     await site.run("management-point", "set", "--no-allow-gateway-traffic")

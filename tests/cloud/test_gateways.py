@@ -59,7 +59,7 @@ async def test_what_cannot_become_a_gateway_is_refused(site: Site) -> None:
         ({"pfx": b"PNG"}, "not a PFX"),
         ({"pfx": pfx(NAME, whole=False)}, "lacks the certificate of CN=Public CA"),
         ({"instances": 17}, "1 to 16 instances"),
-        ({"instances": 3}, "addresses for 2 instances"),
+        ({"instances": 3}, "free addresses for 2 instances"),
         ({"region": "Mars"}, "no region 'Mars'"),
         ({"pfx": pfx("*.contoso.com")}, "a wildcard"),
         ({"pfx": pfx("my-cmg.contoso.com")}, "can be a service name"),
@@ -127,6 +127,29 @@ async def test_a_process_that_merely_has_the_number_is_not_taken_for_an_instance
     assert gateways._process(GatewayInstance(**values)) is not None
     stranger = {**values, "pid": os.getpid()}
     assert gateways._process(GatewayInstance(**stranger)) is None
+
+
+async def test_an_instance_whose_number_was_not_written_down_is_found(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    """The site was killed between starting a process and recording it."""
+    pids = [node["pid"] for node in gateway["nodes"]]
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_instance SET pid = NULL, started = NULL")
+    await _another_site(site).tend()
+    assert [node["pid"] for node in (await shown(site))["nodes"]] == pids
+
+
+async def test_a_second_gateway_gets_addresses_that_are_free(site: Site) -> None:
+    other = "second.contoso.com"
+    await create(site)
+    await until(site, ready)
+    with pytest.raises(AppError) as refused:
+        await create(site, pfx=pfx(other), instances=2)
+    assert "free addresses for 1 instances" in refused.value.message
+    await create(site, pfx=pfx(other))
+    (node,) = (await until(site, ready, other))["nodes"]
+    assert node["host"] == "127.0.0.12"
 
 
 async def test_what_a_site_had_begun_when_it_ended_is_gone_on_with(site: Site) -> None:

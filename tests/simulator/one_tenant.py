@@ -314,7 +314,7 @@ class Tenant:
         ]
         task = asyncio.create_task(http.serve(listeners, stop, drain_seconds=1))
         for port in (self.port, self.management_port):
-            await _listens(port)
+            await listens(port)
         try:
             yield
         finally:
@@ -322,7 +322,7 @@ class Tenant:
             await task
 
 
-async def _listens(port: int) -> None:
+async def listens(port: int) -> None:
     async with asyncio.timeout(10):
         while True:
             with socket.socket() as probe:

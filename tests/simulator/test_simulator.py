@@ -11,15 +11,14 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
-from one_site import Site
+from one_management_point import Site
 from one_tenant import PROVIDER, TENANT, Person, Tenant, co_managed
 
-from tandem import pki, simulator
+from tandem import simulator
 from tandem.agent.mdm import ComputerSettings, NotRunning, Status
 from tandem.infra import config
 from tandem.protocols import msi
 from tandem.simulator import SimulatedDevice, SimulatorSettings, ask
-from tandem.site import content
 from tandem.workloads import Workload, capabilities
 
 BANNER = "./Device/Vendor/MSFT/Policy/Config/Desktop/Banner"
@@ -113,15 +112,6 @@ def install(tenant: Tenant, package: bytes, line: str, root: str = "") -> str:
         '<Format xmlns="syncml:metinf">xml</Format></Meta>'
         f"<Data>{escape(job)}</Data></Item></Exec>"
     )
-
-
-def package_of(site: Site) -> bytes:
-    """The site's MSI; the client in it is what the site's manifest names."""
-    name, wheel = content.agent_wheel("0.1.0")
-    root = site.root.certificate
-    return content.build_msi(
-        "0.1.0", "CM1", pki.pem(root), pki.sha256_fingerprint(root), name, wheel
-    ).data
 
 
 async def test_a_device_signs_in_joins_enrols_and_calls(tenant: Tenant, tmp_path: Path) -> None:
@@ -227,7 +217,7 @@ async def test_from_enrolment_to_co_management(tenant: Tenant, site: Site, tmp_p
     """The MSI arrives by MDM, its bootstrap runs from it, and the client becomes co-managed."""
     site.content = co_managed(capabilities([Workload.WINDOWS_UPDATE]))
     settings = settings_for(tenant, tmp_path, "LAB-001", "LAB-002")
-    package = package_of(site)
+    package = await site.msi()
     async with running(settings):
         for name in ("LAB-001", "LAB-002"):
             assert (await ask(settings.control, "enrol", name)).ok
@@ -280,8 +270,9 @@ async def test_a_command_line_that_cannot_be_used_shows_where_it_stopped(
     settings = settings_for(tenant, tmp_path, "LAB-001")
     async with running(settings):
         assert (await ask(settings.control, "enrol", "LAB-001")).ok
+        package = await site.msi()
         line = 'CCMSETUPCMD="CCMHOSTNAME=nowhere SMSSITECODE=CM1"'
-        tenant.by_name("LAB-001").queue.append(install(tenant, package_of(site), line))
+        tenant.by_name("LAB-001").queue.append(install(tenant, package, line))
         await ask(settings.control, "sync", "LAB-001")
         status = await until(settings, "LAB-001", lambda s: s.ccmsetup_code)
         assert status.msi_installed
@@ -333,15 +324,14 @@ async def test_a_real_device_is_a_process_that_does_the_same(
     file = tmp_path / "agent.toml"
     file.write_text(config.dump(computer))
     words = [sys.executable, "-m", "tandem.cli", "agent", "run", "--config", str(file)]
+    package = await site.msi()
     process = await asyncio.create_subprocess_exec(*words)
     try:
         async with asyncio.timeout(20):
             while not fleet.control.exists():
                 await asyncio.sleep(0.05)
         assert (await ask(fleet.control, "enrol", "LAB-REAL")).ok
-        tenant.by_name("LAB-REAL").queue.append(
-            install(tenant, package_of(site), site.command_line)
-        )
+        tenant.by_name("LAB-REAL").queue.append(install(tenant, package, site.command_line))
         assert (await ask(fleet.control, "sync", "LAB-REAL")).ok
         status = await until(fleet, "LAB-REAL", lambda s: s.policy)
         assert not status.simulated

@@ -180,6 +180,8 @@ class CoManagementHandler:
             return done, {}
         assert failure is not None
         data = {"code": failure.code, "message": failure.message, "cure": failure.cure}
+        if "hresult" in failure.details:
+            data["hresult"] = failure.details["hresult"]
         return (NO_USER if isinstance(failure, NoToken) else FAILED), data
 
     def _remember_enrollment(self, enrollment: MdmEnrollment) -> None:

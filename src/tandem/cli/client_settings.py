@@ -44,7 +44,9 @@ def resultant(
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
-    shown = [{**row, "value": _word(row["value"]), "default": _word(row["default"])} for row in rows]
+    shown = [
+        {**row, "value": _word(row["value"]), "default": _word(row["default"])} for row in rows
+    ]
     columns = {
         "group": "Group",
         "title": "Setting",

@@ -9,9 +9,7 @@ from tandem.cli.context import Json, emit, site_client, table
 app = typer.Typer(help="Device collections.", no_args_is_help=True)
 
 Which = Annotated[str, typer.Argument(help="Id or name of the collection.")]
-Query = Annotated[
-    str, typer.Option(help="select * from SMS_R_System where Name like 'LAB-%'")
-]
+Query = Annotated[str, typer.Option(help="select * from SMS_R_System where Name like 'LAB-%'")]
 
 _DEVICES = {
     "id": "Resource",

@@ -90,6 +90,9 @@ def site(
 @app.command()
 def tenant(
     url: Annotated[str | None, typer.Argument(help="The tenant, https://host:port.")] = None,
+    tenant_id: Annotated[
+        str | None, typer.Argument(help="Its id or domain; learnt at sign-in when left out.")
+    ] = None,
     user: User = None,
     password_file: PasswordFile = None,
     ca_file: CaFile = None,
@@ -97,6 +100,8 @@ def tenant(
 ) -> None:
     """Sign in to the tenant with an account of its directory."""
     here = _changed(ca_file, tenant_url=url)
+    if url or tenant_id:  # Another tenant's id would not fit.
+        here = _with(here, tenant_id=tenant_id or "")
     if not here.tenant_url:
         raise NotSignedIn("No tenant is known yet.", cure="Run `tandem sign-in tenant URL`.")
     upn = user or typer.prompt("Account of the tenant")

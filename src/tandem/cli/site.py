@@ -11,6 +11,14 @@ app = typer.Typer(help="The site: its code, its certificates, its audit log.", n
 
 
 @app.command()
+def run(config: Annotated[Path, typer.Option(help="The role's settings, a TOML file.")]) -> None:
+    """Run the site until SIGTERM or Ctrl-C."""
+    from tandem.roles import site
+
+    site.run(config)
+
+
+@app.command()
 def show(
     root_file: Annotated[
         Path | None, typer.Option("--root-file", help="Write the issuing root here (PEM).")

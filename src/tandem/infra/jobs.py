@@ -15,6 +15,9 @@ from tandem.infra.database import Tx
 
 Work = Callable[..., Awaitable[Any]]
 
+# A worker that gave no sign of life for so long is dead; what it had begun is begun again.
+_DEAD_AFTER_SECONDS = 30.0
+
 
 class Jobs:
     """The jobs of one database. Modules register work by name; one worker runs in the role."""
@@ -46,7 +49,18 @@ class Jobs:
                     shutdown_graceful_timeout=5,
                 )
             )
+            others = asyncio.create_task(self._take_over(stop))
             await stop.wait()
             worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await worker
+            await others
+
+    async def _take_over(self, stop: asyncio.Event) -> None:
+        """Jobs of a process that was killed would stay begun, and keep their locks, for ever."""
+        while not stop.is_set():
+            manager = self._app.job_manager
+            for job in await manager.get_stalled_jobs(seconds_since_heartbeat=_DEAD_AFTER_SECONDS):
+                await manager.retry_job(job)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _DEAD_AFTER_SECONDS)

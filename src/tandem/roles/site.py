@@ -9,10 +9,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
 from tandem import console, pki
 from tandem.console import gateway_view, site_pages, tenant_view
 from tandem.infra import config, http, logs, net
@@ -62,8 +58,8 @@ class SiteSettings(Settings, frozen=True):
     certificate: Path | None = None
     key: Path | None = None
     # Names and addresses in the certificates of the site's own making.
-    names: list[str] = ["localhost"]
-    addresses: list[str] = ["127.0.0.1"]
+    names: tuple[str, ...] = ("localhost",)
+    addresses: tuple[str, ...] = ("127.0.0.1",)
     management_point_host: str = "127.0.0.1"
     management_point_port: int = 8443
     health_host: str = "127.0.0.1"
@@ -72,8 +68,8 @@ class SiteSettings(Settings, frozen=True):
     ca_file: Path | None = None  # Roots for the tenant's certificate; unset: the system's.
     logs: Path | None = None
     cloud: cloud_services.CloudSettings = cloud_services.CloudSettings()
-    clients: clients.ClientsSettings = clients.ClientsSettings()
-    administrators: administrators.AdministratorsSettings = administrators.AdministratorsSettings()
+    management_point: clients.ClientsSettings = clients.ClientsSettings()
+    sign_in: administrators.AdministratorsSettings = administrators.AdministratorsSettings()
 
 
 class NoAdministrator(AppError):
@@ -119,7 +115,7 @@ async def _establish(settings: SiteSettings, database: Database, box: SecretBox)
             )
         password = first.password_file.read_text("utf-8").rstrip("\n")
         await administrators.create_first(
-            tx, first.administrator, password, utc_now(), settings.administrators
+            tx, first.administrator, password, utc_now(), settings.sign_in
         )
 
 
@@ -132,16 +128,20 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     cloud = _cloud(settings, db, box, jobs, web, resolver)
     found = discovery.Discovery(db, jobs, cloud.tenants.sources, now=utc_now, logs=settings.logs)
     packages = content.ClientPackages(Blobs.open(settings.state / "content"), utc_now)
+    devices = _tenant_devices(db, cloud)
     others = comanagement.Collaborators(
-        cloud.connections.gateway_host, cloud.tenants.tenant_id, cloud.tenants.check_mdm_authority
+        cloud.connections.gateway_host,
+        cloud.tenants.tenant_id,
+        cloud.tenants.check_mdm_authority,
+        devices,
     )
     clients.register(jobs, db, now=utc_now)
     point = _management_point(settings, box, cloud, packages)
-    gate = administrators.Gate(db, utc_now, settings.administrators)
+    gate = administrators.Gate(db, utc_now, settings.sign_in)
     admin = http.application(
         [
             *administrators.routes(db, gate, utc_now),
-            *properties_routes(db, gate),
+            *properties.routes(db, gate),
             *collections.routes(db, gate, utc_now),
             *client_settings.routes(db, gate, utc_now),
             *content.routes(db, gate, packages),
@@ -151,7 +151,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *cloud_services.routes(cloud, gate),
             *comanagement.routes(db, others, gate, utc_now),
             *adminservice.routes(db, gate),
-            *console.site_routes(_pages(settings, db, cloud), now=utc_now),
+            *console.site_routes(_pages(settings, db, cloud, devices), now=utc_now),
         ],
         role="site",
     )
@@ -246,24 +246,31 @@ def _management_point(
             package=package,
         ),
         now=utc_now,
-        settings=settings.clients,
+        settings=settings.management_point,
         logs=clients.log_files(settings.logs) if settings.logs else None,
     )
 
 
-def _pages(
-    settings: SiteSettings, db: Database, cloud: cloud_services.CloudServices
-) -> site_pages.SitePages:
+def _tenant_devices(db: Database, cloud: cloud_services.CloudServices) -> tenant_view.GraphDevices:
     async def graph(path: str) -> dict[str, Any]:
         async with db.transaction() as tx:
             client = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
         return await client.get(path)
 
+    return tenant_view.GraphDevices(graph)
+
+
+def _pages(
+    settings: SiteSettings,
+    db: Database,
+    cloud: cloud_services.CloudServices,
+    devices: tenant_view.GraphDevices,
+) -> site_pages.SitePages:
     return site_pages.SitePages(
         db,
         now=utc_now,
-        settings=settings.administrators,
-        tenant=tenant_view.GraphDevices(graph),
+        settings=settings.sign_in,
+        tenant=devices,
         gateways=gateway_view.reader(cloud.gateways, cloud.connections, now=utc_now),
     )
 
@@ -284,29 +291,6 @@ async def _certificates(
     write_private(ca, pki.pem(root))
     front = http.TLS(settings.certificate or certificate, settings.key or key)
     return front, http.TLS(certificate, key, ca)
-
-
-def properties_routes(db: Database, gate: administrators.Gate) -> list[Any]:
-    """The site itself, for administrators: no module of its own above administrators knows it."""
-
-    async def show(request: Request) -> Response:
-        await gate(request)
-        async with db.transaction() as tx:
-            here = await properties.site(tx)
-            root = await properties.root_certificate(tx)
-        return http.reply(
-            {
-                "code": here.code,
-                "name": here.name,
-                "management_point_id": str(here.management_point_id),
-                "enhanced_http": True,
-                "issuing_root": root.subject.rfc4514_string(),
-                "root_thumbprint": pki.sha1_thumbprint(root),
-                "root": pki.pem(root).decode(),
-            }
-        )
-
-    return [Route("/api/v1/site", show, methods=["GET"])]
 
 
 async def _tick(db: Database, jobs: Jobs, stop: asyncio.Event) -> None:

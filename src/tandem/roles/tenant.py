@@ -51,8 +51,8 @@ class TenantSettings(Settings, frozen=True):
     logs: Path | None = None
     resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
     ca_file: Path | None = None  # Roots for the tenant's own certificate; unset: the system's.
-    enrollment: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
-    directory: directory.DirectorySettings = directory.DirectorySettings()
+    mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
+    sign_in: directory.DirectorySettings = directory.DirectorySettings()
 
 
 class NoTenantYet(AppError):
@@ -101,7 +101,7 @@ async def _first(settings: TenantSettings, database: Database) -> None:
             administrator_upn=first.administrator_upn,
             password=first.password_file.read_text("utf-8").strip(),
             now=utc_now(),
-            settings=settings.directory,
+            settings=settings.sign_in,
         )
         await licensing.establish(tx, utc_now())
 
@@ -116,7 +116,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         now=utc_now,
         public_url=settings.public_url,
         management_url=settings.management_url,
-        settings=settings.enrollment,
+        settings=settings.mdm,
     )
     async with database.transaction() as tx:
         await oidc.establish(tx, tokens, utc_now())
@@ -145,7 +145,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
             return {"tenant_id": (await directory.tenant(tx)).id}
 
     parts = [
-        *graph.directory_parts(settings.directory),
+        *graph.directory_parts(settings.sign_in),
         graph.managed_devices(managing),
         graph.mobile_app_parts(blobs),
         graph.configurations(),
@@ -155,7 +155,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
             *graph.routes(database, tokens, utc_now, parts=parts),
             *enrollment.routes(database, enrolling),
             *mobile_apps.routes(database, content, utc_now),
-            *oidc.routes(database, tokens, utc_now, settings.directory),
+            *oidc.routes(database, tokens, utc_now, settings.sign_in),
             *console.tenant_routes(pages, now=utc_now),
         ],
         role="tenant",

@@ -1,22 +1,42 @@
-"""One lab: its folder, its processes, and how it begins, goes on and ends."""
+"""One lab: its folder, its processes, and how it begins and ends."""
 
 import asyncio
+import contextlib
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
+import psutil
 
+from tandem import pki
+from tandem.agent import mdm
+from tandem.cli import context
+from tandem.cli.context import Api, Profile
 from tandem.cli.lab import topology
 from tandem.cli.lab.commands import Commands
 from tandem.cli.lab.report import ExpectedRefusal, Screen, StepReport
 from tandem.cli.lab.supervisor import Supervisor, answers
-from tandem.cli.lab.topology import ON_PREMISES, Timers, Topology
+from tandem.cli.lab.topology import (
+    DEPLOYMENT_DOMAIN,
+    DOMAIN,
+    INTERNET,
+    ON_PREMISES,
+    SITE_CODE,
+    Person,
+    Timers,
+    Topology,
+)
 from tandem.infra import config
 from tandem.infra.database import Embedded
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import private_folder, write_private
+
+# Less work per password: the lab makes its own passwords, and checks dozens of them in a minute.
+_CHEAP = {"password_memory_kib": 1024, "password_passes": 1}
 
 
 class AnotherLab(AppError):
@@ -31,7 +51,6 @@ class Progress(msgspec.Struct):
     instances: int
     steps: list[StepReport] = []
     refusals: list[ExpectedRefusal] = []
-    seconds: float = 0.0  # How long the steps took, over all starts.
     co_managed_after_seconds: float | None = None
     kept: dict[str, Any] = {}  # Names and ids that later steps need.
 
@@ -44,13 +63,14 @@ class Lab:
         self.screen = screen
         self.progress = self._progress(Progress(devices, cadence, instances))
         self.logs = self.folder / "logs"
-        self.secrets = private_folder(self.folder / "secrets")
         self.settings = private_folder(self.folder / "settings")
+        self._secrets = private_folder(self.folder / "secrets")
         self.topology: Topology = topology.load(self.folder, devices, instances)
         self.timers = Timers.of(cadence)
         self.supervisor = Supervisor(self.folder, self.logs)
         self.commands = Commands()
         self.begun = time.monotonic()
+        self.tenant_id = ""
         self._postgresql: Embedded | None = None
 
     def _progress(self, wanted: Progress) -> Progress:
@@ -78,37 +98,68 @@ class Lab:
     # Secrets go to commands and roles by file, as an administrator would hand them over.
 
     def secret_file(self, name: str, secret: str) -> Path:
-        path = self.secrets / name
+        path = self._secrets / name
         if not path.exists() or path.read_text() != secret:
             write_private(path, secret.encode())
         return path
 
-    @property
-    def admin_password_file(self) -> Path:
-        return self.secret_file("tenant-admin", self.topology.admin.password)
+    def password_file(self, person: Person) -> Path:
+        return self.secret_file(person.upn, person.password)
 
     @property
-    def site_password_file(self) -> Path:
-        return self.secret_file("site-admin", self.topology.site_admin.password)
+    def as_tenant_admin(self) -> tuple[str, ...]:
+        """The separate sign-in of the tenant's administrator inside a step."""
+        admin = self.topology.admin
+        file = str(self.password_file(admin))
+        return ("--tenant-admin", admin.upn, "--tenant-password-file", file)
 
     @property
     def ca_file(self) -> Path:
-        return self.folder / "contoso-trust.pem"
+        """Roots for everything in the lab: the public CA's, and the site's own."""
+        return self.folder / "ca.pem"
 
     @property
     def public_root(self) -> Path:
         return self.folder / "public-root.pem"
 
-    # The roles.
+    @property
+    def real(self) -> Person:
+        """Whose device is a real agent."""
+        return self.topology.people[0]
+
+    @property
+    def simulated(self) -> list[Person]:
+        return [person for person in self.topology.people if person.device][1:]
+
+    @property
+    def managed(self) -> list[Person]:
+        """Those whose devices must become co-managed."""
+        return self.topology.people[: self.progress.devices]
+
+    # ------------------------------------------------------------------ beginning
 
     async def begin(self) -> None:
-        """Start what does not depend on the tutorial's steps: databases, aids, tenant and site."""
+        """Start what does not depend on the tutorial's steps."""
         left = await self.supervisor.stop_leftovers()
         if left:
             self.screen.line(f"  Stopped {left} processes that an earlier lab had left behind.")
+        os.environ["TANDEM_PROFILE"] = str(self.settings / "profile.toml")
         await asyncio.gather(self._start_postgresql(), self._start_ca(), self._start_dns())
+        await self._fetch_public_root()
         await asyncio.gather(self._start_tenant(), self._start_site())
-        await self._sign_in()
+        await self._learn()
+        if "settings" in self.kept.get("connector", {}):
+            await self.start_connector()
+        if self.kept.get("devices_started"):
+            await self.start_devices()
+
+    def write_settings(self, name: str, table: dict[str, Any]) -> Path:
+        path = self.settings / f"{name}.toml"
+        write_private(path, config.toml(_plain(table)).encode())
+        return path
+
+    def _command(self, *words: object) -> list[str]:
+        return [sys.executable, "-m", "tandem.cli", *map(str, words)]
 
     async def _start_postgresql(self) -> None:
         self._postgresql = await asyncio.to_thread(Embedded.start, self.folder / "pg")
@@ -119,29 +170,22 @@ class Lab:
         assert self._postgresql is not None
         return self._postgresql.dsn(database)
 
-    def write_settings(self, name: str, table: dict[str, Any]) -> Path:
-        path = self.settings / f"{name}.toml"
-        plain = {key: _plain(value) for key, value in table.items() if value is not None}
-        write_private(path, config.toml(plain).encode())
-        return path
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "tandem.cli", *words]
-
     async def _start_ca(self) -> None:
         ports = self.topology.ports
+        loopback = [ON_PREMISES, INTERNET, *topology.gateway_hosts(self.progress.instances)]
         settings = self.write_settings(
             "public-ca",
             {
                 "state": self.folder / "public-ca",
                 "host": ON_PREMISES,
                 "port": ports.ca,
+                "addresses": loopback,
                 "logs": self.logs,
             },
         )
         await self.supervisor.start(
             "public-ca",
-            self.command("lab", "public-ca", "--config", str(settings)),
+            self._command("lab", "public-ca", "--config", settings),
             lambda: answers(f"http://{ON_PREMISES}:{ports.ca}/readyz"),
         )
 
@@ -159,6 +203,295 @@ class Lab:
         )
         await self.supervisor.start(
             "dns",
-            self.command("lab", "dns", "--config", str(settings)),
+            self._command("lab", "dns", "--config", settings),
             lambda: answers(f"http://{ON_PREMISES}:{ports.dns_control}/readyz"),
         )
+
+    async def record(self, name: str, kind: str, *values: str) -> None:
+        """Set a DNS record, as the owner of the zone does."""
+        url = f"http://{ON_PREMISES}:{self.topology.ports.dns_control}/records/{name}"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.put(url, json={"kind": kind, "values": list(values)})
+            answer.raise_for_status()
+
+    async def certify(self, request: bytes) -> bytes:
+        """What the public CA answers to a certificate request."""
+        url = f"http://{ON_PREMISES}:{self.topology.ports.ca}/certificates"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(url, content=request)
+            answer.raise_for_status()
+            return answer.content
+
+    async def _fetch_public_root(self) -> None:
+        url = f"http://{ON_PREMISES}:{self.topology.ports.ca}/root.pem"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            write_private(self.public_root, (await client.get(url)).content)
+        if not self.ca_file.exists():
+            write_private(self.ca_file, self.public_root.read_bytes())
+
+    async def _certificate(self, name: str) -> tuple[Path, Path]:
+        """A TLS certificate of the public CA for one of the roles."""
+        certificate, key = self._secrets / f"{name}.pem", self._secrets / f"{name}.key"
+        if not certificate.exists():
+            made = pki.generate_key()
+            host = f"{name}.{DOMAIN}"
+            request = pki.certificate_request(made, pki.name(host), [host])
+            write_private(key, pki.key_pem(made))
+            write_private(certificate, await self.certify(request))
+        return certificate, key
+
+    async def _start_tenant(self) -> None:
+        here, ports = self.topology, self.topology.ports
+        certificate, key = await self._certificate("login")
+        settings = self.write_settings(
+            "tenant",
+            {
+                "state": self.folder / "tenant",
+                "dsn": await asyncio.to_thread(self._dsn, "tenant"),
+                "public_url": here.tenant_url,
+                "management_url": here.management_url,
+                "certificate": certificate,
+                "key": key,
+                "host": INTERNET,
+                "port": ports.tenant,
+                "management_port": ports.management,
+                "health_host": ON_PREMISES,
+                "health_port": ports.tenant_health,
+                "resolver": here.resolver,
+                "ca_file": self.public_root,
+                "logs": self.logs,
+                "sign_in": _CHEAP,
+                "first": {
+                    "name": "Contoso",
+                    "domain": DOMAIN,
+                    "administrator_upn": here.admin.upn,
+                    "password_file": self.password_file(here.admin),
+                },
+            },
+        )
+        await self.supervisor.start(
+            "tenant",
+            self._command("tenant", "run", "--config", settings),
+            lambda: answers(f"http://{ON_PREMISES}:{ports.tenant_health}/readyz"),
+        )
+
+    async def _start_site(self) -> None:
+        here, ports = self.topology, self.topology.ports
+        certificate, key = await self._certificate("site")
+        settings = self.write_settings(
+            "site",
+            {
+                "state": self.folder / "site",
+                "dsn": await asyncio.to_thread(self._dsn, "site"),
+                "site_code": SITE_CODE,
+                "site_name": "Contoso Primary",
+                "host": ON_PREMISES,
+                "port": ports.site,
+                "certificate": certificate,
+                "key": key,
+                "management_point_host": ON_PREMISES,
+                "management_point_port": ports.management_point,
+                "health_host": ON_PREMISES,
+                "health_port": ports.site_health,
+                "resolver": here.resolver,
+                "ca_file": self.public_root,
+                "logs": self.logs,
+                "sign_in": _CHEAP,
+                "first": {
+                    "administrator": here.site_admin.upn,
+                    "password_file": self.password_file(here.site_admin),
+                },
+                "cloud": {
+                    "management_point_url": here.management_point_url,
+                    "folder": self.folder / "gateways",
+                    "environment": {
+                        "name": "Contoso lab",
+                        "authority": here.tenant_url,
+                        "graph": f"{here.tenant_url}/v1.0",
+                    },
+                    "gateway": {
+                        "hosts": topology.gateway_hosts(self.progress.instances),
+                        "port": ports.gateway,
+                        "tunnel_port": ports.tunnel,
+                        "health_port": ports.gateway_health,
+                        "deployment_domain": DEPLOYMENT_DOMAIN,
+                        "regions": ["West Europe", "Local"],
+                        "check_seconds": self.timers.gateway_check_seconds,
+                    },
+                },
+            },
+        )
+        await self.supervisor.start(
+            "site",
+            self._command("site", "run", "--config", settings),
+            lambda: answers(f"http://{ON_PREMISES}:{ports.site_health}/readyz"),
+        )
+
+    async def _learn(self) -> None:
+        """Tell the commands whom to talk to, and sign in as both administrators."""
+        url = f"http://{ON_PREMISES}:{self.topology.ports.tenant_health}/readyz"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            self.tenant_id = str((await client.get(url)).json()["tenant_id"])
+        here = self.topology
+        context.save_profile(
+            Profile(
+                site_url=here.site_url,
+                tenant_url=here.tenant_url,
+                tenant_id=self.tenant_id,
+                ca_file=self.ca_file,
+                resolver=here.resolver,
+            )
+        )
+        await self.sign_in()
+        site = await self.commands.run("site", "show")
+        roots = self.public_root.read_bytes() + site["issuing_root"]["certificate"].encode()
+        if self.ca_file.read_bytes() != roots:
+            write_private(self.ca_file, roots)
+
+    async def sign_in(self) -> None:
+        here = self.topology
+        for role, person in (("tenant", here.admin), ("site", here.site_admin)):
+            await self.commands.run(
+                "sign-in",
+                role,
+                "--user",
+                person.upn,
+                "--password-file",
+                self.password_file(person),
+            )
+
+    def graph(self) -> Api:
+        return context.graph_client()
+
+    def site(self) -> Api:
+        return context.site_client()
+
+    # ------------------------------------------------------------------ what steps start
+
+    async def start_connector(self) -> None:
+        ports = self.topology.ports
+        await self.supervisor.start(
+            "connector",
+            self._command("connector", "run", "--config", self.kept["connector"]["settings"]),
+            lambda: answers(f"http://{ON_PREMISES}:{ports.connector_health}/healthz"),
+        )
+
+    def _control(self, role: str) -> Path:
+        return self.folder / f"{role}.sock"
+
+    async def start_devices(self) -> None:
+        """The real agent and the simulator: devices that nobody has enrolled yet."""
+        here = self.topology
+        shared = {
+            "tenant_url": here.tenant_url,
+            "tenant_id": self.tenant_id,
+            "resolver": here.resolver,
+            "ca_file": self.public_root,
+            "minute_seconds": self.timers.mdm_minute_seconds,
+            "client_minute_seconds": self.timers.client_minute_seconds,
+            "logs": self.logs,
+        }
+        agent = self.write_settings(
+            "agent",
+            {
+                **shared,
+                "name": self.real.device,
+                "state": self.folder / "devices" / self.real.device,
+                "control": self._control("agent"),
+                "upn": self.real.upn,
+                "password_file": self.password_file(self.real),
+            },
+        )
+        simulator = self.write_settings(
+            "simulator",
+            {
+                **shared,
+                "state": self.folder / "devices" / "simulated",
+                "control": self._control("simulator"),
+                "devices": [
+                    {
+                        "name": person.device,
+                        "upn": person.upn,
+                        "password_file": self.password_file(person),
+                    }
+                    for person in self.simulated
+                ],
+            },
+        )
+        await asyncio.gather(
+            self.supervisor.start(
+                "agent",
+                self._command("agent", "run", "--config", agent),
+                lambda: self._directed("agent"),
+            ),
+            self.supervisor.start(
+                "simulator",
+                self._command("simulate", "run", "--config", simulator),
+                lambda: self._directed("simulator"),
+            ),
+        )
+        self.kept["devices_started"] = True
+
+    async def _directed(self, role: str) -> bool:
+        try:
+            return (await mdm.ask(self._control(role), "list")).ok
+        except AppError:
+            return False
+
+    def _role_of(self, person: Person) -> str:
+        return "agent" if person is self.real or person == self.real else "simulator"
+
+    async def enroll(self, person: Person, manual: bool = False) -> mdm.Answer:
+        """Have a person sign in on the device: join, and where it is offered, enrol."""
+        control = self._control(self._role_of(person))
+        return await mdm.ask(control, "enrol", person.device, manual=manual)
+
+    async def sync(self, person: Person) -> None:
+        await mdm.ask(self._control(self._role_of(person)), "sync", person.device)
+
+    async def devices(self) -> dict[str, mdm.Status]:
+        """The devices' own account, by name."""
+        found: dict[str, mdm.Status] = {}
+        for role in ("agent", "simulator"):
+            answer = await mdm.ask(self._control(role), "list")
+            found |= {status.name: status for status in answer.devices or []}
+        return found
+
+    # ------------------------------------------------------------------ ending
+
+    async def adopt_gateways(self) -> None:
+        """Gateways outlive the site, but not the lab: they are stopped with it."""
+        with contextlib.suppress(AppError):
+            for gateway in await asyncio.to_thread(self.site().get, "/api/v1/gateways"):
+                for node in gateway["nodes"]:
+                    if node["pid"]:
+                        self.supervisor.adopt(f"gateway-{node['instance']}", node["pid"])
+
+    async def end(self) -> None:
+        await self.adopt_gateways()
+        # The database last: the roles drain into it.
+        others = [p.role for p in self.supervisor.processes if p.role != "postgresql"]
+        first = [role for role in others if role in {"simulator", "agent", "connector"}]
+        site = [role for role in others if role not in first]
+        for roles in (first, site):
+            await asyncio.gather(*(self.supervisor.stop(role) for role in roles))
+        if self._postgresql is not None:
+            await asyncio.to_thread(self._postgresql.stop)
+        await self.supervisor.stop_all()
+
+    def processes(self) -> list[dict[str, Any]]:
+        """What runs, with the gateway's instances."""
+        return [
+            {"role": item.role, "pid": item.pid}
+            for item in self.supervisor.processes
+            if psutil.pid_exists(item.pid)
+        ]
+
+
+def _plain(value: Any) -> Any:
+    """What TOML can hold: paths as text, nothing that is None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

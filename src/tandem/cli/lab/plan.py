@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 from tandem.cli.lab.commands import CommandFailed
 from tandem.cli.lab.report import Check, Observer, Screen, StepFailed, StepReport
 from tandem.infra.errors import AppError, Kind
+from tandem.infra.logs import get_logger
+
+log = get_logger("lab")
 
 L = TypeVar("L")
 
@@ -64,6 +67,12 @@ async def perform(
         except (CommandFailed, AppError, AssertionError) as error:
             report.checks.append(Check("the step goes through", False, _words(error)))
             screen.failed(_words(error))
+        except Exception as error:
+            # A defect of ours ends the step like a check that does not hold; its trace is logged.
+            log.exception("step failed", step=step.id)
+            words = f"{type(error).__name__}: {error}"
+            report.checks.append(Check("the step goes through", False, words))
+            screen.failed(words)
         report.seconds = round(time.monotonic() - begun, 2)
         screen.done(report)
         done.append(report)

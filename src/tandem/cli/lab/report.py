@@ -44,6 +44,7 @@ class Devices(msgspec.Struct):
 class Report(msgspec.Struct):
     ok: bool = False
     seconds: float = 0.0
+    co_managed_after_seconds: float | None = None  # From the command to the last device.
     timers: dict[str, Any] = {}
     devices: Devices = msgspec.field(default_factory=Devices)
     steps: list[StepReport] = []

@@ -22,6 +22,7 @@ PREFIX = "mycmg"
 SERVICE_NAME = f"{PREFIX}.{DOMAIN}"
 SITE_CODE = "CM1"
 INSTANCES = 2
+DEPLOYMENT_DOMAIN = f"cloudapp.{DOMAIN}"
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ class Person(msgspec.Struct, frozen=True):
     in_scope: bool = True
     groups: list[str] = []
     device: str = ""
+    located: bool = True  # Has a usage location, without which no licence can be assigned.
     early: bool = True  # Enrolled and licensed before step 1, or after 6.3.
 
 
@@ -45,7 +47,9 @@ class Ports(msgspec.Struct, frozen=True):
     management_point: int
     site_health: int
     dns: int
+    dns_control: int
     ca: int
+    connector_health: int
     gateway: int
     tunnel: int
     gateway_health: int
@@ -53,6 +57,7 @@ class Ports(msgspec.Struct, frozen=True):
 
 class Topology(msgspec.Struct, frozen=True):
     ports: Ports
+    instances: int
     admin: Person
     site_admin: Person
     people: list[Person]
@@ -114,8 +119,9 @@ def people(devices: int) -> list[Person]:
     found.append(
         _person("excluded", "LAB-EXCLUDED", [PILOT, SCOPE, LICENSED, EXCLUDED], early=False)
     )
-    for name in ("office1", "office2"):
-        found.append(_person(name, "", [LICENSED], in_scope=False, early=False))
+    found.append(_person("office1", "", [LICENSED], in_scope=False, early=False))
+    office2 = _person("office2", "", [LICENSED], licensed=False, in_scope=False, early=False)
+    found.append(msgspec.structs.replace(office2, located=False))
     return found
 
 
@@ -131,31 +137,40 @@ def _person(
     return Person(
         f"{login}@{DOMAIN}",
         f"{login.capitalize()} Contoso",
-        secrets.token_urlsafe(12),
+        _password(),
         licensed,
         in_scope,
         groups,
         device,
-        early,
+        early=early,
     )
 
 
-def load(folder: Path, devices: int) -> Topology:
+def _password() -> str:
+    return f"Lab-{secrets.token_urlsafe(12)}"
+
+
+def load(folder: Path, devices: int, instances: int) -> Topology:
     """The lab's topology from its folder, made at the first start."""
     file = folder / "topology.json"
     if file.exists():
         return msgspec.json.decode(file.read_bytes(), type=Topology)
     made = Topology(
-        _ports(),
-        Person(f"admin@{DOMAIN}", "Global Administrator", secrets.token_urlsafe(12)),
-        Person("siteadmin", "Site Administrator", secrets.token_urlsafe(12)),
+        _ports(instances),
+        instances,
+        Person(f"admin@{DOMAIN}", "Global Administrator", _password()),
+        Person("siteadmin", "Site Administrator", _password()),
         people(devices),
     )
     write_private(file, msgspec.json.encode(made))
     return made
 
 
-def _ports() -> Ports:
+def gateway_hosts(count: int) -> list[str]:
+    return [f"127.0.0.{FIRST_INSTANCE + number}" for number in range(count)]
+
+
+def _ports(count: int) -> Ports:
     taken: set[int] = set()
 
     def free(*hosts: str, count: int = 1, kind: int = SOCK_STREAM) -> int:
@@ -168,7 +183,7 @@ def _ports() -> Ports:
                 taken.update(wanted)
                 return first
 
-    instances = [f"127.0.0.{FIRST_INSTANCE + i}" for i in range(INSTANCES)]
+    instances = gateway_hosts(count)
     return Ports(
         tenant=free(INTERNET),
         management=free(INTERNET),
@@ -177,10 +192,12 @@ def _ports() -> Ports:
         management_point=free(ON_PREMISES),
         site_health=free(ON_PREMISES),
         dns=free(ON_PREMISES, kind=SOCK_DGRAM),
+        dns_control=free(ON_PREMISES),
         ca=free(ON_PREMISES),
+        connector_health=free(ON_PREMISES),
         gateway=free(*instances),
         tunnel=free(*instances, count=16),
-        gateway_health=free(*instances, count=16),
+        gateway_health=free(ON_PREMISES, count=16),
     )
 
 

@@ -8,6 +8,7 @@ from tandem.site.administrators.http import Gate, Require, allow, read_role, rou
 from tandem.site.administrators.model import (
     Administrator,
     AdministratorsSettings,
+    BadAccount,
     LastFullAdministrator,
     NameTaken,
     NoSuchAdministrator,
@@ -34,6 +35,7 @@ from tandem.site.administrators.service import (
 __all__ = [
     "Administrator",
     "AdministratorsSettings",
+    "BadAccount",
     "Gate",
     "LastFullAdministrator",
     "NameTaken",

@@ -1,5 +1,7 @@
 """Administrators of the site: its own accounts, so that sign-in works when the internet is down."""
 
+import re
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -88,6 +90,10 @@ class LastFullAdministrator(AppError):
     kind, code = Kind.CONFLICT, "site.last-full-administrator"
 
 
+class BadAccount(Invalid):
+    code = "site.bad-account"
+
+
 class WeakPassword(Invalid):
     code = "site.weak-password"
 
@@ -97,3 +103,26 @@ def check_password(password: str) -> None:
         raise WeakPassword("The password is too short.", cure="Take at least 10 characters.")
     if len(password) > 1024:
         raise WeakPassword("The password is longer than 1,024 characters.")
+
+
+# A name is a word of the audit log and of a URL.
+_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,128}")
+
+
+def check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadAccount(
+            "An administrator has a name of 1 to 128 characters, without slashes.",
+            cure="Take a name like Alex or contoso.alex.",
+        )
+
+
+def check_account(tenant_id: str, upn: str) -> None:
+    try:
+        uuid.UUID(tenant_id.strip())
+    except ValueError:
+        raise BadAccount(
+            f"{tenant_id!r} is not a tenant's id.", cure="See `tandem azure-service show`."
+        ) from None
+    if not 3 <= len(upn.strip()) <= 256 or "@" not in upn:
+        raise BadAccount(f"{upn!r} is not a user's sign-in name.", cure="Give it as name@domain.")

@@ -4,6 +4,8 @@ import asyncio
 import secrets
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -22,6 +24,8 @@ from tandem.site.administrators.model import (
     Session,
     SignInFailed,
     TooManyAttempts,
+    check_account,
+    check_name,
     check_password,
 )
 
@@ -68,15 +72,15 @@ async def add_external(
     tx: Tx, name: str, tenant_id: str, upn: str, role: Role, *, actor: str, now: datetime
 ) -> Administrator:
     """Let an account of the connected tenant sign in with this role. Raises NameTaken."""
-    who = Administrator(name.strip(), role, now, tenant_id, upn)
+    check_account(tenant_id, upn)
+    who = Administrator(name.strip(), role, now, tenant_id.strip().lower(), upn.strip())
     return await _insert(tx, who, None, actor, now)
 
 
 async def _insert(
     tx: Tx, who: Administrator, password: str | None, actor: str, now: datetime
 ) -> Administrator:
-    if not who.name or len(who.name) > 128:
-        raise NameTaken("An administrator has a name of 1 to 128 characters.")
+    check_name(who.name)
     if not await store.insert(tx, who, password):
         raise NameTaken(
             f"There is an administrator {who.name} already, or one for the same account.",
@@ -91,6 +95,7 @@ async def _insert(
 
 async def remove(tx: Tx, name: str, *, actor: str, now: datetime) -> None:
     """Raises NoSuchAdministrator, LastFullAdministrator."""
+    await store.lock(tx)
     everyone = await store.administrators(tx)
     found = [who for who in everyone if who.name.lower() == name.lower()]
     if not found:
@@ -121,36 +126,56 @@ async def sign_in(
     """A session for the right password. Raises SignInFailed, TooManyAttempts.
 
     Takes the database and not a transaction: a wrong password must be counted although the
-    request fails.
+    request fails, and no connection may wait for the hash.
     """
     async with db.transaction() as tx:
         found = await store.credential(tx, name)
-        hashed = (found or {}).get("password")
-        if found is not None and found["locked_until"] and found["locked_until"] > now:
-            locked = True
+    _check_lock(found, now, settings)
+    async with _checking():
+        right = await asyncio.to_thread(_matches, settings, found, password)
+    refusal: SignInFailed | TooManyAttempts
+    async with db.transaction() as tx:
+        # What happened meanwhile counts: another guess may have locked the account.
+        found = await store.credential(tx, name, lock=True)
+        try:
+            _check_lock(found, now, settings)
+        except TooManyAttempts as locked:
+            refusal = locked
         else:
-            locked = False
-        if locked:
-            right = False
-        else:
-            right = await asyncio.to_thread(_matches, settings, hashed, password)
-        if right and found is not None:
-            await store.save_failures(tx, found["name"], 0, None)
-            who = store.administrator(found)
-            await audit.record(
-                tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now
+            if right and found is not None:
+                await store.save_failures(tx, found["name"], 0, None)
+                who = store.administrator(found)
+                await audit.record(
+                    tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now
+                )
+                return await open_session(tx, who, now, settings)
+            if found is not None:
+                await _count_failure(tx, found["name"], found["failures"] + 1, now, settings)
+            refusal = SignInFailed(
+                "Name or password is wrong.", cure="Check both; the site has accounts of its own."
             )
-            return await open_session(tx, who, now, settings)
-        if found is not None and not locked:
-            await _count_failure(tx, found["name"], found["failures"] + 1, now, settings)
-    if locked:
+    raise refusal
+
+
+def _check_lock(
+    found: dict[str, Any] | None, now: datetime, settings: AdministratorsSettings
+) -> None:
+    """Raises TooManyAttempts."""
+    if found is not None and found["locked_until"] and found["locked_until"] > now:
         raise TooManyAttempts(
             "Too many wrong passwords for this account.",
             cure=f"Wait {settings.lock_seconds} seconds, then try again.",
         )
-    raise SignInFailed(
-        "Name or password is wrong.", cure="Check both; the site has accounts of its own."
-    )
+
+
+# A check takes memory and a processor: a flood of guesses must not take all of either.
+_AT_ONCE = 2
+_gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def _checking() -> asyncio.Semaphore:
+    """The gate of this event loop: a semaphore belongs to the loop that first waits on it."""
+    return _gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
 
 
 async def _count_failure(
@@ -170,7 +195,8 @@ async def _count_failure(
 _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
 
 
-def _matches(settings: AdministratorsSettings, hashed: str | None, password: str) -> bool:
+def _matches(settings: AdministratorsSettings, found: dict[str, Any] | None, password: str) -> bool:
+    hashed = found["password"] if found is not None else None
     try:
         return _hasher(settings).verify(hashed or _NOBODY, password[:1024]) and bool(hashed)
     except (VerificationError, InvalidHashError):
@@ -185,7 +211,7 @@ async def sign_in_external(
     settings: AdministratorsSettings = _DEFAULTS,
 ) -> Session:
     """A session for a tenant's account, whose token the caller has verified. Raises SignInFailed."""
-    who = await store.external(tx, tenant_id, upn)
+    who = await store.external(tx, tenant_id.lower(), upn)
     if who is None:
         raise SignInFailed(
             f"{upn} is not an administrator of this site.",

@@ -4,6 +4,7 @@ from typing import Any
 from tandem.infra.database import Tx
 from tandem.site.administrators.model import Administrator, Role
 
+_LOCK = 7_311_004
 _COLUMNS = "name, role, created_at, tenant_id, upn"
 
 
@@ -20,12 +21,18 @@ async def administrators(tx: Tx) -> list[Administrator]:
     return [administrator(row) async for row in found]
 
 
-async def credential(tx: Tx, name: str) -> dict[str, Any] | None:
-    """The account with its password hash and its count of failures, locked for this transaction."""
+async def lock(tx: Tx) -> None:
+    """One at a time removes administrators: the last one stays."""
+    await tx.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def credential(tx: Tx, name: str, *, lock: bool = False) -> dict[str, Any] | None:
+    """The account with its password hash and its count of failures."""
     return await (
         await tx.execute(
             f"SELECT {_COLUMNS}, password, failures, locked_until"  # noqa: S608
-            " FROM administrators_administrator WHERE lower(name) = lower(%s) FOR UPDATE",
+            " FROM administrators_administrator WHERE lower(name) = lower(%s)"
+            f"{' FOR UPDATE' if lock else ''}",
             (name,),
         )
     ).fetchone()

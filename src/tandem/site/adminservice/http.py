@@ -1,6 +1,6 @@
-"""`/AdminService/wmi/SMS_R_System` and `SMS_Collection`, read-only."""
+"""One route: the path says which class, its options which objects and which of their properties."""
 
-from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,54 +8,40 @@ from starlette.routing import BaseRoute, Route
 
 from tandem.infra import http
 from tandem.infra.database import Database
-from tandem.site import collections
+from tandem.protocols import odata
 from tandem.site.administrators import Require
+from tandem.site.adminservice import service
 
 
 def routes(db: Database, require: Require) -> list[BaseRoute]:
-    async def systems(request: Request) -> Response:
+    async def read(request: Request) -> Response:
         await require(request)
+        name, key = service.read_path(request.path_params["path"])
+        query = odata.parse_query(request.query_params.multi_items())
         async with db.transaction() as tx:
-            found = await collections.resources(tx, 1000, collections.offset_of(request))
-        return _answer(
-            "SMS_R_System",
-            [
-                {
-                    "ResourceId": item.id,
-                    "Name": item.name,
-                    "NetbiosName": item.name,
-                    "SMSUniqueIdentifier": item.client_id,
-                    "ClientVersion": item.client_version,
-                    "OperatingSystemNameandVersion": f"{item.os_name} {item.os_version}".strip(),
-                    "AADDeviceID": item.device_id,
-                    "AADTenantID": item.tenant_id,
-                    "Client": 1,
-                }
-                for item in found
-            ],
-        )
+            kind = service.kind(request.path_params["surface"], name)
+            if key is not None:
+                found = await service.one(tx, kind, key, query)
+                context = f"{_base(request)}/$metadata#{kind.name}/$entity"
+                # An object of wmi/ comes as a list of one; an object of v1.0/ comes plain.
+                body = {"value": [found]} if kind.surface == "wmi" else found
+                return http.reply({"@odata.context": context, **body})
+            page = await service.page(tx, kind, query)
+        answer: dict[str, object] = {"@odata.context": f"{_base(request)}/$metadata#{kind.name}"}
+        if query.count:
+            answer["@odata.count"] = page.total
+        answer["value"] = page.rows
+        if page.next_skip is not None:
+            answer["@odata.nextLink"] = _next(request, page.next_skip)
+        return http.reply(answer)
 
-    async def every(request: Request) -> Response:
-        await require(request)
-        async with db.transaction() as tx:
-            rows = [
-                {
-                    "CollectionID": item.id,
-                    "Name": item.name,
-                    "Comment": item.comment,
-                    "LimitToCollectionID": item.limiting_id,
-                    "CollectionType": 2,
-                    "MemberCount": await collections.count(tx, item.id),
-                }
-                for item in await collections.collections(tx)
-            ]
-        return _answer("SMS_Collection", rows)
-
-    return [
-        Route("/AdminService/wmi/SMS_R_System", systems, methods=["GET"]),
-        Route("/AdminService/wmi/SMS_Collection", every, methods=["GET"]),
-    ]
+    return [Route("/AdminService/{surface}/{path:path}", read, methods=["GET"])]
 
 
-def _answer(name: str, rows: list[dict[str, Any]]) -> Response:
-    return http.reply({"@odata.context": f"/AdminService/wmi/$metadata#{name}", "value": rows})
+def _base(request: Request) -> str:
+    return str(request.base_url.replace(path=f"/AdminService/{request.path_params['surface']}"))
+
+
+def _next(request: Request, skip: int) -> str:
+    kept = [item for item in request.query_params.multi_items() if "skip" not in item[0].lower()]
+    return str(request.url.replace(query=urlencode([*kept, ("$skip", str(skip))])))

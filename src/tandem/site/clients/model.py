@@ -133,6 +133,15 @@ class SetupState(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
+class EnrollmentProgress(msgspec.Struct, frozen=True):
+    """How far a client's automatic enrolment has come (topic 810), with its error if it failed."""
+
+    device_id: str
+    state: int
+    at: datetime
+    code: int | None
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """What a gateway has to let through to this management point, below its MP role id."""
 

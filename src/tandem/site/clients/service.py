@@ -1,10 +1,12 @@
 """What the management point does: tokens, registration, policy, messages."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -31,6 +33,7 @@ from tandem.site.clients.model import (
     ClientsSettings,
     ClientSummary,
     DeviceUnnamed,
+    EnrollmentProgress,
     NoPackage,
     NoSuchClient,
     Package,
@@ -434,6 +437,23 @@ async def setup_states(tx: Tx, limit: int = 10_000) -> list[SetupState]:
     """The newest bootstrap step of each device that reported one, registered or not."""
     rows = await store.newest_of_topic(tx, ccm.SETUP_TOPIC, limit)
     return [SetupState(**row, text=describe(ccm.SETUP_TOPIC, row["state"])) for row in rows]
+
+
+async def enrollment_progress(tx: Tx) -> list[EnrollmentProgress]:
+    """The newest step of automatic enrolment of each device that reported one."""
+    return [
+        EnrollmentProgress(row["device_id"], row["state"], row["at"], _error_code(row["data"]))
+        for row in await store.newest_enrollment(tx)
+    ]
+
+
+def _error_code(data: Mapping[str, Any]) -> int | None:
+    """The number of an error that a device reported: 2149056536, or "0x80180018"."""
+    code = data.get("hresult", data.get("code"))
+    if isinstance(code, str) and re.fullmatch("0x[0-9a-fA-F]{1,8}", code):
+        return int(code, 16)
+    known = isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 2**32
+    return code if known else None
 
 
 async def block(tx: Tx, client_id: str, *, actor: str, now: datetime) -> Client:

@@ -240,5 +240,16 @@ async def newest_of_topic(tx: Tx, topic: int, limit: int) -> Sequence[dict[str, 
     return await cursor.fetchall()
 
 
+async def newest_enrollment(tx: Tx) -> Sequence[dict[str, Any]]:
+    """The newest entry of each device that says how its enrolment goes, not only where it stands."""
+    cursor = await tx.execute(
+        """SELECT DISTINCT ON (tenant_id, device_id) device_id, state, at, data
+           FROM clients_timeline WHERE topic = %s AND state > 100
+           ORDER BY tenant_id, device_id, at DESC, sequence DESC""",
+        (ccm.COMANAGEMENT_TOPIC,),
+    )
+    return await cursor.fetchall()
+
+
 def new_id(guid: str) -> ClientId:
     return ClientId(f"GUID:{guid.upper()}")

@@ -6,6 +6,7 @@ site that starts again takes its gateways over instead of starting others.
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -124,7 +125,8 @@ class Gateways:
         now = self._now()
         opened = pki.pfx_open(pfx, password)
         name = _service_name(opened.certificate, service_name)
-        self._check(opened, name, region, instances, now)
+        self._check_certificate(opened, now)
+        self._check_place(region, instances, await self._free_hosts(tx))
         made = Gateway(
             name,
             deployment_name(name, self.settings.gateway.deployment_domain),
@@ -160,10 +162,7 @@ class Gateways:
         await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
         return made
 
-    def _check(
-        self, opened: pki.Pfx, name: str, region: str, instances: int, now: datetime
-    ) -> None:
-        here = self.settings.gateway
+    def _check_certificate(self, opened: pki.Pfx, now: datetime) -> None:
         path = pki.build_path(opened.certificate, opened.chain)
         if path.missing_issuer:
             raise BadGateway(
@@ -172,17 +171,28 @@ class Gateways:
             )
         if opened.certificate.not_valid_after_utc <= now:
             raise BadGateway("The certificate has expired.", cure="Take a PFX with a valid one.")
+
+    def _check_place(self, region: str, instances: int, free: Sequence[str]) -> None:
+        here = self.settings.gateway
         if not 1 <= instances <= MAX_INSTANCES:
             raise BadGateway(f"A gateway has 1 to {MAX_INSTANCES} instances, not {instances}.")
-        if instances > len(here.hosts):
+        if instances > len(free):
             raise BadGateway(
-                f"This machine has addresses for {len(here.hosts)} instances, not {instances}.",
+                f"This machine has free addresses for {len(free)} instances, not {instances}.",
                 cure="Take fewer instances, or add addresses to gateway.hosts in the settings.",
             )
         if region and region not in here.regions:
             raise BadGateway(
                 f"There is no region {region!r}.", cure=f"Take one of: {', '.join(here.regions)}."
             )
+
+    async def _free_hosts(self, tx: Tx) -> list[str]:
+        taken = {
+            item.host
+            for gateway in await store.gateways(tx)
+            for item in await store.instances(tx, gateway.service_name)
+        }
+        return [host for host in self.settings.gateway.hosts if host not in taken]
 
     async def gateways(self, tx: Tx) -> list[Gateway]:
         return await store.gateways(tx)
@@ -339,19 +349,25 @@ class Gateways:
 
     async def _planned(self, tx: Tx, gateway: Gateway) -> list[GatewayInstance]:
         here = self.settings.gateway
-        known = {item.instance: item for item in await store.instances(tx, gateway.service_name)}
-        return [
-            known.get(number)
-            or GatewayInstance(
-                gateway.service_name,
-                number,
-                here.hosts[number - 1],
-                here.port,
-                here.tunnel_port + number - 1,
-                here.health_port + number - 1,
+        planned = await store.instances(tx, gateway.service_name)
+        free = await self._free_hosts(tx)
+        first = len(planned) + 1
+        missing = gateway.instances - len(planned)
+        if missing:
+            self._check_place("", missing, free)
+        for number, host in zip(range(first, gateway.instances + 1), free, strict=False):
+            place = here.hosts.index(host)
+            planned.append(
+                GatewayInstance(
+                    gateway.service_name,
+                    number,
+                    host,
+                    here.port,
+                    here.tunnel_port + number - 1,
+                    here.health_port + place,
+                )
             )
-            for number in range(1, gateway.instances + 1)
-        ]
+        return planned
 
     async def _run(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
         """Start an instance unless it runs, and remember its process."""
@@ -359,7 +375,9 @@ class Gateways:
         if running is None:
             settings = self._write_settings(gateway, item)
             command = [*self._command, "--config", str(settings)]
-            pid = await asyncio.to_thread(_start, command, self._output(gateway, item))
+            pid = await asyncio.to_thread(_find, command)
+            if pid is None:
+                pid = await asyncio.to_thread(_start, command, self._output(gateway, item))
             started = psutil.Process(pid).create_time()
             item = replace(item, pid=pid, started=started, state="starting", reason="")
             self._say(f"Started instance {item.instance} of {gateway.service_name}")
@@ -548,6 +566,17 @@ def _process(item: GatewayInstance) -> psutil.Process | None:
     except psutil.Error:
         return None
     return process if same and alive else None
+
+
+def _find(command: Sequence[str]) -> int | None:
+    """A process that runs this command: a site that was killed before it could write down the
+    number of what it had just started finds it so."""
+    wanted = list(command[1:])
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        arguments = process.info["cmdline"] or []
+        if arguments[1:] == wanted and process.info["uids"].real == os.getuid():
+            return int(process.pid)
+    return None
 
 
 def _start(command: Sequence[str], output: Path) -> int:

@@ -26,6 +26,10 @@ class NewCollection(msgspec.Struct):
     comment: str = ""
 
 
+class Change(msgspec.Struct):
+    limiting: str
+
+
 class NewMembers(msgspec.Struct):
     devices: list[str] = []
     query: str = ""
@@ -62,6 +66,15 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
             rules = [as_dict(r) for r in await service.rules(tx, found.id)]
             return http.reply({**await _shape(tx, found), "rules": rules})
 
+    async def change(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, Change)
+        async with db.transaction() as tx:
+            changed = await service.limit(
+                tx, request.path_params["id"], wanted.limiting, actor=who.name, now=now()
+            )
+            return http.reply(await _shape(tx, changed))
+
     async def delete(request: Request) -> Response:
         who = await require(request)
         async with db.transaction() as tx:
@@ -92,10 +105,8 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         who = await require(request)
         path = request.path_params
         async with db.transaction() as tx:
-            removed = await service.remove_rule(
-                tx, path["id"], path["rule"], actor=who.name, now=now()
-            )
-        return Response(status_code=204 if removed else 404)
+            await service.remove_rule(tx, path["id"], path["rule"], actor=who.name, now=now())
+        return Response(status_code=204)
 
     async def resources(request: Request) -> Response:
         await require(request)
@@ -114,10 +125,11 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         Route("/api/v1/collections", listed, methods=["GET"]),
         Route("/api/v1/collections", create, methods=["POST"]),
         Route(one, show, methods=["GET"]),
+        Route(one, change, methods=["PATCH"]),
         Route(one, delete, methods=["DELETE"]),
         Route(f"{one}/members", members, methods=["GET"]),
         Route(f"{one}/members", add_members, methods=["POST"]),
-        Route(f"{one}/rules/{{rule}}", remove_rule, methods=["DELETE"]),
+        Route(f"{one}/rules/{{rule:int}}", remove_rule, methods=["DELETE"]),
         Route("/api/v1/resources", resources, methods=["GET"]),
         Route("/api/v1/users", users, methods=["GET"]),
     ]

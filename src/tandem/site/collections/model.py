@@ -104,6 +104,14 @@ class NoSuchResource(AppError):
     kind, code = Kind.NOT_FOUND, "resource.not-found"
 
 
+class NoSuchRule(AppError):
+    kind, code = Kind.NOT_FOUND, "collection.no-such-rule"
+
+
+class Circular(AppError):
+    kind, code = Kind.CONFLICT, "collection.circular"
+
+
 class BuiltIn(AppError):
     kind, code = Kind.CONFLICT, "collection.built-in"
 

@@ -4,7 +4,7 @@ A collection's members are those of its limiting collection to whom a rule of it
 is stored per device and collection: a change of a rule or of a device takes effect at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from tandem import audit
@@ -14,6 +14,7 @@ from tandem.site.collections.model import (
     ALL_SYSTEMS,
     BadName,
     BuiltIn,
+    Circular,
     Collection,
     CollectionId,
     InUse,
@@ -22,6 +23,7 @@ from tandem.site.collections.model import (
     NameTaken,
     NoSuchCollection,
     NoSuchResource,
+    NoSuchRule,
     Resource,
     Rule,
     UserResource,
@@ -63,6 +65,17 @@ async def resource(tx: Tx, wanted: str) -> KnownResource:
     return found
 
 
+async def resource_of(tx: Tx, client_id: str) -> KnownResource:
+    """The device of a client. Raises NoSuchResource."""
+    found = await store.resource_of(tx, client_id)
+    if found is None:
+        raise NoSuchResource(
+            f"The site knows no device of the client {client_id}.",
+            cure="The client becomes one when it registers again.",
+        )
+    return found
+
+
 async def resources(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
     return await store.resources(tx, "true", (), limit, offset)
 
@@ -85,6 +98,8 @@ async def create(
     limit = await collection(tx, limiting)
     if query:
         compile_query(query)
+    if len(comment) > 1024:
+        raise BadName("A comment has at most 1,024 characters.")
     number = await store.next_number(tx)
     made = Collection(CollectionId(f"{site_code}{number:05X}"), name, comment, limit.id, now)
     if not await store.insert_collection(tx, made):
@@ -98,6 +113,23 @@ async def create(
     return made
 
 
+async def limit(tx: Tx, wanted: str, limiting: str, *, actor: str, now: datetime) -> Collection:
+    """Limit a collection by another one. Raises NoSuchCollection, BuiltIn, Circular."""
+    await store.lock(tx)
+    found, by = await collection(tx, wanted), await collection(tx, limiting)
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems is built in, and nothing limits it.")
+    known = {item.id: item for item in await store.collections(tx)}
+    if found.id in _chain(known, by.id):
+        raise Circular(
+            f"{by.name} is itself limited by {found.name}.",
+            cure="Choose a collection that does not depend on this one.",
+        )
+    await store.save_limiting(tx, found.id, by.id)
+    await _audit(tx, actor, "collection.limit", found.id, now, limiting=by.id)
+    return await collection(tx, found.id)
+
+
 async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
     """Raises NoSuchCollection, BuiltIn, InUse."""
     found = await collection(tx, wanted)
@@ -109,7 +141,12 @@ async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
             f"{found.name} limits other collections: {', '.join(limited)}.",
             cure="Delete those first.",
         )
-    await store.delete_collection(tx, found.id)
+    if not await store.delete_collection(tx, found.id):
+        raise InUse(
+            f"Something is deployed to {found.name}.",
+            cure="Take it back first: look at `tandem configuration list` and"
+            " `tandem comanagement show`.",
+        )
     await _audit(tx, actor, "collection.delete", found.id, now, name=found.name)
 
 
@@ -134,21 +171,26 @@ async def add_members(
 async def add_query(
     tx: Tx, wanted: str, name: str, query: str, *, actor: str, now: datetime
 ) -> None:
-    """Raises NoSuchCollection, BadQuery, BuiltIn."""
+    """Raises NoSuchCollection, BadQuery, BuiltIn, NameTaken."""
     found = await collection(tx, wanted)
     if found.id == ALL_SYSTEMS:
         raise BuiltIn("All Systems has every device already.")
     compile_query(query)
-    await store.add_rule(tx, found.id, "query", name, query)
+    if not await store.add_rule(tx, found.id, "query", name, query):
+        raise NameTaken(
+            f"{found.name} has a query rule {name!r} already.",
+            cure="Give the new rule another name, or remove the other one first.",
+        )
     await _audit(tx, actor, "collection.add-query", found.id, now, name=name, query=query)
 
 
-async def remove_rule(tx: Tx, wanted: str, name: str, *, actor: str, now: datetime) -> bool:
+async def remove_rule(tx: Tx, wanted: str, rule: int, *, actor: str, now: datetime) -> None:
+    """By the rule's number. Raises NoSuchCollection, NoSuchRule."""
     found = await collection(tx, wanted)
-    removed = await store.remove_rule(tx, found.id, name)
-    if removed:
-        await _audit(tx, actor, "collection.remove-rule", found.id, now, rule=name)
-    return removed
+    removed = await store.remove_rule(tx, found.id, rule)
+    if removed is None:
+        raise NoSuchRule(f"{found.name} has no rule {rule}.")
+    await _audit(tx, actor, "collection.remove-rule", found.id, now, rule=removed)
 
 
 async def collections(tx: Tx) -> list[Collection]:
@@ -166,7 +208,7 @@ async def collection(tx: Tx, wanted: str) -> Collection:
 
 
 async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
-    return await store.rules(tx, id)
+    return [rule for _, rule in await store.rules(tx, [id])]
 
 
 async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
@@ -181,9 +223,17 @@ async def count(tx: Tx, id: CollectionId) -> int:
 
 
 async def is_member(tx: Tx, id: CollectionId, resource_id: int) -> bool:
-    condition = await _condition(tx, id)
-    sql = f"r.id = %s AND ({condition.sql})"
-    return await store.count(tx, sql, (resource_id, *condition.values)) > 0
+    return id in await memberships(tx, [id], resource_id)
+
+
+async def memberships(tx: Tx, ids: Iterable[CollectionId], resource_id: int) -> set[CollectionId]:
+    """In which of these collections a resource is: three queries, however many are asked."""
+    asked = list(dict.fromkeys(ids))
+    if not asked:
+        return set()
+    conditions = await _conditions(tx, asked)
+    found = await store.true_of(tx, [(c.sql, c.values) for c in conditions], resource_id)
+    return {id for id, so in zip(asked, found, strict=True) if so}
 
 
 async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
@@ -193,11 +243,22 @@ async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
 
 
 async def _condition(tx: Tx, id: CollectionId) -> Condition:
-    """The whole chain of limiting collections as one condition over `r`."""
+    return (await _conditions(tx, [id]))[0]
+
+
+async def _conditions(tx: Tx, ids: Sequence[CollectionId]) -> list[Condition]:
+    """For each collection, the whole chain of what limits it as one condition over `r`."""
+    if all(id == ALL_SYSTEMS for id in ids):
+        return [Condition("true")] * len(ids)
     known = {item.id: item for item in await store.collections(tx)}
-    parts: list[Condition] = []
-    for step in _chain(known, id):
-        parts.append(_applies(await store.rules(tx, step)))
+    chains = [_chain(known, id) for id in ids]
+    rules: dict[CollectionId, list[Rule]] = {step: [] for chain in chains for step in chain}
+    for step, rule in await store.rules(tx, list(rules)):
+        rules[step].append(rule)
+    return [_all_of([_applies(rules[step]) for step in chain]) for chain in chains]
+
+
+def _all_of(parts: list[Condition]) -> Condition:
     if not parts:
         return Condition("true")
     sql = " AND ".join(f"({part.sql})" for part in parts)

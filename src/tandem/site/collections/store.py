@@ -1,9 +1,12 @@
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from psycopg.errors import ForeignKeyViolation
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
+from tandem.infra.listing import Source
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
@@ -14,11 +17,47 @@ from tandem.site.collections.model import (
     UserResource,
 )
 
+_LOCK = 7_311_003
 _RESOURCE = (
     "r.id, r.name, r.client_id, r.tenant_id, r.device_id, r.os_name, r.os_version,"
     " r.client_version, r.discovered_at"
 )
 _COLLECTION = "id, name, comment, limiting_id, created_at"
+
+# The same devices as the two surfaces of the AdminService name them.
+_OS = "trim(r.os_name || ' ' || r.os_version)"
+SYSTEMS = Source(
+    "collections_resource r",
+    {
+        "ResourceId": "r.id",
+        "Name": "r.name",
+        "NetbiosName": "r.name",
+        "SMSUniqueIdentifier": "r.client_id",
+        "Client": "1",
+        "ClientVersion": "r.client_version",
+        "OperatingSystemNameandVersion": _OS,
+        "Build": "r.os_version",
+        "AADDeviceID": "r.device_id",
+        "AADTenantID": "r.tenant_id",
+        "CreationDate": "r.discovered_at",
+    },
+    key="ResourceId",
+)
+DEVICES = Source(
+    "collections_resource r",
+    {
+        "MachineId": "r.id",
+        "Name": "r.name",
+        "SMSID": "r.client_id",
+        "IsClient": "1",
+        "ClientVersion": "r.client_version",
+        "DeviceOS": _OS,
+        "DeviceOSBuild": "r.os_version",
+        "AADDeviceID": "r.device_id",
+        "AADTenantID": "r.tenant_id",
+    },
+    key="MachineId",
+)
 
 
 async def save_resource(tx: Tx, resource: Resource, now: datetime) -> int:
@@ -100,12 +139,25 @@ async def count_users(tx: Tx) -> int:
 
 async def resource(tx: Tx, wanted: str) -> KnownResource | None:
     """By number, client id or name (the newest of that name)."""
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 19:
+        found = await _resource(tx, "r.id = %s", int(wanted))
+        if found is not None:
+            return found
+    if wanted[:5].upper() == "GUID:":
+        return await resource_of(tx, f"GUID:{wanted[5:].upper()}")
+    return await _resource(tx, "lower(r.name) = lower(%s)", wanted)
+
+
+async def resource_of(tx: Tx, client_id: str) -> KnownResource | None:
+    return await _resource(tx, "r.client_id = %s", client_id)
+
+
+async def _resource(tx: Tx, condition: str, value: str | int) -> KnownResource | None:
     row = await (
         await tx.execute(
-            f"SELECT {_RESOURCE} FROM collections_resource r"  # noqa: S608
-            " WHERE r.id::text = %(w)s OR lower(r.client_id) = lower(%(w)s)"
-            " OR lower(r.name) = lower(%(w)s) ORDER BY r.discovered_at DESC LIMIT 1",
-            {"w": wanted},
+            f"SELECT {_RESOURCE} FROM collections_resource r WHERE {condition}"  # noqa: S608
+            " ORDER BY r.discovered_at DESC, r.id DESC LIMIT 1",
+            (value,),
         )
     ).fetchone()
     return KnownResource(**row) if row else None
@@ -176,8 +228,25 @@ async def insert_collection(tx: Tx, made: Collection) -> bool:
     return done.rowcount == 1
 
 
-async def delete_collection(tx: Tx, id: CollectionId) -> None:
-    await tx.execute("DELETE FROM collections_collection WHERE id = %s", (id,))
+async def delete_collection(tx: Tx, id: CollectionId) -> bool:
+    """False when something is still deployed to it."""
+    try:
+        async with tx.transaction():
+            await tx.execute("DELETE FROM collections_collection WHERE id = %s", (id,))
+    except ForeignKeyViolation:
+        return False
+    return True
+
+
+async def lock(tx: Tx) -> None:
+    """One administrator at a time changes what limits what."""
+    await tx.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def save_limiting(tx: Tx, id: CollectionId, limiting_id: CollectionId) -> None:
+    await tx.execute(
+        "UPDATE collections_collection SET limiting_id = %s WHERE id = %s", (limiting_id, id)
+    )
 
 
 async def limited_by(tx: Tx, id: CollectionId) -> list[str]:
@@ -187,13 +256,29 @@ async def limited_by(tx: Tx, id: CollectionId) -> list[str]:
     return [row["name"] async for row in found]
 
 
-async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
+async def rules(tx: Tx, ids: Sequence[CollectionId]) -> list[tuple[CollectionId, Rule]]:
+    """The rules of these collections, each with the collection that it is of."""
     found = await tx.execute(
-        "SELECT id, kind, name, query, resource_id FROM collections_rule"
-        " WHERE collection_id = %s ORDER BY id",
-        (id,),
+        "SELECT collection_id, id, kind, name, query, resource_id FROM collections_rule"
+        " WHERE collection_id = ANY(%s) ORDER BY id",
+        (list(ids),),
     )
-    return [Rule(**row) async for row in found]
+    return [(row.pop("collection_id"), Rule(**row)) async for row in found]
+
+
+async def true_of(
+    tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]], resource_id: int
+) -> list[bool]:
+    """Which of the conditions hold for one resource."""
+    columns = ", ".join(f"({sql}) AS c{place}" for place, (sql, _) in enumerate(conditions))
+    values = [value for _, bound in conditions for value in bound]
+    row = await (
+        await tx.execute(
+            f"SELECT {columns} FROM collections_resource r WHERE r.id = %s",  # noqa: S608
+            (*values, resource_id),
+        )
+    ).fetchone()
+    return [bool(row and row[f"c{place}"]) for place in range(len(conditions))]
 
 
 async def add_rule(
@@ -203,17 +288,22 @@ async def add_rule(
     name: str,
     query: str = "",
     resource_id: int | None = None,
-) -> None:
-    await tx.execute(
+) -> bool:
+    """False when there is such a rule already."""
+    done = await tx.execute(
         "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id)"
         " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (collection_id, kind, name, query, resource_id),
     )
+    return done.rowcount == 1
 
 
-async def remove_rule(tx: Tx, collection_id: CollectionId, name: str) -> bool:
-    done = await tx.execute(
-        "DELETE FROM collections_rule WHERE collection_id = %s AND lower(name) = lower(%s)",
-        (collection_id, name),
-    )
-    return done.rowcount > 0
+async def remove_rule(tx: Tx, collection_id: CollectionId, id: int) -> str | None:
+    """The name of the rule that is gone."""
+    row = await (
+        await tx.execute(
+            "DELETE FROM collections_rule WHERE collection_id = %s AND id = %s RETURNING name",
+            (collection_id, id),
+        )
+    ).fetchone()
+    return row["name"] if row else None

@@ -1,5 +1,6 @@
 """Co-management of the admin API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from tandem.site import collections
 from tandem.site.administrators import Require, Role
 from tandem.site.collections import as_dict
 from tandem.site.comanagement import service
+from tandem.site.comanagement.dashboard import TenantFacts, figures
 from tandem.site.comanagement.model import AutoEnroll, Slider, read_workload
 from tandem.site.comanagement.service import Collaborators
 from tandem.workloads import Position
@@ -72,8 +74,23 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         await require(request)
         async with db.transaction() as tx:
             found = await service.status(tx)
-        moves = [{**as_dict(move), "done": move.done} for move in found.moves]
+        moves = [
+            {**as_dict(move), "devices": move.devices, "changed": move.changed, "done": move.done}
+            for move in found.moves
+        ]
         return http.reply({**as_dict(found), "moves": moves})
+
+    async def dashboard(request: Request) -> Response:
+        await require(request)
+        known: Mapping[str, TenantFacts] = {}
+        without = ""
+        try:
+            known = await others.tenant_devices()
+        except AppError as error:
+            without = error.message
+        async with db.transaction() as tx:
+            devices = await service.fleet(tx, known, tenant_asked=not without)
+        return http.reply(as_dict(figures(devices, without)))
 
     async def command_line(request: Request) -> Response:
         await require(request)
@@ -85,6 +102,7 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement", show, methods=["GET"]),
         Route("/api/v1/comanagement", enable, methods=["PUT"]),
         Route("/api/v1/comanagement/status", status, methods=["GET"]),
+        Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
         Route("/api/v1/comanagement/command-line", command_line, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
     ]
@@ -110,7 +128,12 @@ async def _slider(tx: Tx, slider: Slider) -> dict[str, Any]:
     name = ""
     if slider.collection_id:
         name = (await collections.collection(tx, slider.collection_id)).name
-    return {**as_dict(slider), "title": slider.workload.title, "collection": name}
+    return {
+        **as_dict(slider),
+        "title": slider.workload.title,
+        "bits": slider.workload.bits,
+        "collection": name,
+    }
 
 
 def _read(wanted: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from tandem.infra.errors import AppError, Invalid, Kind
+from tandem.site.collections import CollectionId
 from tandem.workloads import BASE, Position, Workload, plan
 
 # Every MSI property page and the MDM's form stop here.
@@ -53,7 +54,7 @@ class Policy:
     id: str
     name: str
     kind: Literal["production", "pilot"]
-    collection_id: str
+    collection_id: CollectionId
     allow: bool
     auto_enroll: bool
     capabilities: int
@@ -67,7 +68,7 @@ class Wanted:
 
     name: str
     kind: Literal["production", "pilot"]
-    collection_id: str
+    collection_id: CollectionId
     auto_enroll: bool
     capabilities: int
 
@@ -95,7 +96,7 @@ class TooLongCommandLine(AppError):
 
 
 def wanted_policies(
-    enablement: Enablement, sliders: Mapping[Workload, Slider], all_systems: str
+    enablement: Enablement, sliders: Mapping[Workload, Slider], all_systems: CollectionId
 ) -> list[Wanted]:
     """The policies that these settings come to (spec F14, F16).
 
@@ -107,10 +108,12 @@ def wanted_policies(
     everyone = enablement.auto_enroll is AutoEnroll.ALL
     found = [Wanted(PRODUCTION, "production", all_systems, everyone, production)]
     if enablement.auto_enroll is AutoEnroll.PILOT:
-        found.append(Wanted(PILOT_AUTO_ENROLL, "pilot", enablement.collection_id, True, BASE))
+        found.append(
+            Wanted(PILOT_AUTO_ENROLL, "pilot", CollectionId(enablement.collection_id), True, BASE)
+        )
     for workload, capabilities in pilots.items():
         name = f"{PILOT}_{workload.value}"
-        collection = sliders[workload].collection_id
+        collection = CollectionId(sliders[workload].collection_id)
         found.append(Wanted(name, "pilot", collection, False, capabilities))
     return found
 

@@ -1,6 +1,6 @@
 """Enable co-management, move workloads, and say what a client is to do about it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from tandem.infra.database import Tx
 from tandem.protocols import ccm
 from tandem.site import clients, collections, deployments, properties, settings
 from tandem.site.comanagement import store
+from tandem.site.comanagement.dashboard import DeviceFacts, TenantFacts, facts
 from tandem.site.comanagement.model import (
     AutoEnroll,
     Enablement,
@@ -22,9 +23,16 @@ from tandem.site.comanagement.model import (
     new_policy_id,
     wanted_policies,
 )
-from tandem.workloads import Authority, Position, Workload, effective, owner_of
+from tandem.workloads import Authority, Position, Workload, effective, merge, owner_of, owners
 
 _SENTENCE = "Please ensure the proper prerequisites are installed."
+
+
+async def _nobody_asked() -> Mapping[str, TenantFacts]:
+    raise Prerequisites(
+        "The site is not connected to a tenant.",
+        cure="Connect it first: `tandem azure-service create` (step 2).",
+    )
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,14 @@ class Collaborators:
     `gateway_host` is the CCMHOSTNAME of the gateway that clients use, None without one. `tenant_id`
     is the tenant that the site is connected to, empty without one. `check_tenant` asks the tenant
     with a global administrator's token whether its MDM authority is set, and raises if not; the
-    token is not kept.
+    token is not kept. `tenant_devices` is what the tenant knows of its devices, by device id; it
+    raises when it cannot be asked.
     """
 
     gateway_host: Callable[[Tx], Awaitable[str | None]]
     tenant_id: Callable[[Tx], Awaitable[str]]
     check_tenant: Callable[[Tx, str], Awaitable[None]]
+    tenant_devices: Callable[[], Awaitable[Mapping[str, TenantFacts]]] = _nobody_asked
 
 
 async def enable(
@@ -191,27 +201,26 @@ async def command_line_now(tx: Tx, others: Collaborators) -> str:
 
 async def policies_for(tx: Tx, resource_id: int) -> list[ccm.ConfigurationPolicy]:
     """The co-management policies that are deployed to a device."""
-    found = []
-    for policy in await store.policies(tx):
-        wanted = collections.CollectionId(policy.collection_id)
-        if await collections.is_member(tx, wanted, resource_id):
-            found.append(
-                ccm.ConfigurationPolicy(
-                    policy.id,
-                    policy.name,
-                    policy.version,
-                    policy.kind,
-                    policy.allow,
-                    policy.auto_enroll,
-                    policy.capabilities,
-                )
-            )
-    return found
+    every = await store.policies(tx)
+    of = await collections.memberships(tx, [item.collection_id for item in every], resource_id)
+    return [
+        ccm.ConfigurationPolicy(
+            policy.id,
+            policy.name,
+            policy.version,
+            policy.kind,
+            policy.allow,
+            policy.auto_enroll,
+            policy.capabilities,
+        )
+        for policy in every
+        if policy.collection_id in of
+    ]
 
 
 async def policy_content(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
     """Everything that the site wants of one client, computed when it asks."""
-    device = await collections.resource(tx, client_id)
+    device = await collections.resource_of(tx, client_id)
     return ccm.PolicyContent(
         settings=dict(await settings.resultant(tx, device.id)),
         configuration_policies=await policies_for(tx, device.id),
@@ -221,11 +230,8 @@ async def policy_content(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyConte
 
 async def decided(tx: Tx, client_id: str) -> dict[Workload, Authority]:
     """Who is to have each workload of a device, by what is set now."""
-    device = await collections.resource(tx, client_id)
-    flags = 0
-    for policy in await policies_for(tx, device.id):
-        flags |= policy.capabilities if policy.allow else 0
-    return {workload: owner_of(workload, flags) for workload in Workload}
+    device = await collections.resource_of(tx, client_id)
+    return owners(merge(await policies_for(tx, device.id)).flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +248,17 @@ class Move:
 
     @property
     def done(self) -> bool:
-        return self.to_mdm == self.with_mdm and self.to_site == self.with_site
+        return self.changed == self.devices
+
+    @property
+    def devices(self) -> int:
+        """All that are co-managed."""
+        return self.to_mdm + self.to_site
+
+    @property
+    def changed(self) -> int:
+        """Those of them that have it where it is to be."""
+        return self.with_mdm + self.with_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,16 +275,23 @@ class Status:
 async def status(tx: Tx) -> Status:
     """Where the fleet stands. `moves` compares what is set with what each device reports."""
     everyone = await clients.list_clients(tx)
-    together = [one for one in everyone if one.mdm_enrolled and one.policy_present]
+    together = {one.id: one for one in everyone if one.mdm_enrolled and one.policy_present}
+    deployed = [
+        (policy, await collections.client_ids(tx, policy.collection_id))
+        for policy in await store.policies(tx)
+    ]
     moves = []
     for slider in (await store.sliders(tx)).values():
-        wanted = await _wanted(tx, slider.workload, {one.id for one in together})
+        wanted: set[str] = set()
+        for policy, members in deployed:
+            if owner_of(slider.workload, policy.capabilities) is Authority.MDM:
+                wanted |= members & together.keys()
         have = {
-            one.id
-            for one in together
+            id
+            for id, one in together.items()
             if owner_of(slider.workload, effective(one.flags, one.mdm_enrolled)) is Authority.MDM
         }
-        stay = {one.id for one in together} - wanted
+        stay = together.keys() - wanted
         moves.append(
             Move(
                 slider.workload,
@@ -289,13 +312,13 @@ async def status(tx: Tx) -> Status:
     )
 
 
-async def _wanted(
-    tx: Tx, workload: Workload, together: set[clients.ClientId]
-) -> set[clients.ClientId]:
-    """The co-managed clients whose workload the policies hand to the MDM."""
-    found: set[str] = set()
-    for policy in await store.policies(tx):
-        if owner_of(workload, policy.capabilities) is Authority.MDM:
-            wanted = collections.CollectionId(policy.collection_id)
-            found |= await collections.client_ids(tx, wanted)
-    return {one for one in together if one in found}
+async def fleet(
+    tx: Tx, tenant: Mapping[str, TenantFacts], *, tenant_asked: bool = True
+) -> list[DeviceFacts]:
+    """What is known of every device of both authorities; `tenant` is by device id."""
+    registered = {one.device_id: one for one in await clients.list_clients(tx)}
+    progress = {one.device_id: one for one in await clients.enrollment_progress(tx)}
+    return [
+        facts(id, registered.get(id), tenant.get(id), progress.get(id), tenant_asked)
+        for id in dict.fromkeys([*registered, *tenant, *progress])
+    ]

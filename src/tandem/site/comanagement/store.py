@@ -17,7 +17,8 @@ async def lock(tx: Tx) -> None:
 async def enablement(tx: Tx) -> Enablement | None:
     row = await (
         await tx.execute(
-            "SELECT tenant_id, auto_enroll, collection_id, enabled_at, enabled_by"
+            "SELECT tenant_id, auto_enroll, coalesce(collection_id, '') AS collection_id,"
+            " enabled_at, enabled_by"
             " FROM comanagement_enablement"
         )
     ).fetchone()
@@ -31,7 +32,7 @@ async def save_enablement(tx: Tx, wanted: Enablement) -> None:
     await tx.execute(
         "INSERT INTO comanagement_enablement"
         " (tenant_id, auto_enroll, collection_id, enabled_at, enabled_by)"
-        " VALUES (%s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, nullif(%s, ''), %s, %s)",
         (
             wanted.tenant_id,
             wanted.auto_enroll.value,
@@ -45,7 +46,8 @@ async def save_enablement(tx: Tx, wanted: Enablement) -> None:
 async def sliders(tx: Tx) -> dict[Workload, Slider]:
     """All seven: what was never moved is with the site."""
     found = await tx.execute(
-        "SELECT workload, position, collection_id, changed_at, changed_by"
+        "SELECT workload, position, coalesce(collection_id, '') AS collection_id, changed_at,"
+        " changed_by"
         " FROM comanagement_workload"
     )
     moved = {Workload(row["workload"]): _slider(row) async for row in found}
@@ -65,7 +67,8 @@ def _slider(row: dict[str, Any]) -> Slider:
 async def save_slider(tx: Tx, slider: Slider) -> None:
     await tx.execute(
         "INSERT INTO comanagement_workload"
-        " (workload, position, collection_id, changed_at, changed_by) VALUES (%s, %s, %s, %s, %s)"
+        " (workload, position, collection_id, changed_at, changed_by)"
+        " VALUES (%s, %s, nullif(%s, ''), %s, %s)"
         " ON CONFLICT (workload) DO UPDATE SET position = EXCLUDED.position,"
         " collection_id = EXCLUDED.collection_id, changed_at = EXCLUDED.changed_at,"
         " changed_by = EXCLUDED.changed_by",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tandem.infra.errors import AppError, Invalid, Kind
+from tandem.site.collections import CollectionId
 from tandem.workloads import Workload
 
 # Area/Name, as in the policy CSP: both authorities speak of one setting by one name.
@@ -18,7 +19,7 @@ class Configuration:
     workload: Workload
     setting: str
     value: str
-    collection_id: str
+    collection_id: CollectionId
     created_at: datetime
 
 

@@ -61,10 +61,11 @@ async def configurations(tx: Tx) -> list[Configuration]:
 
 async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration]:
     """What is deployed to a device. Of two that set the same, the older one holds."""
+    every = await store.configurations(tx)
+    of = await collections.memberships(tx, [item.collection_id for item in every], resource_id)
     found: dict[str, ccm.Configuration] = {}
-    for item in await store.configurations(tx):
-        wanted = collections.CollectionId(item.collection_id)
-        if item.setting not in found and await collections.is_member(tx, wanted, resource_id):
+    for item in every:
+        if item.collection_id in of and item.setting not in found:
             found[item.setting] = ccm.Configuration(
                 item.id, item.workload.value, item.setting, item.value
             )

@@ -29,3 +29,7 @@ class NotEnabled(AppError):
 
 class NoRun(AppError):
     kind, code = Kind.NOT_FOUND, "discovery.no-run"
+
+
+class Interrupted(AppError):
+    kind, code = Kind.UNAVAILABLE, "discovery.interrupted"

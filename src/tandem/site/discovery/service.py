@@ -1,5 +1,6 @@
 """Users of the tenant become user resources of the site, over Graph (tutorial 2.6)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from tandem.infra.logs import LogFile
 from tandem.protocols import cmtrace
 from tandem.site import collections
 from tandem.site.discovery import store
-from tandem.site.discovery.model import NoRun, NotEnabled, Run
+from tandem.site.discovery.model import Interrupted, NoRun, NotEnabled, Run
 
 _FULL = "discovery.full"
 _SELECT = (
@@ -99,6 +100,8 @@ class Discovery:
         """All users of the tenant, page by page. The job behind `request_full`."""
         async with self._db.transaction() as tx:
             run = await self.run(tx, run_id)
+        if run.state != "running":
+            return
         added = 0
         try:
             async with self._db.transaction() as tx:
@@ -116,6 +119,10 @@ class Discovery:
         except AppError as error:
             await self._failed(run_id, error)
             return
+        except asyncio.CancelledError:
+            stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
+            await self._failed(run_id, stopped)
+            raise
         self._say(
             f"Successfully published UDX for Azure Active Directory users. Users: {len(found)}"
         )

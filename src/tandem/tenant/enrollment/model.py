@@ -18,7 +18,7 @@ class EnrollmentSettings(Settings, frozen=True):
     provider_id: str = PROVIDER_ID
     name: str = "Tandem MDM"
     certificate_days: int = 365
-    poll: list[list[int]] = [[3, 8], [15, 8], [480, 0]]
+    poll: tuple[tuple[int, int], ...] = ((3, 8), (15, 8), (480, 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ def upgrade() -> None:
             name text NOT NULL,
             query text NOT NULL,
             resource_id bigint REFERENCES collections_resource ON DELETE CASCADE,
-            UNIQUE (collection_id, kind, name)
+            CHECK ((kind = 'direct') = (resource_id IS NOT NULL))
         );
+        CREATE UNIQUE INDEX ON collections_rule (collection_id, resource_id);
+        CREATE UNIQUE INDEX ON collections_rule (collection_id, lower(name)) WHERE kind = 'query';
     """)

@@ -12,7 +12,8 @@ def upgrade() -> None:
             singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
             tenant_id text NOT NULL,
             auto_enroll text NOT NULL,
-            collection_id text NOT NULL,
+            -- The policy that is deployed to it keeps it from being deleted while it matters.
+            collection_id text REFERENCES collections_collection ON DELETE SET NULL,
             enabled_at timestamptz NOT NULL,
             enabled_by text NOT NULL
         );
@@ -20,7 +21,7 @@ def upgrade() -> None:
         CREATE TABLE comanagement_workload (
             workload text PRIMARY KEY,
             position text NOT NULL,
-            collection_id text NOT NULL,
+            collection_id text REFERENCES collections_collection ON DELETE SET NULL,
             changed_at timestamptz NOT NULL,
             changed_by text NOT NULL
         );

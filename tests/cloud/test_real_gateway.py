@@ -1,0 +1,88 @@
+"""The real gateway and the real connection point, as the site provisions and configures them."""
+
+import asyncio
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import site_world
+import tenant_world
+from site_world import NAME, PFX_PASSWORD, Site, admin, connect, pfx
+from tandem.infra.database import Database
+from tandem.site.cloud_services.gateways import INSTANCE
+
+
+@pytest.fixture
+async def contoso(
+    site_db: Database, tenant_db: Database, tmp_path: Path
+) -> AsyncIterator[tuple[Site, tenant_world.World]]:
+    (tmp_path / "tenant").mkdir()
+    async with tenant_world.live(tenant_db, tmp_path / "tenant") as (world, root):
+        base = world.tokens.settings.base
+        async with site_world.site(site_db, tmp_path, base, root, INSTANCE) as made:
+            yield made, world
+
+
+async def test_a_client_on_the_internet_reaches_what_is_published_and_nothing_else(
+    contoso: tuple[Site, tenant_world.World],
+) -> None:
+    site, world = contoso
+    await connect(site)
+    file, public_root = site.folder / "cmg.pfx", site.folder / "public.pem"
+    file.write_bytes(pfx(NAME, "localhost", root_file=public_root))
+    made = await site.run(
+        *("gateway", "create", "--pfx", file, "--password-file", site.secret("p", PFX_PASSWORD)),
+        *admin(site),
+    )
+    assert made["state"] == "Ready"
+    point = await site.run(
+        *("connection-point", "add", "CP01", "--folder", site.folder / "cp01"),
+        *("--gateway-ca-file", public_root, "--report-seconds", "0.2"),
+    )
+    # In the test the management point's certificate is of a root of its own.
+    (site.folder / "cp01" / "root.pem").write_bytes((site.folder / "site-root.pem").read_bytes())
+    connector = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tandem.cli", "connector", "run", "--config", point["settings"])
+    )
+    try:
+        await _connected(site)
+        role = (await site.run("management-point", "set", "--allow-gateway-traffic"))["role_id"]
+        await _look(site, world, made["nodes"][0], public_root, role)
+    finally:
+        connector.terminate()
+        await connector.wait()
+
+
+async def _connected(site: Site) -> None:
+    for _ in range(100):
+        shown = await site.run("connection-point", "show")
+        if shown["connected"]:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(shown)
+
+
+async def _look(
+    site: Site, world: tenant_world.World, node: dict[str, Any], root: Path, role: str
+) -> None:
+    tls = ssl.create_default_context(cafile=str(root))
+    base = f"https://{node['host']}:{node['port']}"
+    named = {"extensions": {"sni_hostname": NAME}, "headers": {"Host": NAME}}
+    async with httpx.AsyncClient(base_url=base, verify=tls, trust_env=False) as client:
+        where = f"/CCM_Proxy_ServerAuth/AADAuthInfo?TenantID={world.tenant.id}"
+        info = (await client.get(where, **named)).json()  # type: ignore[arg-type]
+        assert info["resourceUri"] == "https://ConfigMgrService"
+        server = f"/CCM_Proxy_ServerAuth/{role}"
+        for _ in range(50):  # The news of the published endpoints is on its way.
+            answer = await client.get(f"{server}/SMS_MP/.sms_aut?MPLIST", **named)  # type: ignore[arg-type]
+            if answer.status_code == 401:
+                break
+            await asyncio.sleep(0.1)
+        assert answer.status_code == 401, answer.text  # Published, but not for the nameless.
+        hidden = await client.get(f"{server}/SMS_CMG/connector/configuration", **named)  # type: ignore[arg-type]
+        assert hidden.status_code in {403, 404}, hidden.text

@@ -1,0 +1,257 @@
+"""Simulated devices against the tenant's own directory and MDM: two implementations, one wire."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from one_management_point import Site
+from one_tenant import co_managed, free_port, listens
+from test_simulator import banner, running, until
+
+from tandem import pki
+from tandem.infra import http
+from tandem.infra.blobs import Blobs
+from tandem.infra.clock import utc_now
+from tandem.infra.database import Database
+from tandem.infra.secrets import SecretBox
+from tandem.simulator import SimulatedDevice, SimulatorSettings, ask
+from tandem.site import clients
+from tandem.tenant import (
+    directory,
+    enrollment,
+    licensing,
+    mobile_apps,
+    oidc,
+    policies,
+    sessions,
+)
+from tandem.workloads import Workload, capabilities
+from tenant_world import CHEAP, PASSWORD, World, make_world
+
+
+@dataclass
+class Tenant:
+    world: World
+    folder: Path
+    blobs: Blobs
+    group: str
+
+    async def device(self, name: str) -> enrollment.Device:
+        async with self.world.database.transaction() as tx:
+            return next(d for d in await enrollment.devices(tx) if d.name == name)
+
+
+@pytest.fixture
+async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
+    now = datetime.now(UTC)
+    port, management = free_port(), free_port()
+    base, manage_url = f"https://localhost:{port}", f"https://localhost:{management}"
+    world = await make_world(tenant_db, None, base, now)
+    world.now = utc_now  # type: ignore[method-assign]
+    blobs = Blobs.open(tmp_path / "tenant-content")
+    content = mobile_apps.Content(blobs, b"s" * 32, base)
+    service = enrollment.Enrollment(
+        SecretBox(bytes(32)),
+        world.tokens,
+        now=utc_now,
+        public_url=base,
+        management_url=f"{manage_url}/ManagementServer/MDM.svc",
+    )
+    async with tenant_db.transaction() as tx:
+        device_ca = await service.establish(tx)
+        await directory.set_mdm_authority(tx, now)
+        group = await directory.create_group(tx, "Pilot", now)
+        await directory.set_mdm_scope(tx, directory.MdmScope.SOME, [group.id])
+    root = pki.new_root(pki.name("Tenant TLS root"), now=now)
+    key = pki.generate_key()
+    leaf = root.issue(
+        key.public_key(),
+        pki.name("localhost"),
+        now=now,
+        days=9,
+        dns=["localhost"],
+        usages=["server"],
+    )
+    (tmp_path / "tls.t.pem").write_bytes(pki.pem(leaf))
+    (tmp_path / "tls.t.key").write_bytes(pki.key_pem(key))
+    (tmp_path / "tenant-ca.pem").write_bytes(pki.pem(root.certificate))
+    (tmp_path / "device.pem").write_bytes(pki.pem(device_ca))
+    plain = http.TLS(tmp_path / "tls.t.pem", tmp_path / "tls.t.key")
+    mutual = http.TLS(tmp_path / "tls.t.pem", tmp_path / "tls.t.key", tmp_path / "device.pem")
+    app = http.application(
+        [
+            *oidc.routes(tenant_db, world.tokens, utc_now, CHEAP),
+            *enrollment.routes(tenant_db, service),
+            *mobile_apps.routes(tenant_db, content, utc_now),
+        ],
+        role="tenant",
+    )
+    managing = http.application(
+        sessions.routes(
+            tenant_db,
+            sessions.Sessions(service, content, utc_now, f"{manage_url}/ManagementServer/MDM.svc"),
+        ),
+        role="mdm",
+        problems=sessions.problems,
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(
+        http.serve(
+            [
+                http.Listener(app, "127.0.0.1", port, plain),
+                http.Listener(managing, "127.0.0.1", management, mutual),
+            ],
+            stop,
+            drain_seconds=1,
+        )
+    )
+    await listens(port)
+    await listens(management)
+    yield Tenant(world, tmp_path, blobs, group.id)
+    await world.client.aclose()
+    stop.set()
+    await task
+
+
+async def fleet(tenant: Tenant, *names: str, members: bool = True) -> SimulatorSettings:
+    folder = tenant.folder
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    devices = []
+    for name in names:
+        user = await tenant.world.user(name.lower())
+        if members:
+            async with tenant.world.database.transaction() as tx:
+                await directory.add_member(tx, tenant.group, user.id)
+        upn = user.user_principal_name
+        devices.append(SimulatedDevice(name=name, upn=upn, password_file=password))
+    ca = folder / "all.pem"
+    ca.write_bytes(
+        b"".join(
+            f.read_bytes() for f in (folder / "tenant-ca.pem", folder / "site-ca.pem") if f.exists()
+        )
+    )
+    return SimulatorSettings(
+        state=folder / "simulator",
+        control=folder / "sim" / "s",
+        tenant_url=tenant.world.tokens.settings.base,
+        tenant_id=tenant.world.tenant.id,
+        devices=devices,
+        ca_file=ca,
+        minute_seconds=0.1,
+        client_minute_seconds=0.02,
+    )
+
+
+async def test_the_tenants_mdm_takes_a_device_in_and_looks_at_it(tenant: Tenant) -> None:
+    async with running(await fleet(tenant, "LAB-001")) as settings:
+        answer = await ask(settings.control, "enrol", "LAB-001")
+        assert answer.ok, answer.error
+        await until(settings, "LAB-001", lambda s: s.last_session_at)
+        found = await tenant.device("LAB-001")
+        assert found.inventory["model"] == "Simulated device"
+        assert found.inventory["serial_number"].startswith("SIM-")
+        assert answer.device
+        assert found.directory_device_id == answer.device.device_id
+
+
+async def test_the_tenants_refusals_reach_the_device_with_their_numbers(tenant: Tenant) -> None:
+    async with running(await fleet(tenant, "NOSCOPE", members=False)) as settings:
+        answer = await ask(settings.control, "enrol", "NOSCOPE")
+        assert answer.error
+        assert answer.error.code == "0x8018002B"
+        answer = await ask(settings.control, "enrol", "NOSCOPE", manual=True)
+        assert answer.error
+        assert answer.error.code == "0x80180003"
+        assert "scope" in answer.error.text
+
+
+async def test_a_user_without_a_licence_is_told_so(tenant: Tenant) -> None:
+    async with tenant.world.database.transaction() as tx:
+        await licensing.require_licence(tx, True)
+    async with running(await fleet(tenant, "NOLICENCE")) as settings:
+        answer = await ask(settings.control, "enrol", "NOLICENCE", manual=True)
+        assert answer.error
+        assert answer.error.code == "0x80180018"
+        assert answer.error.cure
+
+
+async def test_the_tenant_hears_of_a_device_that_leaves(tenant: Tenant) -> None:
+    async with running(await fleet(tenant, "LAB-001")) as settings:
+        assert (await ask(settings.control, "enrol", "LAB-001")).ok
+        await until(settings, "LAB-001", lambda s: s.last_session_at)
+        known = await tenant.device("LAB-001")
+        assert (await ask(settings.control, "unenrol", "LAB-001")).ok
+        async with tenant.world.database.transaction() as tx:
+            assert (await enrollment.device(tx, known.id)).state == "unenrolled"
+
+
+async def test_the_assigned_package_makes_the_device_co_managed(tenant: Tenant, site: Site) -> None:
+    """App, assignment, MSI, bootstrap, registration, policy: and both sides agree on the device."""
+    site.content = co_managed(capabilities([Workload.DEVICE_CONFIGURATION]))
+
+    async def verify(tx: object, token: str) -> clients.TenantIdentity:
+        claims = await _claims(tenant, token)
+        device = str(claims["deviceid"])
+        return clients.TenantIdentity(tenant.world.tenant.id, device, "device", f"o-{device}")
+
+    site.verify = verify
+    settings = await fleet(tenant, "LAB-001")
+    db = tenant.world.database
+    now = utc_now()
+    client_app = await _client_app(tenant)
+    line = (
+        f'CCMSETUPCMD="CCMHOSTNAME={site.host} SMSSITECODE=CM1 AADCLIENTAPPID={client_app} '
+        f'AADRESOURCEURI=https://ConfigMgrService"'
+    )
+    async with db.transaction() as tx:
+        app = await mobile_apps.create(
+            tx,
+            name="ConfigMgr Client Setup Bootstrap",
+            description="",
+            publisher="Tandem",
+            command_line=line,
+            file_name="ccmsetup.msi",
+            now=now,
+        )
+        await mobile_apps.commit(tx, tenant.blobs, app.id, await site.msi())
+        await mobile_apps.assign(tx, app.id, [tenant.group], [])
+        wanted = await policies.create(tx, "Banner", "Desktop/Banner", "hello", now)
+        await policies.assign(tx, wanted.id, [tenant.group], [])
+    async with running(settings):
+        assert (await ask(settings.control, "enrol", "LAB-001")).ok
+        status = await until(settings, "LAB-001", lambda s: s.policy and s.client_id)
+        assert status.msi_installed
+        await until(settings, "LAB-001", lambda s: banner(s) == "hello")
+        async with asyncio.timeout(15):
+            while (await tenant.device("LAB-001")).flags != status.flags:
+                await asyncio.sleep(0.1)
+        async with db.transaction() as tx:
+            (known,) = await mobile_apps.statuses(tx, app_id=app.id)
+        assert known.state == "installed"
+
+
+async def _client_app(tenant: Tenant) -> str:
+    async with tenant.world.database.transaction() as tx:
+        now = utc_now()
+        server = await oidc.applications.create_application(
+            tx, "Server", now, identifier_uris=("https://ConfigMgrService",)
+        )
+        await oidc.applications.create_principal(tx, server.app_id, now)
+        client = await oidc.applications.create_application(
+            tx, "Client", now, public_redirect_uris=("https://ConfigMgrClient",)
+        )
+        await oidc.applications.create_principal(tx, client.app_id, now)
+        return str(client.app_id)
+
+
+async def _claims(tenant: Tenant, token: str) -> dict[str, object]:
+    from joserfc import jwt
+    from joserfc.jwk import KeySet
+
+    async with tenant.world.database.transaction() as tx:
+        keys = await tenant.world.tokens.jwks(tx)
+    return dict(jwt.decode(token, KeySet.import_key_set(keys)).claims)
