@@ -11,7 +11,7 @@ import pytest
 from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
 from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError
-from tandem.site.cloud_services import GatewayInstance, GatewayState
+from tandem.site.cloud_services import GatewayInstance
 from tenant_world import World
 
 
@@ -105,6 +105,29 @@ async def test_a_killed_instance_is_started_again(site: Site, gateway: dict[str,
     assert "is gone; starting it" in site.log("CloudMgr")
 
 
+async def test_an_instance_that_hangs_is_ended_and_started_again(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    first = gateway["nodes"][0]["pid"]
+    os.kill(first, signal.SIGSTOP)
+    here = site.cloud.gateways
+    here.answer_seconds = 0.2
+    for _ in range(3):
+        await here.tend()
+        assert (await shown(site))["nodes"][0]["pid"] == first
+    assert "does not answer" in (await shown(site))["reason"]
+    asyncio.get_running_loop().call_later(0.2, os.kill, first, signal.SIGCONT)
+    await here.tend()
+    assert (await shown(site))["nodes"][0]["pid"] != first
+    here.answer_seconds = 2.0
+    for _ in range(100):
+        await here.tend()
+        if (await shown(site))["reason"] == "":
+            break
+        await asyncio.sleep(0.05)
+    assert (await shown(site))["nodes"][0]["state"] == "running"
+
+
 async def test_a_site_that_starts_again_takes_its_gateways_over(
     site: Site, gateway: dict[str, Any]
 ) -> None:
@@ -154,14 +177,14 @@ async def test_a_second_gateway_gets_addresses_that_are_free(site: Site) -> None
 
 async def test_what_a_site_had_begun_when_it_ended_is_gone_on_with(site: Site) -> None:
     """The site was killed between recording the gateway and starting it; the job is lost too."""
-    made = await create(site)
     async with site.db.transaction() as tx:
+        await site.cloud.gateways.create(
+            tx, pfx=pfx(NAME), password=PFX_PASSWORD, tenant_id="t1", actor="siteadmin"
+        )
         await tx.execute("DELETE FROM procrastinate_jobs WHERE status = 'todo'")
+    assert (await shown(site))["state"] == "Provisioning"
     await _another_site(site).resume()
-    found = await shown(site)
-    assert found["state"] in {"Starting", "Ready"}
-    assert made.state is GatewayState.PROVISIONING
-    await until(site, ready)
+    assert (await shown(site))["state"] == "Ready"
 
 
 def _another_site(site: Site) -> Any:

@@ -1,9 +1,12 @@
 """How the command line reads the tenant's sign-in pages."""
 
+import asyncio
 import time
 from pathlib import Path
 
-from site_world import Site, admin, tenant_session
+import pytest
+
+from site_world import Site, admin, connect, tenant_session
 from tandem.cli import context
 from tandem.cli.sign_in import Form
 from tenant_world import ADMIN, PASSWORD, World
@@ -66,3 +69,43 @@ async def test_a_wrong_password_at_the_site_is_refused(site: Site) -> None:
     )
     assert refused.code == "site.sign-in-failed"
     assert await site.run("certificate", "list") == []  # The earlier session lasts.
+
+
+async def test_an_account_of_the_tenant_signs_in_to_the_site_once_it_was_added(
+    contoso: tuple[Site, World],
+) -> None:
+    site, world = contoso
+    await world.user("ada")
+    words = (
+        *("sign-in", "site", "--with-tenant", "--user", "ada@contoso.com"),
+        *("--password-file", site.secret("ada", PASSWORD)),
+    )
+    await tenant_session(site)
+    assert "not connected to your tenant" in (await site.refusal(*words)).message
+    await connect(site)
+    refused = await site.refusal(*words)
+    assert refused.message == "ada@contoso.com is not an administrator of this site."
+    await site.run(
+        *("administrator", "add", "Ada", "--role", "read-only-analyst"),
+        *("--upn", "ada@contoso.com", "--tenant-id", world.tenant.id),
+    )
+    who = (await site.run(*words))["administrator"]
+    assert (who["name"], who["role"]) == ("Ada", "Read-only analyst")
+    assert (await site.run("gateway", "list")) == []
+    refused = await site.refusal("azure-service", "create", "Another")
+    assert "Read-only analyst" in refused.message
+
+
+async def test_a_token_that_is_not_for_the_site_signs_nobody_in(
+    contoso: tuple[Site, World],
+) -> None:
+    site, _ = contoso
+    await connect(site)
+    graph = context.load_session("tenant").token
+    anonymous = context.Api(site.url, "", context.profile().ca_file, "site")
+    for token in (graph, "", "x.y.z"):
+        with pytest.raises(context.Refused) as refused:
+            await asyncio.to_thread(
+                anonymous.post, "/api/v1/sign-in/tenant", {"access_token": token}
+            )
+        assert refused.value.remote == "tenant.bad-token"

@@ -330,3 +330,5 @@ def describe(journal: Journal, component: str, error: AppError) -> None:
     journal.write(component, error.message, ERROR)
     if error.cure:
         journal.write(component, error.cure, WARNING)
+        # What happened is what the MDM service is told, not what to do about it.
+        journal.last = error.message

@@ -69,22 +69,46 @@ def site(
     user: User = None,
     password_file: PasswordFile = None,
     ca_file: CaFile = None,
+    with_tenant: Annotated[
+        bool,
+        typer.Option("--with-tenant", help="USER is an account of the tenant, added to the site."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Sign in to the site with an account of the site's own."""
+    """Sign in to the site with an account of the site's own, which needs no tenant."""
     here = _changed(ca_file, site_url=url)
     if not here.site_url:
         raise NotSignedIn("No site is known yet.", cure="Run `tandem sign-in site URL`.")
     name = user or typer.prompt("Administrator of the site")
     password = read_secret(password_file, f"Password of {name}")
     anonymous = Api(here.site_url, "", here.ca_file, "site")
-    answer = anonymous.post("/api/v1/sign-in", {"name": name, "password": password})
+    if with_tenant:
+        token = _token_for_site(anonymous, here, name, password)
+        answer = anonymous.post("/api/v1/sign-in/tenant", {"access_token": token})
+    else:
+        answer = anonymous.post("/api/v1/sign-in", {"name": name, "password": password})
     save_profile(here)
     until = datetime.fromisoformat(answer["expires_at"])
     save_session("site", Session(answer["token"], until.timestamp()))
     who = answer["administrator"]
     value = {"site_url": here.site_url, "administrator": who, "expires_at": answer["expires_at"]}
     emit(value, lambda _: f"Signed in to {here.site_url} as {who['name']} ({who['role']}).", json)
+
+
+def _token_for_site(site: Api, here: Profile, upn: str, password: str) -> str:
+    """An access token of the tenant for the site itself. The password goes to the tenant that this
+    computer's profile names, whatever the site says."""
+    if not here.tenant_url:
+        raise NotSignedIn(
+            "This computer does not know the tenant yet.", cure="Run `tandem sign-in tenant URL`."
+        )
+    for item in site.get("/api/v1/sign-in/tenant"):
+        if item["tenant_id"] == here.tenant_id:
+            return str(_sign_in(here, upn, password, item["scope"])["access_token"])
+    raise Refused(
+        "The site is not connected to your tenant.",
+        cure="Sign in with an account of the site, and connect it (tutorial step 2).",
+    )
 
 
 @app.command()

@@ -56,7 +56,6 @@ class Backend:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.path = parts.path.rstrip("/").encode()
         self.authority = f"{self.host}:{self.port}".encode()
         self._context = context if parts.scheme == "https" else None
         self._fast = fast_tls
@@ -93,6 +92,16 @@ class Backend:
     def close(self) -> None:
         while self._idle:
             self._idle.pop()[1].close()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request leads: the pool, how much of its path gives way, and to what."""
+
+    pool: Backend
+    prefix_bytes: int
+    inside: bytes
+    endpoint: str
 
 
 class _Connection(asyncio.Protocol):
@@ -208,7 +217,7 @@ class Request:
         raw: bytes,
         fin: bool,
         *,
-        target: "tuple[Backend, bytes, str] | None",
+        target: "Target | None",
         service_name: str,
         traffic: Traffic,
     ) -> None:
@@ -225,7 +234,7 @@ class Request:
         self._ended = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._tally = traffic.of(service_name, target[2] if target else "?")
+        self._tally = traffic.of(service_name, target.endpoint if target else "?")
         self._tally.requests += 1
         self._tally.request_bytes += len(raw)
         self._tally.now += 1
@@ -243,20 +252,20 @@ class Request:
         if self._target is None:
             self._refuse(_UNMAPPED)
             return
-        self._timer = loop.call_later(self._target[0].seconds, self._late)
+        self._timer = loop.call_later(self._target.pool.seconds, self._late)
         self._task = loop.create_task(self._send())
 
     async def _send(self) -> None:
         assert self._target is not None
-        pool, prefix, _ = self._target
+        target = self._target
         try:
-            connection = await pool.connection(fresh=self._retried)
+            connection = await target.pool.connection(fresh=self._retried)
         except (OSError, TimeoutError, ssl.SSLError) as error:
             log.warning("management point unreachable", reason=str(error))
             self._refuse(_UNREACHABLE)
             return
         self._connection = connection
-        connection.serve(self, _rewritten(b"".join(self._parts), prefix, pool))
+        connection.serve(self, _rewritten(b"".join(self._parts), target))
 
     # The rest of the request, from the tunnel.
 
@@ -348,17 +357,19 @@ class Request:
         self._tally.now -= 1
 
 
-def _rewritten(raw: bytes, prefix: bytes, pool: Backend) -> bytes:
-    """The external prefix gives way to the internal URL; the host becomes the management point's.
+def _rewritten(raw: bytes, to: Target) -> bytes:
+    """The external prefix gives way to the internal path; the host becomes the management point's.
 
-    The path below the prefix stays as it is: the device signed it.
+    What is below the prefix stays as it is: the device signed it.
     """
     line, _, rest = raw.partition(b"\r\n")
     method, target, version = line.split(b" ", 2)
     head, _, body = rest.partition(b"\r\n\r\n")
     kept = [item for item in head.split(b"\r\n") if not item.lower().startswith(b"host:")]
-    first = b"%s %s %s" % (method, pool.path + target[len(prefix) :] or b"/", version)
-    return b"\r\n".join([first, b"host: " + pool.authority, *kept]) + b"\r\n\r\n" + body
+    inside = to.inside + target[to.prefix_bytes :]
+    first = b"%s %s %s" % (method, inside or b"/", version)
+    lines = [first, b"host: " + to.pool.authority, *kept]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 _UNREACHABLE = Refusal(

@@ -10,13 +10,14 @@ import random
 import ssl
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiofastnet
 import httpx
 import msgspec
 
 from tandem.gateway import health
-from tandem.gateway.backend import Backend, Request, Traffic
+from tandem.gateway.backend import Backend, Request, Target, Traffic
 from tandem.gateway.model import ConnectorSettings
 from tandem.gateway.mux import Mux
 from tandem.infra import logs, net
@@ -189,13 +190,22 @@ class Connector:
         if isinstance(stream, Request) and stream.over:
             link.mux.streams.pop(frame.stream, None)
 
-    def _target(self, raw: bytes) -> tuple[Backend, bytes, str] | None:
+    def _target(self, raw: bytes) -> Target | None:
+        """Where a request leads: the mapping of its path, and nothing without one."""
         path = raw.split(b" ", 2)[1].partition(b"?")[0]
         for mapping in self.configuration.map if self.configuration else []:
             prefix = mapping.prefix.encode()
-            if path.lower().startswith(prefix.lower() + b"/"):
-                endpoint = path[len(prefix) + 1 :].partition(b"/")[0].decode("ascii", "replace")
-                return self._backend(mapping.url), path[: len(prefix)], endpoint[:64]
+            rest = path[len(prefix) :]
+            if path.lower().startswith(prefix.lower()) and rest[:1] in (b"", b"/"):
+                parts = urlsplit(mapping.url)
+                inside = parts.path.rstrip("/").encode()
+                endpoint = (inside + rest).strip(b"/").partition(b"/")[0]
+                return Target(
+                    self._backend(f"{parts.scheme}://{parts.netloc}"),
+                    len(prefix),
+                    inside,
+                    endpoint.decode("ascii", "replace")[:64],
+                )
         return None
 
     def _backend(self, url: str) -> Backend:

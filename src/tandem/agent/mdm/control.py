@@ -22,6 +22,7 @@ from tandem.infra import logs
 from tandem.infra.errors import AppError, Invalid, Kind
 
 _LINE_LIMIT = 16 << 20
+_PATH_LIMIT = 100
 
 log = logs.get_logger(__name__)
 
@@ -121,6 +122,11 @@ def _remove(path: Path) -> None:
 
 def _socket(path: Path) -> socket.socket:
     """A socket that only this user reaches, from the moment it is there."""
+    if len(os.fsencode(path)) > _PATH_LIMIT:
+        raise Invalid(
+            f"The path of the control socket, {path}, is too long for a socket.",
+            cure="Name a shorter one under `control` in the settings.",
+        )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove(path)
     made = socket.socket(socket.AF_UNIX)

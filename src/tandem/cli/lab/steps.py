@@ -1,6 +1,7 @@
 """The tutorial, step by step: each is done as an administrator does it, and its "then" asserted."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import ssl
@@ -700,7 +701,9 @@ async def assignment(lab: Lab, see: Observer) -> None:
 
 
 async def licences(lab: Lab, see: Observer) -> None:
-    await lab.commands.run("license", "assign", SUITE, "--group", LICENSED)
+    # It ends with an error code: one member cannot get the licence, which is looked at below.
+    with contextlib.suppress(CommandFailed):
+        await lab.commands.run("license", "assign", SUITE, "--group", LICENSED)
     shown = await lab.commands.run("license", "list")
     suite = await _suite(lab)
     see.check(

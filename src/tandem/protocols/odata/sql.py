@@ -81,6 +81,9 @@ class _Writer:
                 return "(" + " OR ".join(self.condition(item) for item in items) + ")"
             case Not(item):
                 return f"(({self.condition(item)}) IS NOT TRUE)"
+            case Compare(("eq" | "ne") as operator, Function() as test, Literal(bool(value))):
+                inner = self.condition(test)
+                return inner if value is (operator == "eq") else f"(({inner}) IS NOT TRUE)"
             case Compare(operator, left, Literal(value)):
                 return self._compare(self._column(left), operator, value)
             case Compare(operator, Literal(value), right):

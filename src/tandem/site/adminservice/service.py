@@ -33,7 +33,8 @@ class InDatabase:
     name: str
     key: str
     source: Source
-    numbers: frozenset[str] = frozenset()
+    # Of what is no text.
+    primitives: Mapping[str, odata.Primitive]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ async def page(tx: Tx, kind: Class, query: odata.Query) -> Page:
         ]
         for order in reversed(query.orderby):
             name = _property(order.name, rows[0]) if rows else order.name
-            rows.sort(key=lambda row: str(row[name]).lower(), reverse=order.descending)  # noqa: B023
+            rows.sort(key=lambda row: str(row[name]).lower(), reverse=order.descending)
         total, rows = len(rows), rows[query.skip : query.skip + limit]
     else:
         total, rows = await _rows(tx, kind, query, limit)
@@ -114,13 +115,11 @@ async def page(tx: Tx, kind: Class, query: odata.Query) -> Page:
 
 
 async def _rows(tx: Tx, kind: InDatabase, query: odata.Query, limit: int) -> tuple[int, list[Row]]:
-    where, parameters = [], {}
+    where: list[str] = []
+    parameters: dict[str, Any] = {}
     if query.filter is not None:
         columns = {
-            name.lower(): odata.Column(
-                sql,
-                odata.Primitive.NUMBER if name in kind.numbers else odata.Primitive.STRING,
-            )
+            name.lower(): odata.Column(sql, kind.primitives.get(name, odata.Primitive.STRING))
             for name, sql in kind.source.columns.items()
         }
         sql, parameters = odata.to_sql(query.filter, columns)
@@ -183,17 +182,22 @@ async def _site(tx: Tx) -> list[Row]:
     return [{"SiteCode": here.code, "SiteName": here.name, "Type": 2, "Status": 1}]
 
 
+_INTEGER, _TIME = odata.Primitive.INTEGER, odata.Primitive.TIME
 _CLASSES: tuple[Class, ...] = (
     InDatabase(
         "wmi",
         "SMS_R_System",
         "ResourceId",
         collections.SYSTEMS,
-        frozenset({"ResourceId", "Client"}),
+        {"ResourceId": _INTEGER, "Client": _INTEGER, "CreationDate": _TIME},
     ),
     InMemory("wmi", "SMS_Collection", "CollectionID", _collections),
     InMemory("wmi", "SMS_Site", "SiteCode", _site),
     InDatabase(
-        "v1.0", "Device", "MachineId", collections.DEVICES, frozenset({"MachineId", "IsClient"})
+        "v1.0",
+        "Device",
+        "MachineId",
+        collections.DEVICES,
+        {"MachineId": _INTEGER, "IsClient": _INTEGER},
     ),
 )

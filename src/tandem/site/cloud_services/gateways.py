@@ -55,6 +55,8 @@ log = get_logger("gateways")
 
 # What runs one instance; `--config FILE` follows.
 INSTANCE = (sys.executable, "-m", "tandem.cli", "gateway", "run")
+# A process that is there but did not answer so many looks in a row is ended and started again.
+_SILENT_LOOKS = 3
 _BEING_MADE = {GatewayState.PROVISIONING, GatewayState.STARTING}
 
 _CONTEXT = "cloud.gateway"
@@ -90,6 +92,8 @@ class Gateways:
         self._command = command
         # One hand at a time at a gateway's processes: provisioning, supervision or removal.
         self._hands: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.answer_seconds = 2.0  # …until an instance that was looked at counts as silent.
+        self._silent: defaultdict[int, int] = defaultdict(int)  # Looks, by process id.
         jobs.register(_PROVISION, self.provision)
         jobs.register(_DELETE, self.finish_deletion)
 
@@ -460,7 +464,8 @@ class Gateways:
     async def _answers(self, item: GatewayInstance) -> bool:
         url = f"http://{self.settings.gateway.health_host}:{item.health_port}/healthz"
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+            timeout = self.answer_seconds
+            async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
                 return (await client.get(url)).status_code == 200
         except httpx.HTTPError:
             return False
@@ -512,11 +517,14 @@ class Gateways:
             await self._set_state(service_name, GatewayState.READY, reason)
 
     async def _revive(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
+        if item.pid is not None and self._silent[item.pid] >= _SILENT_LOOKS:
+            await _end(item)
         if _process(item) is None:
             self._say(
                 f"Instance {item.instance} of {gateway.service_name} is gone; starting it",
                 cmtrace.WARNING,
             )
+            self._silent.pop(item.pid or 0, None)
             try:
                 async with self._db.transaction() as tx:
                     await self._prepare(tx, gateway)
@@ -524,7 +532,10 @@ class Gateways:
             except OSError as error:
                 return replace(item, state="failed", reason=str(error)[:300])
         async with self._db.transaction() as tx:
-            return await self._look(tx, gateway, item)
+            seen = await self._look(tx, gateway, item)
+        if seen.pid is not None:
+            self._silent[seen.pid] = 0 if seen.state == "running" else self._silent[seen.pid] + 1
+        return seen
 
 
 def _service_name(certificate: x509.Certificate, asked: str) -> str:

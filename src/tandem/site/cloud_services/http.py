@@ -20,8 +20,8 @@ from tandem.infra.errors import Invalid
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
-from tandem.site import properties
-from tandem.site.administrators import Require, Role
+from tandem.site import administrators, properties
+from tandem.site.administrators import Gate, Role
 from tandem.site.cloud_services import certificates
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateways import Gateways
@@ -64,6 +64,10 @@ class File(msgspec.Struct):
 
 class Password(msgspec.Struct):
     password: str
+
+
+class TenantSignIn(msgspec.Struct):
+    access_token: str
 
 
 class NewService(msgspec.Struct):
@@ -132,13 +136,15 @@ class CloudServices:
     now: Clock
 
 
-def routes(cloud: CloudServices, require: Require) -> list[BaseRoute]:
+def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
     """The admin API."""
     api = _Api(cloud, require)
     one = "/api/v1/certificates/{id}"
     gateway = "/api/v1/gateways/{name}"
     service = "/api/v1/azure-services/{name}"
     return [
+        Route("/api/v1/sign-in/tenant", api.tenants_of_accounts, methods=["GET"]),
+        Route("/api/v1/sign-in/tenant", api.sign_in, methods=["POST"]),
         Route("/api/v1/gateway-names/{name}", api.check_name, methods=["GET"]),
         Route("/api/v1/certificates", api.certificates, methods=["GET"]),
         Route("/api/v1/certificates", api.request, methods=["POST"]),
@@ -231,7 +237,7 @@ def _seconds(request: Request) -> float:
 
 
 class _Api:
-    def __init__(self, cloud: CloudServices, require: Require) -> None:
+    def __init__(self, cloud: CloudServices, require: Gate) -> None:
         self._cloud = cloud
         self._require = require
 
@@ -312,6 +318,33 @@ class _Api:
         return http.reply(_certificate(gone))
 
     # -------------------------------------------------------------- tenants
+
+    async def tenants_of_accounts(self, _: Request) -> Response:
+        """What an account of a tenant asks its tenant for, to sign in here. For anybody."""
+        async with self._cloud.db.transaction() as tx:
+            return http.reply(await self._cloud.tenants.sign_in_scopes(tx))
+
+    async def sign_in(self, request: Request) -> Response:
+        """A session for an administrator who is an account of a connected tenant."""
+        given = await http.decode(request, TenantSignIn)
+        async with self._cloud.db.transaction() as tx:
+            who = await self._cloud.tenants.verify_token(tx, given.access_token)
+            session = await administrators.sign_in_external(
+                tx,
+                who.tenant_id,
+                who.upn if who.kind == "user" else "",
+                self._cloud.now(),
+                self._require.settings,
+            )
+        answer = {
+            "token": session.token,
+            "expires_at": session.expires_at,
+            "administrator": {
+                "name": session.administrator.name,
+                "role": session.administrator.role.value,
+            },
+        }
+        return http.reply(answer, headers={"Cache-Control": "no-store"})
 
     async def services(self, request: Request) -> Response:
         await self._require(request)

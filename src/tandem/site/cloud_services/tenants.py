@@ -360,6 +360,17 @@ class Tenants:
             )
         return found
 
+    async def sign_in_scopes(self, tx: Tx) -> list[dict[str, str]]:
+        """What a tenant's account asks for, to speak to the site."""
+        return [
+            {
+                "tenant_id": service.tenant_id,
+                "authority": self.environment.authority,
+                "scope": f"{server.app_id_uri}/user_impersonation",
+            }
+            for service, server, _ in await self._onboarded(tx)
+        ]
+
     async def verify_token(self, tx: Tx, token: str) -> clients.TenantIdentity:
         """Whom a tenant's access token for the site speaks for. Raises BadTenantToken."""
         try:

@@ -1,6 +1,5 @@
 """The MSI for whoever installs by hand, and the client package of the admin API."""
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -16,10 +15,9 @@ from tandem.site.content.service import ClientPackages
 
 def routes(db: Database, require: Require, packages: ClientPackages) -> list[BaseRoute]:
     """The MSI is no secret: what it installs is told by its command line, which is not in it."""
-    building = asyncio.Lock()
 
     async def current() -> ClientPackage:
-        async with building, db.transaction() as tx:
+        async with db.transaction() as tx:
             return await packages.current(tx)
 
     async def show(request: Request) -> Response:

@@ -26,6 +26,7 @@ class ClientPackages:
         self._blobs = blobs
         self._now = now
         self._version = version
+        self._building = asyncio.Lock()
 
     async def current(self, tx: Tx) -> ClientPackage:
         """This version's package, built at the first call. Raises BuildFailed."""
@@ -35,7 +36,12 @@ class ClientPackages:
         found = await store.find(tx, self._version, site.code, fingerprint)
         if found is not None and await self._is_whole(found):
             return found
-        made = await self._build(site.code, root)
+        # Whoever asks at the same moment builds the same bytes; one after the other spares the work.
+        async with self._building:
+            found = await store.find(tx, self._version, site.code, fingerprint)
+            if found is not None and await self._is_whole(found):
+                return found
+            made = await self._build(site.code, root)
         if await store.insert(tx, made):
             await audit.record(
                 tx,

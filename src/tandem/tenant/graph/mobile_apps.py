@@ -154,7 +154,7 @@ def mobile_app_parts(blobs: Blobs) -> Part:
                 f"{one}/uploadContent",
                 upload,
                 _WRITE,
-                body=(Field("content", required=True),),
+                body=(Field("content", writable=True, required=True),),
                 family=family,
             ),
             Action(f"{one}/assign", assign, _WRITE, open=True, family=family),

@@ -1,0 +1,213 @@
+"""The admin API of a site in this process: over ASGI for requests, over a socket for commands."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tandem.cli import context
+from tandem.cli.lab.commands import CommandFailed, Commands
+from tandem.infra import http
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm
+from tandem.site import (
+    administrators,
+    adminservice,
+    clients,
+    collections,
+    comanagement,
+    deployments,
+    properties,
+)
+from tandem.site import settings as client_settings
+from tandem.site.collections import Resource
+
+NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+TENANT = "11111111-2222-4333-8444-555555555555"
+PASSWORD = "Correct-Horse-2"
+CHEAP = administrators.AdministratorsSettings(password_memory_kib=64, password_passes=1)
+
+
+class NoMdmAuthority(AppError):
+    kind, code = Kind.CONFLICT, "cloud.no-mdm-authority"
+
+
+@dataclass
+class Cloud:
+    """What the modules of the cloud say, as a test wants it."""
+
+    gateway: str | None = "cmg.contoso.com/CCM_Proxy_MutualAuth/72057594037927941"
+    tenant: str = TENANT
+    mdm_authority: bool = True
+    devices: Mapping[str, comanagement.TenantFacts] | None = None
+
+    async def gateway_host(self, tx: Tx) -> str | None:
+        return self.gateway
+
+    async def tenant_id(self, tx: Tx) -> str:
+        return self.tenant
+
+    async def check_tenant(self, tx: Tx, token: str) -> None:
+        if not self.mdm_authority:
+            raise NoMdmAuthority("The tenant's MDM authority is not set.", cure="Set it first.")
+
+    async def tenant_devices(self) -> Mapping[str, comanagement.TenantFacts]:
+        if self.devices is None:
+            raise NoMdmAuthority("The tenant does not answer.")
+        return self.devices
+
+    @property
+    def others(self) -> comanagement.Collaborators:
+        return comanagement.Collaborators(
+            self.gateway_host, self.tenant_id, self.check_tenant, self.tenant_devices
+        )
+
+
+@dataclass
+class Api:
+    db: Database
+    app: Any
+    cloud: Cloud
+    web: httpx.AsyncClient
+    clock: list[datetime]
+    commands: Commands = field(default_factory=Commands)
+
+    async def sign_in(self, name: str = "siteadmin", password: str = PASSWORD) -> httpx.Response:
+        given = {"name": name, "password": password}
+        answer = await self.web.post("/api/v1/sign-in", json=given)
+        if answer.status_code == 200:
+            self.web.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+        return answer
+
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.web.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def refusal(self, method: str, path: str, json: Any = None) -> tuple[int, dict[str, Any]]:
+        answer = await self.web.request(method, path, json=json)
+        assert answer.status_code >= 400, answer.text
+        assert "Traceback" not in answer.text
+        return answer.status_code, answer.json()["error"]
+
+    def wait(self, **much: float) -> None:
+        self.clock[0] += timedelta(**much)
+
+
+@asynccontextmanager
+async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
+    clock = [NOW]
+    box = SecretBox.open(folder / "keys" / "box.key")
+    cloud = Cloud()
+
+    def now() -> datetime:
+        return clock[0]
+
+    async with db.transaction() as tx:
+        await properties.establish(tx, box, code="cm1", name="Contoso", now=NOW)
+        await administrators.create_first(tx, "siteadmin", PASSWORD, NOW, CHEAP)
+    gate = administrators.Gate(db, now, CHEAP)
+    app = http.application(
+        [
+            *administrators.routes(db, gate, now),
+            *properties.routes(db, gate),
+            *collections.routes(db, gate, now),
+            *client_settings.routes(db, gate, now),
+            *deployments.routes(db, gate, now),
+            *comanagement.routes(db, cloud.others, gate, now),
+            *adminservice.routes(db, gate),
+        ],
+        role="site",
+    )
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
+        yield Api(db, app, cloud, web, clock)
+
+
+@asynccontextmanager
+async def commands(api: Api, folder: Path) -> AsyncIterator[Commands]:
+    """The commands of `tandem`, signed in to this site."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        http.serve([http.Listener(api.app, "127.0.0.1", port)], stop, drain_seconds=1)
+    )
+    before = os.environ.get("TANDEM_PROFILE")
+    os.environ["TANDEM_PROFILE"] = str(folder / "profile" / "profile.toml")
+    try:
+        (folder / "profile").mkdir(mode=0o700)
+        context.save_profile(context.Profile(site_url=f"http://127.0.0.1:{port}"))
+        token = (await api.sign_in()).json()["token"]
+        context.save_session("site", context.Session(token, time.time() + 3600))
+        async with httpx.AsyncClient(trust_env=False) as probing:
+            for _ in range(200):
+                try:
+                    await probing.get(f"http://127.0.0.1:{port}/")
+                    break
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.02)
+        yield api.commands
+    finally:
+        del os.environ["TANDEM_PROFILE"]
+        if before is not None:
+            os.environ["TANDEM_PROFILE"] = before
+        stop.set()
+        await serving
+
+
+async def add_device(
+    tx: Tx, name: str, *, flags: int = 0, enrolled: bool = True, policy: bool = True
+) -> clients.ClientId:
+    """A registered client that reports this state, and its resource."""
+    id = clients.ClientId(f"GUID:{name.upper()}")
+    await tx.execute(
+        "INSERT INTO clients_client (id, tenant_id, device_id, thumbprint, name, os_name,"
+        " os_version, client_version, approval, registered_at, last_seen_at)"
+        " VALUES (%s, %s, %s, %s, %s, 'Windows', '10.0.22631.1', '0.1.0', 3, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        (id, TENANT, f"d-{name}", f"t-{name}", name, NOW, NOW),
+    )
+    resource = Resource(id, name, TENANT, f"d-{name}", "Windows", "10.0.22631.1", "0.1.0")
+    await collections.upsert_resource(tx, resource, NOW)
+    await report(tx, id, flags=flags, enrolled=enrolled, policy=policy)
+    return id
+
+
+async def report(
+    tx: Tx, id: clients.ClientId, *, flags: int, enrolled: bool = True, policy: bool = True
+) -> None:
+    """What the client says of itself from now on."""
+    from psycopg.types.json import Jsonb
+
+    state = ccm.ComanagementState(flags, enrolled, policy, flags)
+    await tx.execute(
+        "UPDATE clients_client SET state = %s, state_at = %s WHERE id = %s",
+        (Jsonb({name: getattr(state, name) for name in state.__struct_fields__}), NOW, id),
+    )
+
+
+__all__ = [
+    "CHEAP",
+    "NOW",
+    "PASSWORD",
+    "TENANT",
+    "Api",
+    "Cloud",
+    "CommandFailed",
+    "add_device",
+    "commands",
+    "report",
+    "site_api",
+]
