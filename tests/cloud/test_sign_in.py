@@ -90,10 +90,10 @@ async def test_an_account_of_the_tenant_signs_in_to_the_site_once_it_was_added(
         *("--upn", "ada@contoso.com", "--tenant-id", world.tenant.id),
     )
     who = (await site.run(*words))["administrator"]
-    assert (who["name"], who["role"]) == ("Ada", "Read-only analyst")
+    assert (who["name"], who["role"]) == ("Ada", "Read-only Analyst")
     assert (await site.run("gateway", "list")) == []
     refused = await site.refusal("azure-service", "create", "Another")
-    assert "Read-only analyst" in refused.message
+    assert "Read-only Analyst" in refused.message
 
 
 async def test_a_token_that_is_not_for_the_site_signs_nobody_in(

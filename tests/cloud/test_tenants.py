@@ -187,3 +187,16 @@ async def test_an_app_that_exists_is_imported_and_its_secret_tried(contoso: Cont
     await site.run(*options, "--secret-file", secret_file, "--secret-expires", "2099-01-01")
     await site.run("discovery", "enable")
     assert (await site.run("discovery", "run"))["state"] == "succeeded"
+
+
+async def test_a_secret_is_renewed_before_it_ends(contoso: Contoso) -> None:
+    site, _ = contoso
+    await connect(site)
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_app SET secret_expires_at = now() + interval '5 days'")
+    assert await _verify(site) == [True, True, False]
+    renewed = await site.run("azure-service", "renew-secret", "--secret-years", 2, *admin(site))
+    assert renewed["secret_expires_at"][:4] == str((utc_now() + timedelta(days=730)).year)
+    assert await _verify(site) == [True, True]
+    refused = await site.refusal("azure-service", "renew-secret", "--secret-years", 9, *admin(site))
+    assert "1 or 2 years" in refused.message

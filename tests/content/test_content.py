@@ -50,7 +50,8 @@ def test_the_msi_carries_bootstrap_and_trusted_root(root: pki.Authority) -> None
 async def test_the_same_content_is_the_same_file_whenever_it_is_built(root: pki.Authority) -> None:
     first = built(root)
     await asyncio.sleep(1.1)  # wixl would write another time.
-    assert built(root) == first
+    # What it takes from its own memory layout differs now and then only.
+    assert all(built(root) == first for _ in range(30))
 
 
 def test_another_version_or_site_is_another_product(root: pki.Authority) -> None:

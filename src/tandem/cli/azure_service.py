@@ -81,6 +81,23 @@ def _check(item: dict[str, Any]) -> str:
     return f"{said}\n     → {item['cure']}" if item["cure"] else said
 
 
+@app.command("renew-secret")
+def renew_secret(
+    service: Service = "",
+    secret_years: Annotated[int, typer.Option("--secret-years", help="1 or 2.")] = 1,
+    tenant_admin: TenantAdmin = None,
+    tenant_password_file: TenantPassword = None,
+    json: Json = False,
+) -> None:
+    """Give the server app a new secret before the old one ends."""
+    body = {
+        "access_token": administrator_token(tenant_admin, tenant_password_file),
+        "secret_years": secret_years,
+    }
+    found = site_client().post(f"/api/v1/azure-services/{service or '-'}/secret", body)
+    emit(found, lambda v: f"The secret lasts until {v['secret_expires_at']}.", json)
+
+
 @app.command()
 def delete(
     service: Annotated[str, typer.Argument(help="Name of the service.")], json: Json = False

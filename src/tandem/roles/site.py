@@ -255,7 +255,7 @@ def _tenant_devices(db: Database, cloud: cloud_services.CloudServices) -> tenant
     async def graph(path: str) -> dict[str, Any]:
         async with db.transaction() as tx:
             client = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
-        return await client.get(path)
+        return await client.get(f"/{path.lstrip('/')}")
 
     return tenant_view.GraphDevices(graph)
 

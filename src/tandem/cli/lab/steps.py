@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import socket
 import ssl
@@ -821,16 +822,26 @@ async def _settings_hold(lab: Lab, see: Observer) -> None:
 
 
 async def dashboard(lab: Lab, see: Observer) -> None:
-    page = await _console(lab, "/console/dashboard")
-    see.check("the dashboard answers", "<" in page, f"{len(page)} characters")
     states = await lab.devices()
-    status = await lab.commands.run("comanagement", "status")
     own = sum(s.mdm_enrolled and s.policy for s in states.values())
-    see.check(
-        "the console's numbers agree with the devices' own account",
-        own == status["co_managed"] and f">{own}<" in page.replace("\n", "").replace(" ", ""),
-        f"{own} co-managed",
-    )
+
+    async def agrees() -> tuple[bool, str]:
+        page = await _console(lab, "/console/")
+        told = re.search(r'id="co-managed">(\d+)<', page)
+        whole = "half of these numbers is missing" not in page
+        seen = f"{told[1] if told else 'no number'} co-managed on the page, {own} in the devices'"
+        return whole and told is not None and int(told[1]) == own, seen + " own account"
+
+    held, seen = await until(agrees, 30)
+    see.check("the console's dashboard agrees with the devices' own account", held, seen)
+    page = await _console(lab, "/console/")
+    tiles = re.findall(r'<section class="card[^"]*" aria-labelledby="([a-z-]+)-title"', page)
+    see.check("it has its five tiles and the sixth", len(tiles) >= 6, ", ".join(tiles))
+    status = await lab.commands.run("comanagement", "status")
+    see.check("the site counts the same", status["co_managed"] == own, status["co_managed"])
+    devices = await _console(lab, "/console/devices")
+    shown = [person.device for person in lab.managed if person.device in devices]
+    see.check("the device list shows the devices", bool(shown), f"{len(shown)} on its first page")
 
 
 async def _console(lab: Lab, path: str) -> str:

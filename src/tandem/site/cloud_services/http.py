@@ -86,6 +86,13 @@ class NewApp(msgspec.Struct):
     secret_years: int = 1
 
 
+class Renewal(msgspec.Struct):
+    """`access_token` is a global administrator's, for this one request."""
+
+    access_token: str
+    secret_years: int = 1
+
+
 class ExistingApp(msgspec.Struct):
     client_id: str
     name: str = ""
@@ -158,6 +165,7 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route(service, api.delete_service, methods=["DELETE"]),
         Route(f"{service}/apps/{{kind}}", api.create_app, methods=["POST"]),
         Route(f"{service}/apps/{{kind}}/import", api.import_app, methods=["POST"]),
+        Route(f"{service}/secret", api.renew_secret, methods=["POST"]),
         Route(f"{service}/verify", api.verify, methods=["POST"]),
         Route(f"{service}/discovery", api.enable_discovery, methods=["PUT"]),
         Route("/api/v1/gateways", api.gateways, methods=["GET"]),
@@ -225,6 +233,11 @@ def _kind(request: Request) -> str:
     if kind not in {"server", "client"}:
         raise Invalid("An app is of kind server or client.")
     return kind
+
+
+def _check_years(years: int) -> None:
+    if years not in {1, 2}:
+        raise Invalid("A secret is valid for 1 or 2 years.")
 
 
 def _seconds(request: Request) -> float:
@@ -379,8 +392,7 @@ class _Api:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         new = await http.decode(request, NewApp)
         kind = _kind(request)
-        if new.secret_years not in {1, 2}:
-            raise Invalid("A secret is valid for 1 or 2 years.")
+        _check_years(new.secret_years)
         async with self._cloud.db.transaction() as tx:
             made = await self._cloud.tenants.create_app(
                 tx,
@@ -417,6 +429,21 @@ class _Api:
             )
         self._cloud.news.tell()
         return http.reply(as_dict(made), 201)
+
+    async def renew_secret(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, Renewal)
+        _check_years(wanted.secret_years)
+        async with self._cloud.db.transaction() as tx:
+            app = await self._cloud.tenants.renew_secret(
+                tx,
+                _name(request),
+                access_token=wanted.access_token,
+                secret_years=wanted.secret_years,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+        return http.reply(as_dict(app))
 
     async def verify(self, request: Request) -> Response:
         await self._require(request)

@@ -15,7 +15,14 @@ _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _PREFIX = re.compile(r"^[a-z0-9]{3,24}$")
 
 MAX_INSTANCES = 16
-SERVER_APP_SCOPES = ("User.Read.All", "Directory.Read.All")
+# Discovery reads users; the console reads what the tenant knows of devices.
+SERVER_APP_SCOPES = (
+    "User.Read.All",
+    "Directory.Read.All",
+    "Device.Read.All",
+    "DeviceManagementManagedDevices.Read.All",
+    "DeviceManagementApps.Read.All",
+)
 DISCOVERY_PERMISSION = "Directory.Read.All"
 DEFAULT_APP_ID_URI = "https://ConfigMgrService"
 DEFAULT_REPLY_URL = "https://ConfigMgrClient"

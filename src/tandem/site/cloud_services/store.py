@@ -151,6 +151,14 @@ async def sealed_secret(tx: Tx, service_id: str) -> bytes | None:
     return bytes(row["sealed_secret"]) if row and row["sealed_secret"] else None
 
 
+async def save_secret(tx: Tx, service_id: str, sealed: bytes, expires_at: datetime) -> None:
+    await tx.execute(
+        "UPDATE cloud_app SET sealed_secret = %s, secret_expires_at = %s"
+        " WHERE service_id = %s AND kind = 'server'",
+        (sealed, expires_at, service_id),
+    )
+
+
 async def directory(tx: Tx, tenant_id: str) -> Directory | None:
     row = await (
         await tx.execute(

@@ -9,7 +9,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -156,9 +156,14 @@ class Tenants:
         await graph.post("/servicePrincipals", {"appId": made["appId"]})
         if kind != "server":
             return None, None
-        expires_at = now + timedelta(days=365 * secret_years)
+        return await self._add_secret(graph, str(made["id"]), secret_years, now)
+
+    async def _add_secret(
+        self, graph: "Graph", object_id: str, years: int, now: datetime
+    ) -> tuple[bytes, datetime]:
+        expires_at = now + timedelta(days=365 * years)
         answer = await graph.post(
-            f"/applications/{made['id']}/addPassword",
+            f"/applications/{object_id}/addPassword",
             {
                 "passwordCredential": {
                     "displayName": "Configuration site",
@@ -167,6 +172,40 @@ class Tenants:
             },
         )
         return self._box.seal(answer["secretText"].encode(), _SECRET_CONTEXT), expires_at
+
+    async def renew_secret(
+        self,
+        tx: Tx,
+        wanted: str,
+        *,
+        access_token: str,
+        secret_years: int = 1,
+        actor: str,
+        now: datetime,
+    ) -> App:
+        """A new secret for the server app; the old one ends by itself in the tenant.
+
+        Raises NoSuchService, NotGlobalAdministrator, TenantRefuses.
+        """
+        service = await self.service(tx, wanted)
+        known = {app.kind: app for app in await self.apps(tx, service.id)}.get("server")
+        claims = _global_administrator(access_token)
+        if known is None or claims["tid"] != service.tenant_id:
+            raise TenantRefuses(
+                f"{service.name} has no server app in this administrator's tenant.",
+                cure="Sign in with an administrator of the connected tenant.",
+            )
+        graph = Graph(self._http, self.environment.graph, access_token)
+        found = (await graph.get(f"/applications?$filter=appId eq '{known.app_id}'"))["value"]
+        if not found:
+            raise TenantRefuses(
+                f"The tenant has no app {known.app_id} any more.",
+                cure="Delete this Azure service, and create or import its apps again.",
+            )
+        sealed, ends = await self._add_secret(graph, str(found[0]["id"]), secret_years, now)
+        await store.save_secret(tx, service.id, sealed, ends)
+        await _audit(tx, actor, "azure-service.renew-secret", known.app_id, now)
+        return replace(known, secret_expires_at=ends)
 
     async def _without_app(self, tx: Tx, wanted: str, kind: str) -> AzureService:
         service = await self.service(tx, wanted)
@@ -235,7 +274,7 @@ class Tenants:
             await _check("The server app may read users", self._try_reading(tx, service)),
         ]
         if ends is not None and ends <= now + _SECRET_WARNING:
-            cure = "Add a new secret in the tenant, and import the app again."
+            cure = "Renew it: `tandem azure-service renew-secret`."
             text = "The server app's secret lasts"
             checks.append(Check(text, False, f"It ends on {ends:%Y-%m-%d}.", cure))
         if "client" not in apps:
@@ -556,6 +595,9 @@ def _permission_ids() -> dict[str, str]:
     return {
         "User.Read.All": "df021288-bdef-4463-88db-98f22de89214",
         "Directory.Read.All": "7ab1d382-f21e-4acd-a863-ba3e13f7da61",
+        "Device.Read.All": "7438b122-aefc-4978-80ed-43db9fcc7715",
+        "DeviceManagementManagedDevices.Read.All": "2f51be20-0bb4-4fed-bf7b-db946066c75e",
+        "DeviceManagementApps.Read.All": "7a6ee1e7-141e-4cec-ae74-d9db155731ff",
     }
 
 

@@ -41,6 +41,7 @@ _COMMAND_TEXT = (
     '--trusted-root "%~dp0trusted-root.pem" %*\r\n'
 )
 
+# The action has a number: one that is only placed before another, wixl may put anywhere before it.
 _SOURCE = """<?xml version="1.0" encoding="utf-8"?>
 <Wix xmlns="http://schemas.microsoft.com/wix/2006/wi">
   <Product Id={product} Name={name} Language="1033" Version={version}
@@ -64,7 +65,7 @@ _SOURCE = """<?xml version="1.0" encoding="utf-8"?>
     <CustomAction Id="RunSetup" FileKey="{COMMAND}" ExeCommand={arguments}
                   Execute="deferred" Impersonate="no" Return="check"/>
     <InstallExecuteSequence>
-      <Custom Action="RunSetup" Before="InstallFinalize">NOT REMOVE</Custom>
+      <Custom Action="RunSetup" Sequence="6550">NOT REMOVE</Custom>
     </InstallExecuteSequence>
     <Feature Id="Client" Level="1"><ComponentRef Id="Bootstrap"/></Feature>
   </Product>
