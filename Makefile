@@ -29,7 +29,7 @@ check: setup  ## style, strict types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports || true
+	$(BIN)/lint-imports
 
 bench: setup  ## make bench BENCH=lab for one
 	tools/packages.sh wixl

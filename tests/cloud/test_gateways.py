@@ -11,7 +11,7 @@ import pytest
 from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
 from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError
-from tandem.site.cloud_services import GatewayInstance
+from tandem.site.cloud_services import GatewayExists, GatewayInstance, NameTaken
 from tenant_world import World
 
 
@@ -246,9 +246,10 @@ async def test_dns_says_what_is_missing(site: Site) -> None:
 
 
 async def test_two_gateways_do_not_share_a_name(site: Site) -> None:
-    from tandem.site.cloud_services import NameTaken
-
     await create(site)
     refused = await site.refusal("gateway", "check-name", NAME)
     assert "this site has a gateway" in refused.message
     assert NameTaken.code == refused.code
+    for taken in (NAME, "mycmg.fabrikam.com"):  # The second would have the same deployment name.
+        with pytest.raises(GatewayExists):
+            await create(site, pfx=pfx(taken))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import typer
-from tandem.cli.lab.steps import STEPS
 
+from tandem.cli.lab.steps import STEPS
 from tandem.cli.main import build
 
 ROOT = Path(__file__).parents[2]

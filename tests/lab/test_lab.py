@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
 from tandem.cli.lab.steps import STEPS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

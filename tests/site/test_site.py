@@ -70,9 +70,7 @@ async def test_a_role_keeps_its_certificate_until_it_nears_its_end(
     assert renewed.certificate.not_valid_after_utc > NOW + timedelta(days=600)
 
 
-async def test_keys_are_sealed_in_the_database(
-    site_tx: Tx, box: SecretBox, tmp_path: Path
-) -> None:
+async def test_keys_are_sealed_in_the_database(site_tx: Tx, box: SecretBox, tmp_path: Path) -> None:
     await properties.establish(site_tx, box, code="CM1", name="Contoso", now=NOW)
     rows = await (await site_tx.execute("SELECT * FROM properties_credential")).fetchall()
     assert len(rows) == 2
@@ -95,7 +93,10 @@ async def test_the_default_client_settings_are_the_fields(site_tx: Tx) -> None:
 
 
 async def test_settings_change_all_or_none(api: Api) -> None:
-    wanted = {"allow_cloud_distribution_point": "yes", "Client policy polling interval (minutes)": 5}
+    wanted = {
+        "allow_cloud_distribution_point": "yes",
+        "Client policy polling interval (minutes)": 5,
+    }
     answer = await api.web.patch("/api/v1/client-settings", json=wanted)
     values = {item["name"]: item["value"] for item in answer.json()}
     assert values["allow_cloud_distribution_point"] is True
@@ -192,7 +193,13 @@ async def test_the_commands_of_the_site(api: Api, tmp_path: Path) -> None:
         password = tmp_path / "password"
         password.write_text("Another-Horse-3\n")
         await commands.run(
-            "administrator", "add", "ola", "--role", "read-only-analyst", "--password-file", password
+            "administrator",
+            "add",
+            "ola",
+            "--role",
+            "read-only-analyst",
+            "--password-file",
+            password,
         )
         assert len(await commands.run("administrator", "list")) == 2
         assert (await api.sign_in("ola", "Another-Horse-3")).status_code == 200

@@ -1,6 +1,7 @@
 """EnterpriseDesktopAppManagement: MSI packages that the service wants installed (spec 12.3)."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Protocol
@@ -30,6 +31,7 @@ from tandem.protocols import msi
 
 MAX_DOWNLOAD_BYTES = 512 * 1024 * 1024
 _FILE = "applications.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Status of a job, in the field's numbers.
 INITIALIZED, DOWNLOADING, DOWNLOAD_RETRY, DOWNLOAD_FAILED, DOWNLOADED = 10, 20, 25, 30, 40
@@ -350,12 +352,16 @@ def read_job(data: str) -> Job:
         return value
 
     small("TimeOut")
+    # A job that no file can satisfy is refused where it is ordered, not left waiting for ever.
+    sha256 = xml.text(xml.find(product, "Validation", "FileHash")).lower()
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError("FileHash is not a SHA-256 in hexadecimal")
     line = None if enforcement is None else xml.find(enforcement, "CommandLine")
     return Job(
         root.get("id", "").strip().upper(),
         product.get("Version", ""),
         [url for url in urls if url],
-        xml.text(xml.find(product, "Validation", "FileHash")).lower(),
+        sha256,
         # Kept as it came: the bootstrap gets exactly this.
         "" if line is None else (line.text or ""),
         small("RetryCount"),

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import secrets
 import ssl
+import threading
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +103,7 @@ class Device:
         self._applications = Applications(self._folder, self, now, self._woken)
         self._gate_kept: Gate | None = None
         self._busy = asyncio.Lock()
+        self._preparing = threading.Lock()
         self._wake = asyncio.Event()
         self._asked: Origin | None = None
         self._work: asyncio.Task[None] | None = None
@@ -115,9 +117,13 @@ class Device:
         return self._kept.account
 
     def prepare(self) -> None:
-        """Make the key of the next enrollment, which takes a moment, ahead of time."""
-        if self._folder.read("next.key") is None and self._kept.account is None:
-            self._folder.write("next.key", pki.key_pem(pki.generate_key("rsa2048")))
+        """Make the key of the next enrollment, which takes a moment, ahead of time.
+
+        Called from several threads; who comes while a key is being made waits for that one.
+        """
+        with self._preparing:
+            if self._folder.read("next.key") is None and self._kept.account is None:
+                self._folder.write("next.key", pki.key_pem(pki.generate_key("rsa2048")))
 
     async def enroll(self, *, manual: bool = False) -> None:
         """Sign in, join the directory and enrol. Does nothing on a device that is enrolled.

@@ -91,7 +91,11 @@ def read(data: bytes) -> Envelope:
     if header is None or body is None:
         raise BadMessage("header or body is missing")
     action = _text(header, _tag(A, "Action"))
-    readers: dict[str, Any] = {DISCOVER: _discover, GET_POLICIES: _policies, REQUEST_TOKEN: _request_token}
+    readers: dict[str, Any] = {
+        DISCOVER: _discover,
+        GET_POLICIES: _policies,
+        REQUEST_TOKEN: _request_token,
+    }
     if action not in readers:
         raise BadMessage("unknown action")
     return Envelope(

@@ -129,6 +129,8 @@ class Gateways:
         now = self._now()
         opened = pki.pfx_open(pfx, password)
         name = _service_name(opened.certificate, service_name)
+        if await store.gateway(tx, name) is not None:
+            raise _exists(name)
         self._check_certificate(opened, now)
         self._check_place(region, instances, await self._free_hosts(tx))
         made = Gateway(
@@ -151,10 +153,7 @@ class Gateways:
         )
         sealed = self._box.seal(pfx, _CONTEXT), self._box.seal(password.encode(), _CONTEXT)
         if not await store.insert_gateway(tx, made, *sealed):
-            raise GatewayExists(
-                f"There is a gateway {name} already.",
-                cure="Delete it first, or choose another service name.",
-            )
+            raise _exists(made.deployment_name)
         await audit.record(
             tx,
             actor=actor,
@@ -536,6 +535,13 @@ class Gateways:
         if seen.pid is not None:
             self._silent[seen.pid] = 0 if seen.state == "running" else self._silent[seen.pid] + 1
         return seen
+
+
+def _exists(name: str) -> GatewayExists:
+    return GatewayExists(
+        f"There is a gateway {name} already.",
+        cure="Delete it first, or choose another service name.",
+    )
 
 
 def _service_name(certificate: x509.Certificate, asked: str) -> str:
