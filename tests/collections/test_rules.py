@@ -130,6 +130,36 @@ async def test_an_offset_that_is_no_number_is_refused(api: Api, offset: str) -> 
 
 # ------------------------------------------------------------------------ queries
 
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("lab-00[1-2]", ["LAB-001", "LAB-002"]),
+        ("LAB-00[^1]", ["LAB-002", "LAB-003"]),
+        ("%[13]", ["LAB-001", "LAB-003"]),
+        ("LAB.00[1-3]", []),
+        ("[a-z]%_00[3]", ["LAB-003"]),
+    ],
+)
+async def test_sets_of_characters(site_tx: Tx, pattern: str, names: list[str]) -> None:
+    for name in ("LAB-001", "LAB-002", "LAB-003"):
+        await add_device(site_tx, name)
+    await make(site_tx, "Q", query=QUERY.format(pattern))
+    assert [item.name for item in await collections.members(site_tx, "Q")] == names
+    await make(site_tx, "Not", query=QUERY.replace("like", "not like").format(pattern))
+    others = {item.name for item in await collections.members(site_tx, "Not")}
+    assert others == {"LAB-001", "LAB-002", "LAB-003"} - set(names)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["[", "LAB-[", "[]", "[^]", "[a-]", "[(a+)+]", "[a", "[[:alpha:]]"]
+)
+def test_half_a_set_is_refused(pattern: str) -> None:
+    with pytest.raises(BadQuery) as refused:
+        collections.compile_query(QUERY.format(pattern))
+    assert "[0-9]" in refused.value.cure
+
+
 _names = st.sampled_from(["Name", "NetbiosName", "ClientVersion", "Build", "AADDeviceID"])
 _values = st.text(st.characters(codec="utf-8", exclude_characters="'\x00"), max_size=12)
 

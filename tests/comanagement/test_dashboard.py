@@ -86,7 +86,7 @@ def test_who_is_not_eligible_is_in_no_step() -> None:
         ({"mdm_enrolled": True, "hybrid": True}, EnrollmentState.SUCCESS_HYBRID),
         ({"enrollment_error": 1}, EnrollmentState.FAILURE_JOINED),
         ({"enrollment_error": 1, "hybrid": True}, EnrollmentState.FAILURE_HYBRID),
-        ({"pending_sign_in": True, "enrollment_error": 1}, EnrollmentState.PENDING_SIGN_IN),
+        ({"pending_sign_in": True}, EnrollmentState.PENDING_SIGN_IN),
         ({"scheduled": True, "hybrid": True}, EnrollmentState.ENROLLING_HYBRID),
         ({"scheduled": True}, None),
         ({}, None),
@@ -164,6 +164,9 @@ async def test_the_tenants_word_on_enrolment_counts_when_it_can_be_asked(api: Ap
     alone = await api.get(path)
     assert alone["without_tenant"] == "The tenant does not answer."
     assert alone["stages"]["co-managed"] == 2
+    api.cloud.tenant = ""
+    assert (await api.get(path))["without_tenant"] == "The site is not connected to a tenant."
+    api.cloud.tenant = TENANT
     assert alone["workloads"]["client-apps"] == 1
     api.cloud.devices = {
         "d-LAB-001": Known(),

@@ -77,3 +77,20 @@ async def test_a_job_exists_only_if_its_change_does(site_db: Database) -> None:
     stop.set()
     await worker
     assert done == ["committed"]
+
+
+async def test_what_a_killed_worker_had_begun_is_begun_again(site_db: Database) -> None:
+    """Otherwise the job, and every later one with its lock, would never run."""
+    jobs, stop, ran = Jobs(site_db.dsn), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        ran.set()
+
+    jobs.register("test.work", work)
+    async with site_db.transaction() as tx:
+        await jobs.defer(tx, "test.work", lock="one")
+        await tx.execute("UPDATE procrastinate_jobs SET status = 'doing'")
+    worker = asyncio.create_task(jobs.run(stop))
+    await asyncio.wait_for(ran.wait(), 10)
+    stop.set()
+    await worker

@@ -2,10 +2,12 @@
 
     where Name like 'LAB-%' and not (OperatingSystemNameandVersion = 'Windows 10.0.19045')
     where SMS_R_System.ClientVersion >= '0.1' or NetbiosName in ('A', 'B')
+    where Name like 'LAB-00[1-4]'
 
 A query becomes an SQL condition over columns that are named here; every value is a parameter.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -153,10 +155,11 @@ class _Compiler(Transformer[Token, Any]):
         return self._one(name, f"{sql} %s", value)
 
     def like(self, parts: list[Any]) -> Condition:
-        return self._one(parts[0], "LIKE %s", _pattern(parts[1]))
+        return self._one(parts[0], *_pattern(parts[1]))
 
     def not_like(self, parts: list[Any]) -> Condition:
-        return self._one(parts[0], "NOT LIKE %s", _pattern(parts[1]))
+        operator, pattern = _pattern(parts[1])
+        return self._one(parts[0], "!~ %s" if operator == "~ %s" else "NOT LIKE %s", pattern)
 
     def one_of(self, parts: list[Any]) -> Condition:
         name, *values = parts
@@ -194,9 +197,29 @@ def _fold(name: str, values: list[Any]) -> tuple[str, list[Any]]:
     return f"lower({_COLUMNS[name]})", [str(value).lower() for value in values]
 
 
-def _pattern(value: Any) -> str:
-    """WQL's % and _ are SQL's; a backslash is only a character."""
-    return str(value).replace("\\", "\\\\")
+# One character out of a set, or out of none of it: [0-9], [^abc].
+_SET = re.compile(r"\[(\^?[A-Za-z0-9 ._]+(?:-[A-Za-z0-9 ._]+)*)\]")
+
+
+def _pattern(value: Any) -> tuple[str, str]:
+    """WQL's % and _ are SQL's, a backslash is only a character, and sets take a regular expression."""
+    text = str(value)
+    if "[" not in text:
+        return "LIKE %s", text.replace("\\", "\\\\")
+    said, place = "", 0
+    while place < len(text):
+        found = _SET.match(text, place)
+        if found:
+            said += found[0]
+        elif text[place] == "[":
+            raise BadQuery(
+                f"The pattern {text!r} has a [ that begins no set of characters.",
+                cure="Write sets like [0-9], [a-f] or [^x].",
+            )
+        else:
+            said += {"%": ".*", "_": "."}.get(text[place]) or re.escape(text[place])
+        place = found.end() if found else place + 1
+    return "~ %s", f"^{said}$"
 
 
 def _joined(word: str, parts: list[Condition]) -> Condition:

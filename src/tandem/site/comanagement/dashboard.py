@@ -197,10 +197,10 @@ def enrollment_state(device: DeviceFacts) -> EnrollmentState | None:
     """None for a device that nobody has tried to enrol."""
     if device.mdm_enrolled:
         return EnrollmentState.SUCCESS_HYBRID if device.hybrid else EnrollmentState.SUCCESS_JOINED
-    if device.pending_sign_in:
-        return EnrollmentState.PENDING_SIGN_IN
     if device.enrollment_error is not None:
         return EnrollmentState.FAILURE_HYBRID if device.hybrid else EnrollmentState.FAILURE_JOINED
+    if device.pending_sign_in:
+        return EnrollmentState.PENDING_SIGN_IN
     if device.hybrid and (device.scheduled or device.initiated):
         return EnrollmentState.ENROLLING_HYBRID
     return None

@@ -82,12 +82,7 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
 
     async def dashboard(request: Request) -> Response:
         await require(request)
-        known: Mapping[str, TenantFacts] = {}
-        without = ""
-        try:
-            known = await others.tenant_devices()
-        except AppError as error:
-            without = error.message
+        known, without = await _tenant_devices(db, others)
         async with db.transaction() as tx:
             devices = await service.fleet(tx, known, tenant_asked=not without)
         return http.reply(as_dict(figures(devices, without)))
@@ -106,6 +101,19 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement/command-line", command_line, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
     ]
+
+
+async def _tenant_devices(
+    db: Database, others: Collaborators
+) -> tuple[Mapping[str, TenantFacts], str]:
+    """What the tenant says of its devices, and why it says nothing when it does not."""
+    async with db.transaction() as tx:
+        if not await others.tenant_id(tx):
+            return {}, "The site is not connected to a tenant."
+    try:
+        return await others.tenant_devices(), ""
+    except AppError as error:
+        return {}, error.message
 
 
 async def _shape(tx: Tx, others: Collaborators) -> dict[str, Any]:

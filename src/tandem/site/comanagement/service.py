@@ -28,11 +28,8 @@ from tandem.workloads import Authority, Position, Workload, effective, merge, ow
 _SENTENCE = "Please ensure the proper prerequisites are installed."
 
 
-async def _nobody_asked() -> Mapping[str, TenantFacts]:
-    raise Prerequisites(
-        "The site is not connected to a tenant.",
-        cure="Connect it first: `tandem azure-service create` (step 2).",
-    )
+async def _no_devices() -> Mapping[str, TenantFacts]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Collaborators:
     gateway_host: Callable[[Tx], Awaitable[str | None]]
     tenant_id: Callable[[Tx], Awaitable[str]]
     check_tenant: Callable[[Tx, str], Awaitable[None]]
-    tenant_devices: Callable[[], Awaitable[Mapping[str, TenantFacts]]] = _nobody_asked
+    tenant_devices: Callable[[], Awaitable[Mapping[str, TenantFacts]]] = _no_devices
 
 
 async def enable(

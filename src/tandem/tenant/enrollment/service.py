@@ -165,14 +165,18 @@ class Enrollment:
             )
 
     async def _retire_older(self, tx: Tx, device: Device) -> None:
-        """The same joined device enrols anew: the enrollment before is over."""
-        if not device.directory_device_id:
-            return
-        older = await store.device(tx, "directory_device_id", device.directory_device_id)
-        if older is not None and older.state != "unenrolled":
-            await store.set_state(tx, older.id, "unenrolled", self.now())
-            await mobile_apps.forget_device(tx, older.id)
-            await self.note(tx, older, "superseded", "The device enrolled again")
+        """The same device enrols anew: the enrollment before is over.
+
+        The same is the same joined device, or the same id of Windows's, which is the same user's
+        here. A hardware id proves nothing (section 6.4).
+        """
+        known = {"windows_id": device.windows_id, "directory_device_id": device.directory_device_id}
+        for column, value in known.items():
+            older = await store.device(tx, column, value) if value else None
+            if older is not None and older.state != "unenrolled":
+                await store.set_state(tx, older.id, "unenrolled", self.now())
+                await mobile_apps.forget_device(tx, older.id)
+                await self.note(tx, older, "superseded", "The device enrolled again")
 
     async def refused(
         self, tx: Tx, asked: soap.RequestToken, upn: str, text: str, code: str, device_id: str
@@ -193,7 +197,7 @@ class Enrollment:
         found = None
         if certificate is not None:
             found = await store.device(tx, "fingerprint", pki.sha256_fingerprint(certificate))
-        if found is None or found.state == "unenrolled" or (source and source != found.windows_id):
+        if found is None or found.state == "unenrolled" or source != found.windows_id:
             raise NotEnrolled("This device is not enrolled.")
         return found
 

@@ -87,7 +87,11 @@ def managed_devices(service: Sessions) -> Part:
         device = await enrollment.device(call.tx, call.keys["managedDevice"])
         groups = await enrollment.groups_of(call.tx, device)
         wanted = await policies.effective(call.tx, groups, device.flags)
-        delivered = await sessions.deliveries(call.tx, device.id)
+        delivered = {
+            name: found
+            for name, found in (await sessions.deliveries(call.tx, device.id)).items()
+            if found.code != sessions.LAPSED
+        }
         names = sorted({*wanted, *delivered})
         return Value(
             [

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from urllib.parse import quote
 
 from tandem.infra.blobs import Blobs
 from tandem.infra.database import Tx
@@ -218,7 +219,8 @@ class Content:
 
     def link(self, found: App, now: datetime) -> str:
         end = int(now.timestamp() + self.seconds)
-        return f"{self.public_url}/content/{self._token(found.id, end)}/{found.file_name}"
+        name = quote(found.file_name, safe="")
+        return f"{self.public_url}/content/{self._token(found.id, end)}/{name}"
 
     def _token(self, app_id: str, end: int) -> str:
         signed = f"{app_id}.{end}"

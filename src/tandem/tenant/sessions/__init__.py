@@ -5,7 +5,7 @@ workloads that its agent reports. Events: device.config-info (subject: the devic
 """
 
 from tandem.tenant.sessions.http import problems, routes
-from tandem.tenant.sessions.model import Delivery
+from tandem.tenant.sessions.model import LAPSED, Delivery
 from tandem.tenant.sessions.service import Sessions, deliveries
 
-__all__ = ["Delivery", "Sessions", "deliveries", "problems", "routes"]
+__all__ = ["LAPSED", "Delivery", "Sessions", "deliveries", "problems", "routes"]

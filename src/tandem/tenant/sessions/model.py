@@ -1,9 +1,10 @@
 """What a session asks and does, decided from values alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
@@ -11,12 +12,16 @@ from tandem.protocols.syncml import Command, Item
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.tenant.mobile_apps import App, Status
 from tandem.tenant.policies import Configuration, loc_uri
+from tandem.workloads import Authority, Workload, owner_of
 
 MSI = "./Device/Vendor/MSFT/EnterpriseDesktopAppManagement/MSI"
 MSI_ALERT = "win32csp_install"
 UNENROLL_ALERT = "mdm.unenrollment.userrequest"
 # Enough of them to make round trips rare, few enough for any device's buffer (section 11.9).
 BATCH = 60
+# Devices announce 512 KiB; the envelope, statuses and escaping want their share (section 11.8).
+ROOM_BYTES = 256 * 1024
+RETRY_INSTALL = timedelta(hours=24)
 
 INVENTORY = {
     "./DevDetail/SwV": "os_version",
@@ -32,10 +37,11 @@ DEVICE_INFO = {"./DevInfo/Man": "manufacturer", "./DevInfo/Mod": "model"}
 class Sent(msgspec.Struct, frozen=True):
     """What a command of ours was for: its Status is understood by this."""
 
-    kind: str  # ask, install-add, install, setting, unenroll, status
+    kind: str  # ask, install-add, install, setting, removal, unenroll
     subject: str = ""
     value: str = ""
     order: int = 0
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,18 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a device took: a setting's value, or the refusal's code."""
+    """What a device was given: a setting's value, and the status that it answered.
+
+    LAPSED: the workload went to the site, which may have written another value since.
+    """
 
     subject: str
     value: str
     code: int
+    workload: str = Workload.DEVICE_CONFIGURATION.value
+
+
+LAPSED = 0
 
 
 def questions(inventory_too: bool, product_codes: Iterable[str]) -> list[Order]:
@@ -68,16 +81,20 @@ def encoded(product_code: str) -> str:
 
 
 def installs(
-    apps: Iterable[App], statuses: Mapping[str, Status], link: Mapping[str, str]
+    apps: Iterable[App],
+    statuses: Mapping[str, Status],
+    link: Mapping[str, str],
+    now: datetime,
 ) -> list[Order]:
     """Add and Exec for each app that the device is to have and was not told of yet.
 
-    A failed one is tried again when its content or command line changed, not in every session.
+    A failed one is tried again when its content or command line changed, or a day later: not
+    in every session.
     """
     orders: list[Order] = []
     for app in apps:
         known = statuses.get(app.id)
-        if known is not None and known.sha256 == fingerprint(app) and known.state != "offered":
+        if known is not None and known.sha256 == fingerprint(app) and not _again(known, now):
             continue
         uri = f"{MSI}/{encoded(app.product_code)}/DownloadInstall"
         orders.append(Order(Sent("install-add", app.id), "Add", Item(target=uri)))
@@ -85,6 +102,12 @@ def installs(
         exec_item = Item(target=uri, data=job, format="xml", type="text/plain")
         orders.append(Order(Sent("install", app.id, fingerprint(app)), "Exec", exec_item))
     return orders
+
+
+def _again(known: Status, now: datetime) -> bool:
+    if known.state == "failed":
+        return now - known.at >= RETRY_INSTALL
+    return known.state == "offered"
 
 
 def fingerprint(app: App) -> str:
@@ -95,8 +118,8 @@ def install_job(app: App, url: str) -> str:
     """MsiInstallJob (section 12.3)."""
     line = f"/quiet {app.command_line}".strip()
     return (
-        f'<MsiInstallJob id="{escape(app.product_code)}"><Product'
-        f' Version="{escape(app.product_version)}"><Download><ContentURLList><ContentURL>'
+        f"<MsiInstallJob id={quoteattr(app.product_code)}><Product"
+        f" Version={quoteattr(app.product_version)}><Download><ContentURLList><ContentURL>"
         f"{escape(url)}</ContentURL></ContentURLList></Download><Validation><FileHash>"
         f"{app.sha256.upper()}</FileHash></Validation><Enforcement><CommandLine>"
         f"{escape(line)}</CommandLine><TimeOut>10</TimeOut><RetryCount>3</RetryCount>"
@@ -109,7 +132,7 @@ def settings(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delive
     orders = []
     for setting, item in wanted.items():
         known = delivered.get(setting)
-        if known is not None and known.value == item.value:
+        if known is not None and known.value == item.value and known.code != LAPSED:
             continue
         number = item.value.lstrip("-").isdigit() and len(item.value) < 10
         target = Item(
@@ -118,16 +141,51 @@ def settings(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delive
             format="int" if number else "chr",
             type="text/plain",
         )
-        orders.append(Order(Sent("setting", setting, item.value), "Replace", target))
+        sent = Sent("setting", setting, item.value, workload=item.workload.value)
+        orders.append(Order(sent, "Replace", target))
     return orders
 
 
-def no_longer(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery]) -> list[str]:
-    """Settings that are not this service's any more: forgotten, so they are sent anew one day.
+def unwanted(
+    wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery], flags: int | None
+) -> tuple[list[Order], list[str]]:
+    """Of what a device was given and is not to have: what to delete there, and what lapses.
 
-    The device keeps the value; whoever owns the workload now says what it is to be (spec F17).
+    A setting of a workload that the site owns is left alone: the device keeps the value, and
+    whoever owns the workload says what it is to be (spec F17). Anything else goes.
     """
-    return [subject for subject in delivered if subject not in wanted]
+    removals: list[Order] = []
+    lapsing: list[str] = []
+    for subject, known in delivered.items():
+        if subject in wanted:
+            continue
+        if flags is None or owner_of(_workload(known.workload), flags) is Authority.MDM:
+            target = Item(target=loc_uri(subject))
+            removals.append(Order(Sent("removal", subject), "Delete", target))
+        elif known.code != LAPSED:
+            lapsing.append(subject)
+    return removals, lapsing
+
+
+def _workload(name: str) -> Workload:
+    try:
+        return Workload(name)
+    except ValueError:
+        return Workload.DEVICE_CONFIGURATION
+
+
+def batch(orders: Iterable[Order], done: Collection[Sent]) -> list[Order]:
+    """What of it fits into one message, without what this session has asked for already."""
+    chosen: list[Order] = []
+    room = ROOM_BYTES
+    for order in orders:
+        if order.sent in done:
+            continue
+        room -= 512 + 2 * len((order.item.data or "").encode())
+        if chosen and (room < 0 or len(chosen) == BATCH):
+            break
+        chosen.append(order)
+    return chosen
 
 
 def commands(orders: Iterable[Order], first: int) -> tuple[list[Command], dict[str, Sent]]:

@@ -16,11 +16,15 @@ from tandem.tenant import directory, enrollment, licensing, mobile_apps, policie
 from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
 from tandem.tenant.mobile_apps import Content
 from tandem.tenant.sessions import model, store
-from tandem.tenant.sessions.model import BATCH, Order, Sent
+from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.store import Session
 
 _INVENTORY_EVERY = timedelta(hours=24)
 _MESSAGES_MOST = 60
+# A first message that comes again later than this is a session of its own (section 11.3).
+_REPEATS_WITHIN = timedelta(minutes=10)
+# How long a device that was told to leave has for saying that it did (section 14).
+_LEAVING = timedelta(days=1)
 
 
 class Sessions:
@@ -36,7 +40,8 @@ class Sessions:
         """The answer to a message. Raises NotEnrolled."""
         device = await self._enrollment.authenticate(tx, certificate, message.source)
         before = await store.session(tx, device.id)
-        begins = message.number == 1 and (before is None or not _repeats(before, message))
+        now = self._now()
+        begins = message.number == 1 and (before is None or not _repeats(before, message, now))
         if before is not None and not begins:
             if before.session != message.session or message.number < before.number:
                 # Late, or of another session: nothing is done, and the session ends.
@@ -45,7 +50,6 @@ class Sessions:
                 return before.answer
         elif before is None and message.number != 1:
             return self._closing(message)
-        now = self._now()
         await enrollment.mark_seen(tx, device.id, now)
         ended = await self._take(tx, device, before, message, begins)
         if ended:
@@ -78,9 +82,8 @@ class Sessions:
         now = self._now()
         good = 200 <= status.code < 300
         if what.kind == "setting":
-            source = "mdm"
             await store.save_delivery(
-                tx, device.id, what.subject, what.value, status.code, source, now
+                tx, device.id, what.subject, what.value, status.code, what.workload, now
             )
             text = (
                 f"{what.subject} set to {what.value}"
@@ -91,6 +94,8 @@ class Sessions:
             if status.code == 403:
                 # The site's client keeps this workload: ask again once its flags say otherwise.
                 await store.forget_delivery(tx, device.id, what.subject)
+        elif what.kind == "removal":
+            await self._removed(tx, device, what.subject, status)
         elif what.kind == "install":
             state = "installing" if good else "failed"
             # A new device may not know the node yet (section 12.3): offered again next time.
@@ -101,10 +106,19 @@ class Sessions:
             text = f"{app.name}: installation {'began' if good else 'was refused'}"
             await self._enrollment.note(tx, device, "app", text)
         elif what.kind == "unenroll" and not good:
-            await self._enrollment.end(tx, device, "Ended by an administrator")
-            await store.end_command(tx, what.order, now)
+            # It is told again at its next session: the order stands until the device has left.
+            text = f"The device refuses to leave (status {status.code})"
+            await self._enrollment.note(tx, device, "unenrolling", text)
         elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
-            await enrollment.save_config_info(tx, device.id, "", now)
+            await self._config_info(tx, device, "", now)
+
+    async def _removed(self, tx: Tx, device: Device, setting: str, status: Status) -> None:
+        if status.code == 403:
+            return  # The site's client keeps this workload: asked again at the next session.
+        await store.forget_delivery(tx, device.id, setting)
+        good = 200 <= status.code < 300 or status.code == 404
+        text = f"{setting} removed" if good else f"{setting} stays (status {status.code})"
+        await self._enrollment.note(tx, device, "setting", text)
 
     async def _results(self, tx: Tx, device: Device, results: Results) -> None:
         now = self._now()
@@ -126,6 +140,8 @@ class Sessions:
         if text == device.config_info:
             return
         before, after = device.agent or ccm.ConfigInfo(), ccm.ConfigInfo.read(text)
+        if not text:
+            await self._enrollment.note(tx, device, "client", "The site's client is gone")
         await enrollment.save_config_info(tx, device.id, text, now)
         if after.setup and after.setup != before.setup:
             code = f"0x{after.code & 0xFFFFFFFF:08x}" if after.code else ""
@@ -137,7 +153,7 @@ class Sessions:
             )
         if after.policy and not before.policy:
             await self._enrollment.note(tx, device, "client", "The site's policy is present")
-        if after.flags != before.flags:
+        if after.flags != before.flags and text:
             await self._enrollment.note(
                 tx, device, "workloads", f"Workload flags are {after.flags}"
             )
@@ -214,7 +230,10 @@ class Sessions:
     async def _next(
         self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
     ) -> tuple[bool, list[Order]]:
-        """Questions first; when they are answered, the work. Returns whether this asks."""
+        """Questions first; when they are answered, work until there is none.
+
+        Returns whether there are questions that the device has not answered yet.
+        """
         if begins:
             old = device.inventory_at is None or (
                 self._now() - device.inventory_at > _INVENTORY_EVERY
@@ -226,15 +245,19 @@ class Sessions:
                 if item.state == "installing"
             ]
             return True, model.questions(old or "serial_number" not in device.inventory, running)
-        if before is None or not before.asked or message.number > _MESSAGES_MOST:
+        asked = before is not None and before.asked
+        if not message.final:
+            return asked, []  # The device is busy and keeps the session open (section 11.9).
+        if before is None or message.number > _MESSAGES_MOST:
             return False, []
-        return False, await self._work(tx, device)
+        done = {what for sent in before.sent.values() for what in sent.values()}
+        return False, model.batch(await self._work(tx, device), done)
 
     async def _work(self, tx: Tx, device: Device) -> list[Order]:
         for order in await store.open_commands(tx, device.id):
             if order["kind"] == "unenroll":
+                await store.mark_sent(tx, order["id"], self._now())
                 return [_unenroll(self._enrollment.settings.provider_id, order["id"])]
-            await store.end_command(tx, order["id"], self._now())
         if device.state != "enrolled" or not await _licensed(tx, device):
             return []
         groups = await enrollment.groups_of(tx, device)
@@ -243,12 +266,16 @@ class Sessions:
         }
         apps = await mobile_apps.required(tx, groups)
         links = {app.id: self._content.link(app, self._now()) for app in apps}
-        orders = model.installs(apps, statuses, links)
         wanted = await policies.effective(tx, groups, device.flags)
         delivered = await store.deliveries(tx, device.id)
-        for subject in model.no_longer(wanted, delivered):
-            await store.forget_delivery(tx, device.id, subject)
-        return (orders + model.settings(wanted, delivered))[:BATCH]
+        removals, lapsing = model.unwanted(wanted, delivered, device.flags)
+        for subject in lapsing:
+            await store.lapse_delivery(tx, device.id, subject)
+        return [
+            *model.installs(apps, statuses, links, self._now()),
+            *removals,
+            *model.settings(wanted, delivered),
+        ]
 
     # -------------------------------------------------------------- the answer
 
@@ -309,15 +336,35 @@ class Sessions:
             await store.add_command(tx, device.id, "unenroll", self._now())
         return replace(device, state="unenrolling")
 
+    async def tend(self, tx: Tx) -> None:
+        """Devices that were told to leave and were never heard of again have left."""
+        before = self._now() - _LEAVING
+        for device_id in await store.sent_before(tx, "unenroll", before):
+            device = await enrollment.device(tx, device_id)
+            if device.seen_at is not None and device.seen_at >= before:
+                continue
+            for order in await store.open_commands(tx, device_id):
+                await store.end_command(tx, order["id"], self._now())
+            if device.state == "unenrolling":
+                await self._enrollment.end(tx, device, "Told to leave, and silent for a day since")
+
     async def request_sync(self, tx: Tx, device_id: str) -> None:
         """Note that a session is wanted; the device comes at its next poll. Raises NoSuchDevice."""
         device = await enrollment.device(tx, device_id)
         await self._enrollment.note(tx, device, "sync", "An administrator asks for a check-in")
 
 
-def _repeats(before: Session, message: Message) -> bool:
-    """The same first message again: its answer was lost on the way."""
-    return before.session == message.session and before.number == message.number == 1
+def _repeats(before: Session, message: Message, now: datetime) -> bool:
+    """The same first message again: its answer was lost on the way.
+
+    Session ids come again after a restart of the device (section 11.2), so a message that says
+    something else, or comes much later, begins a session.
+    """
+    return (
+        (before.session, before.number) == (message.session, 1)
+        and now - before.changed_at <= _REPEATS_WITHIN
+        and list(syncml.read(before.answer).statuses) == _statuses(message)
+    )
 
 
 def _statuses(message: Message) -> list[Status]:

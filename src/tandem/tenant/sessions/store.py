@@ -6,12 +6,15 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
-from tandem.tenant.sessions.model import Delivery, Sent
+from tandem.tenant.sessions.model import LAPSED, Delivery, Sent
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`sent` is, by our message's number and the command's id, what is not answered yet."""
+    """`sent` is, by our message's number and the command's id, what this session asked for.
+
+    `asked`: the questions of its first message are not answered yet.
+    """
 
     session: str
     number: int
@@ -56,21 +59,31 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
 
 
 async def deliveries(tx: Tx, device_id: str) -> dict[str, Delivery]:
+    # The column source names the workload as whose part the setting was given.
     found = await tx.execute(
-        "SELECT subject, value, code FROM sessions_delivery WHERE device_id = %s", (device_id,)
+        "SELECT subject, value, code, source AS workload FROM sessions_delivery"
+        " WHERE device_id = %s ORDER BY subject",
+        (device_id,),
     )
     return {row["subject"]: Delivery(**row) async for row in found}
 
 
 async def save_delivery(
-    tx: Tx, device_id: str, subject: str, value: str, code: int, source: str, now: datetime
+    tx: Tx, device_id: str, subject: str, value: str, code: int, workload: str, now: datetime
 ) -> None:
     await tx.execute(
         "INSERT INTO sessions_delivery (device_id, subject, value, code, source, at)"
         " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (device_id, subject) DO UPDATE SET"
         " value = EXCLUDED.value, code = EXCLUDED.code, source = EXCLUDED.source,"
         " at = EXCLUDED.at",
-        (device_id, subject, value, code, source, now),
+        (device_id, subject, value, code, workload, now),
+    )
+
+
+async def lapse_delivery(tx: Tx, device_id: str, subject: str) -> None:
+    await tx.execute(
+        "UPDATE sessions_delivery SET code = %s WHERE device_id = %s AND subject = %s",
+        (LAPSED, device_id, subject),
     )
 
 
@@ -100,6 +113,23 @@ async def open_commands(tx: Tx, device_id: str) -> list[dict[str, Any]]:
         (device_id,),
     )
     return [row async for row in found]
+
+
+async def mark_sent(tx: Tx, id: int, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE sessions_command SET state = 'sent', sent_at = coalesce(sent_at, %s) WHERE id = %s",
+        (now, id),
+    )
+
+
+async def sent_before(tx: Tx, kind: str, before: datetime) -> list[str]:
+    """Devices that got such a command before then and did not carry it out."""
+    found = await tx.execute(
+        "SELECT DISTINCT device_id FROM sessions_command"
+        " WHERE kind = %s AND state = 'sent' AND sent_at < %s ORDER BY device_id",
+        (kind, before),
+    )
+    return [row["device_id"] async for row in found]
 
 
 async def end_command(tx: Tx, id: int, now: datetime) -> None:
