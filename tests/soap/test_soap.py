@@ -105,6 +105,7 @@ def test_a_message_without_a_credential_or_with_two_is_refused() -> None:
 
 
 _BROKEN = {
+    "d2s-discover-fleet-integration-b.xml",
     "d2s-discover-docs-truncated.xml",
     "d2s-discover-minimal-no-authpolicies.xml",
     "d2s-rst-docs-certificate.xml",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tandem.cli.context import Json, emit, read_secret, site_client, table
+from tandem.cli.context import Json, Yes, confirm, emit, read_secret, site_client, table
 
 app = typer.Typer(help="The site's own administrators and their roles.", no_args_is_help=True)
 
@@ -47,8 +47,10 @@ def list_administrators(json: Json = False) -> None:
 @app.command()
 def remove(
     name: Annotated[str, typer.Argument(help="Name of the administrator.")],
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Remove an administrator and end their sessions."""
+    confirm(f"Remove the administrator {name}?", yes, json)
     site_client().delete(f"/api/v1/administrators/{name}")
     emit({"removed": name}, lambda _: f"{name} is no longer an administrator.", json)

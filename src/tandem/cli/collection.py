@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, emit, site_client, table
+from tandem.cli.context import Json, Yes, confirm, emit, site_client, table
 
 app = typer.Typer(help="Device collections.", no_args_is_help=True)
 
@@ -137,7 +137,8 @@ def limit(
 
 
 @app.command()
-def delete(collection: Which, json: Json = False) -> None:
+def delete(collection: Which, yes: Yes = False, json: Json = False) -> None:
     """Delete a collection that nothing uses."""
+    confirm(f"Delete the collection {collection}?", yes, json)
     site_client().delete(f"/api/v1/collections/{collection}")
     emit({"deleted": collection}, lambda _: f"Deleted {collection}.", json)

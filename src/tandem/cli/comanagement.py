@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, emit, progress, site_client, table
+from tandem.cli.context import Json, Yes, confirm, emit, progress, site_client, table
 from tandem.cli.sign_in import TenantAdmin, TenantPassword, administrator_token
 
 app = typer.Typer(help="Co-management of devices by site and MDM service.", no_args_is_help=True)
@@ -104,9 +104,12 @@ def switch(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until every device has followed.")
     ] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Move a workload: to the MDM service for a pilot or for all, or back to the site."""
+    if position == "mdm":
+        confirm(f"Hand {workload} of every co-managed device to the MDM service?", yes, json)
     api = site_client()
     made = api.put(
         f"/api/v1/comanagement/workloads/{workload}",

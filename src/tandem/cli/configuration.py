@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tandem.cli.context import Json, emit, site_client, table
+from tandem.cli.context import Json, Yes, confirm, emit, site_client, table
 
 app = typer.Typer(help="Configurations that the site deploys.", no_args_is_help=True)
 
@@ -49,8 +49,10 @@ def list_configurations(json: Json = False) -> None:
 @app.command()
 def delete(
     name: Annotated[str, typer.Argument(help="Name or id of the configuration.")],
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Take a configuration back; devices drop it with their next policy."""
+    confirm(f"Delete the configuration {name}? Devices drop what it set.", yes, json)
     site_client().delete(f"/api/v1/configurations/{name}")
     emit({"deleted": name}, lambda _: f"Deleted {name}.", json)

@@ -26,6 +26,7 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import private_folder, write_private
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 _TIMEOUT_SECONDS = 120.0
 
@@ -250,6 +251,12 @@ def progress(what: str, json: bool = False) -> Iterator[Callable[[str], None]]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda said: bar.update(task, description=said)
+
+
+def confirm(question: str, yes: bool, json: bool) -> None:
+    """Ask a person at a terminal before what cannot be taken back; programs are not asked."""
+    if not yes and not json and sys.stdin.isatty():
+        typer.confirm(question, abort=True)
 
 
 def read_secret(file: Path | None, prompt: str) -> str:

@@ -9,7 +9,6 @@ import pkgutil
 import sys
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -50,17 +49,21 @@ class _Nouns(TyperGroup):
         return command
 
 
-def _missing(noun: str, library: str) -> click.Command:
+def _missing(noun: str, library: str) -> Any:
+    made = typer.Typer(add_completion=False)
+
+    @made.command(
+        noun,
+        help="(needs tandem[server])",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
     def refuse() -> None:
         raise NeedsServer(
             f"`tandem {noun}` is for servers, and this installation has no {library}.",
             cure="Install the servers' part: pip install 'tandem[server]'.",
         )
 
-    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.Command(
-        noun, callback=refuse, help="(needs tandem[server])", context_settings=settings
-    )
+    return typer.main.get_command(made)
 
 
 def build() -> typer.Typer:

@@ -17,7 +17,7 @@ def _noun() -> None:
 
 @app.command()
 def run(config: Annotated[Path, typer.Option(help="The role's settings, a TOML file.")]) -> None:
-    """Run  until SIGTERM or Ctrl-C."""
+    """Run the simulated devices until SIGTERM or Ctrl-C."""
     from tandem.roles import simulator
 
     simulator.run(config)

@@ -130,11 +130,20 @@ class SitePages:
             client.device_id: client for client in await clients.list_clients(tx, limit=EVERY)
         }
         setups = {item.device_id: item for item in await clients.setup_states(tx, EVERY)}
+        progress = {item.device_id: item for item in await clients.enrollment_progress(tx)}
         ids = dict.fromkeys([*registered, *known, *setups])
         # Without the tenant, a client's own word on its enrolment is the best there is.
         asked = bool(known)
         return [
-            _facts(key, registered.get(key), known.get(key), setups.get(key), asked) for key in ids
+            _facts(
+                key,
+                registered.get(key),
+                known.get(key),
+                setups.get(key),
+                progress.get(key),
+                asked,
+            )
+            for key in ids
         ]
 
 
@@ -147,6 +156,7 @@ def _facts(
     client: clients.ClientSummary | None,
     mdm: TenantDevice | None,
     setup: clients.SetupState | None,
+    progress: clients.EnrollmentProgress | None,
     asked: bool,
 ) -> DeviceFacts:
     mine = mdm or TenantDevice(device_id=key, mdm_enrolled=not asked and _says_enrolled(client))
@@ -163,17 +173,27 @@ def _facts(
         hybrid=mine.hybrid,
         joined=mine.joined,
         licensed=mine.licensed,
+        scheduled=progress is not None and progress.scheduled,
+        initiated=progress is not None and progress.initiated,
+        pending_sign_in=progress is not None and progress.pending_sign_in,
         mdm_enrolled=mine.mdm_enrolled,
         app_offered=mine.app_offered,
         msi_installed=mine.msi_installed,
         registered=client is not None,
         policy_present=client is not None and client.policy_present,
         flags=client.flags if client else 0,
-        enrollment_error=mine.enrollment_error,
+        enrollment_error=_error(mine, progress),
         client_version=client.client_version if client else "",
         last_seen_at=max(seen, default=None),
         trouble=trouble,
     )
+
+
+def _error(mine: TenantDevice, progress: clients.EnrollmentProgress | None) -> int | None:
+    """Of a device that is not enrolled: the tenant's account of it, or else its own."""
+    if mine.mdm_enrolled or mine.enrollment_error is not None or progress is None:
+        return mine.enrollment_error
+    return progress.error
 
 
 def _says_enrolled(client: clients.ClientSummary | None) -> bool:

@@ -135,7 +135,6 @@ class Client(asyncio.Protocol):
             # Nobody of ours sends a second request before the first is answered.
             self._refuse_and_close(Refusal(400, "CMGService_Pipelining", "One request at a time."))
             return
-        self._size += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -161,17 +160,13 @@ class Client(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
-        if len(self._headers) > 100 or self._size > self._limits().header_bytes + 65_536:
+        self._size += len(name) + len(value)
+        if len(self._headers) > 100 or self._size > self._limits().header_bytes:
             raise _Refused(
                 Refusal(431, "CMGService_Headers", "The request's headers are too many.")
             )
 
     def on_headers_complete(self) -> None:
-        total = sum(len(name) + len(value) for name, value in self._headers)
-        if total > self._limits().header_bytes:
-            raise _Refused(
-                Refusal(431, "CMGService_Headers", "The request's headers are too long.")
-            )
         hosts = [value for name, value in self._headers if name == b"host"]
         if len(hosts) != 1:
             raise _Refused(Refusal(400, "CMGService_Bad_Request", "A request names one host."))

@@ -25,6 +25,12 @@ Lineage = Literal["tenant", "site"]
 MINIMUM_SERVER_VERSION = 150000
 
 
+class Unstorable(AppError):
+    """A value that no column can hold, such as a text with a NUL or a number out of all range."""
+
+    kind, code = Kind.INVALID, "request.unstorable"
+
+
 class DatabaseUnavailable(AppError):
     kind, code = Kind.UNAVAILABLE, "database.unavailable"
 
@@ -62,10 +68,18 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Raises DatabaseUnavailable, Unstorable.
+        """
         try:
             async with self._pool.connection() as connection:
                 yield connection
+        except psycopg.DataError as error:
+            raise Unstorable(
+                "The request holds a value that cannot be stored.",
+                cure="Send text without NUL characters, and numbers of a usual size.",
+            ) from error
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise DatabaseUnavailable(
                 "The database does not answer.",

@@ -7,11 +7,13 @@ refusal comes back as the words that would have been printed.
 import asyncio
 from typing import Any
 
-import click
 import typer
 
 from tandem.cli import context
 from tandem.infra.errors import AppError
+
+# What a wrong option or argument raises: the common base of typer's errors has no public name.
+_USAGE: Any = typer.BadParameter.__mro__[2]
 
 
 class CommandFailed(Exception):
@@ -53,7 +55,7 @@ class Commands:
             except AppError as error:
                 remote = str(error.details.get("remote", "")) or error.code
                 raise CommandFailed(said, error.message, error.cure, remote) from None
-            except click.ClickException as error:
+            except _USAGE as error:
                 raise CommandFailed(said, error.format_message(), "", "usage") from None
         if code:
             raise CommandFailed(said, f"It ended with exit code {code}.", "", "exit")

@@ -52,7 +52,12 @@ _SINGLE = {"MAC", "IMEI"}
 def _parse(data: bytes) -> Any:
     """The root element. DOCTYPE, entities and the network are out of reach."""
     parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
     )
     try:
         root = etree.fromstring(data.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
@@ -98,9 +103,12 @@ def read(data: bytes) -> Envelope:
     }
     if action not in readers:
         raise BadMessage("unknown action")
+    identity = _text(header, _tag(A, "MessageID"))
+    if not identity:
+        raise BadMessage("MessageID is missing")
     return Envelope(
         action,
-        _text(header, _tag(A, "MessageID")) or "invalid_message_id",
+        identity,
         _text(header, _tag(A, "To")),
         _credentials(header),
         readers[action](body),

@@ -74,7 +74,7 @@ class DiscoverResponse:
     policy_url: str
     enrollment_url: str
     authentication_url: str
-    version: str = "4.0"
+    version: str
 
 
 @dataclass(frozen=True, slots=True)

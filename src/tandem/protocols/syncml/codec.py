@@ -32,7 +32,12 @@ def _text(parent: Any, *names: str) -> str:
 def read(data: bytes) -> Message:
     """Raises BadMessage."""
     parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
     )
     try:
         root = etree.fromstring(data.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)

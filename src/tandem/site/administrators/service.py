@@ -211,7 +211,8 @@ async def sign_in_external(
     settings: AdministratorsSettings = _DEFAULTS,
 ) -> Session:
     """A session for a tenant's account, whose token the caller has verified. Raises SignInFailed."""
-    who = await store.external(tx, tenant_id.lower(), upn)
+    # The site's own accounts have neither, and must not be found by that.
+    who = await store.external(tx, tenant_id.lower(), upn) if tenant_id and upn else None
     if who is None:
         raise SignInFailed(
             f"{upn} is not an administrator of this site.",

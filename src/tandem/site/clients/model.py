@@ -141,6 +141,22 @@ class EnrollmentProgress(msgspec.Struct, frozen=True):
     at: datetime
     code: int | None
 
+    @property
+    def scheduled(self) -> bool:
+        return self.state == 101
+
+    @property
+    def initiated(self) -> bool:
+        return self.state in (105, 106, 107, 108, 110)
+
+    @property
+    def pending_sign_in(self) -> bool:
+        return self.state == 108
+
+    @property
+    def error(self) -> int | None:
+        return self.code if self.state == 110 else None
+
 
 class Endpoint(msgspec.Struct, frozen=True):
     """What a gateway has to let through to this management point, below its MP role id."""

@@ -155,11 +155,17 @@ class _Compiler(Transformer[Token, Any]):
         return self._one(name, f"{sql} %s", value)
 
     def like(self, parts: list[Any]) -> Condition:
-        return self._one(parts[0], *_pattern(parts[1]))
+        name, value = parts
+        if name in _NUMBERS:
+            raise BadQuery(
+                "ResourceId and Client are numbers: like compares text.", cure="Compare with =."
+            )
+        operator, pattern = _pattern(value)
+        return self._one(name, operator, pattern)
 
     def not_like(self, parts: list[Any]) -> Condition:
-        operator, pattern = _pattern(parts[1])
-        return self._one(parts[0], "!~ %s" if operator == "~ %s" else "NOT LIKE %s", pattern)
+        found = self.like(parts)
+        return Condition(f"(NOT {found.sql})", found.values)
 
     def one_of(self, parts: list[Any]) -> Condition:
         name, *values = parts
@@ -198,28 +204,36 @@ def _fold(name: str, values: list[Any]) -> tuple[str, list[Any]]:
 
 
 # One character out of a set, or out of none of it: [0-9], [^abc].
-_SET = re.compile(r"\[(\^?[A-Za-z0-9 ._]+(?:-[A-Za-z0-9 ._]+)*)\]")
+_SET = re.compile(r"\[\^?((?:[a-z0-9 ._](?:-[a-z0-9 ._])?)+)\]")
+_RANGE = re.compile("(.)-(.)")
 
 
 def _pattern(value: Any) -> tuple[str, str]:
     """WQL's % and _ are SQL's, a backslash is only a character, and sets take a regular expression."""
-    text = str(value)
+    text = str(value).lower()
     if "[" not in text:
         return "LIKE %s", text.replace("\\", "\\\\")
     said, place = "", 0
     while place < len(text):
         found = _SET.match(text, place)
-        if found:
+        if found and all(first <= last for first, last in _RANGE.findall(found[1])):
             said += found[0]
-        elif text[place] == "[":
+            place = found.end()
+            continue
+        if text[place] == "[":
             raise BadQuery(
-                f"The pattern {text!r} has a [ that begins no set of characters.",
+                f"The pattern {value!r} has a [ that begins no set of characters.",
                 cure="Write sets like [0-9], [a-f] or [^x].",
             )
-        else:
-            said += {"%": ".*", "_": "."}.get(text[place]) or re.escape(text[place])
-        place = found.end() if found else place + 1
+        said += {"%": ".*", "_": "."}.get(text[place]) or _literal(text[place])
+        place += 1
     return "~ %s", f"^{said}$"
+
+
+def _literal(character: str) -> str:
+    """One character of a regular expression that stands for itself."""
+    special = character.isascii() and not character.isalnum()
+    return f"\\{character}" if special else character
 
 
 def _joined(word: str, parts: list[Condition]) -> Condition:

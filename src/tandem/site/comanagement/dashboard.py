@@ -28,16 +28,6 @@ from tandem.workloads import (
     owner_of,
 )
 
-# States of topic 810 that say how far automatic enrolment of an existing client has come.
-_SCHEDULED, _STARTED, _NOT_PROVISIONED, _PROVISIONED, _NO_USER, _FAILED = (
-    101,
-    105,
-    106,
-    107,
-    108,
-    110,
-)
-
 
 class OsGroup(Enum):
     LEGACY = "legacy"
@@ -129,13 +119,12 @@ def facts(
     tenant_asked: bool,
 ) -> DeviceFacts:
     """Without the tenant's word, a client's own word on its enrolment is the best there is."""
-    state = progress.state if progress else 0
     enrolled = client is not None and client.mdm_enrolled
     if tenant is not None or tenant_asked:
         enrolled = tenant is not None and tenant.mdm_enrolled
     error = tenant.enrollment_error if tenant else None
-    if error is None and state == _FAILED and progress is not None:
-        error = progress.code
+    if error is None and progress is not None:
+        error = progress.error
     return DeviceFacts(
         device_id=device_id,
         os_version=(client.os_version if client else "") or (tenant.os_version if tenant else ""),
@@ -148,9 +137,9 @@ def facts(
         registered=client is not None,
         policy_present=client is not None and client.policy_present,
         flags=client.flags if client else 0,
-        scheduled=state == _SCHEDULED,
-        initiated=state in (_STARTED, _NOT_PROVISIONED, _PROVISIONED, _NO_USER, _FAILED),
-        pending_sign_in=state == _NO_USER,
+        scheduled=progress is not None and progress.scheduled,
+        initiated=progress is not None and progress.initiated,
+        pending_sign_in=progress is not None and progress.pending_sign_in,
         enrollment_error=None if enrolled else error,
     )
 

@@ -1,5 +1,6 @@
 """Discovery.svc, Policy.svc and Enrollment.svc. Every answer is whole and has its length."""
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -39,12 +40,19 @@ _FAULTS = {
 def routes(db: Database, enrollment: Enrollment) -> list[BaseRoute]:
     edge = _Edge(db, enrollment)
     return [
-        Route("/EnrollmentServer/Discovery.svc", edge.alive, methods=["GET"]),
-        Route("/EnrollmentServer/Discovery.svc", edge.discovery, methods=["POST"]),
-        Route("/EnrollmentServer/Policy.svc", edge.policy, methods=["POST"]),
-        Route("/EnrollmentServer/Enrollment.svc", edge.enrollment, methods=["POST"]),
-        Route("/TermsOfUse.aspx", edge.terms, methods=["GET"]),
+        _any_case("/EnrollmentServer/Discovery.svc", edge.alive, "GET"),
+        _any_case("/EnrollmentServer/Discovery.svc", edge.discovery, "POST"),
+        _any_case("/EnrollmentServer/Policy.svc", edge.policy, "POST"),
+        _any_case("/EnrollmentServer/Enrollment.svc", edge.enrollment, "POST"),
+        _any_case("/TermsOfUse.aspx", edge.terms, "GET"),
     ]
+
+
+def _any_case(path: str, work: Callable[[Request], Awaitable[Response]], method: str) -> Route:
+    """Some callers spell the fixed paths in lower case (section 2)."""
+    route = Route(path, work, methods=[method])
+    route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
+    return route
 
 
 class _Edge:

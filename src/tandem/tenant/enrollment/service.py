@@ -28,6 +28,8 @@ from tandem.tenant.enrollment.model import (
 
 _CONTEXT = "enrollment.authority"
 _ROOT_DAYS = 365 * 15
+# Enrollment versions; a device that is answered 5.0 attests its TPM, which nobody reads here.
+_OLDEST, _NEWEST = 3.0, 4.0
 
 
 class VerifiesTokens(Protocol):
@@ -75,11 +77,21 @@ class Enrollment:
     # -------------------------------------------------------------- the three messages
 
     def discover(self, asked: soap.Discover) -> soap.DiscoverResponse:
-        """Raises BadEnrollment for a client that is too old."""
-        if asked.request_version < 3.0:
+        """Raises BadEnrollment for a client that is too old, or cannot bring a token."""
+        if not asked.request_version >= _OLDEST:
             raise BadEnrollment("This client is too old to enrol.")
+        if asked.auth_policies and "Federated" not in asked.auth_policies:
+            raise BadEnrollment(
+                "Devices enrol here with their user's token of the directory.",
+                cure="Join the device to the directory; it enrols by itself then.",
+            )
         base = f"{self.public_url}/EnrollmentServer"
-        return soap.DiscoverResponse(f"{base}/Policy.svc", f"{base}/Enrollment.svc", f"{base}/Auth")
+        return soap.DiscoverResponse(
+            f"{base}/Policy.svc",
+            f"{base}/Enrollment.svc",
+            f"{base}/Auth",
+            f"{min(asked.request_version, _NEWEST):.1f}",
+        )
 
     async def user(self, tx: Tx, credential: soap.Credential) -> oidc.Claims:
         """Whose token came with the request. Raises BadToken."""

@@ -103,12 +103,14 @@ async def mark_seen(tx: Tx, id: str, now: datetime) -> None:
     await tx.execute("UPDATE enrollment_device SET seen_at = %s WHERE id = %s", (now, id))
 
 
-async def save_inventory(tx: Tx, id: str, values: dict[str, Any], now: datetime) -> None:
+async def save_inventory(tx: Tx, id: str, values: dict[str, Any], at: datetime | None) -> None:
+    """`at`: when the device was asked for all of it; None for what it says by itself."""
     await tx.execute(
-        "UPDATE enrollment_device SET inventory = inventory || %s, inventory_at = %s,"
+        "UPDATE enrollment_device SET inventory = inventory || %s,"
+        " inventory_at = coalesce(%s, inventory_at),"
         " os_version = coalesce(nullif(%s, ''), os_version),"
         " name = coalesce(nullif(%s, ''), name) WHERE id = %s",
-        (Jsonb(values), now, values.get("os_version", ""), values.get("name", ""), id),
+        (Jsonb(values), at, values.get("os_version", ""), values.get("name", ""), id),
     )
 
 

@@ -114,7 +114,7 @@ def mobile_app_parts(blobs: Blobs) -> Part:
         for device in await enrollment.devices(call.tx):
             why = await _why(call, found, device)
             if why is not None or device.id in known:
-                meant.append(_status(device, known.get(device.id), why or ""))
+                meant.append(_status(found, device, known.get(device.id), why or ""))
         return Value(meant)
 
     one = "deviceAppManagement/mobileApps/{mobileApp}"
@@ -210,10 +210,12 @@ async def _why(call: Call, app: App, device: Device) -> str | None:
     return "" if mine else None
 
 
-def _status(device: Device, status: Status | None, excluded_by: str) -> dict[str, Any]:
+def _status(app: App, device: Device, status: Status | None, excluded_by: str) -> dict[str, Any]:
+    """The MSI's fate and the client's side by side: the first says nothing of the second."""
     agent = device.agent
     stuck = ""
-    if status is not None and status.state == "installed" and (agent is None or not agent.policy):
+    installed = status is not None and status.state == "installed"
+    if app.brings_client and installed and (agent is None or not agent.policy):
         stuck = agent.log if agent is not None else "The client has not said anything yet."
     state = status.state if status is not None else "notInstalled"
     return {

@@ -27,6 +27,11 @@ class App:
     reason: str
     created_at: datetime
 
+    @property
+    def brings_client(self) -> bool:
+        """Whether this is the site's client: its command line is handed on to its set-up."""
+        return "CCMSETUPCMD" in self.command_line.upper()
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

@@ -223,7 +223,7 @@ class Sessions:
             if syncml.same_node(item.source or item.target, uri)
         }
         if known:
-            await enrollment.save_inventory(tx, device.id, known, self._now())
+            await enrollment.save_inventory(tx, device.id, known, None)
 
     # -------------------------------------------------------------- what a device is to do
 
