@@ -1,10 +1,13 @@
 """The MDM service of a test tenant, and a device that talks to it, message by message."""
 
+import asyncio
 import base64
+import socket
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +200,7 @@ class Mdm:
         top = etree.fromstring(document)
         mine = top.xpath("//characteristic[@type='My']//parm[@name='EncodedCertificate']/@value")
         certificate = base64.b64decode(mine[0])
-        return TestDevice(self, user, joined, windows_id, certificate, top)
+        return TestDevice(self, user, joined, windows_id, certificate, top, key)
 
     async def graph(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = await self.world.bearer()
@@ -215,6 +218,7 @@ class TestDevice:
     windows_id: str
     certificate: bytes
     document: Any
+    key: pki.PrivateKey
     nodes: dict[str, str] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
     session: int = 0
@@ -287,7 +291,13 @@ class TestDevice:
 
 @asynccontextmanager
 async def mdm_service(
-    database: Database, folder: Path, *, authority: bool = True
+    database: Database,
+    folder: Path,
+    *,
+    authority: bool = True,
+    base: str = BASE,
+    management_url: str = MANAGEMENT,
+    now: datetime | None = None,
 ) -> AsyncIterator[Mdm]:
     made: dict[str, Any] = {}
 
@@ -295,11 +305,11 @@ async def mdm_service(
         blobs = Blobs.open(folder / "content")
         box = SecretBox(bytes(32))
         made["enrollment"] = enrollment.Enrollment(
-            box, world.tokens, now=world.now, public_url=BASE, management_url=MANAGEMENT
+            box, world.tokens, now=world.now, public_url=base, management_url=management_url
         )
-        made["content"] = mobile_apps.Content(blobs, b"k" * 32, BASE)
+        made["content"] = mobile_apps.Content(blobs, b"k" * 32, base)
         made["sessions"] = sessions.Sessions(
-            made["enrollment"], made["content"], world.now, MANAGEMENT
+            made["enrollment"], made["content"], world.now, management_url
         )
         parts = [
             *graph.directory_parts(CHEAP),
@@ -313,7 +323,7 @@ async def mdm_service(
             *mobile_apps.routes(world.database, made["content"], world.now),
         ]
 
-    world = await make_world(database, routes)
+    world = await make_world(database, routes, base, now)
     async with database.transaction() as tx:
         if authority:
             await directory.set_mdm_authority(tx, world.at)
@@ -329,6 +339,65 @@ async def mdm_service(
     yield Mdm(world, peer=peer, management=management, **made)
     await management.aclose()
     await world.client.aclose()
+
+
+@asynccontextmanager
+async def live_mdm(database: Database, folder: Path) -> AsyncIterator[tuple[Mdm, Path, str]]:
+    """The service on real ports with TLS, in real time: it, its root, and its management URL."""
+    ports = [_free_port(), _free_port()]
+    now = datetime.now(UTC)
+    root = pki.new_root(pki.name("Test root"), now=now)
+    key = pki.generate_key("p256")
+    name = pki.name("localhost")
+    certificate = root.issue(
+        key.public_key(), name, now=now, days=1, dns=["localhost"], usages=["server"]
+    )
+    (folder / "key.pem").write_bytes(pki.key_pem(key))
+    (folder / "certificate.pem").write_bytes(pki.pem(certificate))
+    (folder / "root.pem").write_bytes(pki.pem(root.certificate))
+    base = f"https://localhost:{ports[0]}"
+    url = f"https://localhost:{ports[1]}/ManagementServer/MDM.svc"
+    async with mdm_service(database, folder, base=base, management_url=url, now=now) as mdm:
+        async with database.transaction() as tx:
+            device_ca = await mdm.enrollment.establish(tx)
+        (folder / "device-ca.pem").write_bytes(pki.pem(device_ca))
+        plain = http.TLS(folder / "certificate.pem", folder / "key.pem")
+        asking = http.TLS(plain.certificate, plain.key, folder / "device-ca.pem")
+        stop = asyncio.Event()
+        serving = asyncio.create_task(
+            http.serve(
+                [
+                    http.Listener(mdm.world.app, "127.0.0.1", ports[0], plain),
+                    http.Listener(mdm.peer.app, "127.0.0.1", ports[1], asking),
+                ],
+                stop,
+                drain_seconds=1,
+            )
+        )
+        for port in ports:
+            await _listens(port)
+        yield mdm, folder / "root.pem", url
+        stop.set()
+        await serving
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _listens(port: int) -> None:
+    for _ in range(250):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.02)
+            continue
+        writer.close()
+        await writer.wait_closed()
+        return
+    raise AssertionError(f"nothing listens on {port}")
 
 
 def new_id() -> str:

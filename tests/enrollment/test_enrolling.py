@@ -169,6 +169,8 @@ async def test_without_mdm_authority_nobody_enrols(tenant_db: Database, tmp_path
         found = said(answer)
         assert subcode(answer) == "s:Authorization"
         assert "MDM authority" in found["Message"]
+        assert found["ErrorType"] == "NotSupported"
+        assert [failure.code for failure in await failures(mdm)] == ["0x80180015"]
 
 
 async def test_a_user_out_of_scope_is_refused_and_listed(mdm: Mdm) -> None:

@@ -126,7 +126,8 @@ def test_the_contract_for_other_programs_is_complete(lab: RunningLab) -> None:
         )
         assert devices.status_code == 200, devices.text
         assert len(devices.json()["value"]) >= DEVICES
-        assert client.get(contract["console_url"], follow_redirects=True).status_code == 200
+        page = client.get(contract["console_url"], follow_redirects=True)
+        assert 'name="password"' in page.text
 
 
 def _trust(ca_file: str) -> Any:
@@ -139,10 +140,13 @@ def test_nothing_of_the_inside_listens_to_the_internet(lab: RunningLab) -> None:
     """The inside is 127.0.0.1; every other loopback address stands for the internet."""
     inside = [p for p in lab.contract["processes"] if p["role"] in {"site", "connector"}]
     assert {p["role"] for p in inside} == {"site", "connector"}
+    # Instances of the gateway are the site's children on this machine.
+    gateway_pids = {p["pid"] for p in lab.contract["processes"] if "gateway" in p["role"]}
     listening = {
         (p["role"], connection.laddr.ip)
         for p in inside
         for process in _family(p["pid"])
+        if process.pid not in gateway_pids
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -162,6 +166,31 @@ def test_nothing_of_the_inside_listens_to_the_internet(lab: RunningLab) -> None:
 def _family(pid: int) -> list[psutil.Process]:
     top = psutil.Process(pid)
     return [top, *top.children(recursive=True)]
+
+
+def test_a_killed_gateway_instance_comes_back(lab: RunningLab) -> None:
+    """The site starts it again, and the connection point holds a tunnel to it again."""
+    contract = lab.contract
+    victim = contract["gateways"][0]["instances"][0]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    admin = contract["site_admin"]
+    with httpx.Client(
+        verify=_trust(contract["ca_file"]), trust_env=False, base_url=contract["site_url"]
+    ) as client:
+        signed_in = client.post(
+            "/api/v1/sign-in", json={"name": admin["name"], "password": admin["password"]}
+        ).json()
+        headers = {"Authorization": f"Bearer {signed_in['token']}"}
+        deadline = time.monotonic() + 60
+        while True:
+            (gateway,) = client.get("/api/v1/gateways", headers=headers).json()
+            (point,) = client.get("/api/v1/connection-points", headers=headers).json()
+            node = gateway["nodes"][0]
+            back = node["pid"] not in (None, victim) and node["state"] == "running"
+            if back and point["connected"]:
+                break
+            assert time.monotonic() < deadline, (gateway, point)
+            time.sleep(0.3)
 
 
 def test_secrets_of_people_are_in_no_log(lab: RunningLab) -> None:

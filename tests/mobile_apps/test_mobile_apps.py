@@ -200,6 +200,20 @@ async def test_the_content_is_served_by_a_signed_link_with_ranges(mdm: Mdm, pack
     assert (await get(url)).status_code == 404
 
 
+async def test_a_link_does_not_get_into_the_log(
+    mdm: Mdm, package: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = await mdm.enrolled()
+    await offered(mdm, package, device)
+    url = link(await device.check_in())
+    assert (await mdm.world.client.get(url)).status_code == 200
+    mdm.world.wait(hours=5)
+    assert (await mdm.world.client.get(url)).status_code == 403
+    logged = capsys.readouterr()
+    assert "/content/…" in logged.out + logged.err
+    assert url.split("/")[4] not in logged.out + logged.err
+
+
 async def test_the_alert_tells_how_it_ended(mdm: Mdm, package: bytes) -> None:
     device = await mdm.enrolled()
     app = await offered(mdm, package, device)

@@ -1,6 +1,7 @@
 """tandem app: line-of-business apps that the MDM service installs."""
 
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,8 +44,9 @@ def upload(
             content = b64encode(file.read_bytes()).decode()
             graph.post(f"{_APPS}/{made['id']}/uploadContent", {"content": content})
     except (Refused, NotReachable):
-        # What cannot be used leaves nothing behind.
-        graph.delete(f"{_APPS}/{made['id']}")
+        # What cannot be used leaves nothing behind; why it cannot is what counts.
+        with suppress(Refused, NotReachable):
+            graph.delete(f"{_APPS}/{made['id']}")
         raise
     value = graph.get(f"{_APPS}/{made['id']}")
     said = f"{value['displayName']} ({value['productCode']}) is ready to be assigned."

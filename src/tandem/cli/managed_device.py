@@ -48,12 +48,24 @@ def show(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json 
     def text(value: dict[str, Any]) -> str:
         lines = [f"{value['deviceName']}  {value['userPrincipalName']}  {value['managementAgent']}"]
         for item in value["settings"]:
-            lines.append(f"  {item['setting']} = {item['delivered']}")
+            lines.append(f"  {item['setting']} = {_setting(item)}")
         for item in value["timeline"]:
             lines.append(f"  {item['dateTime']}  {item['text']}")
         return "\n".join(lines)
 
     emit(found, text, json)
+
+
+def _setting(item: dict[str, Any]) -> str:
+    wanted, delivered, status = item["wanted"], item["delivered"], item["status"]
+    if delivered is None:
+        return f"{wanted} (at the next check-in)"
+    if status >= 300:
+        return f"{delivered} (refused by the device, status {status})"
+    if wanted != delivered:
+        after = "removed" if wanted is None else wanted
+        return f"{delivered} ({after} at the next check-in)"
+    return str(delivered)
 
 
 @app.command()

@@ -147,7 +147,8 @@ class GraphDevices:
             path = f"deviceAppManagement/mobileApps/{app['id']}/deviceStatuses"
             for status in await every(self._get, path):
                 device = str(status.get("deviceId", ""))
-                offered.add(device)
+                if status.get("installState") != "excluded":
+                    offered.add(device)
                 if status.get("installState") == "installed":
                     installed.add(device)
                 client = status.get("client")

@@ -64,6 +64,15 @@ class _Protocol(HttpToolsProtocol):
             self.scope["extensions"] = {"tls": {"client_cert": self._peer}}
 
 
+def log_as(request: Request, path: str) -> None:
+    """What logs say instead of a path that holds a secret. To be called first."""
+    request.scope["logged_path"] = path
+
+
+def _logged(scope: Scope) -> str:
+    return str(scope.get("logged_path") or scope["path"])
+
+
 def peer_certificate(request: Request) -> bytes | None:
     """The certificate that the peer of this connection proved to hold, in DER."""
     tls = request.scope.get("extensions", {}).get("tls", {})
@@ -221,7 +230,7 @@ class _Edge:
             status = 499
         except Exception as error:
             if not isinstance(error, AppError):
-                log.exception("unexpected", role=self._role, path=request.url.path)
+                log.exception("unexpected", role=self._role, path=_logged(scope))
             if started:
                 raise
             await self._problems(request, error)(scope, receive, sending)
@@ -229,7 +238,7 @@ class _Edge:
             log.info(
                 "request",
                 method=request.method,
-                path=request.url.path,
+                path=_logged(scope),
                 status=status,
                 ms=round((time.perf_counter() - begun) * 1000, 1),
             )

@@ -165,7 +165,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     )
     tls = http.TLS(settings.certificate, settings.key)
     asking = http.TLS(settings.certificate, settings.key, ca_file)
-    upkeep = asyncio.create_task(_tend(database, tokens, stop))
+    upkeep = asyncio.create_task(_tend(database, tokens, managing, stop))
     try:
         await http.serve(
             [
@@ -189,12 +189,15 @@ def _secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
-async def _tend(database: Database, tokens: oidc.Tokens, stop: asyncio.Event) -> None:
-    """Expired codes and tokens go, keys rotate when due."""
+async def _tend(
+    database: Database, tokens: oidc.Tokens, managing: sessions.Sessions, stop: asyncio.Event
+) -> None:
+    """Expired codes and tokens go, keys rotate when due, silent devices that were to leave left."""
     while not stop.is_set():
         try:
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
+                await managing.tend(tx)
         except AppError as error:
             log.warning("upkeep failed", reason=error.message)
         with contextlib.suppress(TimeoutError):

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tandem.cli.lab import control, plan, topology
+from tandem.cli.lab.commands import CommandFailed
 from tandem.cli.lab.lab import Lab
 from tandem.cli.lab.report import Devices, Report, Screen
 from tandem.cli.lab.steps import STEPS
@@ -97,6 +98,7 @@ async def _serve(lab: Lab, stop: asyncio.Event, options: Options) -> None:
         return ok
 
     server = await control.listen(lab.folder, go_on)
+    await _say_timeline(lab)
     _say_goodbye(lab)
     write_private(lab.folder / "lab.json", await _contract(lab))
     await stop.wait()
@@ -260,6 +262,20 @@ def _say_result(lab: Lab, report: Report) -> None:
     )
 
 
+async def _say_timeline(lab: Lab) -> None:
+    """One device's way, as the MDM service saw it."""
+    name = lab.managed[-1].device
+    try:
+        shown = await lab.commands.run("managed-device", "show", name)
+    except (CommandFailed, AppError):
+        return
+    lab.screen.line()
+    lab.screen.line(f"  [bold]The way of {name}[/] (tandem managed-device show {name})")
+    for item in reversed(shown["timeline"][-8:]):
+        at = str(item["dateTime"])[11:19]
+        lab.screen.line(f"    {at}  {escape(item['text'])}")
+
+
 def _say_goodbye(lab: Lab) -> None:
     here, show = lab.topology, lab.screen.line
     show()
@@ -276,5 +292,6 @@ def _say_goodbye(lab: Lab) -> None:
             f"    kill -9 {gateways[0].pid}    an instance of the gateway dies: one hop goes red in"
             " the console, and comes back"
         )
+    show("    ss -ltnp | grep -v 127.0.0.1: nothing of site and connection point listens outside")
     show("    tandem comanagement switch windows-update pilot --collection 'Pilot devices'")
     show("  Ctrl-C stops every process.")

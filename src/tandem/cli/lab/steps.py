@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -534,6 +535,12 @@ async def connection_point(lab: Lab, see: Observer) -> None:
 
     held, seen = await until(connected, 30)
     see.check("the connection point dials out to every instance", held, seen)
+    outside = await asyncio.to_thread(_listens_outside, lab)
+    see.check(
+        "neither it nor the site listens on an address of the internet",
+        not outside,
+        outside or "ss -ltnp | grep -v 127.0.0.1: shows the tenant and the gateway alone",
+    )
 
 
 async def gateway_traffic(lab: Lab, see: Observer) -> None:
@@ -593,6 +600,26 @@ async def client_settings(lab: Lab, see: Observer) -> None:
         all(values[name] is True for name in SETTINGS),
         ", ".join(SETTINGS),
     )
+
+
+def _listens_outside(lab: Lab) -> str:
+    """Listening sockets of site and connection point that are not on-premises.
+
+    Instances of the gateway are the site's children on this machine, and stand for the internet.
+    """
+    found = []
+    gateways = {p.pid for p in lab.supervisor.processes if p.role.startswith("gateway")}
+    for item in lab.supervisor.processes:
+        if item.role not in {"site", "connector"}:
+            continue
+        top = psutil.Process(item.pid)
+        for process in [top, *top.children(recursive=True)]:
+            if process.pid in gateways:
+                continue
+            for line in process.net_connections("inet"):
+                if line.status == psutil.CONN_LISTEN and line.laddr.ip != ON_PREMISES:
+                    found.append(f"{item.role} on {line.laddr.ip}:{line.laddr.port}")
+    return ", ".join(found)
 
 
 # ---------------------------------------------------------------------- 5 Enable co-management

@@ -7,7 +7,6 @@ and stops what it left behind.
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -158,16 +157,14 @@ async def answers(url: str) -> bool:
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
-    """The proportional set size of processes and their children."""
-    total = 0
+    """The proportional set size of processes and their children, each counted once."""
+    members: dict[int, psutil.Process] = {}
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             top = psutil.Process(pid)
-            for process in [top, *top.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_full_info().pss
+            members |= {process.pid: process for process in [top, *top.children(recursive=True)]}
+    total = 0
+    for process in members.values():
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_full_info().pss
     return total
-
-
-def own_session() -> int:
-    return os.getsid(0)

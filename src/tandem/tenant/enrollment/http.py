@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -15,26 +16,12 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, oidc
-from tandem.tenant.enrollment.model import BadEnrollment, EnrollmentRefused
+from tandem.tenant.enrollment.model import BadEnrollment
 from tandem.tenant.enrollment.service import Enrollment
 
 log = get_logger("enrollment")
 
 _SMALL, _LARGE = 64 * 1024, 256 * 1024
-
-# From a kind of refusal to the fault that Windows understands, and what it shows (section 10).
-_FAULTS = {
-    Kind.INVALID: ("s:MessageFormat", "0x80180001"),
-    Kind.UNAUTHENTICATED: ("s:Authentication", "0x80180002"),
-    Kind.FORBIDDEN: ("s:Authorization", "0x80180003"),
-    Kind.NOT_FOUND: ("s:MessageFormat", "0x80180001"),
-    Kind.CONFLICT: ("s:Authorization", "0x80180003"),
-    Kind.GONE: ("s:Authorization", "0x80180003"),
-    Kind.TOO_LARGE: ("s:MessageFormat", "0x80180001"),
-    Kind.RATE_LIMITED: ("s:EnrollmentServer", "0x80180005"),
-    Kind.UNAVAILABLE: ("s:EnrollmentServer", "0x80180005"),
-    Kind.UNSUPPORTED: ("s:MessageFormat", "0x80180001"),
-}
 
 
 def routes(db: Database, enrollment: Enrollment) -> list[BaseRoute]:
@@ -112,7 +99,7 @@ class _Edge:
         try:
             async with self._db.transaction() as tx:
                 claims = await self._enrollment.user(tx, credential)
-                _, code = _vocabulary(error)
+                code = _vocabulary(error).hresult
                 text = f"{error.message} {error.cure}".strip()
                 await self._enrollment.refused(tx, asked, claims.upn, text, code, claims.device_id)
         except oidc.BadToken:
@@ -149,23 +136,43 @@ class _Edge:
         return Response(content, 200, media_type="application/soap+xml; charset=utf-8")
 
 
-def _vocabulary(error: AppError) -> tuple[str, str]:
-    if isinstance(error, licensing.NoMdmLicence):
-        return "s:Authorization", "0x80180018"
-    if isinstance(error, pki.BadRequest):
-        return "s:CertificateRequest", "0x80180004"
-    if isinstance(error, EnrollmentRefused):
-        return "s:Authorization", str(error.details.get("hresult", "0x80180003"))
-    return _FAULTS[error.kind]
+class _Refusal(NamedTuple):
+    """A fault's subcode and detail, and the number that Windows makes of them (section 10)."""
+
+    subcode: str
+    detail: str
+    hresult: str
+
+
+# From a kind of refusal to the fault for it; single refusals that Windows tells apart come first.
+_FAULTS = {
+    Kind.INVALID: _Refusal("s:MessageFormat", "", "0x80180001"),
+    Kind.UNAUTHENTICATED: _Refusal("s:Authentication", "", "0x80180002"),
+    Kind.FORBIDDEN: _Refusal("s:Authorization", "", "0x80180003"),
+    Kind.NOT_FOUND: _Refusal("s:MessageFormat", "", "0x80180001"),
+    Kind.CONFLICT: _Refusal("s:Authorization", "", "0x80180003"),
+    Kind.GONE: _Refusal("s:Authorization", "", "0x80180003"),
+    Kind.TOO_LARGE: _Refusal("s:MessageFormat", "", "0x80180001"),
+    Kind.RATE_LIMITED: _Refusal("s:EnrollmentServer", "", "0x80180005"),
+    Kind.UNAVAILABLE: _Refusal("s:EnrollmentServer", "", "0x80180005"),
+    Kind.UNSUPPORTED: _Refusal("s:MessageFormat", "", "0x80180001"),
+}
+
+
+def _vocabulary(error: AppError) -> _Refusal:
+    match error:
+        case licensing.NoMdmLicence():
+            return _Refusal("s:Authorization", "UserLicense", "0x80180018")
+        case directory.NoMdmAuthority():
+            return _Refusal("s:Authorization", "NotSupported", "0x80180015")
+        case BadEnrollment():
+            return _Refusal("s:MessageFormat", "InvalidEnrollmentData", "0x80180019")
+        case pki.BadRequest():
+            return _Refusal("s:CertificateRequest", "", "0x80180004")
+        case _:
+            return _FAULTS[error.kind]
 
 
 def _fault(error: AppError, trace: str) -> soap.Fault:
-    subcode, _ = _vocabulary(error)
-    kind = ""
-    if isinstance(error, licensing.NoMdmLicence):
-        kind = "UserLicense"
-    elif isinstance(error, BadEnrollment):
-        kind = "InvalidEnrollmentData"
-    elif isinstance(error, directory.NoMdmAuthority):
-        kind = "NotSupported"
-    return soap.Fault(subcode, f"{error.message} {error.cure}".strip(), kind, trace)
+    told = _vocabulary(error)
+    return soap.Fault(told.subcode, f"{error.message} {error.cure}".strip(), told.detail, trace)

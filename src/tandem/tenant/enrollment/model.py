@@ -70,7 +70,7 @@ class Event:
 
 
 class EnrollmentRefused(AppError):
-    """The user or the device may not enrol. `hresult` is what Windows shows."""
+    """The user or the device may not enrol."""
 
     kind, code = Kind.FORBIDDEN, "enrollment.refused"
 

@@ -163,7 +163,6 @@ class Enrollment:
             raise EnrollmentRefused(
                 f"{claims.upn} is not in the MDM user scope (0x80180003).",
                 cure="Add the user to a group of the scope: `tandem mdm-authority scope`.",
-                hresult="0x80180003",
             )
         await licensing.check_mdm_licence(tx, claims.object_id)
 
@@ -173,7 +172,6 @@ class Enrollment:
             raise EnrollmentRefused(
                 "This device is enrolled by another user.",
                 cure="Unenrol it first: `tandem managed-device unenrol`.",
-                hresult="0x8018000A",
             )
 
     async def _retire_older(self, tx: Tx, device: Device) -> None:

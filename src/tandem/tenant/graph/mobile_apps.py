@@ -24,7 +24,7 @@ from tandem.tenant.graph.model import (
     access,
 )
 from tandem.tenant.graph.permissions import READERS, WRITERS
-from tandem.tenant.mobile_apps import App, Status
+from tandem.tenant.mobile_apps import App, Assignment, Status
 
 _READ = access("DeviceManagementApps.Read.All", "DeviceManagementApps.ReadWrite.All", roles=READERS)
 _WRITE = access("DeviceManagementApps.ReadWrite.All", roles=WRITERS)
@@ -110,9 +110,10 @@ def mobile_app_parts(blobs: Blobs) -> Part:
         key = call.keys["mobileApp"]
         found = await mobile_apps.app(call.tx, key)
         known = {item.device_id: item for item in await mobile_apps.statuses(call.tx, app_id=key)}
+        given = await mobile_apps.assignments(call.tx, key)
         meant = []
         for device in await enrollment.devices(call.tx):
-            why = await _why(call, found, device)
+            why = await _why(call, given, device)
             if why is not None or device.id in known:
                 meant.append(_status(found, device, known.get(device.id), why or ""))
         return Value(meant)
@@ -200,10 +201,10 @@ def _targets(given: Any) -> tuple[list[str], list[str]]:
     return included, excluded
 
 
-async def _why(call: Call, app: App, device: Device) -> str | None:
+async def _why(call: Call, given: Sequence[Assignment], device: Device) -> str | None:
     """Why a device has this app, or is left out of it: "" included, else the excluding group."""
     groups = await enrollment.groups_of(call.tx, device)
-    mine = [a for a in await mobile_apps.assignments(call.tx, app.id) if a.group_id in groups]
+    mine = [a for a in given if a.group_id in groups]
     for item in mine:
         if item.excluded:
             return (await directory.group(call.tx, item.group_id)).display_name

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
 from tandem.tenant.mobile_apps import service
@@ -16,6 +17,7 @@ _RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
 
 def routes(db: Database, content: Content, now: Clock) -> list[BaseRoute]:
     async def read(request: Request) -> Response:
+        http.log_as(request, "/content/…")
         app_id = content.app_id(request.path_params["token"], now())
         async with db.transaction() as tx:
             found = await service.app(tx, app_id)

@@ -1,0 +1,126 @@
+"""The commands for apps, configurations and managed devices, against a real tenant over TLS."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mdm_world import live_mdm
+from tandem.cli import app, context, device_configuration, managed_device
+from tandem.infra.database import Database
+from tandem.infra.errors import AppError
+
+NOUNS = {
+    "app": app.app,
+    "device-configuration": device_configuration.app,
+    "managed-device": managed_device.app,
+}
+SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
+
+
+def run(*words: str, json: bool = True) -> Any:
+    """What a command answers: its value, or its text. Raises what it refuses with."""
+    tree = typer.Typer()
+    for noun, commands in NOUNS.items():
+        tree.add_typer(commands, name=noun)
+    if not json:
+        result = CliRunner().invoke(tree, list(words))
+        assert result.exit_code == 0, result.exception
+        return result.output
+    with context.captured() as answers:
+        result = CliRunner().invoke(tree, [*words, "--json"])
+    if isinstance(result.exception, AppError):
+        raise result.exception
+    assert result.exit_code == 0, (words, result.output, result.exception)
+    return answers[-1]
+
+
+async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
+    tenant_db: Database, tmp_path: Path, package: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_PROFILE", str(tmp_path / "profile.toml"))
+    opened: list[context.Api] = []
+    original = context.Api.__init__
+
+    def remember(self: context.Api, *arguments: Any) -> None:
+        original(self, *arguments)
+        opened.append(self)
+
+    monkeypatch.setattr(context.Api, "__init__", remember)
+    (tmp_path / "client.msi").write_bytes(package)
+    (tmp_path / "wrong.msi").write_bytes(b"MZ")
+    (tmp_path / "line").write_text('CCMSETUPCMD="SMSSITECODE=P01"\n')
+    async with live_mdm(tenant_db, tmp_path) as (mdm, root, _):
+        bearer = (await mdm.world.bearer())["Authorization"].removeprefix("Bearer ")
+        profile = context.Profile(
+            tenant_url=mdm.world.tokens.settings.base, tenant_id=mdm.world.tenant.id, ca_file=root
+        )
+        context.save_profile(profile)
+        context.save_session("tenant", context.Session(bearer, time.time() + 3000))
+        device = await mdm.enrolled()
+        await mdm.group("Everyone", device.user.id)
+        await mdm.group("Nobody")
+        await asyncio.to_thread(_prepare, tmp_path)
+        work = await device.check_in()
+        assert [command.name for command in work] == ["Add", "Exec", "Replace"]
+        await asyncio.to_thread(_afterwards, device.id)
+        assert "/Unenroll" in (await device.check_in())[0].items[0].target
+        for api in opened:
+            api._client.close()
+
+
+def _prepare(folder: Path) -> None:
+    line = str(folder / "line")
+    made = run("app", "upload", str(folder / "client.msi"), "--command-line-file", line)
+    assert (made["displayName"], made["publishingState"]) == ("Client Setup", "published")
+    assert made["commandLine"] == 'CCMSETUPCMD="SMSSITECODE=P01"'
+    with pytest.raises(context.Refused, match="not a Windows Installer package"):
+        run("app", "upload", str(folder / "wrong.msi"))
+    assert len(run("app", "list")) == 1, "what cannot be used leaves nothing behind"
+    given = run(
+        "app",
+        "assign",
+        "client setup",
+        "--required",
+        "--include",
+        "Everyone",
+        "--exclude",
+        "Nobody",
+    )
+    assert {(item["group"], item["excluded"]) for item in given["assignments"]} == {
+        ("Everyone", False),
+        ("Nobody", True),
+    }
+    assert "Required       Everyone" in run("app", "show", "Client Setup", json=False)
+    (status,) = run("app", "status", "Client Setup")
+    assert status["installState"] == "notInstalled"
+    run("device-configuration", "create", "Lock", "--setting", SETTING, "--value", "15")
+    run("device-configuration", "assign", "Lock", "--include", "Everyone")
+    assert run("device-configuration", "list")[0]["setting"] == SETTING
+    with pytest.raises(context.Refused, match="not the name of a setting"):
+        run("device-configuration", "create", "X", "--setting", "no", "--value", "1")
+    (device,) = run("managed-device", "list")
+    assert device["userPrincipalName"] == "alex@contoso.com"
+    assert "15 (at the next check-in)" in run("managed-device", "show", "PC-Alex", json=False)
+
+
+def _afterwards(id: str) -> None:
+    assert "installing" in run("app", "status", "Client Setup", json=False)
+    shown = run("managed-device", "show", id)
+    assert shown["settings"] == [
+        {"setting": SETTING, "wanted": "15", "delivered": "15", "status": 200}
+    ]
+    assert "Enrolled in MDM by alex@contoso.com" in [item["text"] for item in shown["timeline"]]
+    run("managed-device", "sync", "PC-Alex")
+    run("device-configuration", "delete", "Lock")
+    assert "(removed at the next check-in)" in run("managed-device", "show", id, json=False)
+    run("managed-device", "unenrol", "PC-Alex", "--yes")
+    assert run("managed-device", "list")[0]["managementState"] == "retirePending"
+    with pytest.raises(context.Refused, match="no managed device"):
+        run("managed-device", "show", "nothing")
+    run("app", "delete", "Client Setup")
+    assert run("app", "list") == []

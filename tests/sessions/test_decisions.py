@@ -1,0 +1,140 @@
+"""What a session does, decided from values: one writer for a setting, and nothing twice."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+
+from tandem.protocols.syncml import Item
+from tandem.tenant.mobile_apps import App, Status
+from tandem.tenant.policies import Assignment, Configuration, choose
+from tandem.tenant.sessions import LAPSED, Delivery, model
+from tandem.tenant.sessions.model import Order, Sent
+from tandem.workloads import Authority, Workload, owner_of
+
+AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+APP = App(
+    "a1", "n", "", "", 'A="x & y" <z>', "c.msi", "{A}", '1"2', "", "ab" * 32, 1, "published", "", AT
+)  # fmt: skip
+
+NAMES = st.sampled_from(["A/One", "A/Two", "B/Three"])
+WORKLOADS = st.sampled_from(list(Workload))
+CONFIGURATIONS = st.lists(
+    st.builds(
+        Configuration,
+        st.uuids().map(str),
+        st.just("n"),
+        WORKLOADS,
+        NAMES,
+        st.sampled_from(["1", "2"]),
+        st.just(AT),
+        st.just(AT),
+    ),
+    max_size=6,
+)
+FLAGS = st.none() | st.integers(0, 16383)
+CODES = st.sampled_from([LAPSED, 200, 202, 405, 500])
+DELIVERED = st.dictionaries(
+    NAMES,
+    st.builds(
+        Delivery, st.just(""), st.sampled_from(["1", "2"]), CODES, WORKLOADS.map(lambda w: w.value)
+    ),
+).map(lambda found: {name: replace(item, subject=name) for name, item in found.items()})
+
+
+def chosen(configurations: list[Configuration], flags: int | None) -> dict[str, Configuration]:
+    assignments = [Assignment(item.id, "g", False) for item in configurations]
+    return choose(configurations, assignments, {"g"}, flags)
+
+
+@given(CONFIGURATIONS, DELIVERED, FLAGS)
+def test_nothing_is_written_or_removed_for_a_workload_of_the_site(
+    configurations: list[Configuration], delivered: dict[str, Delivery], flags: int | None
+) -> None:
+    wanted = chosen(configurations, flags)
+    removals, lapsing = model.unwanted(wanted, delivered, flags)
+    if flags is not None:
+        for order in model.settings(wanted, delivered):
+            assert owner_of(Workload(order.sent.workload), flags) is Authority.MDM
+        for order in removals:
+            given_for = Workload(delivered[order.sent.subject].workload)
+            assert owner_of(given_for, flags) is Authority.MDM
+        for subject in lapsing:
+            assert owner_of(Workload(delivered[subject].workload), flags) is Authority.SITE
+    else:
+        assert lapsing == []
+    touched = [order.sent.subject for order in model.settings(wanted, delivered) + removals]
+    assert len(touched) == len(set(touched)), "no setting is both written and removed"
+
+
+@given(CONFIGURATIONS, DELIVERED, FLAGS)
+def test_once_everything_is_taken_there_is_nothing_to_do(
+    configurations: list[Configuration], delivered: dict[str, Delivery], flags: int | None
+) -> None:
+    wanted = chosen(configurations, flags)
+    removals, lapsing = model.unwanted(wanted, delivered, flags)
+    after = dict(delivered)
+    for order in model.settings(wanted, delivered):
+        sent = order.sent
+        after[sent.subject] = Delivery(sent.subject, sent.value, 200, sent.workload)
+    for order in removals:
+        del after[order.sent.subject]
+    for subject in lapsing:
+        after[subject] = replace(after[subject], code=LAPSED)
+    assert model.settings(wanted, after) == []
+    assert model.unwanted(wanted, after, flags) == ([], [])
+
+
+@given(st.lists(st.text(max_size=4096), max_size=200), st.sets(st.integers(0, 199), max_size=50))
+def test_a_batch_is_bounded_in_order_and_never_empty_while_work_is_left(
+    values: list[str], already: set[int]
+) -> None:
+    orders = [
+        Order(Sent("setting", str(n)), "Replace", Item(data=value))
+        for n, value in enumerate(values)
+    ]
+    done = {Sent("setting", str(n)) for n in already}
+    batch = model.batch(orders, done)
+    left = [order for order in orders if order.sent not in done]
+    assert batch == left[: len(batch)]
+    assert bool(batch) == bool(left)
+    assert len(batch) <= model.BATCH
+    size = sum(len((order.item.data or "").encode()) for order in batch)
+    assert size <= model.ROOM_BYTES + 4 * 4096
+
+
+def test_an_install_job_survives_every_character_of_its_command_line() -> None:
+    job = etree.fromstring(model.install_job(APP, "https://t/c?a=1&b=2"))
+    assert job.findtext(".//CommandLine") == '/quiet A="x & y" <z>'
+    assert job.findtext(".//ContentURL") == "https://t/c?a=1&b=2"
+    assert job.get("id") == "{A}"
+    product = job.find("Product")
+    assert product is not None
+    assert product.get("Version") == '1"2'
+    enforcement = job.find(".//Enforcement")
+    assert enforcement is not None
+    assert [child.tag for child in enforcement] == [
+        "CommandLine",
+        "TimeOut",
+        "RetryCount",
+        "RetryInterval",
+    ]
+
+
+def test_an_install_is_offered_once_and_again_when_there_is_a_reason() -> None:
+    def offers(status: Status | None) -> int:
+        known = {} if status is None else {APP.id: status}
+        return len(model.installs([APP], known, {APP.id: "https://t"}, AT))
+
+    same = model.fingerprint(APP)
+    status = Status(APP.id, "d", "installed", 0, same, AT)
+    assert offers(None) == 2
+    assert offers(status) == 0
+    assert offers(replace(status, state="installing")) == 0
+    assert offers(replace(status, state="offered")) == 2
+    assert offers(replace(status, sha256="other content")) == 2
+    failed = replace(status, state="failed")
+    assert offers(failed) == 0
+    assert offers(replace(failed, at=AT - timedelta(hours=24))) == 2
