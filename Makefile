@@ -32,7 +32,7 @@ check: setup  ## style, strict types, import rules
 	$(BIN)/lint-imports
 
 bench: setup  ## make bench BENCH=lab for one
-	tools/packages.sh wixl
+	tools/packages.sh wixl gcc libc6-dev libssl-dev
 	$(BIN)/python -m bench $(BENCH)
 
 screenshots: setup

@@ -5,7 +5,7 @@ import sys
 
 from bench import figures
 
-NAMES = ("lab",)
+NAMES = ("lab", "graph")
 
 
 def main() -> int:
@@ -21,9 +21,10 @@ def main() -> int:
         sys.stdout.write(f"{name}: {outcome.load}\n")
         for figure in outcome.figures:
             mark = {True: "ok", False: "MISSED", None: ""}[figure.ok]
+            ratio = f" = {figure.ratio:g} x {figure.peer}" if figure.ratio is not None else ""
             sys.stdout.write(
                 f"  {figure.name:<60} {figure.value:>10g} {figure.unit:<6}"
-                f" {figure.reach or '':<8} {mark}\n"
+                f" {figure.reach or '':<8} {mark}{ratio}\n"
             )
             reached = reached and figure.ok is not False
         sys.stdout.write(f"  {path}\n")
