@@ -2,6 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from graph_caller import Graph
 from tandem.infra.database import Database
 from tandem.tenant import graph
 from tenant_world import CHEAP, World, make_world
@@ -17,3 +18,8 @@ async def world(tenant_db: Database) -> AsyncIterator[World]:
     )
     yield made
     await made.client.aclose()
+
+
+@pytest.fixture
+async def admin(world: World) -> Graph:
+    return Graph(world, await world.bearer())

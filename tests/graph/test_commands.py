@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import typer
+from test_audit_log import audit_commands
 from typer.testing import CliRunner
 
-from tandem.cli import app_registration, context, group, license, mdm_authority, tenant, user
+from tandem.cli import app_registration, audit, context, group, license, mdm_authority, tenant, user
 from tandem.infra.database import Database
 from tenant_world import PASSWORD, live
 
@@ -21,6 +22,7 @@ NOUNS = {
     "license": license.app,
     "mdm-authority": mdm_authority.app,
     "app-registration": app_registration.app,
+    "audit": audit.app,
 }
 
 
@@ -40,6 +42,7 @@ async def test_a_tenant_is_set_up_from_the_command_line(
         password = tmp_path / "password"
         password.write_text(PASSWORD)
         await asyncio.to_thread(_first_day, _run, password, tmp_path / "secret")
+        await asyncio.to_thread(audit_commands, _run, tmp_path)
         for api in opened:
             api._client.close()
 
@@ -57,7 +60,7 @@ def _remember_connections(monkeypatch: pytest.MonkeyPatch) -> list[context.Api]:
     return opened
 
 
-def _run(line: str, *more: str, fails: bool = False) -> Any:
+def _run(line: str, *more: str, fails: bool = False, code: int = 0) -> Any:
     tree = typer.Typer()
     for noun, app in NOUNS.items():
         tree.add_typer(app, name=noun)
@@ -66,7 +69,7 @@ def _run(line: str, *more: str, fails: bool = False) -> Any:
     if fails:
         assert result.exit_code != 0
         return result.exception
-    assert result.exit_code == 0, (line, result.output, result.exception)
+    assert result.exit_code == code, (line, result.output, result.exception)
     return answers[-1]
 
 

@@ -4,71 +4,9 @@ from typing import Any
 
 import pytest
 
+from graph_caller import USER, Graph, app_graph, group_body
 from tandem.tenant import directory, licensing, oidc
-from tenant_world import ADMIN, BASE, PASSWORD, World
-
-USER = {
-    "accountEnabled": True,
-    "displayName": "Alex Wilber",
-    "mailNickname": "alex",
-    "userPrincipalName": "alex@contoso.com",
-    "passwordProfile": {"password": PASSWORD, "forceChangePasswordNextSignIn": False},
-    "usageLocation": "DE",
-    "department": "Sales",
-}
-
-
-class Graph:
-    """Graph as one caller sees it."""
-
-    def __init__(self, world: World, headers: dict[str, str]) -> None:
-        self.world = world
-        self.headers = headers
-
-    async def call(
-        self, method: str, path: str, body: Any = None, status: int | None = None
-    ) -> Any:
-        url = path if path.startswith("http") else f"/v1.0/{path}"
-        answer = await self.world.client.request(method, url, headers=self.headers, json=body)
-        wanted = status or {"POST": 201, "PATCH": 204, "DELETE": 204}.get(method, 200)
-        assert answer.status_code == wanted, answer.text
-        if not answer.content:
-            return None
-        return answer.json() if "json" in answer.headers["content-type"] else answer.text
-
-    async def get(self, path: str, status: int = 200) -> Any:
-        return await self.call("GET", path, status=status)
-
-    async def post(self, path: str, body: Any, status: int = 201) -> Any:
-        return await self.call("POST", path, body, status)
-
-
-@pytest.fixture
-async def admin(world: World) -> Graph:
-    return Graph(world, await world.bearer())
-
-
-async def app_graph(world: World, *names: str) -> Graph:
-    """An application that was consented to these application permissions."""
-    async with world.database.transaction() as tx:
-        resource = await oidc.applications.application(tx, oidc.GRAPH)
-        ids = {item["value"]: item["id"] for item in resource.app_roles}
-        needed = {
-            "resourceAppId": oidc.GRAPH,
-            "resourceAccess": [{"id": ids[name], "type": "Role"} for name in names],
-        }
-        app = await oidc.applications.create_application(
-            tx, "Server", world.at, required_access=(needed,)
-        )
-        _, secret = await oidc.applications.add_secret(tx, app.id, world.at)
-        await oidc.admin_consent(tx, app.id, world.at)
-    answer = await world.token(
-        grant_type="client_credentials",
-        client_id=app.app_id,
-        client_secret=secret,
-        scope="https://graph.microsoft.com/.default",
-    )
-    return Graph(world, {"Authorization": f"Bearer {answer.json()['access_token']}"})
+from tenant_world import ADMIN, BASE, World
 
 
 async def test_a_user_is_created_found_changed_and_deleted(admin: Graph) -> None:
@@ -154,7 +92,7 @@ async def test_requests_without_a_valid_token_are_told_where_to_get_one(world: W
 
 async def test_group_members_come_and_go_by_reference(admin: Graph) -> None:
     alex = await admin.world.user("alex")
-    group = await admin.post("groups", _group("Pilot"))
+    group = await admin.post("groups", group_body("Pilot"))
     reference = {"@odata.id": f"{BASE}/v1.0/directoryObjects/{alex.id}"}
     await admin.post(f"groups/{group['id']}/members/$ref", reference, status=204)
     members = (await admin.get(f"groups/{group['id']}/members"))["value"]
@@ -190,7 +128,7 @@ async def test_licences_are_assigned_to_users_and_counted(admin: Graph) -> None:
 
 async def test_a_group_assignment_reaches_members_and_lists_who_got_none(admin: Graph) -> None:
     await admin.post("tandem/subscribe", {"sku": "INTUNE_A", "seats": 2}, status=200)
-    group = await admin.post("groups", _group("Licensed"))
+    group = await admin.post("groups", group_body("Licensed"))
     sku = licensing.product("INTUNE_A").sku_id
     body = {"addLicenses": [{"skuId": sku}], "removeLicenses": []}
     await admin.post(f"groups/{group['id']}/assignLicense", body, status=202)
@@ -225,7 +163,7 @@ async def test_the_mdm_scope_is_none_some_or_all(admin: Graph) -> None:
     path = f"policies/mobileDeviceManagementPolicies/{oidc.MDM_APP}"
     assert (await admin.get(path))["appliesTo"] == "none"
     await admin.call("PATCH", path, {"appliesTo": "selected"}, status=400)
-    group = await admin.post("groups", _group("Pilot"))
+    group = await admin.post("groups", group_body("Pilot"))
     bound = [f"{BASE}/v1.0/groups/{group['id']}"]
     change = {"appliesTo": "selected", "includedGroups@odata.bind": bound}
     await admin.call("PATCH", path, change)
@@ -345,7 +283,7 @@ async def test_a_batch_answers_each_request_by_its_id(admin: Graph) -> None:
                 {"id": 1, "method": "GET", "url": "users?$top=1"},
                 {"id": "2", "method": "GET", "url": "https://graph.microsoft.com/v1.0/users/none"},
                 {"id": "3", "method": "GET", "url": "/groups", "dependsOn": ["2"]},
-                {"id": "4", "method": "POST", "url": "/groups", "body": _group("Batched")},
+                {"id": "4", "method": "POST", "url": "/groups", "body": group_body("Batched")},
                 {"id": "5", "method": "GET", "url": "/users/$count"},
             ]
         },
@@ -406,13 +344,3 @@ async def test_refusals_have_graphs_codes(
     admin: Graph, method: str, path: str, status: int, code: str
 ) -> None:
     assert (await admin.call(method, path, status=status))["error"]["code"] == code
-
-
-def _group(name: str) -> dict[str, Any]:
-    return {
-        "displayName": name,
-        "mailEnabled": False,
-        "mailNickname": name.lower(),
-        "securityEnabled": True,
-        "groupTypes": [],
-    }

@@ -6,7 +6,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from tandem import console, pki
+import msgspec
+
+from tandem import audit, console, pki
 from tandem.console import tenant_pages
 from tandem.infra import config, http, logs, net
 from tandem.infra.blobs import Blobs
@@ -144,8 +146,9 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         async with database.transaction() as tx:
             return {"tenant_id": (await directory.tenant(tx)).id}
 
+    signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     parts = [
-        *graph.directory_parts(settings.sign_in),
+        *graph.directory_parts(settings.sign_in, signer),
         graph.managed_devices(managing),
         graph.mobile_app_parts(blobs),
         graph.configurations(),
@@ -165,7 +168,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     )
     tls = http.TLS(settings.certificate, settings.key)
     asking = http.TLS(settings.certificate, settings.key, ca_file)
-    upkeep = asyncio.create_task(_tend(database, tokens, managing, stop))
+    upkeep = asyncio.create_task(_tend(database, tokens, managing, signer, stop))
     try:
         await http.serve(
             [
@@ -190,14 +193,23 @@ def _secret(path: Path) -> bytes:
 
 
 async def _tend(
-    database: Database, tokens: oidc.Tokens, managing: sessions.Sessions, stop: asyncio.Event
+    database: Database,
+    tokens: oidc.Tokens,
+    managing: sessions.Sessions,
+    signer: audit.Signer,
+    stop: asyncio.Event,
 ) -> None:
-    """Expired codes and tokens go, keys rotate when due, silent devices that were to leave left."""
+    """Expired codes and tokens go, keys rotate when due, silent devices that were to leave left,
+    and the audit log's head is signed."""
     while not stop.is_set():
         try:
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
                 await managing.tend(tx)
+                head = await audit.sign(tx, signer, utc_now())
+            if head is not None:
+                # Where logs are shipped to another machine, this line anchors the audit log there.
+                log.info("audit head", **msgspec.to_builtins(head))
         except AppError as error:
             log.warning("upkeep failed", reason=error.message)
         with contextlib.suppress(TimeoutError):

@@ -33,6 +33,31 @@ CREATE TABLE audit_entry (
 );
 """
 
+# Added to both databases in the same words: the log only grows, and its heads are signed.
+AUDIT_HEADS = """
+CREATE TABLE audit_head (
+    number bigint PRIMARY KEY,
+    at timestamptz NOT NULL,
+    entries bigint NOT NULL,
+    digest bytea NOT NULL,
+    previous bytea NOT NULL,
+    key_id text NOT NULL,
+    signature bytea NOT NULL
+);
+CREATE INDEX audit_entry_at ON audit_entry (at, id);
+CREATE INDEX audit_entry_target ON audit_entry (target, id);
+
+CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: rows cannot be changed or removed', TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+CREATE TRIGGER audit_head_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_head
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+"""
+
 
 def jobs_schema() -> None:
     """Procrastinate's own tables, in the version that is installed."""

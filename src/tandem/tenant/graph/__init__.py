@@ -8,8 +8,10 @@ Paths that are not Graph's and only ours: /tandem/licensing, /tandem/subscribe,
 /applications/{id}/grantAdminConsent.
 """
 
+from tandem import audit
 from tandem.tenant import directory
 from tandem.tenant.graph.applications import application_parts
+from tandem.tenant.graph.audits import audits
 from tandem.tenant.graph.configurations import configurations
 from tandem.tenant.graph.devices import devices
 from tandem.tenant.graph.groups import groups
@@ -38,9 +40,14 @@ from tandem.tenant.graph.permissions import READERS, WRITERS
 from tandem.tenant.graph.users import users
 
 
-def directory_parts(passwords: directory.DirectorySettings | None = None) -> list[Part]:
-    """Users, groups, devices, organization, licences, applications and consent."""
+def directory_parts(
+    passwords: directory.DirectorySettings | None = None, signer: audit.Signer | None = None
+) -> list[Part]:
+    """Users, groups, devices, organization, licences, applications, consent and the audit log.
+
+    `signer` signs the log's heads; without one a key of this process's own does."""
     return [
+        audits(signer or audit.Signer.generate()),
         users(passwords or directory.DirectorySettings()),
         groups(),
         devices(),

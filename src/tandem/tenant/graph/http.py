@@ -254,9 +254,12 @@ class GraphRoute(BaseRoute):
         elif "navigation-count" in here and method == "GET":
             resource, navigation = here["navigation-count"]
             return await frame.navigate_count(call, resource, navigation, key)
-        elif "refs" in here and method == "POST":
+        elif "refs" in here:
             resource, navigation = here["refs"]
-            return await frame.add_ref(call, resource, navigation, key, await _body(request))
+            if method == ("PUT" if navigation.single else "POST"):
+                return await frame.add_ref(call, resource, navigation, key, await _body(request))
+            if method == "DELETE" and navigation.single:
+                return await frame.remove_ref(call, resource, navigation, key, "")
         elif "ref" in here and method == "DELETE":
             resource, navigation = here["ref"]
             owner = call.keys[resource.type]
@@ -397,7 +400,8 @@ async def _enabled(tx: Tx, claims: oidc.Claims) -> bool:
         return user is not None and user.account_enabled and user.sessions_valid_from <= issued
     if claims.sort == "app":
         return await oidc.applications.is_enabled(tx, claims.object_id)
-    return True
+    device = await directory.find_device_object(tx, claims.object_id)
+    return device is not None and device.account_enabled
 
 
 def routes(

@@ -104,13 +104,19 @@ class Call:
     keys: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     own: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def beta(self) -> bool:
         return self.version == "beta"
 
+    def note(self, **details: Any) -> None:
+        """Tell the audit entry of this change what only the use case knows (see `changes`):
+        `activity`, `type`, `name`, `changed`. Nothing secret."""
+        self.notes.update(details)
+
     async def audit(self, action: str, target: str, **details: Any) -> None:
-        """Leave a trace of a change: who, what, on what."""
+        """Leave an entry besides the one that the frame writes for the change."""
         await audit.record(
             self.tx,
             actor=f"{self.caller.sort}:{self.caller.name or self.caller.object_id}",
@@ -171,7 +177,7 @@ class Navigation:
     """References from an item to other objects: members, owners, memberOf.
 
     `refs` lists them in a stable order. `add` and `remove` serve POST and DELETE of …/$ref.
-    `single` means that there is one or none.
+    `single` means that there is one or none: `add` then serves PUT of …/$ref and replaces it.
     """
 
     name: str
@@ -242,7 +248,15 @@ class Value:
     status: int = 200
 
 
-Answer = Entity | Value | None
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """An answer that is directory objects of any type; `single` is one by itself."""
+
+    refs: Sequence[Ref]
+    single: bool = False
+
+
+Answer = Entity | Value | Objects | None
 
 
 @dataclass(frozen=True, slots=True)

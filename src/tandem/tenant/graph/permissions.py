@@ -61,6 +61,7 @@ DEVICES_WRITE = access(
     delegated=("Directory.AccessAsUser.All",),
     roles=(directory.CLOUD_DEVICE_ADMINISTRATOR, directory.INTUNE_ADMINISTRATOR),
 )
+AUDITS_READ = access("AuditLog.Read.All", "Directory.Read.All", roles=(directory.GLOBAL_READER,))
 ROLES_READ = access(
     "RoleManagement.Read.Directory", "RoleManagement.ReadWrite.Directory", *_DIRECTORY_READ
 )

@@ -12,7 +12,7 @@ from tandem.infra.listing import Row, Source
 from tandem.protocols import odata
 from tandem.protocols.odata import Column, Primitive, Query
 from tandem.tenant import directory
-from tandem.tenant.graph import bodies
+from tandem.tenant.graph import bodies, changes
 from tandem.tenant.graph.model import (
     Access,
     Action,
@@ -26,6 +26,7 @@ from tandem.tenant.graph.model import (
     Forbidden,
     MethodNotAllowed,
     Navigation,
+    Objects,
     Ref,
     Resource,
     Value,
@@ -605,7 +606,7 @@ class Frame:
             raw, resource.fields, creating=True, opened=resource.open, name=resource.type
         )
         made = await resource.create(call, body)
-        await call.audit(f"create {resource.type}", made.key)
+        await self._record(call, "create", resource, made.key, {}, body)
         call.query = Query(select=tuple(item.name for item in resource.fields if item.readable))
         return await self.entity(call, resource, made.key, 201, made.once)
 
@@ -613,13 +614,12 @@ class Frame:
         if resource.update is None:
             raise _method("PATCH")
         await authorize(call, resource.write, resource.family, writing=True)
-        if not resource.singleton:
-            await one(resource, replace(call, query=Query()), key, [])
         body = bodies.check(
             raw, resource.fields, creating=False, opened=resource.open, name=resource.type
         )
+        before = await self._snapshot(call, resource, key, body)
         await resource.update(call, key, body)
-        await call.audit(f"update {resource.type}", key, properties=sorted(body))
+        await self._record(call, "update", resource, key, before, body)
         if resource.update_status == 204:
             return Reply(status=204)
         if resource.singleton:
@@ -630,10 +630,53 @@ class Frame:
         if resource.delete is None:
             raise _method("DELETE")
         await authorize(call, resource.write, resource.family, writing=True)
-        await one(resource, replace(call, query=Query()), key, [])
+        before = await self._snapshot(call, resource, key)
         await resource.delete(call, key)
-        await call.audit(f"delete {resource.type}", key)
+        await changes.record(
+            call,
+            "delete",
+            resource.type,
+            key,
+            name=_name(before),
+            changed=changes.difference(resource, before, {}),
+            family=resource.family,
+        )
         return Reply(status=204)
+
+    async def _snapshot(
+        self, call: Call, resource: Resource, key: str, body: Body | None = None
+    ) -> dict[str, Any]:
+        """Every property of an item that may be recorded. Raises NotFound."""
+        plain = replace(call, query=Query())
+        fields = changes.watched(resource, list(body or ()))
+        if resource.singleton:
+            assert not isinstance(resource.rows, Source)
+            row = (await resource.rows(plain))[0]
+        else:
+            row = await one(resource, plain, key, fields)
+        (found,) = await items(resource, plain, fields, [row], typed=False)
+        return found
+
+    async def _record(
+        self,
+        call: Call,
+        verb: str,
+        resource: Resource,
+        key: str,
+        before: Mapping[str, Any],
+        body: Body,
+    ) -> None:
+        after = await self._snapshot(call, resource, key, body)
+        await changes.record(
+            call,
+            verb,
+            resource.type,
+            key,
+            name=_name(after),
+            changed=changes.difference(resource, before, after),
+            properties=sorted(body),
+            family=resource.family,
+        )
 
     async def add_ref(
         self, call: Call, resource: Resource, navigation: Navigation, key: str, raw: Body
@@ -641,10 +684,19 @@ class Frame:
         if navigation.add is None:
             raise _method("POST")
         await authorize(call, navigation.write, resource.family, writing=True)
-        await one(resource, replace(call, query=Query()), key, [])
+        before = await self._snapshot(call, resource, key)
         target = bound_id(raw.get("@odata.id"))
         await navigation.add(call, key, target)
-        await call.audit(f"add to {resource.type} {navigation.name}", key, added=target)
+        await changes.record(
+            call,
+            "set" if navigation.single else "add",
+            resource.type,
+            key,
+            navigation=navigation.name,
+            name=_name(before),
+            changed=[{"name": navigation.name, "old": None, "new": target}],
+            family=resource.family,
+        )
         return Reply(status=204)
 
     async def remove_ref(
@@ -653,9 +705,23 @@ class Frame:
         if navigation.remove is None:
             raise _method("DELETE")
         await authorize(call, navigation.write, resource.family, writing=True)
-        await one(resource, replace(call, query=Query()), key, [])
+        before = await self._snapshot(call, resource, key)
+        if navigation.single:
+            found = await navigation.refs(call, key)
+            if not found:
+                raise missing(navigation.name)
+            target = found[0].id
         await navigation.remove(call, key, target)
-        await call.audit(f"remove from {resource.type} {navigation.name}", key, removed=target)
+        await changes.record(
+            call,
+            "remove",
+            resource.type,
+            key,
+            navigation=navigation.name,
+            name=_name(before),
+            changed=[{"name": navigation.name, "old": target, "new": None}],
+            family=resource.family,
+        )
         return Reply(status=204)
 
     async def run(self, call: Call, action: Action, raw: Body) -> Reply:
@@ -666,20 +732,33 @@ class Frame:
             body = bodies.check(raw, action.body, creating=True, opened=False, name=name)
         answer: Answer = await action.run(call, body)
         if action.method != "GET":
-            target = next(reversed(call.keys.values()), action.path)
-            await call.audit(action.path.rpartition("/")[2], target)
+            sort, key = next(reversed(call.keys.items()), ("", action.path))
+            verb = action.path.rpartition("/")[2]
+            await changes.record(call, verb, sort, key, family=action.family)
         match answer:
             case None:
                 return Reply(status=204)
             case Entity(sort, key, status):
                 call.query = Query()
                 return await self.entity(call, self.by_type[sort], key, status)
+            case Objects(refs, single):
+                objects = await self.referred(call, refs)
+                at = {"@odata.context": self.context(call, "directoryObjects", entity=single)}
+                if not single:
+                    return Reply({**at, "value": objects})
+                if not objects:
+                    raise missing(next(reversed(call.keys.values()), ""))
+                return Reply({**at, **objects[0]})
             case Value(value, status):
                 context = {"@odata.context": self.context(call, action.path.rpartition("/")[2])}
                 value = odata.render(value)
                 if isinstance(value, dict):
                     return Reply({**context, **value}, status)
                 return Reply({**context, "value": value}, status)
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item.get("userPrincipalName") or item.get("displayName") or "")
 
 
 def bound_id(reference: Any) -> str:
