@@ -314,6 +314,7 @@ async def mdm_service(
         parts = [
             *graph.directory_parts(CHEAP),
             graph.managed_devices(made["sessions"]),
+            graph.comanagement(),
             graph.mobile_app_parts(blobs),
             graph.configurations(),
         ]

@@ -150,6 +150,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     parts = [
         *graph.directory_parts(settings.sign_in, signer),
         graph.managed_devices(managing),
+        graph.comanagement(),
         graph.mobile_app_parts(blobs),
         graph.configurations(),
     ]

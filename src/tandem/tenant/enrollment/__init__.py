@@ -14,6 +14,7 @@ from tandem.tenant.enrollment.model import (
     Event,
     NoSuchDevice,
     NotEnrolled,
+    management_agent,
 )
 from tandem.tenant.enrollment.service import (
     Enrollment,
@@ -24,9 +25,13 @@ from tandem.tenant.enrollment.service import (
 )
 from tandem.tenant.enrollment.store import (
     DEVICES,
+    count_by_agent,
+    count_by_eligibility,
+    count_by_flags,
     mark_seen,
     save_config_info,
     save_inventory,
+    set_management,
 )
 
 __all__ = [
@@ -41,12 +46,17 @@ __all__ = [
     "Event",
     "NoSuchDevice",
     "NotEnrolled",
+    "count_by_agent",
+    "count_by_eligibility",
+    "count_by_flags",
     "device",
     "devices",
     "groups_of",
+    "management_agent",
     "mark_seen",
     "routes",
     "save_config_info",
     "save_inventory",
+    "set_management",
     "timeline",
 ]

@@ -56,6 +56,14 @@ class Device:
         return agent.flags if agent is not None and agent.policy else None
 
 
+def management_agent(agent: ConfigInfo | None) -> str:
+    """Graph's word for who manages a device. Both count only when the site's client has policy."""
+    if agent is not None and agent.policy:
+        return "configurationManagerClientMdm"
+    known = agent is not None and bool(agent.client)
+    return "configurationManagerClient" if known else "mdm"
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line of a device's timeline. `code` is an HRESULT in hex, or empty."""

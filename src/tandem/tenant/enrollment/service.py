@@ -221,6 +221,7 @@ class Enrollment:
 
     async def begin_unenroll(self, tx: Tx, device: Device) -> None:
         await store.set_state(tx, device.id, "unenrolling", None)
+        await store.set_management(tx, device.id, "management_state", "retirePending")
         await self.note(tx, device, "unenrolling", "An administrator ends the enrollment")
 
     async def end(self, tx: Tx, device: Device, why: str) -> None:

@@ -5,31 +5,47 @@ from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
 from tandem.infra.listing import Source
-from tandem.tenant.enrollment.model import Device, Event
+from tandem.protocols.ccm import ConfigInfo
+from tandem.tenant.enrollment.model import Device, Event, management_agent
 
 _DEVICE = (
     "id, windows_id, hardware_id, directory_device_id, user_id, upn, name, os_version, kind,"
     " state, fingerprint, enrolled_at, seen_at, ended_at, inventory, inventory_at, config_info,"
     " config_info_at"
 )
+_NOBODY = "'00000000-0000-0000-0000-000000000000'"
+_DIRECTORY_ID = f"coalesce(nullif(d.directory_device_id, ''), {_NOBODY})"
+# What an API may list and filter by, under Graph's names of a managed device.
 DEVICES = Source(
     "enrollment_device d",
     {
-        name: f"d.{name}"
-        for name in (
-            "id",
-            "windows_id",
-            "directory_device_id",
-            "user_id",
-            "upn",
-            "name",
-            "os_version",
-            "state",
-            "enrolled_at",
-            "seen_at",
-            "inventory",
-            "config_info",
-        )
+        "id": "d.id",
+        "user_id": "d.user_id",
+        "device_name": "d.name",
+        "managed_device_name": "split_part(d.upn, '@', 1) || '_Windows_'"
+        " || to_char(d.enrolled_at AT TIME ZONE 'UTC', 'FMMM/FMDD/YYYY_FMHH12:MI AM')",
+        "managed_device_owner_type": "d.owner_type",
+        "enrolled_date_time": "d.enrolled_at",
+        "last_sync_date_time": "coalesce(d.seen_at, d.enrolled_at)",
+        "operating_system": "'Windows'::text",
+        "os_version": "d.os_version",
+        # Compliance is the site's to judge until its workload has moved (windows-mdm, 6.2).
+        "compliance_state": "CASE WHEN d.management_agent = 'configurationManagerClientMdm'"
+        " AND d.workload_flags & 2 = 0 THEN 'configManager' ELSE 'unknown' END",
+        "management_agent": "d.management_agent",
+        "management_state": "d.management_state",
+        "device_enrollment_type": "CASE WHEN d.directory_device_id = '' THEN 'userEnrollment'"
+        " ELSE 'windowsAzureADJoin' END",
+        "azure_ad_registered": "d.directory_device_id <> ''",
+        "azure_ad_device_id": _DIRECTORY_ID,
+        "user_principal_name": "d.upn",
+        "model": "d.inventory->>'model'",
+        "manufacturer": "d.inventory->>'manufacturer'",
+        "serial_number": "d.inventory->>'serial_number'",
+        "notes": "d.notes",
+        "inventory": "d.inventory",
+        "config_info": "d.config_info",
+        "config_info_at": "d.config_info_at",
     },
 )
 
@@ -115,10 +131,50 @@ async def save_inventory(tx: Tx, id: str, values: dict[str, Any], at: datetime |
 
 
 async def save_config_info(tx: Tx, id: str, text: str, now: datetime) -> None:
+    """The agent's account of itself, and what lists filter by of it."""
+    agent = management_agent(ConfigInfo.read(text) if text else None)
+    flags = ConfigInfo.read(text).flags if text else 0
     await tx.execute(
-        "UPDATE enrollment_device SET config_info = %s, config_info_at = %s WHERE id = %s",
-        (text, now, id),
+        "UPDATE enrollment_device SET config_info = %s, config_info_at = %s,"
+        " management_agent = %s, workload_flags = %s WHERE id = %s",
+        (text, now, agent, flags, id),
     )
+
+
+async def set_management(tx: Tx, id: str, column: str, value: str | None) -> None:
+    assert column in {"management_state", "owner_type", "notes"}
+    await tx.execute(
+        f"UPDATE enrollment_device SET {column} = %s WHERE id = %s",  # noqa: S608
+        (value, id),
+    )
+
+
+async def count_by_agent(tx: Tx) -> dict[str, int]:
+    found = await tx.execute(
+        "SELECT management_agent, count(*) AS n FROM enrollment_device"
+        " WHERE state <> 'unenrolled' GROUP BY 1"
+    )
+    return {row["management_agent"]: row["n"] async for row in found}
+
+
+async def count_by_eligibility(tx: Tx) -> list[tuple[str, bool, bool, int]]:
+    """(os_version, joined, co-managed, how many) over all enrolled devices."""
+    found = await tx.execute(
+        "SELECT os_version, directory_device_id <> '' AS joined,"
+        " management_agent = 'configurationManagerClientMdm' AS together, count(*) AS n"
+        " FROM enrollment_device WHERE state <> 'unenrolled' GROUP BY 1, 2, 3"
+    )
+    return [(r["os_version"], r["joined"], r["together"], r["n"]) async for r in found]
+
+
+async def count_by_flags(tx: Tx) -> dict[int, int]:
+    """Co-managed devices by the value of their workload flags."""
+    found = await tx.execute(
+        "SELECT workload_flags, count(*) AS n FROM enrollment_device"
+        " WHERE state <> 'unenrolled' AND management_agent = 'configurationManagerClientMdm'"
+        " GROUP BY 1"
+    )
+    return {row["workload_flags"]: row["n"] async for row in found}
 
 
 async def add_event(

@@ -12,6 +12,7 @@ from tandem import audit
 from tandem.tenant import directory
 from tandem.tenant.graph.applications import application_parts
 from tandem.tenant.graph.audits import audits
+from tandem.tenant.graph.comanagement import comanagement
 from tandem.tenant.graph.configurations import configurations
 from tandem.tenant.graph.devices import devices
 from tandem.tenant.graph.groups import groups
@@ -74,6 +75,7 @@ __all__ = [
     "Resource",
     "Value",
     "access",
+    "comanagement",
     "configurations",
     "directory_parts",
     "managed_devices",

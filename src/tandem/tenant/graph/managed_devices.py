@@ -1,14 +1,21 @@
 """Managed devices: what the MDM service knows of each, and orders to it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
+from tandem.infra import listing
 from tandem.infra.listing import Row
+from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive
-from tandem.tenant import enrollment, policies, sessions
-from tandem.tenant.enrollment import Device
+from tandem.tenant import directory, enrollment, policies, sessions
 from tandem.tenant.graph.model import (
     Action,
     Answer,
+    BadProperty,
     Body,
     Call,
     Family,
@@ -22,11 +29,12 @@ from tandem.tenant.graph.permissions import READERS, WRITERS
 from tandem.tenant.sessions import Sessions
 from tandem.workloads import Authority, Workload, owner_of
 
-_READ = access(
+READ = access(
     "DeviceManagementManagedDevices.Read.All",
     "DeviceManagementManagedDevices.ReadWrite.All",
     roles=READERS,
 )
+_WRITE = access("DeviceManagementManagedDevices.ReadWrite.All", roles=WRITERS)
 _PRIVILEGED = access(
     "DeviceManagementManagedDevices.PrivilegedOperations.All",
     "DeviceManagementManagedDevices.ReadWrite.All",
@@ -53,23 +61,28 @@ _EMPTY = "00000000-0000-0000-0000-000000000000"
 
 
 def managed_devices(service: Sessions) -> Part:
-    async def rows(call: Call) -> Sequence[Row]:
-        return [_row(item) for item in await enrollment.devices(call.tx)]
-
     async def sync(call: Call, body: Body) -> Answer:
-        key = call.keys["managedDevice"]
-        await service.request_sync(call.tx, key)
-        await call.audit("managedDevice.sync", key)
+        await service.request_sync(call.tx, _device(call))
         return None
 
     async def retire(call: Call, body: Body) -> Answer:
-        key = call.keys["managedDevice"]
-        await service.unenroll(call.tx, key)
-        await call.audit("managedDevice.retire", key)
+        await service.unenroll(call.tx, _device(call))
         return None
 
+    async def retired(call: Call, key: str) -> None:
+        await service.unenroll(call.tx, key)
+
+    def ordering(
+        kind: str, data: Callable[[Body], str]
+    ) -> Callable[[Call, Body], Awaitable[Answer]]:
+        async def order(call: Call, body: Body) -> Answer:
+            await service.act(call.tx, _device(call), kind, data(body))
+            return None
+
+        return order
+
     async def timeline(call: Call, body: Body) -> Answer:
-        found = await enrollment.timeline(call.tx, device_id=call.keys["managedDevice"])
+        found = await enrollment.timeline(call.tx, device_id=_device(call))
         return Value(
             [
                 {
@@ -84,7 +97,7 @@ def managed_devices(service: Sessions) -> Part:
 
     async def settings(call: Call, body: Body) -> Answer:
         """What a device took, and what it is to have: the proof of one writer."""
-        device = await enrollment.device(call.tx, call.keys["managedDevice"])
+        device = await enrollment.device(call.tx, _device(call))
         groups = await enrollment.groups_of(call.tx, device)
         wanted = await policies.effective(call.tx, groups, device.flags)
         delivered = {
@@ -122,42 +135,29 @@ def managed_devices(service: Sessions) -> Part:
         path="deviceManagement/managedDevices",
         type="managedDevice",
         family=Family.INTUNE,
-        rows=rows,
-        read=_READ,
-        write=_PRIVILEGED,
-        fields=(
-            Field("id", Primitive.GUID),
-            Field("userId", Primitive.GUID),
-            Field("deviceName"),
-            Field("managedDeviceOwnerType", value=lambda _: "company"),
-            Field("enrolledDateTime", Primitive.TIME),
-            Field("lastSyncDateTime", Primitive.TIME),
-            Field("operatingSystem", value=lambda _: "Windows"),
-            Field("osVersion"),
-            Field("complianceState", value=lambda _: "unknown"),
-            Field("managementAgent"),
-            Field("managementState"),
-            Field("deviceEnrollmentType"),
-            Field("azureADRegistered", Primitive.BOOLEAN),
-            Field("azureADDeviceId", Primitive.GUID),
-            Field("deviceRegistrationState"),
-            Field("emailAddress", column="user_principal_name"),
-            Field("userPrincipalName"),
-            Field("userDisplayName"),
-            Field("model"),
-            Field("manufacturer"),
-            Field("serialNumber"),
-            Field("configurationManagerClientEnabledFeatures", Primitive.COMPLEX),
-            Field("configurationManagerClientHealthState", Primitive.COMPLEX),
-            Field("configurationManagerClientInformation", Primitive.COMPLEX),
-        ),
+        rows=enrollment.DEVICES,
+        scope=lambda _: ("d.state <> 'unenrolled'", {}),
+        key_is_guid=False,
+        page_size=1000,
+        max_page_size=1000,
+        read=READ,
+        write=_WRITE,
+        update=_update,
+        delete=retired,
+        fields=FIELDS,
+    )
+    together = replace(
+        devices,
+        path="deviceManagement/comanagedDevices",
+        type="comanagedDevice",
+        scope=lambda _: (f"d.state <> 'unenrolled' AND {_CO_MANAGED}", {}),
     )
     events = Resource(
         path="deviceManagement/troubleshootingEvents",
         type="enrollmentTroubleshootingEvent",
         family=Family.INTUNE,
         rows=failures,
-        read=_READ,
+        read=READ,
         key_is_guid=False,
         fields=(
             Field("id"),
@@ -169,76 +169,410 @@ def managed_devices(service: Sessions) -> Part:
             Field("failureCode"),
         ),
     )
-    one = "deviceManagement/managedDevices/{managedDevice}"
-    return Part(
-        (devices, events),
-        (
+    actions = []
+    for one in (
+        "deviceManagement/managedDevices/{managedDevice}",
+        "deviceManagement/comanagedDevices/{comanagedDevice}",
+    ):
+        actions += [
             Action(f"{one}/syncDevice", sync, _PRIVILEGED, family=Family.INTUNE),
             Action(f"{one}/retire", retire, _PRIVILEGED, family=Family.INTUNE),
-            Action(f"{one}/timeline", timeline, _READ, method="GET", family=Family.INTUNE),
+            Action(f"{one}/timeline", timeline, READ, method="GET", family=Family.INTUNE),
             Action(
                 f"{one}/settings", settings, _CONFIGURATION_READ, method="GET", family=Family.INTUNE
             ),
+        ]
+        actions += [
+            Action(
+                f"{one}/{kind}", ordering(kind, data), _PRIVILEGED, body=taken, family=Family.INTUNE
+            )
+            for kind, (taken, data) in _ORDERS.items()
+        ]
+    return Part((devices, together, *_contained(), events), tuple(actions))
+
+
+def _device(call: Call) -> str:
+    return call.keys.get("managedDevice") or call.keys["comanagedDevice"]
+
+
+async def _update(call: Call, key: str, changes: Body) -> None:
+    columns = {"notes": "notes", "managedDeviceOwnerType": "owner_type"}
+    for name, value in changes.items():
+        if name == "managedDeviceOwnerType" and value is None:
+            raise BadProperty(
+                "Invalid value specified for property 'managedDeviceOwnerType': it cannot be empty.",
+                cure="Send company or personal.",
+                target=name,
+            )
+        await enrollment.set_management(call.tx, key, columns[name], value)
+
+
+def _nothing(_: Body) -> str:
+    return ""
+
+
+def _scan(body: Body) -> str:
+    """1 is a quick scan, 2 a full one (Defender CSP)."""
+    return "1" if body.get("quickScan") else "2"
+
+
+_COMPUTER_NAME = re.compile(r"(?=.{1,63}$)(?!\d+$)[A-Za-z0-9]([A-Za-z0-9-]|%RAND:\d%|%SERIAL%)*")
+
+
+def _name(body: Body) -> str:
+    given = str(body["deviceName"])
+    plain = re.sub(r"%RAND:\d%|%SERIAL%", "", given)
+    if not _COMPUTER_NAME.fullmatch(given) or len(plain) > 15:
+        raise BadProperty(
+            f"'{given[:80]}' is no name of a Windows computer.",
+            cure="Use at most 15 letters, digits and hyphens, not digits alone; %SERIAL% and"
+            " %RAND:n% stand for what the device fills in.",
+            target="deviceName",
+        )
+    return given
+
+
+def _wiping(body: Body) -> str:
+    if body.get("keepUserData"):
+        return sessions.WIPE_BUT_USER_DATA
+    return sessions.WIPE_BUT_ENROLLMENT if body.get("keepEnrollmentData") else sessions.WIPE
+
+
+def _flag(name: str) -> Field:
+    return Field(name, Primitive.BOOLEAN, writable=True)
+
+
+# Orders of Graph beside sync and retire: what the body may hold, and what the device gets of it.
+_ORDERS: dict[str, tuple[tuple[Field, ...], Callable[[Body], str]]] = {
+    "rebootNow": ((), _nothing),
+    "windowsDefenderScan": ((_flag("quickScan"),), _scan),
+    "windowsDefenderUpdateSignatures": ((), _nothing),
+    "setDeviceName": ((Field("deviceName", writable=True, required=True),), _name),
+    "wipe": (
+        (
+            _flag("keepEnrollmentData"),
+            _flag("keepUserData"),
+            Field("macOsUnlockCode", writable=True),
+            _flag("persistEsimDataPlan"),
         ),
+        _wiping,
+    ),
+    "cleanWindowsDevice": ((_flag("keepUserData"),), _wiping),
+    **dict.fromkeys(sessions.UNSUPPORTED_ACTIONS, ((), _nothing)),
+}
+
+
+async def _names(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    """The display names of the devices' users, by device."""
+    found = await listing.rows(
+        call.tx,
+        directory.USERS,
+        ["display_name"],
+        where=["u.id::text = ANY(%(ids)s)"],
+        parameters={"ids": [row["user_id"] for row in rows]},
     )
+    names = {str(row["id"]): row["display_name"] for row in found}
+    return {row["id"]: names.get(row["user_id"]) for row in rows}
 
 
-def _row(device: Device) -> Row:
-    agent = device.agent
-    together = agent is not None and agent.policy
-    flags = device.flags or 0
-    known = agent is not None and bool(agent.client)
+async def _results(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    found = await sessions.results(call.tx, [row["id"] for row in rows])
     return {
-        "id": device.id,
-        "user_id": device.user_id,
-        "device_name": device.name,
-        "enrolled_date_time": device.enrolled_at,
-        "last_sync_date_time": device.seen_at or device.enrolled_at,
-        "os_version": device.os_version,
-        "management_agent": _agent(known, bool(together)),
-        "management_state": "retirePending" if device.state == "unenrolling" else "managed",
-        "device_enrollment_type": "windowsAzureADJoin"
-        if device.directory_device_id
-        else "userEnrollment",
-        "azure_ad_registered": bool(device.directory_device_id),
-        "azure_addevice_id": device.directory_device_id or _EMPTY,
-        "azure_ad_device_id": device.directory_device_id or _EMPTY,
-        "device_registration_state": "registered",
-        "user_principal_name": device.upn,
-        "user_display_name": device.upn.partition("@")[0],
-        "model": device.inventory.get("model", ""),
-        "manufacturer": device.inventory.get("manufacturer", ""),
-        "serial_number": device.inventory.get("serial_number", ""),
-        "configuration_manager_client_enabled_features": {
-            name: owner_of(workload, flags) is Authority.MDM for workload, name in _FEATURES.items()
-        }
-        | {"inventory": True}
-        if together
-        else None,
-        "configuration_manager_client_health_state": {
-            "state": "healthy" if together else "installed",
-            "errorCode": agent.code if agent is not None else 0,
-            "lastSyncDateTime": device.config_info_at,
-        }
-        if known
-        else None,
-        "configuration_manager_client_information": {
-            "clientIdentifier": agent.client,
-            "isBlocked": False,
-            "clientVersion": agent.agent,
-            "workloadFlags": agent.flags,
-            "policyPresent": agent.policy,
-            "setupState": agent.setup,
-            "setupCode": agent.code,
-            "setupLog": agent.log,
-        }
-        if agent is not None
-        else None,
+        device_id: [
+            {
+                "actionName": item.name,
+                "actionState": item.state,
+                "startDateTime": item.started_at,
+                "lastUpdatedDateTime": item.changed_at,
+            }
+            for item in results
+        ]
+        for device_id, results in found.items()
     }
 
 
-def _agent(known: bool, together: bool) -> str:
-    """Graph's word: both count only when the site's client has policy."""
-    if together:
-        return "configurationManagerClientMdm"
-    return "configurationManagerClient" if known else "mdm"
+def _agent(row: Row) -> ConfigInfo | None:
+    return ConfigInfo.read(row["config_info"]) if row["config_info"] else None
+
+
+def _features(row: Row) -> dict[str, bool] | None:
+    """Who owns the workload: true is the MDM service. None without a site's client."""
+    agent = _agent(row)
+    if agent is None or not agent.policy:
+        return None
+    owned = {
+        name: owner_of(workload, agent.flags) is Authority.MDM
+        for workload, name in _FEATURES.items()
+    }
+    return {**owned, "inventory": True}
+
+
+def _health(row: Row) -> dict[str, Any] | None:
+    agent = _agent(row)
+    if agent is None or not agent.client:
+        return None
+    return {
+        "state": "healthy" if agent.policy else "installed",
+        "errorCode": agent.code,
+        "lastSyncDateTime": row["config_info_at"],
+    }
+
+
+def _client(row: Row) -> dict[str, Any] | None:
+    agent = _agent(row)
+    if agent is None:
+        return None
+    return {
+        "clientIdentifier": agent.client,
+        "isBlocked": False,
+        "clientVersion": agent.agent,
+        "workloadFlags": agent.flags,
+        "policyPresent": agent.policy,
+        "setupState": agent.setup,
+        "setupCode": agent.code,
+        "setupLog": agent.log,
+    }
+
+
+def _memory(row: Row) -> int:
+    megabytes = str(row["inventory"].get("ram_mb", ""))
+    return int(megabytes) * 2**20 if megabytes.isdecimal() and len(megabytes) < 10 else 0
+
+
+def _certificate_end(row: Row) -> Any:
+    return row["enrolled_date_time"] + timedelta(days=_CERTIFICATE_DAYS)
+
+
+_CERTIFICATE_DAYS = enrollment.EnrollmentSettings().certificate_days
+_UNSET = "0001-01-01T00:00:00Z"
+_CO_MANAGED = "d.management_agent = 'configurationManagerClientMdm'"
+
+# Properties of Graph that a Windows device here never has; scripts read them all the same.
+_ALWAYS: dict[str, Any] = {
+    "deviceRegistrationState": "registered",
+    "jailBroken": "Unknown",
+    "easActivated": False,
+    "easDeviceId": None,
+    "easActivationDateTime": _UNSET,
+    "activationLockBypassCode": None,
+    "remoteAssistanceSessionUrl": None,
+    "remoteAssistanceSessionErrorDetails": None,
+    "isEncrypted": False,
+    "isSupervised": False,
+    "exchangeLastSuccessfulSyncDateTime": _UNSET,
+    "exchangeAccessState": "none",
+    "exchangeAccessStateReason": "none",
+    "deviceCategoryDisplayName": None,
+    "complianceGracePeriodExpirationDateTime": "9999-12-31T23:59:59Z",
+    "phoneNumber": None,
+    "androidSecurityPatchLevel": None,
+    "deviceHealthAttestationState": None,
+    "subscriberCarrier": None,
+    "meid": None,
+    "imei": None,
+    "iccid": None,
+    "udid": None,
+    "totalStorageSpaceInBytes": 0,
+    "freeStorageSpaceInBytes": 0,
+    "partnerReportedThreatState": "unknown",
+    "requireUserEnrollmentApproval": None,
+    "wiFiMacAddress": None,
+    "ethernetMacAddress": None,
+    "enrollmentProfileName": None,
+}
+_ALWAYS_BETA: dict[str, Any] = {
+    "autopilotEnrolled": False,
+    "deviceType": "windowsRT",
+    "chassisType": "unknown",
+    "processorArchitecture": "unknown",
+    "skuFamily": None,
+    "skuNumber": 0,
+    "specificationVersion": None,
+    "managementFeatures": "none",
+    "windowsActiveMalwareCount": 0,
+    "windowsRemediatedMalwareCount": 0,
+    "retireAfterDateTime": _UNSET,
+    "preferMdmOverGroupPolicyAppliedDateTime": _UNSET,
+    "chromeOSDeviceInfo": [],
+    "lostModeState": "disabled",
+    "bootstrapTokenEscrowed": False,
+    "roleScopeTagIds": ["0"],
+    "usersLoggedOn": [],
+    "cloudPcRemoteActionResults": [],
+}
+
+
+def _fixed(values: Mapping[str, Any], *, beta: bool) -> tuple[Field, ...]:
+    kinds = {bool: Primitive.BOOLEAN, int: Primitive.INTEGER, list: Primitive.COMPLEX}
+    return tuple(
+        Field(
+            name,
+            kinds.get(type(value), Primitive.STRING),
+            collection=isinstance(value, list),
+            value=partial(_same, value),
+            beta=beta,
+        )
+        for name, value in values.items()
+    )
+
+
+def _same(value: Any, _: Row) -> Any:
+    return value
+
+
+FIELDS = (
+    Field("id", Primitive.GUID),
+    Field("userId", Primitive.GUID),
+    Field("deviceName"),
+    Field("managedDeviceName"),
+    Field("managedDeviceOwnerType", writable=True, choices=("unknown", "company", "personal")),
+    Field("enrolledDateTime", Primitive.TIME),
+    Field("lastSyncDateTime", Primitive.TIME),
+    Field("operatingSystem"),
+    Field("osVersion"),
+    Field("complianceState"),
+    Field("managementAgent"),
+    Field("managementState"),
+    Field("deviceEnrollmentType"),
+    Field("azureADRegistered", Primitive.BOOLEAN, column="azure_ad_registered"),
+    Field("azureADDeviceId", Primitive.GUID, column="azure_ad_device_id"),
+    Field("emailAddress", column="user_principal_name"),
+    Field("userPrincipalName"),
+    Field("userDisplayName", load=_names),
+    Field("model"),
+    Field("manufacturer"),
+    Field("serialNumber"),
+    Field("notes", writable=True),
+    Field("physicalMemoryInBytes", Primitive.INTEGER, value=_memory, needs=("inventory",)),
+    Field(
+        "managementCertificateExpirationDate",
+        Primitive.TIME,
+        value=_certificate_end,
+        needs=("enrolled_date_time",),
+    ),
+    Field(
+        "configurationManagerClientEnabledFeatures",
+        Primitive.COMPLEX,
+        value=_features,
+        needs=("config_info",),
+    ),
+    Field("deviceActionResults", Primitive.COMPLEX, collection=True, load=_results),
+    *_fixed(_ALWAYS, beta=False),
+    Field(
+        "configurationManagerClientHealthState",
+        Primitive.COMPLEX,
+        value=_health,
+        needs=("config_info", "config_info_at"),
+    ),
+    Field(
+        "configurationManagerClientInformation",
+        Primitive.COMPLEX,
+        value=_client,
+        needs=("config_info",),
+    ),
+    Field("azureActiveDirectoryDeviceId", Primitive.GUID, column="azure_ad_device_id", beta=True),
+    Field("aadRegistered", Primitive.BOOLEAN, column="azure_ad_registered", beta=True),
+    Field("ownerType", column="managed_device_owner_type", beta=True),
+    Field("enrolledByUserPrincipalName", column="user_principal_name", beta=True),
+    Field(
+        "joinType",
+        value=lambda row: "azureADJoined" if row["azure_ad_registered"] else "unknown",
+        needs=("azure_ad_registered",),
+        beta=True,
+    ),
+    Field(
+        "hardwareInformation",
+        Primitive.COMPLEX,
+        value=lambda row: {
+            "serialNumber": row["inventory"].get("serial_number"),
+            "model": row["inventory"].get("model"),
+            "manufacturer": row["inventory"].get("manufacturer"),
+            "osBuildNumber": row["os_version"],
+            "isEncrypted": False,
+        },
+        needs=("inventory", "os_version"),
+        beta=True,
+    ),
+    *_fixed(_ALWAYS_BETA, beta=True),
+)
+
+
+def _contained() -> list[Resource]:
+    """What belongs to one device: its user, and the settings it took."""
+
+    async def users(call: Call) -> Sequence[Row]:
+        device = await enrollment.device(call.tx, _device(call))
+        found = await directory.find_user(call.tx, device.user_id)
+        return (
+            []
+            if found is None
+            else [
+                {
+                    "id": found.id,
+                    "display_name": found.display_name,
+                    "user_principal_name": found.user_principal_name,
+                }
+            ]
+        )
+
+    async def states(call: Call) -> Sequence[Row]:
+        device = await enrollment.device(call.tx, _device(call))
+        return [
+            {
+                "id": f"{device.id}_{subject}",
+                "display_name": subject,
+                "state": "compliant" if 200 <= item.code < 300 else "error",
+                "setting_states": [
+                    {
+                        "setting": subject,
+                        "settingName": subject,
+                        "state": "compliant" if 200 <= item.code < 300 else "error",
+                        "errorCode": 0 if 200 <= item.code < 300 else item.code,
+                        "currentValue": item.value,
+                    }
+                ],
+            }
+            for subject, item in (await sessions.deliveries(call.tx, device.id)).items()
+            if item.code != sessions.LAPSED
+        ]
+
+    async def none(call: Call) -> Sequence[Row]:
+        await enrollment.device(call.tx, _device(call))
+        return []
+
+    state_fields = (
+        Field("id"),
+        Field("displayName"),
+        Field("version", Primitive.INTEGER, value=partial(_same, 1)),
+        Field("platformType", value=partial(_same, "windows10AndLater")),
+        Field("state"),
+        Field("settingCount", Primitive.INTEGER, value=partial(_same, 1)),
+        Field("settingStates", Primitive.COMPLEX, collection=True),
+    )
+    category = (Field("id"), Field("displayName"), Field("description"))
+    applications = (Field("id"), Field("displayName"), Field("version"))
+    at = "deviceManagement/managedDevices/{managedDevice}"
+    kinds = (
+        (
+            "users",
+            "managedDeviceUser",
+            users,
+            tuple(map(Field, ("id", "displayName", "userPrincipalName"))),
+        ),
+        ("deviceConfigurationStates", "deviceConfigurationState", states, state_fields),
+        ("deviceCompliancePolicyStates", "deviceCompliancePolicyState", none, state_fields),
+        ("detectedApps", "detectedApp", none, applications),
+        ("logCollectionRequests", "deviceLogCollectionResponse", none, category[:1]),
+    )
+    return [
+        Resource(
+            path=f"{at}/{name}",
+            type=sort,
+            family=Family.INTUNE,
+            rows=rows,
+            read=READ,
+            key_is_guid=False,
+            fields=fields,
+        )
+        for name, sort, rows, fields in kinds
+    ]

@@ -5,7 +5,28 @@ workloads that its agent reports. Events: device.config-info (subject: the devic
 """
 
 from tandem.tenant.sessions.http import problems, routes
-from tandem.tenant.sessions.model import LAPSED, Delivery
-from tandem.tenant.sessions.service import Sessions, deliveries
+from tandem.tenant.sessions.model import (
+    LAPSED,
+    UNSUPPORTED_ACTIONS,
+    WIPE,
+    WIPE_BUT_ENROLLMENT,
+    WIPE_BUT_USER_DATA,
+    ActionResult,
+    Delivery,
+)
+from tandem.tenant.sessions.service import Sessions, deliveries, results
 
-__all__ = ["LAPSED", "Delivery", "Sessions", "deliveries", "problems", "routes"]
+__all__ = [
+    "LAPSED",
+    "UNSUPPORTED_ACTIONS",
+    "WIPE",
+    "WIPE_BUT_ENROLLMENT",
+    "WIPE_BUT_USER_DATA",
+    "ActionResult",
+    "Delivery",
+    "Sessions",
+    "deliveries",
+    "problems",
+    "results",
+    "routes",
+]

@@ -37,11 +37,36 @@ DEVICE_INFO = {"./DevInfo/Man": "manufacturer", "./DevInfo/Mod": "model"}
 class Sent(msgspec.Struct, frozen=True):
     """What a command of ours was for: its Status is understood by this."""
 
-    kind: str  # ask, install-add, install, setting, removal, unenroll
+    kind: str  # ask, install-add, install, setting, removal, unenroll, action
     subject: str = ""
     value: str = ""
     order: int = 0
     workload: str = ""
+
+
+# An administrator's orders by Graph's names: command, LocURI (windows-mdm, sections 12 and 15).
+ACTIONS = {
+    "rebootNow": ("Exec", "./Device/Vendor/MSFT/Reboot/RebootNow"),
+    "setDeviceName": ("Replace", "./DevDetail/Ext/Microsoft/DNSComputerName"),
+    "windowsDefenderScan": ("Exec", "./Device/Vendor/MSFT/Defender/Scan"),
+    "windowsDefenderUpdateSignatures": ("Exec", "./Device/Vendor/MSFT/Defender/UpdateSignature"),
+    "wipe": ("Exec", "./Device/Vendor/MSFT/RemoteWipe/"),
+    "cleanWindowsDevice": ("Exec", "./Device/Vendor/MSFT/RemoteWipe/"),
+}
+# What the order of a wipe says, as the last part of its LocURI.
+WIPE, WIPE_BUT_USER_DATA = "doWipe", "doWipePersistUserData"
+WIPE_BUT_ENROLLMENT = "doWipePersistProvisionedData"
+# There is no command of desktop Windows for these: they end at once as not supported.
+UNSUPPORTED_ACTIONS = ("remoteLock", "shutDown", "resetPasscode", "locateDevice")
+
+
+def action(kind: str, data: str, order: int) -> "Order":
+    """The command for an administrator's order."""
+    name, uri = ACTIONS[kind]
+    if uri.endswith("/"):
+        uri, data = uri + data, ""
+    item = Item(target=uri, data=data or None, format="chr", type="text/plain")
+    return Order(Sent("action", kind, order=order), name, item if data else Item(target=uri))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +76,16 @@ class Order:
     sent: Sent
     name: str
     item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """An order by Graph's name; `state` is pending, active, done, failed or notSupported."""
+
+    name: str
+    state: str
+    started_at: datetime
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

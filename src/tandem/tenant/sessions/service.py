@@ -4,6 +4,7 @@ A command is done when its Status arrives. What an answer brought that the devic
 computed again in its next session; a device that repeats a message gets the answer it was given.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,13 +17,17 @@ from tandem.tenant import directory, enrollment, licensing, mobile_apps, policie
 from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
 from tandem.tenant.mobile_apps import Content
 from tandem.tenant.sessions import model, store
-from tandem.tenant.sessions.model import Order, Sent
+from tandem.tenant.sessions.model import ActionResult, Order, Sent
 from tandem.tenant.sessions.store import Session
 
 _INVENTORY_EVERY = timedelta(hours=24)
 _MESSAGES_MOST = 60
+_GRAPH_NAMES = {"unenroll": "retire"}
 # A first message that comes again later than this is a session of its own (section 11.3).
 _REPEATS_WITHIN = timedelta(minutes=10)
+_WIPES = ("wipe", "cleanWindowsDevice")
+# The status of an order that no device can carry out (SyncML: command not implemented).
+NOT_SUPPORTED = 501
 # How long a device that was told to leave has for saying that it did (section 14).
 _LEAVING = timedelta(days=1)
 
@@ -51,12 +56,20 @@ class Sessions:
         elif before is None and message.number != 1:
             return self._closing(message)
         await enrollment.mark_seen(tx, device.id, now)
+        if begins:
+            await self._came(tx, device, now)
         ended = await self._take(tx, device, before, message, begins)
         if ended:
             return self._closing(message)
         device = await enrollment.device(tx, device.id)
         asked, orders = await self._next(tx, device, before, message, begins)
         return await self._answer(tx, device, message, orders, asked, begins, before)
+
+    async def _came(self, tx: Tx, device: Device, now: datetime) -> None:
+        """A session is what an administrator who asked for a sync wanted."""
+        for order in await store.open_commands(tx, device.id):
+            if order["kind"] == "syncDevice":
+                await store.end_command(tx, order["id"], now, 200)
 
     # -------------------------------------------------------------- what a device reports
 
@@ -105,6 +118,15 @@ class Sessions:
             app = await mobile_apps.app(tx, what.subject)
             text = f"{app.name}: installation {'began' if good else 'was refused'}"
             await self._enrollment.note(tx, device, "app", text)
+        elif what.kind == "action":
+            await store.end_command(tx, what.order, now, status.code)
+            text = f"{what.subject}: " + (
+                "the device has it" if good else f"refused by the device (status {status.code})"
+            )
+            await self._enrollment.note(tx, device, "action", text)
+            if what.subject in _WIPES:
+                state = "wipeIssued" if good else "wipeFailed"
+                await enrollment.set_management(tx, device.id, "management_state", state)
         elif what.kind == "unenroll" and not good:
             # It is told again at its next session: the order stands until the device has left.
             text = f"The device refuses to leave (status {status.code})"
@@ -258,8 +280,13 @@ class Sessions:
             if order["kind"] == "unenroll":
                 await store.mark_sent(tx, order["id"], self._now())
                 return [_unenroll(self._enrollment.settings.provider_id, order["id"])]
+        actions = []
+        for order in await store.open_commands(tx, device.id):
+            if order["kind"] in model.ACTIONS:
+                await store.mark_sent(tx, order["id"], self._now())
+                actions.append(model.action(order["kind"], order["data"], order["id"]))
         if device.state != "enrolled" or not await _licensed(tx, device):
-            return []
+            return actions
         groups = await enrollment.groups_of(tx, device)
         statuses = {
             item.app_id: item for item in await mobile_apps.statuses(tx, device_id=device.id)
@@ -272,6 +299,7 @@ class Sessions:
         for subject in lapsing:
             await store.lapse_delivery(tx, device.id, subject)
         return [
+            *actions,
             *model.installs(apps, statuses, links, self._now()),
             *removals,
             *model.settings(wanted, delivered),
@@ -336,6 +364,26 @@ class Sessions:
             await store.add_command(tx, device.id, "unenroll", self._now())
         return replace(device, state="unenrolling")
 
+    async def act(self, tx: Tx, device_id: str, kind: str, data: str = "") -> None:
+        """Order something of a device, carried out at its next session.
+
+        An order that is still open is not given twice. Raises NoSuchDevice.
+        """
+        device = await enrollment.device(tx, device_id)
+        now = self._now()
+        if kind in model.UNSUPPORTED_ACTIONS:
+            order = await store.add_command(tx, device.id, kind, now)
+            await store.end_command(tx, order, now, NOT_SUPPORTED)
+            await self._enrollment.note(tx, device, "action", f"{kind}: not supported by Windows")
+            return
+        open_orders = await store.open_commands(tx, device.id)
+        if any((item["kind"], item["data"]) == (kind, data) for item in open_orders):
+            return
+        await store.add_command(tx, device.id, kind, now, data)
+        await self._enrollment.note(tx, device, "action", f"An administrator orders {kind}")
+        if kind in _WIPES:
+            await enrollment.set_management(tx, device.id, "management_state", "wipePending")
+
     async def tend(self, tx: Tx) -> None:
         """Devices that were told to leave and were never heard of again have left."""
         before = self._now() - _LEAVING
@@ -351,6 +399,9 @@ class Sessions:
     async def request_sync(self, tx: Tx, device_id: str) -> None:
         """Note that a session is wanted; the device comes at its next poll. Raises NoSuchDevice."""
         device = await enrollment.device(tx, device_id)
+        now = self._now()
+        order = await store.add_command(tx, device.id, "syncDevice", now)
+        await store.mark_sent(tx, order, now)
         await self._enrollment.note(tx, device, "sync", "An administrator asks for a check-in")
 
 
@@ -393,6 +444,26 @@ async def _licensed(tx: Tx, device: Device) -> bool:
     except licensing.NoMdmLicence:
         return False
     return await directory.find_user(tx, device.user_id) is not None
+
+
+async def results(tx: Tx, device_ids: Sequence[str]) -> dict[str, list[ActionResult]]:
+    """By device, the last order of each kind and how far it got (Graph's deviceActionResults)."""
+    found: dict[str, dict[str, ActionResult]] = {}
+    for row in await store.commands_of(tx, device_ids):
+        kind = _GRAPH_NAMES.get(row["kind"], row["kind"])
+        result = ActionResult(
+            kind, _action_state(row["state"], row["code"]), row["created_at"], row["changed_at"]
+        )
+        found.setdefault(row["device_id"], {})[kind] = result
+    return {device_id: list(kinds.values()) for device_id, kinds in found.items()}
+
+
+def _action_state(state: str, code: int | None) -> str:
+    if state != "done":
+        return {"pending": "pending", "sent": "active"}[state]
+    if code == NOT_SUPPORTED:
+        return "notSupported"
+    return "done" if code is None or 200 <= code < 300 else "failed"
 
 
 async def deliveries(tx: Tx, device_id: str) -> dict[str, model.Delivery]:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -94,12 +95,14 @@ async def forget_delivery(tx: Tx, device_id: str, subject: str) -> None:
     )
 
 
-async def add_command(tx: Tx, device_id: str, kind: str, now: datetime) -> int:
+async def add_command(
+    tx: Tx, device_id: str, kind: str, now: datetime, data: str = "", state: str = "pending"
+) -> int:
     row = await (
         await tx.execute(
-            "INSERT INTO sessions_command (device_id, kind, state, created_at)"
-            " VALUES (%s, %s, 'pending', %s) RETURNING id",
-            (device_id, kind, now),
+            "INSERT INTO sessions_command (device_id, kind, state, created_at, data)"
+            " VALUES (%s, %s, %s, %s, %s) RETURNING id",
+            (device_id, kind, state, now, data),
         )
     ).fetchone()
     assert row is not None
@@ -108,7 +111,7 @@ async def add_command(tx: Tx, device_id: str, kind: str, now: datetime) -> int:
 
 async def open_commands(tx: Tx, device_id: str) -> list[dict[str, Any]]:
     found = await tx.execute(
-        "SELECT id, kind FROM sessions_command WHERE device_id = %s AND state <> 'done'"
+        "SELECT id, kind, data FROM sessions_command WHERE device_id = %s AND state <> 'done'"
         " ORDER BY id",
         (device_id,),
     )
@@ -132,7 +135,18 @@ async def sent_before(tx: Tx, kind: str, before: datetime) -> list[str]:
     return [row["device_id"] async for row in found]
 
 
-async def end_command(tx: Tx, id: int, now: datetime) -> None:
+async def end_command(tx: Tx, id: int, now: datetime, code: int | None = None) -> None:
     await tx.execute(
-        "UPDATE sessions_command SET state = 'done', done_at = %s WHERE id = %s", (now, id)
+        "UPDATE sessions_command SET state = 'done', done_at = %s, code = %s WHERE id = %s",
+        (now, code, id),
     )
+
+
+async def commands_of(tx: Tx, device_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What administrators ordered of these devices, the newest of a kind last."""
+    found = await tx.execute(
+        "SELECT device_id, kind, state, code, created_at, coalesce(done_at, sent_at, created_at)"
+        " AS changed_at FROM sessions_command WHERE device_id = ANY(%s) ORDER BY id",
+        (list(device_ids),),
+    )
+    return [row async for row in found]
