@@ -315,6 +315,7 @@ async def mdm_service(
             *graph.directory_parts(CHEAP),
             graph.managed_devices(made["sessions"]),
             graph.comanagement(),
+            graph.audit_events(),
             graph.mobile_app_parts(blobs),
             graph.configurations(),
         ]

@@ -179,3 +179,32 @@ async def test_what_belongs_to_a_device_is_read_below_it(mdm: Mdm) -> None:
     for name in ("deviceConfigurationStates", "deviceCompliancePolicyStates", "detectedApps"):
         assert (await read(mdm, f"{PATH}/{device.id}/{name}"))["value"] == []
     assert (await mdm.graph("GET", f"{PATH}/nothing/users")).status_code == 404
+
+
+async def test_orders_are_audit_events_of_device_management(mdm: Mdm) -> None:
+    device = await mdm.enrolled()
+    await order(mdm, device, "rebootNow")
+    await mdm.graph("PATCH", f"{PATH}/{device.id}", {"notes": "on loan"})
+    base = "deviceManagement/auditEvents"
+    changed, restarted = (await read(mdm, base))["value"]
+    assert restarted["activity"] == "rebootNow"
+    assert restarted["activityOperationType"] == "Action"
+    assert restarted["componentName"] == "ManagedDevices"
+    assert restarted["actor"]["userPrincipalName"] == "admin@contoso.com"
+    assert restarted["resources"][0]["resourceId"] == device.id
+    (note,) = changed["resources"][0]["modifiedProperties"]
+    assert note == {"displayName": "notes", "oldValue": None, "newValue": "on loan"}
+    asked = (
+        f"{base}?$filter=componentName eq 'ManagedDevices' and activityDateTime gt 2020-01-01T00:00:00Z"
+        " and activityOperationType ne 'Get'&$orderby=activityDateTime desc&$select=actor,resources"
+    )
+    assert len((await read(mdm, asked))["value"]) == 2
+    by_type = f"{base}?$filter=resources/any(s:s/auditResourceType eq 'managedDevice')"
+    assert len((await read(mdm, by_type))["value"]) == 2
+    other = f"{base}?$filter=resources/any(s:s/auditResourceType eq 'DeviceManagementSettings')"
+    assert (await read(mdm, other))["value"] == []
+    assert "Device" in (await read(mdm, f"{base}/getAuditCategories()"))["value"]
+    types = await read(mdm, f"{base}/getAuditActivityTypes(category='Device')")
+    assert types["value"] == ["Update managedDevice", "rebootNow"]
+    none = await read(mdm, f"{base}/getAuditActivityTypes(category='Role')")
+    assert none["value"] == []

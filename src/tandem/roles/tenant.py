@@ -151,6 +151,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         *graph.directory_parts(settings.sign_in, signer),
         graph.managed_devices(managing),
         graph.comanagement(),
+        graph.audit_events(),
         graph.mobile_app_parts(blobs),
         graph.configurations(),
     ]

@@ -11,6 +11,7 @@ Paths that are not Graph's and only ours: /tandem/licensing, /tandem/subscribe,
 from tandem import audit
 from tandem.tenant import directory
 from tandem.tenant.graph.applications import application_parts
+from tandem.tenant.graph.audit_events import audit_events
 from tandem.tenant.graph.audits import audits
 from tandem.tenant.graph.comanagement import comanagement
 from tandem.tenant.graph.configurations import configurations
@@ -75,6 +76,7 @@ __all__ = [
     "Resource",
     "Value",
     "access",
+    "audit_events",
     "comanagement",
     "configurations",
     "directory_parts",
