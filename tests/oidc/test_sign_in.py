@@ -9,7 +9,7 @@ from joserfc.jwk import KeySet
 
 from tandem.infra.errors import Kind
 from tandem.tenant import directory, oidc
-from tandem.tenant.oidc.model import AADSTS, NUMBER_OF
+from tandem.tenant.oidc.refusals import AADSTS, NUMBER_OF
 from tenant_world import ADMIN, BASE, CHEAP, OUT_OF_BAND, PASSWORD, World, first_form
 
 GRAPH = "https://graph.microsoft.com"
@@ -108,7 +108,7 @@ async def test_form_post_answers_with_a_form_to_the_redirect_uri(world: World) -
     last = await world.submit(page, login=ADMIN, passwd=PASSWORD)
     action, fields = first_form(last.text)
     assert action == OUT_OF_BAND
-    assert set(fields) == {"code", "state"}
+    assert set(fields) == {"code", "state", "iss", "session_state"}
 
 
 async def test_a_code_works_once_and_its_second_use_revokes_what_it_gave(world: World) -> None:

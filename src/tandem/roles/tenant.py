@@ -55,6 +55,7 @@ class TenantSettings(Settings, frozen=True):
     ca_file: Path | None = None  # Roots for the tenant's own certificate; unset: the system's.
     mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
+    authority: oidc.OidcSettings = oidc.OidcSettings()  # Its public_url is this file's.
 
 
 class NoTenantYet(AppError):
@@ -111,7 +112,8 @@ async def _first(settings: TenantSettings, database: Database) -> None:
 async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Event) -> None:
     await _first(settings, database)
     box = SecretBox.open(settings.state / "secrets" / "box.key")
-    tokens = oidc.Tokens(oidc.OidcSettings(public_url=settings.public_url), box)
+    authority = msgspec.structs.replace(settings.authority, public_url=settings.public_url)
+    tokens = oidc.Tokens(authority, box)
     enrolling = enrollment.Enrollment(
         box,
         tokens,
@@ -183,6 +185,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     finally:
         stop.set()
         await upkeep
+        await oidc.flush(database, tokens)
         await web.aclose()
 
 

@@ -36,6 +36,8 @@ from tandem.tenant.directory.model import (
     User,
     WrongPassword,
     as_guid,
+    lock_time,
+    locked,
     role_name,
 )
 from tandem.tenant.directory.service import (
@@ -142,6 +144,8 @@ __all__ = [
     "groups_of",
     "in_mdm_scope",
     "join_device",
+    "lock_time",
+    "locked",
     "mark_device_sign_in",
     "members",
     "remove_member",

@@ -264,6 +264,15 @@ def check_location(location: str | None) -> str | None:
     )
 
 
+def locked(until: datetime, now: datetime) -> AccountLocked:
+    seconds = int((until - now).total_seconds()) + 1
+    return AccountLocked(
+        "Too many wrong passwords: this account is locked for a while.",
+        cure=f"Try again in {seconds} seconds, or have an administrator set a new password.",
+        retry_after_seconds=seconds,
+    )
+
+
 def lock_time(failures: int, settings: DirectorySettings) -> timedelta | None:
     """How long the account is locked after so many wrong passwords: longer each time."""
     over = failures - settings.lock_after

@@ -18,7 +18,6 @@ from tandem.tenant.directory import model, store
 from tandem.tenant.directory.model import (
     GLOBAL_ADMINISTRATOR,
     AccountDisabled,
-    AccountLocked,
     BadValue,
     Device,
     DeviceQuota,
@@ -242,12 +241,7 @@ async def authenticate(
         return _wrong()
     held = await store.credentials(tx, found.id)
     if held["locked_until"] is not None and held["locked_until"] > now:
-        seconds = int((held["locked_until"] - now).total_seconds()) + 1
-        return AccountLocked(
-            "Too many wrong passwords: this account is locked for a while.",
-            cure=f"Try again in {seconds} seconds, or have an administrator set a new password.",
-            retry_after_seconds=seconds,
-        )
+        return model.locked(held["locked_until"], now)
     if not await _verify(held["password_hash"], password, settings):
         wait = model.lock_time(await store.count_failure(tx, found.id), settings)
         if wait:

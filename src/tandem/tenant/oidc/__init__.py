@@ -9,11 +9,11 @@
 Owns the tables `oidc_…`. Access tokens are RS256 JWTs that others verify offline with the JWKS.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from tandem.infra.database import Tx
+from tandem.infra.database import Database, Tx
 from tandem.tenant import directory
-from tandem.tenant.oidc import applications, catalogue, store
+from tandem.tenant.oidc import applications, catalogue, grant_store, session_store
 from tandem.tenant.oidc.applications import admin_consent
 from tandem.tenant.oidc.catalogue import (
     BROKER,
@@ -24,20 +24,26 @@ from tandem.tenant.oidc.catalogue import (
     GRAPH_URI,
     MDM_APP,
 )
-from tandem.tenant.oidc.flows import DEVICE_GRANT
+from tandem.tenant.oidc.conditions import Attempt, Conditions, Decision, Result
+from tandem.tenant.oidc.grants import DEVICE_GRANT
 from tandem.tenant.oidc.http import routes
 from tandem.tenant.oidc.join import mdm_urls
 from tandem.tenant.oidc.model import (
     Application,
     BadToken,
+    Certificate,
     Claims,
+    Expiring,
     Grant,
-    OAuthError,
     OidcSettings,
     RoleAssignment,
     Secret,
     ServicePrincipal,
 )
+from tandem.tenant.oidc.refusals import OAuthError
+from tandem.tenant.oidc.session_store import SignIn
+from tandem.tenant.oidc.sign_ins import sign_ins
+from tandem.tenant.oidc.signers import KeyKeeper, MadeKey, Signer, SoftwareKeys
 from tandem.tenant.oidc.tokens import Tokens
 
 
@@ -51,8 +57,15 @@ async def establish(tx: Tx, tokens: Tokens, now: datetime) -> None:
 
 async def tend(tx: Tx, tokens: Tokens, now: datetime) -> None:
     """Upkeep, to be called now and then: expired codes and tokens go, keys rotate when due."""
-    await store.delete_expired(tx, now)
+    await grant_store.delete_expired(tx, now)
+    before = now - timedelta(days=tokens.settings.sign_in_log_days)
+    await session_store.delete_old(tx, now, before)
     await tokens.rotate_when_due(tx, now)
+
+
+async def flush(database: Database, tokens: Tokens) -> None:
+    """Write what waits for the sign-in log. To be called before the process ends."""
+    await tokens.waiting.write(database)
 
 
 __all__ = [
@@ -65,20 +78,33 @@ __all__ = [
     "GRAPH_URI",
     "MDM_APP",
     "Application",
+    "Attempt",
     "BadToken",
+    "Certificate",
     "Claims",
+    "Conditions",
+    "Decision",
+    "Expiring",
     "Grant",
+    "KeyKeeper",
+    "MadeKey",
     "OAuthError",
     "OidcSettings",
+    "Result",
     "RoleAssignment",
     "Secret",
     "ServicePrincipal",
+    "SignIn",
+    "Signer",
+    "SoftwareKeys",
     "Tokens",
     "admin_consent",
     "applications",
     "catalogue",
     "establish",
+    "flush",
     "mdm_urls",
     "routes",
+    "sign_ins",
     "tend",
 ]

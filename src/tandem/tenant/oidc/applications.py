@@ -7,12 +7,20 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from tandem.infra.database import Tx
 from tandem.tenant import directory
-from tandem.tenant.oidc import catalogue, model, store
+from tandem.tenant.oidc import catalogue, scopes, store
 from tandem.tenant.oidc.model import (
     Application,
+    BadCredential,
     BuiltInApplication,
+    Certificate,
+    Expiring,
     Grant,
     RoleAssignment,
     Secret,
@@ -91,9 +99,9 @@ async def update_application(tx: Tx, object_id: str, **values: Any) -> Applicati
 
 async def _save(tx: Tx, item: Application) -> Application:
     for uri in item.identifier_uris:
-        model.check_identifier_uri(uri)
+        scopes.check_identifier_uri(uri)
     for uri in (*item.public_redirect_uris, *item.web_redirect_uris):
-        model.check_redirect_uri(uri)
+        scopes.check_redirect_uri(uri)
     taken = await store.uris_of_others(tx, item.id, item.identifier_uris)
     if taken:
         raise UriTaken(
@@ -243,6 +251,85 @@ async def remove_secret(tx: Tx, object_id: str, key_id: str) -> None:
         )
 
 
+async def add_certificate(
+    tx: Tx,
+    object_id: str,
+    der: bytes,
+    *,
+    display_name: str | None = None,
+    key_id: str = "",
+    starts_at: datetime | None = None,
+    ends_at: datetime | None = None,
+) -> Certificate:
+    """Let the application sign its assertions with this certificate's RSA key. It is trusted
+    because it is registered, whoever issued it, and no longer than it is valid itself."""
+    known = await application(tx, object_id)
+    if known.built_in:
+        raise BuiltInApplication(
+            f"{known.display_name} is a public client and has no certificates.",
+            cure="Register an application of your own.",
+        )
+    try:
+        read = x509.load_der_x509_certificate(der)
+        public = read.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadCredential(
+            "The certificate cannot be read.", cure="Send one in DER.", target="keyCredentials"
+        ) from None
+    if not isinstance(public, rsa.RSAPublicKey) or not 2048 <= public.key_size <= 8192:
+        raise BadCredential(
+            "The certificate's key is not RSA with 2048 to 8192 bits.",
+            cure="Make a certificate with an RSA key.",
+            target="keyCredentials",
+        )
+    made = Certificate(
+        key_id=key_id or str(uuid.uuid4()),
+        application_id=known.id,
+        display_name=display_name or read.subject.rfc4514_string()[:256] or None,
+        der=der,
+        sha1=read.fingerprint(hashes.SHA1()),  # noqa: S303
+        starts_at=max(starts_at or read.not_valid_before_utc, read.not_valid_before_utc),
+        ends_at=min(ends_at or read.not_valid_after_utc, read.not_valid_after_utc),
+    )
+    if not await store.insert_certificate(tx, made):
+        raise UriTaken(
+            "The application has this certificate already.",
+            cure="Nothing is left to do.",
+            target="keyCredentials",
+        )
+    return made
+
+
+async def certificates(tx: Tx, object_ids: Iterable[str]) -> list[Certificate]:
+    return await store.certificates(tx, list(object_ids))
+
+
+async def remove_certificate(tx: Tx, object_id: str, key_id: str) -> None:
+    if not await store.delete_certificate(tx, object_id, key_id):
+        raise UnknownApplication(
+            f"No credentials found to be removed with the id {key_id}.",
+            cure="List the application's keyCredentials.",
+        )
+
+
+# How many days before its end a credential is warned of, the most urgent last.
+WARN_DAYS = (60, 30, 7)
+
+
+async def expiring(tx: Tx, now: datetime, days: int = WARN_DAYS[0]) -> list[Expiring]:
+    """Secrets and certificates that end within so many days or have ended; the first first."""
+    return await store.expiring(tx, now + timedelta(days=days))
+
+
+def urgency(item: Expiring, now: datetime) -> int | None:
+    """The warning that applies: 60, 30 or 7 days, 0 when it has ended; None when none does."""
+    left = item.ends_at - now
+    if left <= timedelta():
+        return 0
+    fitting = [days for days in WARN_DAYS if left <= timedelta(days=days)]
+    return fitting[-1] if fitting else None
+
+
 # ---------------------------------------------------------------------------------- consent
 
 
@@ -279,16 +366,25 @@ async def remove_grant(tx: Tx, grant_id: str) -> None:
 async def assign_role(
     tx: Tx, role_id: str, principal_id: str, resource_id: str, now: datetime
 ) -> RoleAssignment:
-    """Give an application permission of a resource to a service principal."""
+    """Give an app role of a resource to a service principal, or to a user or group when the role
+    is for users."""
     resource = await principal(tx, resource_id)
-    holder = await principal(tx, principal_id)
+    sort = await directory.sort_of(tx, principal_id)
+    person = sort in ("user", "group")
+    holder_id = principal_id.lower() if person else (await principal(tx, principal_id)).id
     known = await application(tx, resource.app_id)
-    if role_id.lower() not in {item["id"] for item in known.app_roles}:
+    member = "User" if person else "Application"
+    offered = {
+        item["id"]
+        for item in known.app_roles
+        if member in item.get("allowedMemberTypes", ("Application",))
+    }
+    if role_id.lower() not in offered:
         raise UnknownPermission(
             f"{known.display_name} has no application permission with the id {role_id}.",
             cure="Look it up in the resource's appRoles.",
         )
-    made = RoleAssignment(str(uuid.uuid4()), role_id.lower(), holder.id, resource.id, now)
+    made = RoleAssignment(str(uuid.uuid4()), role_id.lower(), holder_id, resource.id, now)
     if not await store.insert_role_assignment(tx, made):
         raise UriTaken(
             "Permission being assigned already exists on the object.",

@@ -1,56 +1,109 @@
-"""The edge of the sign-in authority: pages, OAuth answers, metadata, and the device join."""
+"""The edge of the sign-in authority: which path is what, forms in, pages and OAuth answers out."""
 
+import asyncio
 import re
 import uuid
-from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
-import msgspec
-from starlette.requests import Request as HttpRequest
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from tandem import audit
 from tandem.infra import http
 from tandem.infra.clock import Clock
-from tandem.infra.database import Database, Tx
-from tandem.infra.errors import AppError, Kind
-from tandem.infra.secrets import Unsealable
+from tandem.infra.database import Database
+from tandem.infra.errors import AppError
 from tandem.tenant import directory
-from tandem.tenant.oidc import catalogue, flows, pages, store
+from tandem.tenant.oidc import authorize, catalogue, grants, metadata, pages, sign_ins, store
+from tandem.tenant.oidc.consent import client_of
+from tandem.tenant.oidc.interaction import Interaction
 from tandem.tenant.oidc.join import JoinRequest, join
-from tandem.tenant.oidc.model import AADSTS, NUMBER_OF, BadToken, OAuthError, Request
-from tandem.tenant.oidc.tokens import Tokens
+from tandem.tenant.oidc.model import BadToken, Peer
+from tandem.tenant.oidc.refusals import OAuthError, body_of, spoken
+from tandem.tenant.oidc.session_store import SignIn
+from tandem.tenant.oidc.tokens import Tokens, pairwise
 
-T = TypeVar("T")
+Form = dict[str, str]
 
-COOKIE = "tandem_sign_in"
 _FORM_LIMIT = 64 * 1024
-_CONTEXT = "oidc.sign-in"
-_JOIN_PATH = re.compile(r"^/EnrollmentServer/device/?$", re.IGNORECASE)
-_PATH = re.compile(
-    r"^/([^/]+)/(v2\.0/\.well-known/openid-configuration|\.well-known/openid-configuration|"
-    r"discovery/v2\.0/keys|discovery/keys|oauth2/v2\.0/authorize|oauth2/authorize|"
-    r"oauth2/v2\.0/token|oauth2/token|oauth2/v2\.0/logout|oauth2/login|oauth2/consent)/?$",
-    re.IGNORECASE,
+_TENANT_READ_AGAIN = timedelta(seconds=10)
+_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+_JOIN = "enrollmentserver/device"
+# Paths without a tenant, and what may follow /{tenant}/. All in lower case, without end slash.
+_FIXED = {
+    "common/discovery/instance": "instance",
+    "common/oauth2/deviceauth": "devicelogin",
+    "common/oauth2/nativeclient": "nativeclient",
+    "devicelogin": "devicelogin",
+    "metadata/endpoints": "cloud",
+    "oidc/userinfo": "userinfo",
+    _JOIN: "join",
+}
+_BELOW_TENANT = {
+    "v2.0/.well-known/openid-configuration": "metadata2",
+    ".well-known/openid-configuration": "metadata1",
+    "discovery/v2.0/keys": "keys",
+    "discovery/keys": "keys",
+    "oauth2/v2.0/authorize": "authorize",
+    "oauth2/authorize": "authorize",
+    "oauth2/v2.0/token": "token",
+    "oauth2/token": "token1",
+    "oauth2/v2.0/devicecode": "devicecode",
+    "oauth2/devicecode": "devicecode1",
+    "oauth2/v2.0/logout": "logout",
+    "oauth2/logout": "logout",
+    "oauth2/login": "login",
+    "oauth2/pick": "pick",
+    "oauth2/consent": "consent",
+    "oauth2/device": "device",
+    "oauth2/confirm": "confirm",
+}
+_PAGES = frozenset(
+    [
+        "authorize",
+        "logout",
+        "login",
+        "pick",
+        "consent",
+        "device",
+        "confirm",
+        "devicelogin",
+        "nativeclient",
+    ]
 )
+_REALM = "common/userrealm/"
+_SORTS = {
+    "client_credentials": "app",
+    "refresh_token": "refresh",
+    "password": "password",
+    "device_code": "device-code",
+    grants.DEVICE_CODE_GRANT: "device-code",
+    grants.DEVICE_GRANT: "device",
+}
+_PENDING = (70016, 70021)
 
 
-class Transit(msgspec.Struct, frozen=True):
-    """What the pages hand from one to the next, sealed, and bound to the browser's cookie."""
-
-    request: Request
-    browser: str
-    until: int
-    user_id: str = ""
-    signed_in_at: float = 0
+def place_of(path: str) -> tuple[str, str] | None:
+    """What a path is, and the tenant (or user) that it names. Clients double slashes, end with
+    them, and vary the case."""
+    bare = re.sub(r"/{2,}", "/", path).strip("/")
+    low = bare.lower()
+    if low in _FIXED:
+        return _FIXED[low], "common"
+    if low.startswith(_REALM):
+        return "userrealm", bare[len(_REALM) :]
+    name, _, rest = bare.partition("/")
+    place = _BELOW_TENANT.get(rest.lower())
+    return (place, name) if place else None
 
 
 class AuthorityRoute(BaseRoute):
-    """Everything of the authority below /{tenant}/, in any case."""
+    """Everything of the authority, and the join of devices."""
 
     def __init__(
         self,
@@ -63,59 +116,114 @@ class AuthorityRoute(BaseRoute):
         self._tokens = tokens
         self._now = now
         self._passwords = passwords
+        self._pages = Interaction(database, tokens, now, passwords)
+        self._here: directory.Tenant | None = None
+        self._read_at: datetime | None = None
+        self._writing: set[asyncio.Task[None]] = set()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        found = scope["type"] == "http" and (
-            _PATH.match(scope["path"]) or _JOIN_PATH.match(scope["path"])
-        )
-        return (Match.FULL, {}) if found else (Match.NONE, {})
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        found = place_of(scope["path"])
+        return (Match.FULL, {"authority": found}) if found else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = HttpRequest(scope, receive)
-        if _JOIN_PATH.match(request.url.path):
+        request = Request(scope, receive)
+        place, name = scope["authority"]
+        if place == "join":
             response = await self._join(request)
         else:
-            response = await self._serve(request)
+            response = await self._serve(request, place, name)
         await response(scope, receive, send)
 
-    async def _serve(self, request: HttpRequest) -> Response:
-        found = _PATH.match(request.url.path)
-        assert found is not None
-        name, place = found[1], found[2].lower()
-        page = place.endswith("authorize") or place in ("oauth2/login", "oauth2/consent")
+    async def _serve(self, request: Request, place: str, name: str) -> Response:
+        page = place in _PAGES
         try:
-            async with self._database.transaction() as tx:
-                here = await self._tenant(tx, name)
-            match request.method, place:
-                case "GET", "v2.0/.well-known/openid-configuration":
-                    return http.reply(self._metadata(name, here.id, 2))
-                case "GET", ".well-known/openid-configuration":
-                    return http.reply(self._metadata(name, here.id, 1))
-                case "GET", "discovery/v2.0/keys" | "discovery/keys":
-                    async with self._database.transaction() as tx:
-                        keys = await self._tokens.jwks(tx)
-                    return http.reply(keys, headers={"Cache-Control": "max-age=300"})
-                case "GET", "oauth2/v2.0/authorize" | "oauth2/authorize":
-                    return await self._authorize(request, here)
-                case "POST", "oauth2/login":
-                    return await self._login(request, here)
-                case "POST", "oauth2/consent":
-                    return await self._consent(request, here)
-                case "POST", "oauth2/v2.0/token" | "oauth2/token":
-                    return await self._token(request, v1=place == "oauth2/token")
-                case "GET", "oauth2/v2.0/logout":
-                    return pages.page(
-                        "error", tenant=here.display_name, error="You are signed out."
-                    )
-            raise OAuthError(90100, f"{request.method} is not served here.", cure="Use another.")
+            if place == "userrealm":
+                return await self._userrealm(name)
+            here = await self._tenant(name)
+            if request.method == "GET":
+                return await self._get(request, place, name, here)
+            if request.method == "POST":
+                return await self._post(request, place, here)
+            raise _wrong_method(request)
         except AppError as error:
             if page:
-                return self._error_page(error)
+                return self._pages.error_page(request, error)
             return self._refusal(request, error)
 
-    async def _tenant(self, tx: Tx, name: str) -> directory.Tenant:
-        here = await directory.tenant(tx)
-        if name.lower() in (here.id, *here.domains, "common", "organizations"):
+    async def _get(
+        self, request: Request, place: str, name: str, here: directory.Tenant
+    ) -> Response:
+        settings, host = self._tokens.settings, request.headers.get("host", "")
+        match place:
+            case "metadata2" | "metadata1":
+                version = 2 if place == "metadata2" else 1
+                document = metadata.openid_configuration(settings, host, name, here.id, version)
+                return http.reply(document)
+            case "keys":
+                async with self._database.transaction() as tx:
+                    keys = await self._tokens.jwks(tx)
+                return http.reply(keys, headers={"Cache-Control": "max-age=300"})
+            case "instance":
+                version_asked = request.query_params.get("api-version", "1.0")[:10]
+                return http.reply(metadata.instance(settings, version_asked))
+            case "cloud":
+                return http.reply(metadata.cloud(settings, host))
+            case "userinfo":
+                return await self._userinfo(request)
+            case "authorize":
+                query = _pairs(request.url.query.encode())
+                return await self._pages.authorize(request, query, _peer(request), here)
+            case "devicelogin":
+                query = _pairs(request.url.query.encode())
+                code = query.get("user_code") or query.get("otc", "")
+                return self._pages.device_page(request, here, code)
+            case "nativeclient":
+                return pages.page("said", tenant=here.display_name, said="Signed in", more="")
+            case "logout":
+                query = _pairs(request.url.query.encode())
+                return await self._pages.sign_out(request, query, here)
+        raise _wrong_method(request)
+
+    async def _post(self, request: Request, place: str, here: directory.Tenant) -> Response:
+        if place == "userinfo":
+            return await self._userinfo(request)
+        form, peer = await _form(request), _peer(request)
+        match place:
+            case "token" | "token1":
+                return await self._token(request, form, peer, v1=place == "token1")
+            case "devicecode" | "devicecode1":
+                return await self._device_code(request, form, v1=place == "devicecode1")
+            case "authorize":
+                return await self._pages.authorize(request, form, peer, here)
+            case "login":
+                return await self._pages.login(request, form, peer, here)
+            case "pick":
+                return await self._pages.pick(request, form, peer, here)
+            case "consent":
+                return await self._pages.consent(request, form, peer, here)
+            case "device":
+                return await self._pages.device(request, form, peer, here)
+            case "confirm":
+                return await self._pages.confirm(request, form, peer, here)
+            case "logout":
+                return await self._pages.sign_out(request, form, here)
+        raise _wrong_method(request)
+
+    async def _tenant(self, name: str) -> directory.Tenant:
+        """The tenant, read again every few seconds or for a name that is not known."""
+        now = self._now()
+        here = self._here
+        fresh = self._read_at is not None and timedelta() <= now - self._read_at
+        if here is None or not fresh or now - self._read_at > _TENANT_READ_AGAIN:  # type: ignore[operator]
+            here = await self._read_tenant(now)
+        low = name.lower()
+        if low in metadata.ANY_TENANT or low == here.id:
+            return here
+        if low not in here.domains:
+            here = await self._read_tenant(now)
+        if low in here.domains:
             return here
         raise OAuthError(
             90002,
@@ -123,252 +231,156 @@ class AuthorityRoute(BaseRoute):
             cure=f"This server holds the tenant {here.default_domain}.",
         )
 
-    def _metadata(self, name: str, tenant_id: str, version: int) -> dict[str, Any]:
-        base = f"{self._tokens.settings.base}/{tenant_id}"
-        if name.lower() in ("common", "organizations"):
-            base = f"{self._tokens.settings.base}/{name.lower()}"
-        v2 = "v2.0/" if version == 2 else ""
-        issuer = self._tokens.issuer(
-            "{tenantid}" if name.lower() in ("common", "organizations") else tenant_id, version
-        )
-        return {
-            "issuer": issuer,
-            "authorization_endpoint": f"{base}/oauth2/{v2}authorize",
-            "token_endpoint": f"{base}/oauth2/{v2}token",
-            "device_authorization_endpoint": f"{base}/oauth2/{v2}devicecode",
-            "jwks_uri": f"{base}/discovery/{v2}keys",
-            "end_session_endpoint": f"{base}/oauth2/v2.0/logout",
-            "userinfo_endpoint": f"{self._tokens.settings.base}/oidc/userinfo",
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query", "fragment", "form_post"],
-            "subject_types_supported": ["pairwise"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-            "code_challenge_methods_supported": ["S256"],
-            "scopes_supported": ["openid", "profile", "email", "offline_access"],
-            "grant_types_supported": [
-                "authorization_code",
-                "refresh_token",
-                "client_credentials",
-                flows.DEVICE_GRANT,
-            ],
-            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
-            "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "name", "oid", "tid"],
-            "tenant_region_scope": None,
-            "cloud_instance_name": re.sub(r"^https?://", "", self._tokens.settings.base),
-            "cloud_graph_host_name": "graph.windows.net",
-            "msgraph_host": re.sub(r"^https?://", "", self._tokens.settings.base),
-        }
-
-    # ------------------------------------------------------------------ pages
-
-    async def _authorize(self, request: HttpRequest, here: directory.Tenant) -> Response:
-        query = _pairs(request.url.query.encode())
+    async def _read_tenant(self, now: datetime) -> directory.Tenant:
         async with self._database.transaction() as tx:
-            asked = await flows.check_client(tx, query)
-            client, _ = await flows.client_of(tx, asked.app_id)
-            try:
-                await flows.check_request(tx, asked, query)
-            except OAuthError as error:
-                return pages.answer(asked, _error_fields(error), here.display_name)
-        browser = request.cookies.get(COOKIE, "") or uuid.uuid4().hex
-        until = int(self._now().timestamp()) + self._tokens.settings.sign_in_seconds
-        response = self._login_page(
-            here, Transit(asked, browser, until), client.display_name, asked.login_hint
-        )
-        response.set_cookie(
-            COOKIE,
-            browser,
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="lax",
-        )
-        return response
-
-    def _login_page(
-        self,
-        here: directory.Tenant,
-        transit: Transit,
-        client: str,
-        login: str = "",
-        error: str = "",
-        status: int = 200,
-    ) -> Response:
-        return pages.page(
-            "login",
-            status=status,
-            target=transit.request.redirect_uri,
-            tenant=here.display_name,
-            action=f"/{here.id}/oauth2/login",
-            ctx=self._seal(transit),
-            client=client,
-            login=login,
-            error=error,
-        )
-
-    async def _login(self, request: HttpRequest, here: directory.Tenant) -> Response:
-        form = await _form(request)
-        transit = self._open(request, form)
-        now = self._now()
-        login, password = form.get("login", "").strip(), form.get("passwd", "")
-        async with self._database.transaction() as tx:
-            client, _ = await flows.client_of(tx, transit.request.app_id)
-            user = await directory.authenticate(tx, login, password, now, self._passwords)
-            await audit.record(
-                tx,
-                actor=f"user:{login[:200]}",
-                action="sign in",
-                target=client.app_id,
-                outcome="refused" if isinstance(user, AppError) else "done",
-                now=now,
-            )
-        if isinstance(user, AppError):
-            number = NUMBER_OF[user.kind]
-            text = f"AADSTS{number}: {user.message} {user.cure}"
-            status = 429 if user.kind is Kind.RATE_LIMITED else 400
-            return self._login_page(here, transit, client.display_name, login, text, status)
-        async with self._database.transaction() as tx:
-            try:
-                missing = await flows.consent_needed(tx, transit.request, user)
-            except OAuthError as error:
-                return pages.answer(transit.request, _error_fields(error), here.display_name)
-            if missing is None:
-                return await self._hand_over(tx, transit.request, user, now, here)
-            roles = await directory.roles_of(tx, user.id)
-        if not flows.may_consent(missing, roles):
-            needed = OAuthError(
-                90094,
-                f"{client.display_name} needs permission to {', '.join(missing.missing)} that "
-                "only an administrator can grant.",
-                cure="Ask a Global Administrator to grant admin consent.",
-            )
-            return pages.answer(transit.request, _error_fields(needed), here.display_name)
-        onward = msgspec.structs.replace(transit, user_id=user.id, signed_in_at=now.timestamp())
-        return pages.page(
-            "consent",
-            target=transit.request.redirect_uri,
-            tenant=here.display_name,
-            action=f"/{here.id}/oauth2/consent",
-            ctx=self._seal(onward),
-            client=client.display_name,
-            resource=missing.resource.display_name,
-            scopes=missing.missing,
-            upn=user.user_principal_name,
-            administrator=directory.GLOBAL_ADMINISTRATOR in roles,
-        )
-
-    async def _consent(self, request: HttpRequest, here: directory.Tenant) -> Response:
-        form = await _form(request)
-        transit = self._open(request, form)
-        if not transit.user_id:
-            raise OAuthError(16000, "Nobody has signed in here.", cure="Start again.")
-        if form.get("decision") != "accept":
-            declined = OAuthError(
-                65004, "User declined to consent to access the app.", cure="Accept, to use it."
-            )
-            return pages.answer(transit.request, _error_fields(declined), here.display_name)
-        now = self._now()
-        signed_in_at = datetime.fromtimestamp(transit.signed_in_at, UTC)
-        try:
-            async with self._database.transaction() as tx:
-                user = await directory.user(tx, transit.user_id)
-                missing = await flows.consent_needed(tx, transit.request, user)
-                if missing is not None:
-                    everybody = form.get("everybody") == "1"
-                    await flows.accept(tx, missing, user, now, everybody=everybody)
-                return await self._hand_over(tx, transit.request, user, signed_in_at, here)
-        except OAuthError as error:
-            return pages.answer(transit.request, _error_fields(error), here.display_name)
-
-    async def _hand_over(
-        self,
-        tx: Tx,
-        asked: Request,
-        user: directory.User,
-        signed_in_at: datetime,
-        here: directory.Tenant,
-    ) -> Response:
-        now = self._now()
-        code = await flows.issue_code(tx, self._tokens, asked, user, signed_in_at, now)
-        fields = [("code", code)]
-        if asked.client_info:
-            info = msgspec.json.encode({"uid": user.id, "utid": here.id})
-            fields.append(("client_info", urlsafe_b64encode(info).rstrip(b"=").decode()))
-        return pages.answer(asked, fields, here.display_name)
-
-    def _seal(self, transit: Transit) -> str:
-        sealed = self._tokens.box.seal(msgspec.json.encode(transit), _CONTEXT)
-        return urlsafe_b64encode(sealed).decode()
-
-    def _open(self, request: HttpRequest, form: dict[str, str]) -> Transit:
-        """The sealed state of the form, which has to come from the browser that got the page."""
-        stale = OAuthError(
-            16000,
-            "The sign-in page is no longer valid, or came from another browser.",
-            cure="Go back to the application and start again; cookies have to be allowed.",
-        )
-        try:
-            sealed = urlsafe_b64decode(form.get("ctx", ""))
-            transit = msgspec.json.decode(self._tokens.box.unseal(sealed, _CONTEXT), type=Transit)
-        except (ValueError, Unsealable, msgspec.DecodeError):
-            raise stale from None
-        if request.cookies.get(COOKIE, "") != transit.browser:
-            raise stale
-        if transit.until < self._now().timestamp():
-            raise stale
-        return transit
-
-    def _error_page(self, error: AppError) -> Response:
-        refusal = spoken(error)
-        text = f"AADSTS{refusal.number}: {refusal.message} {refusal.cure}"
-        return pages.page("error", status=refusal.status, tenant="", error=text)
+            here = await directory.tenant(tx)
+        self._here, self._read_at = here, now
+        return here
 
     # ------------------------------------------------------------------ tokens
 
-    async def _token(self, request: HttpRequest, *, v1: bool) -> Response:
-        form = await _form(request)
-        now = self._now()
-        async with self._database.transaction() as tx:
-            answer = await flows.token(tx, self._tokens, form, _basic(request), now)
-        if isinstance(answer, flows.Denied):
-            return self._refusal(request, answer.error)
-        if v1:
-            issued = int(now.timestamp())
+    async def _token(self, request: Request, form: Form, peer: Peer, *, v1: bool) -> Response:
+        ask = grants.asking(
+            self._tokens, form, _basic(request), peer, self._now(), self._passwords, v1=v1
+        )
+        async with self._database.reading() as tx:
+            usual = await grants.app_token(tx, ask)
+        if usual is not None:
+            await self._log_later(usual.entry)
+            return self._issued(request, ask, usual.answer)
+        try:
+            async with self._database.transaction() as tx:
+                outcome = await grants.token(tx, ask)
+                if isinstance(outcome, grants.Issued) and outcome.entry.sort != "interactive":
+                    # An interactive one was logged when the browser was sent back.
+                    await sign_ins.record(tx, outcome.entry)
+        except OAuthError as error:
+            outcome = grants.Denied(error)
+        if isinstance(outcome, grants.Issued):
+            return self._issued(request, ask, outcome.answer)
+        await self._log_refusal(ask, outcome)
+        return self._refusal(request, outcome.error)
+
+    def _issued(self, request: Request, ask: grants.Asking, answer: dict[str, Any]) -> Response:
+        if ask.v1:
+            issued = int(ask.now.timestamp())
             seconds = answer["expires_in"]
             answer |= {
                 "expires_in": str(seconds),
                 "ext_expires_in": str(seconds),
                 "expires_on": str(issued + seconds),
                 "not_before": str(issued),
-                "resource": form.get("resource", ""),
+                "resource": ask.form.get("resource", ""),
             }
-        return http.reply(answer, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
+        return http.reply(answer, headers={**_NO_STORE, **_traced(request)[2]})
 
-    def _refusal(self, request: HttpRequest, error: AppError) -> Response:
-        refusal = spoken(error)
-        trace = str(uuid.uuid4())
-        correlation = request.headers.get("client-request-id", "")[:64] or str(uuid.uuid4())
-        at = self._now().astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        body: dict[str, Any] = {
-            "error": refusal.error,
-            "error_description": (
-                f"AADSTS{refusal.number}: {refusal.message} {refusal.cure} Trace ID: {trace} "
-                f"Correlation ID: {correlation} Timestamp: {at}"
-            ),
-            "error_codes": [refusal.number],
-            "timestamp": at,
-            "trace_id": trace,
-            "correlation_id": correlation,
+    async def _log_later(self, entry: SignIn) -> None:
+        waiting, delay = self._tokens.waiting, self._tokens.settings.sign_in_log_delay_seconds
+        first = waiting.add(entry)
+        if delay <= 0:
+            await waiting.write(self._database)
+        elif first:
+            asyncio.get_running_loop().call_later(delay, self._write)
+
+    def _write(self) -> None:
+        task = asyncio.create_task(self._tokens.waiting.write(self._database))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def _log_refusal(self, ask: grants.Asking, denied: grants.Denied) -> None:
+        error = denied.error
+        if error.number in _PENDING:
+            return
+        values = {
+            "number": error.number,
+            "reason": error.message[:500],
+            "upn": ask.form.get("username", "")[:320],
         }
-        if refusal.suberror:
-            body["suberror"] = refusal.suberror
-        headers = {"Cache-Control": "no-store"}
+        entry = denied.entry or sign_ins.entry(
+            _SORTS.get(ask.form.get("grant_type", ""), "interactive"),
+            ask.form.get("client_id", "")[:80].lower(),
+            ask.peer,
+            ask.now,
+        )
+        if denied.entry is not None:
+            del values["upn"]
+        async with self._database.transaction() as tx:
+            await sign_ins.record(tx, sign_ins.changed(entry, values))
+
+    async def _device_code(self, request: Request, form: Form, *, v1: bool) -> Response:
+        now, settings = self._now(), self._tokens.settings
+        base = metadata.base_of(settings, request.headers.get("host", ""))
+        scope = form.get("scope", "")
+        if form.get("resource"):
+            scope = form["resource"].rstrip("/") + "/.default openid offline_access"
+        async with self._database.transaction() as tx:
+            client, _ = await client_of(tx, authorize.need(form, "client_id"))
+            device_code, user_code = await authorize.begin_device(
+                tx, self._tokens, client, scope, now
+            )
+        page = f"{base}/devicelogin"
+        answer: dict[str, Any] = {
+            "user_code": user_code,
+            "device_code": device_code,
+            "verification_uri": page,
+            "expires_in": settings.device_code_seconds,
+            "interval": settings.device_code_interval_seconds,
+            "message": f"To sign in, use a web browser to open the page {page} and enter the code "
+            f"{user_code} to authenticate.",
+        }
+        if v1:
+            answer["verification_url"] = answer.pop("verification_uri")
+            for name in ("expires_in", "interval"):
+                answer[name] = str(answer[name])
+        return http.reply(answer, headers=_NO_STORE)
+
+    def _refusal(self, request: Request, error: AppError) -> Response:
+        refusal = spoken(error)
+        trace, correlation, headers = _traced(request)
+        at = self._now().astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        body = body_of(refusal, trace, correlation, at)
+        headers = {**headers, **_NO_STORE}
         if refusal.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="token"'
+        if refusal.retry_after_seconds:
+            headers["Retry-After"] = str(refusal.retry_after_seconds)
         return http.reply(body, refusal.status, headers)
+
+    # ------------------------------------------------------------------ about users
+
+    async def _userrealm(self, login: str) -> Response:
+        here = await self._tenant("common")
+        known = login.rpartition("@")[2].lower() in here.domains
+        return http.reply(metadata.user_realm(self._tokens.settings, login[:320], known))
+
+    async def _userinfo(self, request: Request) -> Response:
+        """OpenID Connect Core 5.3, for the token of Graph that the client holds anyway."""
+        sort, _, token = request.headers.get("authorization", "").partition(" ")
+        headers = {**_NO_STORE, "WWW-Authenticate": 'Bearer error="invalid_token"'}
+        try:
+            if sort.lower() != "bearer" or not token.strip():
+                raise BadToken("There is no access token.", cure="Send one as a bearer.")
+            async with self._database.transaction() as tx:
+                claims = await self._tokens.verify_graph(tx, token.strip(), self._now())
+                user = await directory.find_user(tx, claims.object_id)
+            if claims.sort != "user" or user is None or not user.account_enabled:
+                raise BadToken("It is not the token of a user.", cure="Sign in as a user.")
+        except BadToken as error:
+            body = {"error": "invalid_token", "error_description": error.message}
+            return http.reply(body, 401, headers)
+        values = {
+            "sub": pairwise(user.id, claims.app_id),
+            "name": user.display_name,
+            "given_name": user.profile.get("givenName"),
+            "family_name": user.profile.get("surname"),
+            "email": user.profile.get("mail") or user.user_principal_name,
+        }
+        found = {name: value for name, value in values.items() if value}
+        return http.reply(found, headers=_NO_STORE)
 
     # ------------------------------------------------------------------ join
 
-    async def _join(self, request: HttpRequest) -> Response:
+    async def _join(self, request: Request) -> Response:
         """Refusals here are in the shape of our own APIs."""
         try:
             if request.method != "POST":
@@ -389,38 +401,46 @@ class AuthorityRoute(BaseRoute):
             return http.problem_json(request, error)
 
 
-def spoken(error: AppError) -> OAuthError:
-    """Any refusal in the authority's vocabulary."""
-    if isinstance(error, OAuthError):
-        return error
-    return OAuthError(NUMBER_OF[error.kind], error.message, cure=error.cure)
+def _wrong_method(request: Request) -> OAuthError:
+    return OAuthError(
+        900491, f"{request.method} is not served here.", cure="Use the method of the standard."
+    )
 
 
-def _error_fields(error: OAuthError) -> list[tuple[str, str]]:
-    number = error.number
-    word = {65001: "consent_required"}.get(number, AADSTS[number][0])
-    text = f"AADSTS{number}: {error.message} {error.cure}".strip()
-    return [("error", word), ("error_description", text)]
+def _traced(request: Request) -> tuple[str, str, dict[str, str]]:
+    """Trace id, correlation id, and the headers that carry them."""
+    trace = str(uuid.uuid4())
+    given = request.headers.get("client-request-id", "")
+    correlation = given if re.fullmatch(r"[A-Za-z0-9-]{1,64}", given) else trace
+    return trace, correlation, {"x-ms-request-id": trace, "client-request-id": correlation}
 
 
-async def _form(request: HttpRequest) -> dict[str, str]:
-    raw = await http.body(request, _FORM_LIMIT)
-    return _pairs(raw)
+def _peer(request: Request) -> Peer:
+    address = request.client.host if request.client else ""
+    agent = request.headers.get("x-client-sku") or request.headers.get("user-agent", "")
+    return Peer(address, re.sub(r"[^\x20-\x7e]", "", agent)[:200], _traced(request)[1])
 
 
-def _pairs(raw: bytes) -> dict[str, str]:
+async def _form(request: Request) -> Form:
+    return _pairs(await http.body(request, _FORM_LIMIT))
+
+
+def _pairs(raw: bytes) -> Form:
+    """A form or query. A parameter that comes twice (RFC 6749, 3.1) would mean one thing to us and
+    another to whoever looked at it before, so it is refused."""
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=100, errors="strict")
-        if not any("\0" in name + value for name, value in pairs):
-            return dict(pairs)
-        raise ValueError("a NUL character")
     except (ValueError, UnicodeDecodeError):
-        raise OAuthError(
-            90100, "The form cannot be read.", cure="Send a URL-encoded form."
-        ) from None
+        pairs = [("", "\0")]
+    if any("\0" in name + value for name, value in pairs):
+        raise OAuthError(90100, "The form cannot be read.", cure="Send a URL-encoded form.")
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise OAuthError(90100, "A parameter is there twice.", cure="Send each once.")
+    return found
 
 
-def _basic(request: HttpRequest) -> tuple[str, str] | None:
+def _basic(request: Request) -> tuple[str, str] | None:
     sort, _, value = request.headers.get("authorization", "").partition(" ")
     if sort.lower() != "basic":
         return None

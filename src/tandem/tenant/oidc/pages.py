@@ -11,75 +11,133 @@ from jinja2 import DictLoader, Environment
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tandem.tenant.oidc.model import Request
+from tandem.tenant.oidc.words import translate
 
 _BASE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{% block title %}Sign in{% endblock %}</title>
+<html lang="{{ lang }}"><head><meta charset="utf-8"><title>{% block title %}{{ _("Sign in") }}{% endblock %}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style nonce="{{ nonce }}">
 body{font:16px/1.5 "Segoe UI",system-ui,sans-serif;background:#f3f2f1;color:#201f1e;margin:0}
 main{max-width:27rem;margin:10vh auto;padding:2.5rem;background:#fff;border:1px solid #e1dfdd}
 h1{font-size:1.5rem;margin:.2rem 0 1rem}label{display:block;margin-top:1rem}
-input[type=email],input[type=password]{width:100%;box-sizing:border-box;padding:.5rem;font:inherit;
+input[type=email],input[type=password],input[type=text]{width:100%;box-sizing:border-box;padding:.5rem;font:inherit;
 border:1px solid #605e5c}.org{color:#605e5c}.error{color:#a4262c;border-left:3px solid;padding-left:.7rem}
 button{font:inherit;padding:.4rem 1.5rem;margin:1.5rem .5rem 0 0;border:1px solid #605e5c;background:#fff}
-button.primary{background:#0067b8;border-color:#0067b8;color:#fff}
+button.wide{display:block;width:100%;text-align:left;margin:.5rem 0 0}button.primary{background:#0067b8;border-color:#0067b8;color:#fff}
 button:focus-visible,input:focus-visible{outline:3px solid #201f1e;outline-offset:2px}
 </style></head><body><main><p class="org">{{ tenant }}</p>{% block body %}{% endblock %}</main></body></html>
 """
 
-_LOGIN = """{% extends "base" %}{% block body %}<h1>Sign in</h1>
+_LOGIN = """{% extends "base" %}{% block body %}<h1>{{ _("Sign in") }}</h1>
 {% if error %}<p class="error" role="alert" id="error">{{ error }}</p>{% endif %}
 <form method="post" action="{{ action }}">
 <input type="hidden" name="ctx" value="{{ ctx }}">
-<label for="login">User name</label>
+<label for="login">{{ _("User name") }}</label>
 <input id="login" name="login" type="email" value="{{ login }}" autocomplete="username" required
 {% if not login %}autofocus{% endif %} {% if error %}aria-describedby="error"{% endif %}>
-<label for="passwd">Password</label>
+<label for="passwd">{{ _("Password") }}</label>
 <input id="passwd" name="passwd" type="password" autocomplete="current-password" required
 {% if login %}autofocus{% endif %}>
-<button class="primary" type="submit">Sign in</button>
-</form><p>to continue to {{ client }}</p>{% endblock %}
+<button class="primary" type="submit">{{ _("Sign in") }}</button>
+</form><p>{{ _("to continue to") }} {{ client }}</p>{% endblock %}
 """
 
-_CONSENT = """{% extends "base" %}{% block title %}Permissions requested{% endblock %}
-{% block body %}<h1>Permissions requested</h1>
-<p><strong>{{ client }}</strong> asks to use {{ resource }} on behalf of {{ upn }}:</p>
+_PICK = """{% extends "base" %}{% block body %}<h1>{{ _("Pick an account") }}</h1>
+<form method="post" action="{{ action }}">
+<input type="hidden" name="ctx" value="{{ ctx }}">
+{% for id, name, upn in accounts %}
+<button class="wide{% if loop.first %} primary{% endif %}" type="submit" name="account"
+value="{{ id }}">{{ name }} ({{ upn }})</button>
+{% endfor %}<button class="wide" type="submit" name="account" value="other">{{ _("Use another account") }}</button>
+</form><p>{{ _("to continue to") }} {{ client }}</p>{% endblock %}
+"""
+
+_CONSENT = """{% extends "base" %}{% block title %}{{ _("Permissions requested") }}{% endblock %}
+{% block body %}<h1>{{ _("Permissions requested") }}</h1>
+<p><strong>{{ client }}</strong> {{ _("asks to use") }} {{ resource }} {{ _("on behalf of") }} {{ upn }}:</p>
 <ul>{% for item in scopes %}<li>{{ item }}</li>{% endfor %}</ul>
 <form method="post" action="{{ action }}">
 <input type="hidden" name="ctx" value="{{ ctx }}">
 {% if administrator %}<label><input type="checkbox" name="everybody" value="1">
-Consent on behalf of the organization</label>{% endif %}
-<button class="primary" type="submit" name="decision" value="accept">Accept</button>
-<button type="submit" name="decision" value="cancel">Cancel</button>
+{{ _("Consent on behalf of the organization") }}</label>{% endif %}
+<button class="primary" type="submit" name="decision" value="accept">{{ _("Accept") }}</button>
+<button type="submit" name="decision" value="cancel">{{ _("Cancel") }}</button>
 </form>{% endblock %}
 """
 
-_POST = """{% extends "base" %}{% block title %}Signed in{% endblock %}
-{% block body %}<h1>Signed in</h1>
+_DEVICE = """{% extends "base" %}{% block body %}<h1>{{ _("Enter code") }}</h1>
+{% if error %}<p class="error" role="alert" id="error">{{ error }}</p>{% endif %}
+<p>{{ _("Enter the code displayed on your app or device.") }}</p>
+<form method="post" action="{{ action }}">
+<input type="hidden" name="ctx" value="{{ ctx }}">
+<label for="otc">{{ _("Code") }}</label>
+<input id="otc" name="otc" type="text" value="{{ code }}" autocomplete="off" required autofocus
+{% if error %}aria-describedby="error"{% endif %}>
+<button class="primary" type="submit">{{ _("Next") }}</button>
+</form>{% endblock %}
+"""
+
+_CONFIRM = """{% extends "base" %}{% block body %}
+<h1>{{ _("Are you trying to sign in to") }} {{ client }}?</h1>
+<p>{{ _("Another device will be signed in as") }} <strong>{{ upn }}</strong>.
+{{ _("Only continue if you started this on a device of your own, and typed in its code yourself.") }}</p>
+<form method="post" action="{{ action }}">
+<input type="hidden" name="ctx" value="{{ ctx }}">
+<button class="primary" type="submit" name="decision" value="accept">{{ _("Continue") }}</button>
+<button type="submit" name="decision" value="cancel">{{ _("Cancel") }}</button>
+</form>{% endblock %}
+"""
+
+_POST = """{% extends "base" %}{% block title %}{{ _("Signed in") }}{% endblock %}
+{% block body %}<h1>{{ _("Signed in") }}</h1>
 <form method="post" action="{{ action }}">
 {% for name, value in fields %}<input type="hidden" name="{{ name }}" value="{{ value }}">
-{% endfor %}<button class="primary" type="submit" autofocus>Continue</button>
+{% endfor %}<button class="primary" type="submit" autofocus>{{ _("Continue") }}</button>
 </form>{% endblock %}
 """
 
-_ERROR = """{% extends "base" %}{% block title %}Sign-in error{% endblock %}
-{% block body %}<h1>Sorry, we cannot sign you in</h1>
+_SAID = """{% extends "base" %}{% block title %}{{ said }}{% endblock %}
+{% block body %}<h1>{{ said }}</h1><p role="status">{{ more }}</p>{% endblock %}
+"""
+
+_ERROR = """{% extends "base" %}{% block title %}{{ _("Sign-in error") }}{% endblock %}
+{% block body %}<h1>{{ _("Sorry, we cannot sign you in") }}</h1>
 <p class="error" role="alert">{{ error }}</p>{% endblock %}
 """
 
 _PAGES = Environment(
     loader=DictLoader(
-        {"base": _BASE, "login": _LOGIN, "consent": _CONSENT, "post": _POST, "error": _ERROR}
+        {
+            "base": _BASE,
+            "login": _LOGIN,
+            "pick": _PICK,
+            "consent": _CONSENT,
+            "device": _DEVICE,
+            "confirm": _CONFIRM,
+            "post": _POST,
+            "said": _SAID,
+            "error": _ERROR,
+        }
     ),
     autoescape=True,
 )
 
+# No page of ours is ever in somebody else's frame, where a click could be stolen.
+_FRAMES = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
+_PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
-def page(name: str, *, status: int = 200, target: str = "", **values: Any) -> Response:
+
+def page(
+    name: str, *, lang: str = "en", status: int = 200, target: str = "", **values: Any
+) -> Response:
     """A page that loads nothing, runs nothing and cannot be framed. `target` is where its form
     may lead besides here: browsers apply form-action to the redirect after a form as well."""
     nonce = secrets.token_urlsafe(16)
-    content = _PAGES.get_template(name).render(nonce=nonce, **values)
+
+    def say(text: str) -> str:
+        return translate(text, lang)
+
+    content = _PAGES.get_template(name).render(nonce=nonce, lang=lang, _=say, **values)
     parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else ""
     allowed = origin or (f"{parts.scheme}:" if parts.scheme else "")
@@ -87,22 +145,21 @@ def page(name: str, *, status: int = 200, target: str = "", **values: Any) -> Re
         f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {allowed}; "
         "frame-ancestors 'none'; base-uri 'none'"
     )
-    headers = {
-        "Content-Security-Policy": policy,
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
+    headers = {"Content-Security-Policy": policy, "Content-Language": lang, **_FRAMES, **_PRIVATE}
     return HTMLResponse(content, status, headers)
 
 
-def answer(request: Request, fields: list[tuple[str, str]], tenant: str) -> Response:
-    """The answer to the client, in the way it asked for."""
+def answer(
+    request: Request, fields: list[tuple[str, str]], tenant: str, issuer: str, lang: str
+) -> Response:
+    """The answer to the client, in the way it asked for, with who gives it (RFC 9207)."""
+    fields = [*fields, ("iss", issuer)]
     if request.state:
-        fields = [*fields, ("state", request.state)]
+        fields.append(("state", request.state))
     if request.response_mode == "form_post":
         return page(
             "post",
+            lang=lang,
             tenant=tenant,
             action=request.redirect_uri,
             fields=fields,
@@ -112,6 +169,11 @@ def answer(request: Request, fields: list[tuple[str, str]], tenant: str) -> Resp
         mark = "#"
     else:
         mark = "&" if urlsplit(request.redirect_uri).query else "?"
-    location = request.redirect_uri + mark + urlencode(fields)
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return RedirectResponse(location, 302, headers)
+    return redirect(request.redirect_uri + mark + urlencode(fields))
+
+
+def redirect(location: str) -> Response:
+    """The frame policy holds for what redirects too, so that prompt=none in a frame of somebody
+    else's page learns nothing from what is painted."""
+    policy = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+    return RedirectResponse(location, 302, {**policy, **_FRAMES, **_PRIVATE})

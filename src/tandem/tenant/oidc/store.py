@@ -1,4 +1,4 @@
-"""The SQL of applications, consent, codes and refresh tokens."""
+"""The SQL of keys, applications, their credentials, and consent."""
 
 import uuid
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.tenant.oidc.model import (
     Application,
+    Certificate,
+    Expiring,
     Grant,
-    Request,
     RoleAssignment,
     Secret,
     ServicePrincipal,
@@ -45,12 +46,13 @@ class StoredKey:
     certificate: bytes
     sealed: bytes
     active_from: datetime
+    keeper: str = "software"
 
 
 async def keys(tx: Tx, purpose: str) -> list[StoredKey]:
     """The newest first."""
     cursor = await tx.execute(
-        "SELECT kid, certificate, sealed, active_from FROM oidc_key WHERE purpose = %s"
+        "SELECT kid, certificate, sealed, active_from, keeper FROM oidc_key WHERE purpose = %s"
         " ORDER BY active_from DESC, kid",
         (purpose,),
     )
@@ -59,9 +61,9 @@ async def keys(tx: Tx, purpose: str) -> list[StoredKey]:
 
 async def insert_key(tx: Tx, purpose: str, key: StoredKey, now: datetime) -> None:
     await tx.execute(
-        "INSERT INTO oidc_key (kid, purpose, certificate, sealed, created_at, active_from)"
-        " VALUES (%s, %s, %s, %s, %s, %s)",
-        (key.kid, purpose, key.certificate, key.sealed, now, key.active_from),
+        "INSERT INTO oidc_key (kid, purpose, certificate, sealed, created_at, active_from, keeper)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (key.kid, purpose, key.certificate, key.sealed, now, key.active_from, key.keeper),
     )
 
 
@@ -240,6 +242,80 @@ async def delete_secret(tx: Tx, application_id: str, key_id: str) -> bool:
     return cursor.rowcount == 1
 
 
+# ---------------------------------------------------------------------------------- certificates
+
+_CERTIFICATE = """c.key_id::text AS key_id, c.application_id::text AS application_id,
+    c.display_name, c.certificate AS der, c.sha1, c.starts_at, c.ends_at"""
+
+
+async def insert_certificate(tx: Tx, item: Certificate) -> bool:
+    """False when the application has it already."""
+    cursor = await tx.execute(
+        """INSERT INTO oidc_certificate (key_id, application_id, display_name, certificate, sha1,
+            sha256, starts_at, ends_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT (application_id, sha256) DO NOTHING""",
+        (
+            item.key_id,
+            item.application_id,
+            item.display_name,
+            item.der,
+            item.sha1,
+            sha256(item.der).digest(),
+            item.starts_at,
+            item.ends_at,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+async def certificates(tx: Tx, application_ids: Sequence[str]) -> list[Certificate]:
+    cursor = await tx.execute(
+        f"SELECT {_CERTIFICATE} FROM oidc_certificate c"  # noqa: S608
+        " WHERE c.application_id = ANY(%s::uuid[]) ORDER BY c.starts_at, c.key_id",
+        (list(application_ids),),
+    )
+    return [Certificate(**row) for row in await cursor.fetchall()]
+
+
+async def certificate(
+    tx: Tx, application_id: str, *, sha1: bytes = b"", sha256: bytes = b""
+) -> Certificate | None:
+    """The application's certificate with one of these thumbprints."""
+    cursor = await tx.execute(
+        f"SELECT {_CERTIFICATE} FROM oidc_certificate c"  # noqa: S608
+        " WHERE c.application_id = %s AND (c.sha1 = %s OR c.sha256 = %s)",
+        (application_id, sha1, sha256),
+    )
+    row = await cursor.fetchone()
+    return Certificate(**row) if row else None
+
+
+async def delete_certificate(tx: Tx, application_id: str, key_id: str) -> bool:
+    cursor = await tx.execute(
+        "DELETE FROM oidc_certificate WHERE application_id = %s AND key_id::text = %s",
+        (application_id, key_id.lower()),
+    )
+    return cursor.rowcount == 1
+
+
+async def expiring(tx: Tx, until: datetime) -> list[Expiring]:
+    """Credentials that end before then, the first to end first."""
+    cursor = await tx.execute(
+        """SELECT c.sort, c.key_id::text AS key_id, a.app_id::text AS app_id,
+            a.display_name AS app_name, c.display_name, c.ends_at
+        FROM (
+            SELECT 'secret' AS sort, key_id, application_id, display_name, ends_at
+            FROM oidc_secret WHERE ends_at < %(until)s
+            UNION ALL
+            SELECT 'certificate', key_id, application_id, display_name, ends_at
+            FROM oidc_certificate WHERE ends_at < %(until)s
+        ) c JOIN oidc_application a ON a.id = c.application_id
+        ORDER BY c.ends_at, c.key_id""",
+        {"until": until},
+    )
+    return [Expiring(**row) for row in await cursor.fetchall()]
+
+
 # ---------------------------------------------------------------------------------- consent
 
 
@@ -321,129 +397,99 @@ async def role_assignments(
     return [RoleAssignment(**row) for row in await cursor.fetchall()]
 
 
+async def role_values(tx: Tx, holders: Sequence[str], resource_app_id: str) -> list[str]:
+    """The app roles of this resource that the user has, himself or through groups."""
+    cursor = await tx.execute(
+        """SELECT DISTINCT role ->> 'value' AS value FROM oidc_role_assignment g
+        JOIN oidc_service_principal p ON p.id = g.resource_id AND p.app_id::text = %(resource)s
+        JOIN oidc_application a ON a.app_id = p.app_id
+        JOIN jsonb_array_elements(a.app_roles) role ON role ->> 'id' = g.role_id::text
+        WHERE g.principal_id = ANY(%(holders)s::uuid[])
+            AND role -> 'allowedMemberTypes' ? 'User' ORDER BY 1""",
+        {"resource": resource_app_id, "holders": list(holders)},
+    )
+    return [row["value"] for row in await cursor.fetchall()]
+
+
 async def delete_role_assignment(tx: Tx, assignment_id: str) -> None:
     await tx.execute(
         "DELETE FROM oidc_role_assignment WHERE id::text = %s", (assignment_id.lower(),)
     )
 
 
-# ---------------------------------------------------------------------------------- codes
+# ---------------------------------------------------------------------------------- at once
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """A code or refresh token that was handed out."""
+class AppSignIn:
+    """All that a token for an application with a secret is decided by."""
 
-    family: str
+    tenant_id: str
     app_id: str
-    user_id: str
-    scope: str
-    public: bool
-    signed_in_at: datetime
-    expires_at: datetime
-    used_at: datetime | None
-    redirect_uri: str = ""
-    nonce: str = ""
-    challenge: str = ""
+    app_name: str
+    principal_id: str
+    resource_id: str
+    resource_name: str
+    resource_audience: str
+    token_version: int
+    roles: tuple[str, ...]
+    wids: tuple[str, ...]
 
 
-_HANDED = """family::text AS family, app_id::text AS app_id, user_id::text AS user_id, scope,
-    public, signed_in_at, expires_at, used_at"""
+# One round trip, because this is the request that scripts make most. `wids` is read from the
+# directory's table for the same reason; only the directory writes it.
+_APP_SIGN_IN = """
+SELECT t.id::text AS tenant_id, a.app_id::text AS app_id, a.display_name AS app_name,
+    p.id::text AS principal_id, r.app_id::text AS resource_id, r.display_name AS resource_name,
+    CASE WHEN r.token_version = 2 OR cardinality(r.identifier_uris) = 0 THEN r.app_id::text
+        ELSE r.identifier_uris[1] END AS resource_audience,
+    r.token_version,
+    ARRAY(SELECT role ->> 'value' FROM oidc_role_assignment g
+        JOIN jsonb_array_elements(r.app_roles) role ON role ->> 'id' = g.role_id::text
+        WHERE g.principal_id = p.id AND g.resource_id = there.id ORDER BY 1) AS roles,
+    ARRAY(SELECT h.role_id::text FROM directory_role_holder h WHERE h.holder_id = p.id
+        ORDER BY 1) AS wids
+FROM oidc_application a
+CROSS JOIN directory_tenant t
+JOIN oidc_service_principal p ON p.app_id = a.app_id AND p.account_enabled
+JOIN oidc_secret s ON s.application_id = a.id AND s.sha256 = %(secret)s AND s.ends_at > %(now)s
+JOIN oidc_application r ON r.id = coalesce(
+    (SELECT application_id FROM oidc_identifier_uri WHERE uri = ANY(%(uris)s) LIMIT 1),
+    (SELECT id FROM oidc_application WHERE app_id = %(resource)s))
+JOIN oidc_service_principal there ON there.app_id = r.app_id AND there.account_enabled
+WHERE a.app_id = %(app)s"""
 
 
-async def insert_code(
-    tx: Tx,
-    code: str,
-    family: str,
-    request: Request,
-    user_id: str,
-    signed_in_at: datetime,
-    expires_at: datetime,
-) -> None:
-    await tx.execute(
-        """INSERT INTO oidc_code (sha256, family, app_id, user_id, redirect_uri, scope, nonce,
-            challenge, public, signed_in_at, expires_at)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        (
-            _hash(code),
-            family,
-            request.app_id,
-            user_id,
-            request.redirect_uri,
-            request.scope,
-            request.nonce,
-            request.challenge,
-            request.public,
-            signed_in_at,
-            expires_at,
-        ),
-    )
-
-
-async def code(tx: Tx, text: str) -> Handed | None:
-    """Locked until the transaction ends, so that two requests cannot both use it."""
-    cursor = await tx.execute(
-        f"SELECT {_HANDED}, redirect_uri, nonce, challenge FROM oidc_code"  # noqa: S608
-        " WHERE sha256 = %s FOR UPDATE",
-        (_hash(text),),
-    )
+async def app_sign_in(
+    tx: Tx, app_id: uuid.UUID, secret_text: str, resource: str, now: datetime
+) -> AppSignIn | None:
+    """None when anything is wrong; what it is, the careful way finds out."""
+    name = resource.lower()
+    try:
+        guid = uuid.UUID(name)
+    except ValueError:
+        guid = None
+    values = {
+        "app": app_id,
+        "secret": _hash(secret_text),
+        "now": now,
+        "uris": [name, name + "/"],
+        "resource": guid,
+    }
+    cursor = await tx.execute(_APP_SIGN_IN, values)
     row = await cursor.fetchone()
-    return Handed(**row) if row else None
+    if row is None:
+        return None
+    return AppSignIn(**{**row, "roles": tuple(row["roles"]), "wids": tuple(row["wids"])})
 
 
-async def use_code(tx: Tx, text: str, now: datetime) -> None:
-    await tx.execute("UPDATE oidc_code SET used_at = %s WHERE sha256 = %s", (now, _hash(text)))
-
-
-async def insert_refresh_token(
-    tx: Tx, text: str, source: Handed, scope: str, expires_at: datetime
-) -> None:
-    await tx.execute(
-        """INSERT INTO oidc_refresh_token (sha256, family, app_id, user_id, scope, public,
-            signed_in_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
-        (
-            _hash(text),
-            source.family,
-            source.app_id,
-            source.user_id,
-            scope,
-            source.public,
-            source.signed_in_at,
-            expires_at,
-        ),
-    )
-
-
-async def refresh_token(tx: Tx, text: str) -> Handed | None:
+async def redirect_is_registered(tx: Tx, uri: str, app_id: str = "") -> bool:
+    """As a redirect URI of this application, or of any when none is named."""
     cursor = await tx.execute(
-        f"SELECT {_HANDED} FROM oidc_refresh_token WHERE sha256 = %s FOR UPDATE",  # noqa: S608
-        (_hash(text),),
+        """SELECT 1 FROM oidc_application
+        WHERE (%(app)s = '' OR app_id::text = %(app)s) AND (%(uri)s = ANY(web_redirect_uris)
+            OR %(uri)s = ANY(public_redirect_uris) OR properties ->> 'logoutUrl' = %(uri)s)
+        LIMIT 1""",
+        {"uri": uri, "app": app_id.lower()},
     )
-    row = await cursor.fetchone()
-    return Handed(**row) if row else None
-
-
-async def use_refresh_token(tx: Tx, text: str, now: datetime) -> None:
-    await tx.execute(
-        "UPDATE oidc_refresh_token SET used_at = coalesce(used_at, %s) WHERE sha256 = %s",
-        (now, _hash(text)),
-    )
-
-
-async def delete_family(tx: Tx, family: str) -> None:
-    await tx.execute("DELETE FROM oidc_refresh_token WHERE family = %s", (family,))
-
-
-async def use_assertion(tx: Tx, identity: str, expires_at: datetime) -> bool:
-    """False when it was used before."""
-    cursor = await tx.execute(
-        "INSERT INTO oidc_assertion (sha256, expires_at) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (_hash(identity), expires_at),
-    )
-    return cursor.rowcount == 1
-
-
-async def delete_expired(tx: Tx, now: datetime) -> None:
-    await tx.execute("DELETE FROM oidc_assertion WHERE expires_at < %s", (now,))
-    await tx.execute("DELETE FROM oidc_code WHERE expires_at < %s", (now,))
-    await tx.execute("DELETE FROM oidc_refresh_token WHERE expires_at < %s", (now,))
+    return await cursor.fetchone() is not None

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -19,29 +18,50 @@ from tandem import pki
 from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.tenant import directory
-from tandem.tenant.oidc import catalogue, store
+from tandem.tenant.oidc import catalogue, grant_store, store
+from tandem.tenant.oidc.conditions import Conditions
 from tandem.tenant.oidc.model import (
     Application,
     BadToken,
     Claims,
+    KeyElsewhere,
     OidcSettings,
-    ServicePrincipal,
 )
+from tandem.tenant.oidc.sign_ins import Waiting
+from tandem.tenant.oidc.signers import ALGORITHM, KeyKeeper, Signer, SoftwareKeys
 
-_KEY_CONTEXT = {"token": "oidc.signing-key", "join": "oidc.join-key"}
+_JOIN_CONTEXT = "oidc.join-key"
 _SKEW_SECONDS = 300
 _KEY_DAYS = 3650
+# How long another process may take to notice that keys were rotated, or a sign-in revoked.
+_READ_AGAIN = timedelta(seconds=30)
+_REVOKED_AGAIN = timedelta(seconds=5)
 
 
 class Tokens:
     """The tenant's signing keys and what is done with them. Keys are kept in memory once read."""
 
-    def __init__(self, settings: OidcSettings, box: SecretBox) -> None:
+    def __init__(
+        self,
+        settings: OidcSettings,
+        box: SecretBox,
+        *,
+        keeper: KeyKeeper | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
         self.settings = settings
         self.box = box
-        self._private: dict[str, RSAKey] = {}
+        self.conditions = conditions or Conditions()
+        self.waiting = Waiting()
+        self._keeper: KeyKeeper = keeper or SoftwareKeys(box)
+        self._stored: list[store.StoredKey] = []
+        self._read_at: datetime | None = None
+        self._signers: dict[str, Signer] = {}
         self._public: dict[str, RSAKey] = {}
+        self._headers: dict[tuple[str, bool], bytes] = {}
         self._join: pki.Authority | None = None
+        self._revoked: frozenset[str] = frozenset()
+        self._revoked_at: datetime | None = None
 
     # ------------------------------------------------------------------ keys
 
@@ -53,42 +73,44 @@ class Tokens:
         if not await store.keys(tx, "join"):
             subject = pki.name("Device join authority", organization="Tandem")
             root = pki.new_root(subject, now=now, days=_KEY_DAYS * 2)
-            await self._keep(tx, "join", root, uuid.uuid4().hex, now, now)
+            sealed = self.box.seal(pki.key_pem(root.key), _JOIN_CONTEXT)
+            der = root.certificate.public_bytes(Encoding.DER)
+            await store.insert_key(
+                tx, "join", store.StoredKey(uuid.uuid4().hex, der, sealed, now), now
+            )
 
     async def rotate_when_due(self, tx: Tx, now: datetime) -> None:
+        await self._retire(tx, now)
         newest = (await store.keys(tx, "token"))[0]
         if newest.active_from + timedelta(days=self.settings.key_days) <= now:
             await self.rotate(tx, now)
 
-    async def rotate(self, tx: Tx, now: datetime) -> str:
-        """Announce a new signing key, and drop those whose tokens have all expired."""
+    async def rotate(self, tx: Tx, now: datetime, *, at_once: bool = False) -> str:
+        """Announce a new signing key. `at_once`, after a key was lost: it signs from now on, and
+        the others are not published any more, so that all their tokens are void."""
+        if at_once:
+            await store.delete_keys(tx, [key.kid for key in await store.keys(tx, "token")])
+            return await self._make_key(tx, now, now)
+        await self._retire(tx, now)
         announce = timedelta(hours=self.settings.key_announce_hours)
+        return await self._make_key(tx, now, now + announce)
+
+    async def _retire(self, tx: Tx, now: datetime) -> None:
+        """Drop keys whose last token has expired: those before the one that signs now."""
         active = [key for key in await store.keys(tx, "token") if key.active_from <= now]
         lifetime = timedelta(seconds=self.settings.access_token_seconds + _SKEW_SECONDS)
         if active and active[0].active_from + lifetime < now:
             await store.delete_keys(tx, [key.kid for key in active[1:]])
-        return await self._make_key(tx, now, now + announce)
+            self._read_at = None
 
     async def _make_key(self, tx: Tx, now: datetime, active_from: datetime) -> str:
         subject = pki.name("Token signing", organization="Tandem")
-        made = pki.new_root(subject, now=now, days=_KEY_DAYS, key="rsa2048")
-        thumb = made.certificate.fingerprint(hashes.SHA1())  # noqa: S303
-        kid = urlsafe_b64encode(thumb).rstrip(b"=").decode()
-        await self._keep(tx, "token", made, kid, now, active_from)
+        made = self._keeper.make(subject, now, _KEY_DAYS)
+        kid = _b64(sha1(made.certificate, usedforsecurity=False).digest())
+        stored = store.StoredKey(kid, made.certificate, made.handle, active_from, self._keeper.name)
+        await store.insert_key(tx, "token", stored, now)
+        self._read_at = None
         return kid
-
-    async def _keep(
-        self,
-        tx: Tx,
-        purpose: str,
-        made: pki.Authority,
-        kid: str,
-        now: datetime,
-        active_from: datetime,
-    ) -> None:
-        sealed = self.box.seal(pki.key_pem(made.key), _KEY_CONTEXT[purpose])
-        der = made.certificate.public_bytes(Encoding.DER)
-        await store.insert_key(tx, purpose, store.StoredKey(kid, der, sealed, active_from), now)
 
     async def jwks(self, tx: Tx) -> dict[str, Any]:
         """The published keys, those to come included."""
@@ -96,13 +118,12 @@ class Tokens:
         for stored in await store.keys(tx, "token"):
             der = bytes(stored.certificate)
             public = x509.load_der_x509_certificate(der).public_key()
-            thumb = sha1(der, usedforsecurity=False).digest()
             keys.append(
                 {
                     "use": "sig",
                     "alg": "RS256",
                     "kid": stored.kid,
-                    "x5t": urlsafe_b64encode(thumb).rstrip(b"=").decode(),
+                    "x5t": _b64(sha1(der, usedforsecurity=False).digest()),
                     "x5c": [b64encode(der).decode()],
                     **pki.public_jwk(public),  # type: ignore[arg-type]
                 }
@@ -112,29 +133,58 @@ class Tokens:
     async def join_authority(self, tx: Tx) -> pki.Authority:
         if self._join is None:
             stored = (await store.keys(tx, "join"))[0]
-            key = pki.load_key(self.box.unseal(stored.sealed, _KEY_CONTEXT["join"]))
+            key = pki.load_key(self.box.unseal(stored.sealed, _JOIN_CONTEXT))
             certificate = x509.load_der_x509_certificate(bytes(stored.certificate))
             self._join = pki.Authority(certificate, key)
         return self._join
 
-    async def _signing(self, tx: Tx, now: datetime) -> tuple[str, RSAKey]:
-        active = [key for key in await store.keys(tx, "token") if key.active_from <= now]
-        stored = active[0]
-        if stored.kid not in self._private:
-            pem = self.box.unseal(stored.sealed, _KEY_CONTEXT["token"])
-            self._private[stored.kid] = RSAKey.import_key(pem.decode())
-        return stored.kid, self._private[stored.kid]
-
-    async def _verifying(self, tx: Tx, kid: str) -> RSAKey | None:
-        if kid not in self._public:
-            stored = await store.keys(tx, "token")
+    async def _keys(self, tx: Tx, now: datetime) -> list[store.StoredKey]:
+        """The stored keys, read again every few seconds: others may rotate them."""
+        if self._read_at is None or not timedelta() <= now - self._read_at < _READ_AGAIN:
+            self._stored = await store.keys(tx, "token")
+            self._read_at = now
             self._public = {
                 key.kid: RSAKey.import_key(
                     x509.load_der_x509_certificate(bytes(key.certificate)).public_key()  # type: ignore[arg-type]
                 )
-                for key in stored
+                for key in self._stored
             }
+        return self._stored
+
+    async def _signing(self, tx: Tx, now: datetime) -> tuple[str, Signer]:
+        stored = next(key for key in await self._keys(tx, now) if key.active_from <= now)
+        if stored.kid not in self._signers:
+            if stored.keeper != self._keeper.name:
+                raise KeyElsewhere(
+                    f"The signing key is kept by '{stored.keeper}', and this process uses "
+                    f"'{self._keeper.name}'.",
+                    cure="Configure the keeper that made the key, or rotate the keys at once.",
+                )
+            opened = self._keeper.open(bytes(stored.sealed), bytes(stored.certificate))
+            self._signers[stored.kid] = opened
+        return stored.kid, self._signers[stored.kid]
+
+    async def _verifying(self, tx: Tx, kid: str, now: datetime) -> RSAKey | None:
+        await self._keys(tx, now)
+        if kid not in self._public:
+            self._read_at = None
+            await self._keys(tx, now)
         return self._public.get(kid)
+
+    # ------------------------------------------------------------------ revocation
+
+    async def revoke(self, tx: Tx, family: str, now: datetime) -> None:
+        """End a sign-in: its refresh tokens at once, its access tokens at this tenant's own
+        services at once here, and after a few seconds in other processes."""
+        lifetime = timedelta(seconds=self.settings.access_token_seconds + _SKEW_SECONDS)
+        await grant_store.revoke_family(tx, family, now + lifetime)
+        self._revoked = self._revoked | {family}
+
+    async def _is_revoked(self, tx: Tx, family: str, now: datetime) -> bool:
+        if self._revoked_at is None or not timedelta() <= now - self._revoked_at < _REVOKED_AGAIN:
+            self._revoked = await grant_store.revoked_families(tx, now)
+            self._revoked_at = now
+        return family in self._revoked
 
     # ------------------------------------------------------------------ addresses
 
@@ -148,90 +198,111 @@ class Tokens:
     # ------------------------------------------------------------------ issuing
 
     async def sign(self, tx: Tx, claims: dict[str, Any], now: datetime, *, x5t: bool) -> str:
-        kid, key = await self._signing(tx, now)
-        header = {"typ": "JWT", "alg": "RS256", "kid": kid}
-        if x5t:
-            header["x5t"] = kid
-        return jwt.encode(header, claims, key, algorithms=["RS256"])
+        """A compact JWS (RFC 7515, 7.1). The header of a key never changes, so it is kept."""
+        kid, signer = await self._signing(tx, now)
+        head = self._headers.get((kid, x5t))
+        if head is None:
+            header = {"typ": "JWT", "alg": ALGORITHM, "kid": kid} | ({"x5t": kid} if x5t else {})
+            head = self._headers[kid, x5t] = urlsafe_b64encode(msgspec.json.encode(header)).rstrip(
+                b"="
+            )
+        data = head + b"." + urlsafe_b64encode(msgspec.json.encode(claims)).rstrip(b"=")
+        signature = urlsafe_b64encode(await signer.sign(data)).rstrip(b"=")
+        return (data + b"." + signature).decode()
 
     async def access_token(
         self,
         tx: Tx,
-        resource: Application,
-        client: Application,
+        tenant_id: str,
+        audience: str,
+        version: int,
+        client: tuple[str, str],
         now: datetime,
         *,
-        secret: bool,
+        proof: str,
         **claims: Any,
     ) -> str:
-        """A token for this resource in its version; `claims` are those of the subject."""
-        here = await directory.tenant(tx)
-        version = resource.token_version
-        suffix = ("azp", "azpacr") if version == 2 else ("appid", "appidacr")
+        """A token in this version; `client` is its app id and name, `proof` how it showed who it
+        is ("0" not at all, "1" secret, "2" certificate), `claims` are those of the subject."""
         issued = int(now.timestamp())
         body = {
-            "aud": resource.audience,
-            "iss": self.issuer(here.id, version),
+            "aud": audience,
+            "iss": self.issuer(tenant_id, version),
             "iat": issued,
             "nbf": issued,
             "exp": issued + self.settings.access_token_seconds,
-            suffix[0]: client.app_id,
-            suffix[1]: "1" if secret else "0",
-            "app_displayname": client.display_name,
-            "tid": here.id,
+            "azp" if version == 2 else "appid": client[0],
+            "azpacr" if version == 2 else "appidacr": proof,
+            "tid": tenant_id,
             "uti": uuid.uuid4().hex,
             "ver": "2.0" if version == 2 else "1.0",
             **claims,
         }
+        if version == 1:
+            body["app_displayname"] = client[1]
         return await self.sign(tx, body, now, x5t=version == 1)
 
     async def user_token(
         self,
         tx: Tx,
+        tenant_id: str,
         resource: Application,
         client: Application,
         user: directory.User,
         scopes: Iterable[str],
         now: datetime,
         *,
-        secret: bool,
+        proof: str,
+        family: str,
         device_id: str = "",
     ) -> str:
-        roles = await directory.roles_of(tx, user.id)
         claims: dict[str, Any] = {
             "idtyp": "user",
             "oid": user.id,
             "sub": pairwise(user.id, resource.app_id),
+            "sid": family,
             "name": user.display_name,
-            "upn": user.user_principal_name,
-            "unique_name": user.user_principal_name,
             "preferred_username": user.user_principal_name,
             "scp": " ".join(sorted(scopes)),
             "amr": ["pwd"],
             "acct": 0,
-            "wids": sorted(roles),
+            "wids": sorted(await directory.roles_of(tx, user.id)),
         }
+        if resource.token_version == 1:
+            claims |= {"upn": user.user_principal_name, "unique_name": user.user_principal_name}
         if device_id:
             claims["deviceid"] = device_id
-        return await self.access_token(tx, resource, client, now, secret=secret, **claims)
+        if any("User" in role.get("allowedMemberTypes", ()) for role in resource.app_roles):
+            holders = [user.id, *await directory.groups_of(tx, user.id)]
+            roles = await store.role_values(tx, holders, resource.app_id)
+            if roles:
+                claims["roles"] = roles
+        return await self.access_token(
+            tx,
+            tenant_id,
+            resource.audience,
+            resource.token_version,
+            (client.app_id, client.display_name),
+            now,
+            proof=proof,
+            **claims,
+        )
 
-    async def app_token(
-        self,
-        tx: Tx,
-        resource: Application,
-        client: Application,
-        principal: ServicePrincipal,
-        roles: Iterable[str],
-        now: datetime,
-    ) -> str:
-        claims = {
-            "idtyp": "app",
-            "oid": principal.id,
-            "sub": principal.id,
-            "roles": sorted(roles),
-            "wids": sorted(await directory.roles_of(tx, principal.id)),
-        }
-        return await self.access_token(tx, resource, client, now, secret=True, **claims)
+    async def app_token(self, tx: Tx, found: store.AppSignIn, now: datetime, proof: str) -> str:
+        return await self.access_token(
+            tx,
+            found.tenant_id,
+            found.resource_audience,
+            found.token_version,
+            (found.app_id, found.app_name),
+            now,
+            proof=proof,
+            idtyp="app",
+            oid=found.principal_id,
+            sub=found.principal_id,
+            roles=found.roles,
+            wids=found.wids,
+        )
 
     async def device_token(
         self,
@@ -241,27 +312,38 @@ class Tokens:
         device: directory.Device,
         now: datetime,
     ) -> str:
-        claims = {
-            "idtyp": "device",
-            "oid": device.id,
-            "sub": device.id,
-            "deviceid": device.device_id,
-        }
-        return await self.access_token(tx, resource, client, now, secret=False, **claims)
+        here = await directory.tenant(tx)
+        return await self.access_token(
+            tx,
+            here.id,
+            resource.audience,
+            resource.token_version,
+            (client.app_id, client.display_name),
+            now,
+            proof="0",
+            idtyp="device",
+            oid=device.id,
+            sub=device.id,
+            deviceid=device.device_id,
+        )
 
     # ------------------------------------------------------------------ verifying
+
+    async def read(self, tx: Tx, token: str, now: datetime) -> dict[str, Any]:
+        """What a token of ours says, of any sort and age. Raises BadToken unless we signed it."""
+        try:
+            kid = jwt_header(token).get("kid", "")
+            key = await self._verifying(tx, str(kid), now)
+            if key is None:
+                raise _bad("it is signed with an unknown key")
+            return jwt.decode(token, key, algorithms=["RS256"]).claims
+        except (JoseError, ValueError, TypeError):
+            raise _bad("its signature is not valid") from None
 
     async def verify(self, tx: Tx, token: str, now: datetime, audiences: Iterable[str]) -> Claims:
         """What the token says. Raises BadToken unless we signed it, it is valid now, and it is
         meant for one of the audiences (App ID URIs or app ids, compared without case)."""
-        try:
-            kid = jwt_header(token).get("kid", "")
-            key = await self._verifying(tx, str(kid))
-            if key is None:
-                raise _bad("it is signed with an unknown key")
-            body = jwt.decode(token, key, algorithms=["RS256"]).claims
-        except (JoseError, ValueError, TypeError):
-            raise _bad("its signature is not valid") from None
+        body = await self.read(tx, token, now)
         here = await directory.tenant(tx)
         issued = int(now.timestamp())
         if body.get("iss") not in (self.issuer(here.id, 1), self.issuer(here.id, 2)):
@@ -270,6 +352,10 @@ class Tokens:
             raise _bad("it is not valid yet")
         if issued > body.get("exp", 0):
             raise _bad("Lifetime validation failed, the token is expired")
+        if body.get("idtyp") not in ("user", "app", "device"):
+            raise _bad("it is no access token")
+        if body.get("sid") and await self._is_revoked(tx, body["sid"], now):
+            raise _bad("it was revoked")
         allowed = {item.rstrip("/").lower() for item in audiences}
         if str(body.get("aud", "")).rstrip("/").lower() not in allowed:
             raise _bad("Invalid audience")
@@ -279,7 +365,7 @@ class Tokens:
             object_id=body["oid"],
             app_id=body.get("appid") or body.get("azp") or "",
             audience=body["aud"],
-            upn=body.get("upn", ""),
+            upn=body.get("upn") or body.get("preferred_username", ""),
             name=body.get("name") or body.get("app_displayname", ""),
             scopes=frozenset(body.get("scp", "").split()),
             roles=frozenset(body.get("roles", ())),
@@ -304,8 +390,11 @@ class Tokens:
 
 def pairwise(object_id: str, app_id: str) -> str:
     """The same user is somebody else for each resource."""
-    digest = sha256(f"{object_id}|{app_id}".encode()).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return _b64(sha256(f"{object_id}|{app_id}".encode()).digest())
+
+
+def _b64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def jwt_header(token: str) -> dict[str, Any]:
