@@ -95,9 +95,9 @@ class World:
             state="s1",
             code_challenge=challenge,
             code_challenge_method="S256",
-            **query,
+            **{"login_hint": upn, **query},
         )
-        if page.status_code == 200:
+        if page.status_code == 200 and 'name="passwd"' in page.text:
             page = await self.submit(page, login=upn, passwd=password)
         if page.status_code == 200 and "Permissions requested" in page.text:
             page = await self.submit(page, decision="accept")
