@@ -33,8 +33,18 @@ def postgres() -> Iterator[Embedded]:
     with tempfile.TemporaryDirectory(prefix="tdm", dir="/tmp", ignore_cleanup_errors=True) as top:
         os.chmod(top, 0o755)
         server = Embedded.start(Path(top) / "pg")
+        _forget_the_disk(server)
         yield server
         server.stop()
+
+
+def _forget_the_disk(server: Embedded) -> None:
+    """Each test makes and drops a database, which waits for the disk. Nobody needs these after
+    a crash, so it need not."""
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            admin.execute(f"ALTER SYSTEM SET {name} = off")
+        admin.execute("SELECT pg_reload_conf()")
 
 
 def _template(postgres: Embedded, lineage: Lineage) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 from joserfc import jwt
 from joserfc.jwk import ECKey
@@ -55,6 +56,14 @@ class World:
     @property
     def authority(self) -> str:
         return f"/{self.tenant.id}"
+
+    @asynccontextmanager
+    async def from_address(self, address: str) -> AsyncIterator[None]:
+        """Requests come from there."""
+        transport: Any = self.client._transport
+        before, transport.client = transport.client, (address, 4711)
+        yield
+        transport.client = before
 
     async def user(self, name: str, **values: Any) -> directory.User:
         async with self.database.transaction() as tx:
@@ -193,10 +202,18 @@ def first_form(html: str) -> tuple[str, dict[str, str]]:
 
 
 async def make_world(
-    database: Database, routes: Any = None, base: str = BASE, now: datetime | None = None
+    database: Database,
+    routes: Any = None,
+    base: str = BASE,
+    now: datetime | None = None,
+    authority: dict[str, Any] | None = None,
+    **parts: Any,
 ) -> World:
+    """`authority` changes OidcSettings; `parts` are a keeper or conditions for its tokens."""
     box = SecretBox(bytes(32))
-    tokens = oidc.Tokens(oidc.OidcSettings(public_url=base), box)
+    # The log is written at once: tests read it next.
+    settings = oidc.OidcSettings(public_url=base, sign_in_log_delay_seconds=0)
+    tokens = oidc.Tokens(msgspec.structs.replace(settings, **(authority or {})), box, **parts)
     world = World(database, tokens, None, None)  # type: ignore[arg-type]
     world.at = now or world.at
     async with database.transaction() as tx:
