@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import httpx
+
 from tandem.tenant import oidc
 from tenant_world import PASSWORD, World
 
@@ -23,11 +25,22 @@ class Graph:
         self.world = world
         self.headers = headers
 
+    def eventual(self) -> "Graph":
+        """The same caller, who asks advanced queries of the directory."""
+        return Graph(self.world, {**self.headers, "ConsistencyLevel": "eventual"})
+
+    async def raw(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        url = path if path.startswith(("http", "/")) else f"/v1.0/{path}"
+        return await self.world.client.request(
+            method, url, headers={**self.headers, **(headers or {})}, json=body
+        )
+
     async def call(
         self, method: str, path: str, body: Any = None, status: int | None = None
     ) -> Any:
-        url = path if path.startswith("http") else f"/v1.0/{path}"
-        answer = await self.world.client.request(method, url, headers=self.headers, json=body)
+        answer = await self.raw(method, path, body)
         wanted = status or {"POST": 201, "PATCH": 204, "DELETE": 204}.get(method, 200)
         assert answer.status_code == wanted, answer.text
         if not answer.content:

@@ -5,8 +5,8 @@ In production any PostgreSQL >= 15 is named by DSN, and nothing else changes.
 """
 
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ class Database:
             max_size=max_size,
             timeout=10,
             open=False,
+            configure=_configure,
         )
         try:
             await pool.open(wait=True, timeout=15)
@@ -72,19 +73,22 @@ class Database:
 
         Raises DatabaseUnavailable, Unstorable.
         """
-        try:
+        with _refusals():
             async with self._pool.connection() as connection:
                 yield connection
-        except psycopg.DataError as error:
-            raise Unstorable(
-                "The request holds a value that cannot be stored.",
-                cure="Send text without NUL characters, and numbers of a usual size.",
-            ) from error
-        except (PoolTimeout, psycopg.OperationalError) as error:
-            raise DatabaseUnavailable(
-                "The database does not answer.",
-                cure="Check that PostgreSQL runs; the role goes on by itself when it is back.",
-            ) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Tx]:
+        """For statements that only read, each for itself as it would in a transaction at
+        READ COMMITTED: it saves BEGIN and COMMIT. Raises DatabaseUnavailable, Unstorable."""
+        with _refusals():
+            async with self._pool.connection() as connection:
+                await connection.set_autocommit(True)
+                try:
+                    yield connection
+                finally:
+                    if not connection.closed:
+                        await connection.set_autocommit(False)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
@@ -103,6 +107,28 @@ class Database:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             async for notice in connection.notifies():
                 yield notice.payload
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.DataError as error:
+        raise Unstorable(
+            "The request holds a value that cannot be stored.",
+            cure="Send text without NUL characters, and numbers of a usual size.",
+        ) from error
+    except (PoolTimeout, psycopg.OperationalError) as error:
+        raise DatabaseUnavailable(
+            "The database does not answer.",
+            cure="Check that PostgreSQL runs; the role goes on by itself when it is back.",
+        ) from error
+
+
+async def _configure(connection: Tx) -> None:
+    """Times come in UTC, whatever the server's own zone."""
+    await connection.execute("SET TIME ZONE 'UTC'")
+    await connection.commit()
 
 
 def migrate(dsn: str, lineage: Lineage) -> None:

@@ -99,6 +99,20 @@ FUNCTIONS = {
 }
 
 
+def is_advanced(expression: Expression) -> bool:
+    """Whether it has a part that Graph's directory answers only from its search index."""
+    match expression:
+        case And(items) | Or(items):
+            return any(is_advanced(item) for item in items)
+        case Compare(operator, left, right):
+            return operator == "ne" or is_advanced(left) or is_advanced(right)
+        case Function(name, _):
+            return name in ("endswith", "contains")
+        case Lambda(_, _, _, condition):
+            return condition is not None and is_advanced(condition)
+    return isinstance(expression, Not)
+
+
 def parse_filter(text: str) -> Expression:
     """The condition as a tree. Raises BadFilter, which names the place that is not understood."""
     if len(text) > MAX_CHARACTERS:

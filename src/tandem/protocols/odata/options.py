@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tandem.infra.errors import AppError, Kind
-from tandem.protocols.odata.expressions import Expression, parse_filter
+from tandem.protocols.odata.expressions import Expression, is_advanced, parse_filter
 
 _KNOWN = frozenset(
     {"select", "filter", "expand", "top", "skip", "skiptoken", "orderby", "count", "search"}
@@ -38,6 +38,13 @@ class Query:
     skiptoken: str = ""
     count: bool = False
     search: str = ""
+
+    @property
+    def hard(self) -> bool:
+        """Whether it is an advanced query of directory objects, which needs ConsistencyLevel."""
+        if self.filter is None:
+            return bool(self.search)
+        return bool(self.search or self.orderby) or is_advanced(self.filter)
 
 
 def parse_query(pairs: Iterable[tuple[str, str]]) -> Query:

@@ -430,6 +430,13 @@ async def roles_of(tx: Tx, object_id: str) -> frozenset[str]:
     return await store.roles_of(tx, guid) if guid else frozenset()
 
 
+async def standing(tx: Tx, user_id: str, issued_at: datetime) -> frozenset[str] | None:
+    """The directory roles of a user whose session from then still counts; None: it does not,
+    because the account is gone, disabled or signed out since."""
+    guid = as_guid(user_id)
+    return await store.standing(tx, guid, issued_at) if guid else None
+
+
 async def role_holders(tx: Tx, role_id: str) -> list[Member]:
     return await store.role_holders(tx, role_id)
 

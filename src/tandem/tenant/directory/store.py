@@ -419,6 +419,18 @@ async def roles_of(tx: Tx, holder_id: str) -> frozenset[str]:
     return frozenset(row["id"] for row in await cursor.fetchall())
 
 
+async def standing(tx: Tx, user_id: str, issued_at: datetime) -> frozenset[str] | None:
+    cursor = await tx.execute(
+        """SELECT ARRAY(SELECT role_id::text FROM directory_role_holder WHERE holder_id = u.id)
+            AS roles
+        FROM directory_user u
+        WHERE u.id = %s AND u.account_enabled AND u.sessions_valid_from <= %s""",
+        (user_id, issued_at),
+    )
+    row = await cursor.fetchone()
+    return frozenset(row["roles"]) if row else None
+
+
 async def role_holders(tx: Tx, role_id: str) -> list[Member]:
     cursor = await tx.execute(
         """SELECT o.id::text AS id, o.sort FROM directory_role_holder h

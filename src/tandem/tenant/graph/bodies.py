@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive, parse_time
-from tandem.tenant.graph.model import BadProperty, Body, Field
+from tandem.tenant.graph import rows
+from tandem.tenant.graph.model import BadProperty, Body, Field, Resource
 
 _KEPT_ANNOTATIONS = ("@odata.bind", "@odata.id", "@odata.type")
 
@@ -35,30 +37,72 @@ def _kept(name: str) -> bool:
     return name.endswith(_KEPT_ANNOTATIONS)
 
 
-def check(body: Body, fields: Iterable[Field], *, creating: bool, opened: bool, name: str) -> Body:
-    """The body with each value in its type. Raises BadProperty, which names the property."""
+def check(body: Body, resource: Resource, *, creating: bool, row: Row | None = None) -> Body:
+    """The body with each value in its type, for a new object or for that of the row.
+
+    Raises BadProperty, which names the property.
+    """
+    name = resource.type
+    fields = resource.fields
+    if resource.derived or resource.bases:
+        name = _type(body, resource, row)
+        fields = rows.fields_of(resource, name)
+        if "@odata.type" in body:
+            body = {**body, "@odata.type": f"#microsoft.graph.{name}"}
+    return taken(body, fields, name, creating=creating, opened=resource.open)
+
+
+def _type(body: Body, resource: Resource, row: Row | None) -> str:
+    """The type that the body names, else that of the row."""
+    given = body.get("@odata.type")
+    if given is None:
+        return rows.type_of(resource, row) if row is not None else resource.type
+    wanted = str(given).lower().removeprefix("#").removeprefix("microsoft.graph.")
+    for known in (resource.type, *resource.derived, *resource.bases):
+        if known.lower() == wanted:
+            return known
+    if resource.open:
+        return str(given).removeprefix("#").removeprefix("microsoft.graph.")
+    raise BadProperty(
+        f"The type '{str(given)[:100]}' does not exist here.",
+        cure="Use one of " + ", ".join(sorted(resource.derived)) + ".",
+        target="@odata.type",
+    )
+
+
+def taken(
+    body: Body,
+    fields: Iterable[Field],
+    name: str,
+    *,
+    creating: bool = True,
+    opened: bool = False,
+) -> Body:
+    """What these fields name of the body. Raises BadProperty."""
     by_name = {item.name.lower(): item for item in fields}
-    taken: Body = {}
+    found: Body = {}
     for given, value in body.items():
         known = by_name.get(given.lower())
         if known is None or not known.writable:
-            if "@odata" in given or opened:
-                taken[given] = value
+            if "@odata" in given or (opened and known is None):
+                found[given] = value
                 continue
+            if opened:
+                continue  # Clients send an object back with all that they once read.
             reason = "is read-only" if known is not None else f"does not exist on type '{name}'"
             raise BadProperty(
                 f"Property '{given}' {reason}.", cure="Leave it out of the request.", target=given
             )
-        taken[known.name] = _value(known, value)
+        found[known.name] = _value(known, value)
     if creating:
         for item in by_name.values():
-            if item.required and taken.get(item.name) in (None, ""):
+            if item.required and found.get(item.name) in (None, ""):
                 raise BadProperty(
                     f"A value is required for property '{item.name}' of resource '{name}'.",
                     cure="Send it.",
                     target=item.name,
                 )
-    return taken
+    return found
 
 
 def _value(item: Field, value: Any) -> Any:

@@ -8,7 +8,6 @@ from tandem.protocols.odata import Primitive
 from tandem.tenant import directory, licensing
 from tandem.tenant.graph import permissions
 from tandem.tenant.graph.model import Body, Call, Created, Field, Navigation, Part, Ref, Resource
-from tandem.tenant.graph.service import bound_id
 from tandem.tenant.graph.users import member_of
 
 _NAMES = {
@@ -16,7 +15,6 @@ _NAMES = {
     "description": "description",
     "mailNickname": "mail_nickname",
 }
-_MEMBERS = "members@odata.bind"
 
 
 class DynamicGroups(directory.BadValue):
@@ -36,8 +34,6 @@ async def _create(call: Call, body: Body) -> Created:
         description=body.get("description"),
         mail_nickname=body.get("mailNickname") or "",
     )
-    for reference in body.get(_MEMBERS) or ():
-        await _add(call, made.id, bound_id(reference))
     return Created(made.id)
 
 
@@ -47,8 +43,6 @@ async def _update(call: Call, key: str, body: Body) -> None:
         del changes["mail_nickname"]
     if changes:
         await directory.update_group(call.tx, key, changes)
-    for reference in body.get(_MEMBERS) or ():
-        await _add(call, key, bound_id(reference))
 
 
 async def _delete(call: Call, key: str) -> None:
@@ -125,6 +119,7 @@ GROUPS = Resource(
             permissions.MEMBERS_WRITE,
             _add,
             _remove,
+            binds=True,
         ),
         Navigation("transitiveMembers", _all_members, permissions.GROUPS_READ),
         Navigation("memberOf", member_of, permissions.GROUPS_READ),

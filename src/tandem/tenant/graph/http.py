@@ -5,7 +5,9 @@ import uuid
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from hashlib import sha256
+from time import monotonic
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
@@ -23,7 +25,6 @@ from tandem.protocols import odata
 from tandem.tenant import directory, oidc
 from tandem.tenant.graph import bodies
 from tandem.tenant.graph.model import (
-    Action,
     BadProperty,
     Call,
     Caller,
@@ -31,10 +32,13 @@ from tandem.tenant.graph.model import (
     MethodNotAllowed,
     NoToken,
     Part,
+    PreconditionFailed,
     UnknownSegment,
+    UnsupportedQuery,
 )
-from tandem.tenant.graph.paths import Found, find, segments
-from tandem.tenant.graph.service import Frame, Reply, resolve
+from tandem.tenant.graph.paths import Found, Segment, find, segments
+from tandem.tenant.graph.rows import resolve
+from tandem.tenant.graph.service import Frame, Operation, Reply, UnsupportedCount, authorize
 
 # Takes the bearer token; raises an AppError of kind UNAUTHENTICATED.
 Authenticate = Callable[[Tx, str, datetime], Awaitable[Caller]]
@@ -46,6 +50,13 @@ JSON = (
 GRAPH_APP_ID = "00000003-0000-0000-c000-000000000000"
 BODY_LIMIT = 4 * 1024 * 1024
 BATCH_LIMIT = 20
+BATCH_BODY_LIMIT = 8 * 1024 * 1024
+URL_LIMIT = 16 * 1024
+
+Version = Literal["v1.0", "beta"]
+# Stands in the path for the signed-in user until the token is read.
+_ME = "00000000-0000-0000-0000-00000000000e"
+_NOBODY = Caller("", "", "", "")
 
 _VERSION = re.compile(r"^/+(v1\.0|beta)(?:/|$)", re.IGNORECASE)
 _BATCH = re.compile(r"^/+(v1\.0|beta)/+\$batch/?$", re.IGNORECASE)
@@ -111,8 +122,13 @@ class GraphRoute(BaseRoute):
             return problem(request, _Bug(_BUG), state.family, headers, self._clock(), status=500)
         if reply.location:
             headers["Location"] = reply.location
+        if reply.etag:
+            headers["ETag"] = reply.etag
         if reply.text:
             return Response(reply.text, 200, headers, media_type="text/plain")
+        if reply.stream is not None:
+            headers["Content-Type"] = reply.stream.media_type
+            return Response(reply.stream.content, 200, headers)
         if reply.body is None:
             return Response(status_code=reply.status, headers=headers)
         if "@odata.nextLink" in reply.body:
@@ -122,22 +138,14 @@ class GraphRoute(BaseRoute):
         return Response(content, reply.status, {**headers, "Content-Type": JSON})
 
     async def _batch(self, request: Request, headers: dict[str, str]) -> Response:
-        """Up to 20 requests in one, one after the other, each with its own transaction."""
-        raw = await http.body(request, BODY_LIMIT)
-        try:
-            items = msgspec.json.decode(raw, type=_Batch).requests
-        except msgspec.DecodeError as error:
-            raise BadProperty(
-                f"The batch cannot be read: {error}.", cure='Send {"requests": […]}.'
-            ) from None
-        if not 0 < len(items) <= BATCH_LIMIT:
-            raise BadProperty(
-                f"A batch holds 1 to {BATCH_LIMIT} requests.", cure="Send several batches."
-            )
+        """Up to 20 requests in one, each with its own transaction, those it depends on first."""
+        bearer(request)
+        waiting = _items(await http.body(request, BATCH_BODY_LIMIT))
         answers: dict[str, dict[str, Any]] = {}
-        for item in items:
-            before = [answers.get(str(name)) for name in item.depends_on]
-            failed = any(answer is None or answer["status"] >= 400 for answer in before)
+        while waiting:
+            item = next(i for i in waiting if not {str(d) for d in i.depends_on} & _ids(waiting))
+            waiting.remove(item)
+            failed = any(answers[str(name)]["status"] >= 400 for name in item.depends_on)
             answers[str(item.id)] = await self._one_of_batch(request, item, failed)
         content = msgspec.json.encode({"responses": list(answers.values())})
         return Response(content, 200, {**headers, "Content-Type": JSON})
@@ -152,29 +160,17 @@ class GraphRoute(BaseRoute):
             path = f"/{version[1] if version else 'v1.0'}{path}"
         if _BATCH.match(path):
             return _refused(item, 400, "BadRequest", "A batch cannot hold a batch.")
-        content = msgspec.json.encode(item.body) if item.body is not None else b""
-        kept = [
-            (name, value)
-            for name, value in request.scope["headers"]
-            if name in (b"authorization", b"host")
-        ]
-        scope = {
-            **request.scope,
-            "method": item.method.upper(),
-            "path": unquote(path),
-            "raw_path": path.encode(),
-            "query_string": parts.query.encode(),
-            "headers": kept,
+        inner = Request(_scope(request, item, path, parts.query), _said(item))
+        answer = await self.respond(inner)
+        kept = {
+            name: answer.headers[name]
+            for name in ("Location", "Retry-After", "ETag")
+            if name in answer.headers
         }
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": content, "more_body": False}
-
-        answer = await self.respond(Request(scope, receive))
         shown: dict[str, Any] = {
             "id": str(item.id),
             "status": answer.status_code,
-            "headers": {"Content-Type": answer.headers.get("content-type", JSON)},
+            "headers": {"Content-Type": answer.headers.get("content-type", JSON), **kept},
         }
         if answer.body:
             body = bytes(answer.body)
@@ -183,107 +179,156 @@ class GraphRoute(BaseRoute):
         return shown
 
     async def _answer(self, request: Request, state: "_State") -> Reply:
-        raw_path: bytes = request.scope.get("raw_path") or quote(request.url.path).encode()
-        if b"%00" in raw_path + request.url.query.encode():
-            raise BadProperty("The URL holds a NUL character.", cure="Leave it out.")
-        parts = segments(raw_path.split(b"?")[0].decode("ascii", "replace"))
-        version = parts.pop(0).text.lower()
-        if parts and parts[0].text.lower() == "myorganization":
-            parts.pop(0)
+        version, parts, pairs = _asked(request)
         token = bearer(request)
         now = self._clock()
-        async with self._database.transaction() as tx:
-            caller = await self._authenticate(tx, token, now)
-            own = bool(parts) and parts[0].text.lower() == "me"
-            if own:
-                if caller.sort != "user":
-                    raise NoUser(
-                        "/me request is only valid with delegated authentication flow.",
-                        cure="Sign in as a user, or ask for /users/{id}.",
-                    )
-                parts[:1] = segments(f"users/{caller.object_id}")
-            found = find(self._frame.root, parts)
-            state.family = _family(found)
-            pairs = parse_qsl(request.url.query, keep_blank_values=True)
-            call = Call(
-                tx=tx,
-                now=now,
-                caller=caller,
-                version="v1.0" if version == "v1.0" else "beta",
-                base=state.base,
-                path="/".join(part.text for part in parts),
-                query=odata.parse_query(pairs),
-                parameters=found.parameters,
-                own=own,
-            )
-            await self._resolve_keys(call, found)
-            return await self._dispatch(request, call, found)
-
-    async def _resolve_keys(self, call: Call, found: Found) -> None:
-        for sort, alternate, value in found.keys:
-            resource = self._frame.by_type.get(sort)
-            call.keys[sort] = await resolve(resource, call, alternate, value) if resource else value
-
-    async def _dispatch(self, request: Request, call: Call, found: Found) -> Reply:
-        here, method, frame = found.node.here, request.method, self._frame
-        key = next(reversed(call.keys.values()), "")
-        served = here.get(method)
-        if isinstance(served, Action):
-            return await frame.run(call, served, await _body(request))
-        if "collection" in here:
-            resource = here["collection"]
-            if method == "GET":
-                return await frame.listed(call, resource)
-            if method == "POST":
-                return await frame.create(call, resource, await _body(request))
-            if method == "PATCH" and resource.singleton:
-                return await frame.update(call, resource, key, await _body(request))
-        elif "item" in here:
-            resource = here["item"]
-            if method == "GET":
-                return await frame.get(call, resource, key)
-            if method == "PATCH":
-                return await frame.update(call, resource, key, await _body(request))
-            if method == "DELETE":
-                return await frame.delete(call, resource, key)
-        elif "navigation" in here and method == "GET":
-            resource, navigation = here["navigation"]
-            return await frame.navigate(call, resource, navigation, key, found.cast)
-        elif "count" in here and method == "GET":
-            return await frame.count(call, here["count"])
-        elif "navigation-count" in here and method == "GET":
-            resource, navigation = here["navigation-count"]
-            return await frame.navigate_count(call, resource, navigation, key)
-        elif "refs" in here:
-            resource, navigation = here["refs"]
-            if method == ("PUT" if navigation.single else "POST"):
-                return await frame.add_ref(call, resource, navigation, key, await _body(request))
-            if method == "DELETE" and navigation.single:
-                return await frame.remove_ref(call, resource, navigation, key, "")
-        elif "ref" in here and method == "DELETE":
-            resource, navigation = here["ref"]
-            owner = call.keys[resource.type]
-            return await frame.remove_ref(call, resource, navigation, owner, key)
-        elif not here:
-            raise UnknownSegment(
-                f"Resource not found for the segment '{call.path.rpartition('/')[2]}'.",
-                cure="Check the path; this part of Graph may not be served here.",
-            )
-        raise MethodNotAllowed(
-            f"The request method {method} is not allowed here.", cure="Use another one."
+        call = Call(
+            tx=None,  # type: ignore[arg-type]  # set below, once it is known which kind is needed
+            now=now,
+            caller=_NOBODY,
+            version=version,
+            base=state.base,
+            path="/".join(part.text for part in parts),
+            query=odata.Query(),
+            own=bool(parts) and parts[0].text.lower() == "me",
+            if_match=request.headers.get("if-match", ""),
+            eventual=request.headers.get("consistencylevel", "").lower() == "eventual",
         )
+        found = find(self._frame.root, segments(f"users/{_ME}") + parts[1:] if call.own else parts)
+        operation = found.node.here.get(request.method)
+        state.family = _family(found)
+        reads = operation is not None and operation.only_reads
+        async with self._database.reading() if reads else self._database.transaction() as tx:
+            call.tx = tx
+            call.caller = await self._authenticate(tx, token, now)
+            served = _served(call, found, operation, request.method)
+            if call.own and call.caller.sort != "user":
+                raise NoUser(
+                    "/me request is only valid with delegated authentication flow.",
+                    cure="Sign in as a user, or ask for /users/{id}.",
+                )
+            await authorize(call, served.access, writing=served.writing)
+            call.query = odata.parse_query(pairs)
+            call.parameters, call.cast = found.parameters, found.cast
+            body = await _body(request) if served.writing and request.method != "DELETE" else {}
+            for sort, alternate, value in found.keys:
+                resource = self._frame.by_type.get(sort)
+                own = call.caller.object_id if call.own and value == _ME else value
+                call.keys[sort] = await resolve(resource, call, alternate, own) if resource else own
+            return await served.serve(call, next(reversed(call.keys.values()), ""), body)
+
+
+def _asked(request: Request) -> tuple[Version, list[Segment], list[tuple[str, str]]]:
+    """Version, path and query options of the URL. Raises BadProperty."""
+    raw_path: bytes = request.scope.get("raw_path") or quote(request.url.path).encode()
+    raw_query: bytes = request.scope["query_string"]
+    if b"%00" in raw_path + raw_query:
+        raise BadProperty("The URL holds a NUL character.", cure="Leave it out.")
+    if len(raw_path) + len(raw_query) > URL_LIMIT:
+        raise BadProperty(
+            f"The URL is longer than {URL_LIMIT} bytes.",
+            cure="Ask for less at once, or put the request into a $batch.",
+        )
+    parts = segments(raw_path.split(b"?")[0].decode("ascii", "replace"))
+    version = parts.pop(0).text.lower()
+    if parts and parts[0].text.lower() == "myorganization":
+        parts.pop(0)
+    query = raw_query.decode("ascii", "replace")
+    pairs = parse_qsl(query, keep_blank_values=True) if query else []
+    return ("v1.0" if version == "v1.0" else "beta"), parts, pairs
+
+
+def _served(call: Call, found: Found, operation: Operation | None, method: str) -> Operation:
+    """Raises UnknownSegment, MethodNotAllowed."""
+    if operation is not None:
+        return operation
+    if found.node.here:
+        raise MethodNotAllowed(
+            f"The request method {method} is not allowed here.",
+            cure=f"Allowed: {', '.join(sorted(found.node.here))}.",
+        )
+    raise UnknownSegment(
+        f"Resource not found for the segment '{call.path.rpartition('/')[2]}'.",
+        cure="Check the path; this part of Graph may not be served here.",
+    )
 
 
 class _Item(msgspec.Struct):
     id: str | int
     method: str
     url: str
+    headers: dict[str, str] | None = None
     body: Any = None
     depends_on: list[str | int] = msgspec.field(default_factory=list, name="dependsOn")
 
 
 class _Batch(msgspec.Struct):
     requests: list[_Item]
+
+
+# What a request in a batch may say for itself; the token is that of the batch.
+_OWN_HEADERS = frozenset({"consistencylevel", "if-match", "prefer", "content-type"})
+
+
+def _items(raw: bytes) -> list[_Item]:
+    """Raises BadProperty, when an id is missing or twice there, or none of them can be first."""
+    try:
+        items = msgspec.json.decode(raw, type=_Batch).requests
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadProperty(
+            f"The batch cannot be read: {error}.", cure='Send {"requests": […]}.'
+        ) from None
+    if not 0 < len(items) <= BATCH_LIMIT:
+        raise BadProperty(
+            f"A batch holds 1 to {BATCH_LIMIT} requests.", cure="Send several batches."
+        )
+    if len(_ids(items)) < len(items):
+        raise BadProperty("Two requests of the batch have the same id.", cure="Give each its own.")
+    left = list(items)
+    while left:
+        known = _ids(left)
+        free = [i for i in left if not {str(name) for name in i.depends_on} & known]
+        unknown = {str(name) for item in left for name in item.depends_on} - _ids(items)
+        if unknown or not free:
+            raise BadProperty(
+                "A request of the batch depends on one that is not in it, or on itself.",
+                cure="Name in dependsOn ids of other requests of this batch, in no circle.",
+            )
+        left = [item for item in left if item not in free]
+    return items
+
+
+def _ids(items: Iterable[_Item]) -> set[str]:
+    return {str(item.id) for item in items}
+
+
+def _scope(request: Request, item: _Item, path: str, query: str) -> Scope:
+    """The request of a batch as if it had come by itself. Its URL need not be escaped."""
+    headers = [
+        (name, value)
+        for name, value in request.scope["headers"]
+        if name in (b"authorization", b"host", b"client-request-id")
+    ]
+    for name, value in (item.headers or {}).items():
+        if name.lower() in _OWN_HEADERS:
+            headers.append((name.lower().encode(), value.encode("latin-1", "replace")))
+    return {
+        **request.scope,
+        "method": item.method.upper(),
+        "path": unquote(path),
+        "raw_path": quote(path, safe="/:$()',=@!*;+&%").encode(),
+        "query_string": quote(query, safe="/:$()',=@!*;+&%?").encode(),
+        "headers": headers,
+    }
+
+
+def _said(item: _Item) -> Receive:
+    content = msgspec.json.encode(item.body) if item.body is not None else b""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return receive
 
 
 def _refused(item: _Item, status: int, code: str, message: str) -> dict[str, Any]:
@@ -313,12 +358,8 @@ class _State:
 
 
 def _family(found: Found) -> Family:
-    for served in found.node.here.values():
-        described = served[0] if isinstance(served, tuple) else served
-        family = getattr(described, "family", None)
-        if isinstance(family, Family):
-            return family
-    return Family.DIRECTORY
+    here: Iterable[Operation] = found.node.here.values()
+    return next((operation.family for operation in here), Family.DIRECTORY)
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -336,7 +377,7 @@ def bearer(request: Request) -> str:
 def _next(request: Request, base: str, token: str) -> str:
     pairs = [
         (name, value)
-        for name, value in parse_qsl(request.url.query, keep_blank_values=True)
+        for name, value in parse_qsl(request.scope["query_string"].decode("ascii", "replace"), True)
         if name.lstrip("?$").lower() not in ("skiptoken", "skip")
     ]
     query = urlencode([*pairs, ("$skiptoken", token)], safe="$,()'/", quote_via=quote)
@@ -358,7 +399,13 @@ def problem(
     code = directory_code if family is Family.DIRECTORY else intune_code
     if isinstance(error, UnknownSegment):
         code = "BadRequest"
-    if isinstance(error, MethodNotAllowed):
+    if isinstance(error, UnsupportedQuery):
+        code = "Request_UnsupportedQuery"
+    if isinstance(error, UnsupportedCount):
+        code = "Request_BadRequest"
+    if isinstance(error, PreconditionFailed):
+        status, code = 412, "PreconditionFailed"
+    elif isinstance(error, MethodNotAllowed):
         status, code = 405, code if family is Family.DIRECTORY else "MethodNotAllowed"
     elif error.kind is Kind.UNSUPPORTED:
         status = 400
@@ -374,7 +421,7 @@ def problem(
         },
     }
     target = str(error.details.get("target", ""))
-    if error.kind is Kind.CONFLICT:
+    if error.kind is Kind.CONFLICT and status != 412:
         if family is Family.DIRECTORY:
             status = 400
         body["details"] = [{"code": "ObjectConflict", "target": target, "message": error.message}]
@@ -392,16 +439,42 @@ def problem(
     return Response(content, status, {**headers, "Content-Type": JSON})
 
 
-async def _enabled(tx: Tx, claims: oidc.Claims) -> bool:
-    """Changes at Graph take effect at once, not when the token expires."""
-    if claims.sort == "user":
-        user = await directory.find_user(tx, claims.object_id)
-        issued = datetime.fromtimestamp(claims.raw["iat"] + 1, UTC)
-        return user is not None and user.account_enabled and user.sessions_valid_from <= issued
+class _Verified:
+    """Tokens whose signature was found good a moment ago, by their hash.
+
+    At most `SECONDS` after a signing key is withdrawn its tokens are refused; expiry, the account
+    and its roles are looked at for every request.
+    """
+
+    SECONDS = 30.0
+    MOST = 4_096
+
+    def __init__(self, tokens: oidc.Tokens) -> None:
+        self._tokens = tokens
+        self._known: dict[bytes, tuple[float, oidc.Claims]] = {}
+
+    async def claims(self, tx: Tx, token: str, now: datetime) -> oidc.Claims:
+        digest = sha256(token.encode("utf-8", "replace")).digest()
+        at, known = self._known.get(digest, (0.0, None))
+        if known is not None and at > monotonic() and now.timestamp() < known.expires_at:
+            return known
+        claims = await self._tokens.verify_graph(tx, token, now)
+        if len(self._known) >= self.MOST:
+            self._known.clear()
+        self._known[digest] = (monotonic() + self.SECONDS, claims)
+        return claims
+
+
+async def _standing(tx: Tx, claims: oidc.Claims) -> frozenset[str] | None:
+    """The caller's directory roles as they are now, or None when the account is no more to be
+    let in: changes at Graph take effect at once, not when the token expires."""
     if claims.sort == "app":
-        return await oidc.applications.is_enabled(tx, claims.object_id)
-    device = await directory.find_device_object(tx, claims.object_id)
-    return device is not None and device.account_enabled
+        return frozenset() if await oidc.applications.is_enabled(tx, claims.object_id) else None
+    if claims.sort == "device":
+        device = await directory.find_device_object(tx, claims.object_id)
+        return frozenset() if device is not None and device.account_enabled else None
+    issued = datetime.fromtimestamp(claims.raw["iat"] + 1, UTC)
+    return await directory.standing(tx, claims.object_id, issued)
 
 
 def routes(
@@ -417,9 +490,12 @@ def routes(
         [action for part in described for action in part.actions],
     )
 
+    verified = _Verified(tokens)
+
     async def authenticate(tx: Tx, token: str, at: datetime) -> Caller:
-        claims = await tokens.verify_graph(tx, token, at)
-        if not await _enabled(tx, claims):
+        claims = await verified.claims(tx, token, at)
+        roles = await _standing(tx, claims)
+        if roles is None:
             raise NoToken(
                 "The account of this access token is disabled or deleted.",
                 cure="Ask an administrator to enable it, then sign in again.",
@@ -432,6 +508,7 @@ def routes(
             scopes=claims.scopes,
             app_roles=claims.roles,
             name=claims.upn or claims.name,
+            directory_roles=roles,
         )
 
     return [GraphRoute(frame, database, now, authenticate)]

@@ -17,6 +17,9 @@ A part of Graph is a file beside this one with one function that returns a `Part
         sync = Action("deviceManagement/managedDevices/{managedDevice}/syncDevice", run=…, access=…)
         return Part((devices,), (sync,))
 
+Bodies name the derived type of an object in `@odata.type`; a resource whose objects have several
+types says so by `typed`, by `derived` (what each type adds) and by `bases` (who derives from whom).
+
 A field reads the column of its name in snake_case, `value=` computes it from the row, `load=` brings
 it for a whole page. `create(call, body) -> Created(key)`, `update(call, key, changes)`: bodies are
 checked, and hold only writable fields, by Graph's names. `call.tx`, `call.now`, `call.caller`,
@@ -59,6 +62,8 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     app_roles: frozenset[str] = frozenset()
     name: str = ""
+    # A user's, as they are now; None: not read yet.
+    directory_roles: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,10 @@ class Call:
     parameters: dict[str, str] = field(default_factory=dict)
     own: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
+    # What the request says besides: If-Match, and ConsistencyLevel: eventual.
+    if_match: str = ""
+    eventual: bool = False
+    cast: str = ""
 
     @property
     def beta(self) -> bool:
@@ -178,6 +187,7 @@ class Navigation:
 
     `refs` lists them in a stable order. `add` and `remove` serve POST and DELETE of …/$ref.
     `single` means that there is one or none: `add` then serves PUT of …/$ref and replaces it.
+    `binds` lets bodies add by `name@odata.bind`; without it the resource's functions read that.
     """
 
     name: str
@@ -187,6 +197,7 @@ class Navigation:
     add: Callable[[Call, str, str], Awaitable[None]] | None = None
     remove: Callable[[Call, str, str], Awaitable[None]] | None = None
     single: bool = False
+    binds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +208,21 @@ class Created:
     once: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Resource:
     """A collection and its items.
 
     `path` is the collection's; keys of what contains it stand in braces by the container's type:
     `servicePrincipals/{servicePrincipal}/appRoleAssignments`. `rows` is a `Source`, filtered and
     paged in SQL and narrowed by `scope` to what the path contains, or a function that returns all
-    rows of a small collection. Functions that are None make their method a 405.
+    rows of a small collection. Functions that are None make their method a 405; `replace` is PUT.
+
+    An `open` resource takes properties that no field names, and shows those of the row's
+    "properties". `derived` names the fields that types deriving from this one add, `bases` the type
+    that a type derives from (this one, when it is not said); with a `Source`, `type_column` holds
+    the type's name. `etag` is the column whose value changes with every change: then items carry
+    `@odata.etag`, and If-Match is heeded. Status codes are per resource because clients compare
+    them; Intune's DELETE is 200 with nothing in it.
     """
 
     path: str
@@ -225,10 +243,40 @@ class Resource:
     navigations: tuple[Navigation, ...] = ()
     typed: Callable[[Row], str] | None = None
     open: bool = False
+    replace: Callable[[Call, str, Body], Awaitable[None]] | None = None
+    derived: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    type_column: str = ""
+    etag: str = ""
+    create_status: int = 201
     update_status: int = 204
+    replace_status: int = 204
+    delete_status: int | None = None
     singleton: bool = False
-    page_size: int = 100
+    page_size: int = 0
     max_page_size: int = 999
+
+    @property
+    def deleted_status(self) -> int:
+        return self.delete_status or (200 if self.family is Family.INTUNE else 204)
+
+    @property
+    def default_page(self) -> int:
+        """100 in the directory, 1,000 in Intune, unless the resource says otherwise."""
+        return self.page_size or (1000 if self.family is Family.INTUNE else 100)
+
+    @property
+    def longest_page(self) -> int:
+        return self.max_page_size if self.family is Family.DIRECTORY else 10_000
+
+    def types(self, wanted: str) -> frozenset[str]:
+        """The types, in small letters, whose objects are of the type that is wanted."""
+        wanted = wanted.lower().lstrip("#").removeprefix("microsoft.graph.")
+        known = {name: self.bases.get(name, self.type) for name in {*self.derived, *self.bases}}
+        found = {wanted}
+        while more := {n.lower() for n, base in known.items() if base.lower() in found} - found:
+            found |= more
+        return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +304,23 @@ class Objects:
     single: bool = False
 
 
-Answer = Entity | Value | Objects | None
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The collection at this path (a resource's `path`), as GET would answer it now."""
+
+    path: str
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Bytes as they are: `…/$value`, a report's file."""
+
+    content: bytes
+    media_type: str = "application/octet-stream"
+
+
+Answer = Entity | Value | Objects | Listed | Stream | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +361,14 @@ class BadProperty(AppError):
 
 class MethodNotAllowed(AppError):
     kind, code = Kind.UNSUPPORTED, "graph.method-not-allowed"
+
+
+class PreconditionFailed(AppError):
+    kind, code = Kind.CONFLICT, "graph.precondition-failed"
+
+
+class UnsupportedQuery(AppError):
+    kind, code = Kind.INVALID, "graph.unsupported-query"
 
 
 class NoToken(AppError):

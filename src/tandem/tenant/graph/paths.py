@@ -47,12 +47,14 @@ def _unquote(text: str) -> str:
 
 @dataclass
 class Node:
-    """One place in the tree. `here` is by method what is served; `key_type` names what a key is."""
+    """One place in the tree. `here` is by method what is served; `key_type` names what a key is,
+    `function` that what stands in its brackets are parameters."""
 
     children: dict[str, "Node"] = field(default_factory=dict)
     keyed: "Node | None" = None
     key_type: str = ""
     here: dict[str, Any] = field(default_factory=dict)
+    function: bool = False
 
     def place(self, path: str) -> "Node":
         """The node of a template such as `groups/{group}/members`, made when missing."""
@@ -92,10 +94,12 @@ def _step(found: Found, part: Segment) -> None:
     child = node.children.get(name) or node.children.get(bare)
     if child is not None:
         found.node = child
+        if not name.startswith("$"):
+            found.cast = ""  # it was about what stands before this segment
         if part.key is not None and child.keyed is not None:
             found.keys.append((child.key_type, "", part.key))
             found.node = child.keyed
-        elif part.named and child.keyed is not None and not child.here.get("function"):
+        elif part.named and child.keyed is not None and not child.function:
             key_name, value = part.named[0]
             found.keys.append((child.key_type, key_name, value))
             found.node = child.keyed
@@ -105,7 +109,7 @@ def _step(found: Found, part: Segment) -> None:
     if bare != name and part.key is None and not part.named:
         found.cast = bare  # …/members/microsoft.graph.user: only items of that type
         return
-    if node.keyed is not None and part.key is None and not part.named:
+    if node.keyed is not None and part.key is None and not part.named and name[:1] != "$":
         found.keys.append((node.key_type, "", part.text))
         found.node = node.keyed
         return

@@ -1,18 +1,20 @@
-"""Serving the descriptions: who may, what is asked, what is answered."""
+"""Serving the descriptions: who may, what is asked, what is answered.
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+`Frame` turns each description into operations, one for each method at each place of the tree of
+paths. Everything else reads those: the edge runs them, `$metadata` and OpenAPI describe them, and
+the test of permissions asks each of them about each permission and role.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import msgspec
-
-from tandem.infra import listing
 from tandem.infra.listing import Row, Source
 from tandem.protocols import odata
-from tandem.protocols.odata import Column, Primitive, Query
+from tandem.protocols.odata import Query
 from tandem.tenant import directory
-from tandem.tenant.graph import bodies, changes
+from tandem.tenant.graph import bodies, changes, rows
 from tandem.tenant.graph.model import (
     Access,
     Action,
@@ -22,20 +24,24 @@ from tandem.tenant.graph.model import (
     Call,
     Entity,
     Family,
-    Field,
     Forbidden,
-    MethodNotAllowed,
+    Listed,
     Navigation,
     Objects,
+    PreconditionFailed,
     Ref,
     Resource,
+    Stream,
+    UnsupportedQuery,
     Value,
     missing,
 )
 from tandem.tenant.graph.paths import Node
 
-# A page that is filtered in memory is read whole; more than this is a description in need of SQL.
-MEMORY_LIMIT = 50_000
+MOST_BOUND = 20
+
+# Collections whose harder questions need the header ConsistencyLevel (graph-compat.md 4.2).
+ADVANCED = frozenset({"user", "group", "device", "application", "servicePrincipal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +50,68 @@ class Reply:
     status: int = 200
     location: str = ""
     text: str = ""
+    etag: str = ""
+    stream: Stream | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One method at one place: who may, and what then happens. `sort` says which of the frame's
+    own it is: list, get, create, update, replace, delete, count, navigate, add-ref, … or run."""
+
+    sort: str
+    method: str
+    path: str
+    access: Access
+    family: Family
+    serve: Callable[[Call, str, Body], Awaitable[Reply]]
+    resource: Resource | None = None
+    navigation: Navigation | None = None
+    action: Action | None = None
+
+    @property
+    def writing(self) -> bool:
+        return self.method != "GET"
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether each of its statements may stand by itself, without a transaction."""
+        return self.method == "GET" and self.action is None
 
 
 # ---------------------------------------------------------------------------------- permissions
 
 
-async def authorize(call: Call, allowed: Access | None, family: Family, *, writing: bool) -> None:
+async def authorize(call: Call, allowed: Access, *, writing: bool) -> None:
     """Raise Forbidden unless the caller may. Directory roles are read anew, not from the token."""
-    caller = call.caller
-    if allowed is None:
-        raise MethodNotAllowed("The request method is not allowed here.", cure="Read it instead.")
+    refusal = refused(call.caller, allowed, own=call.own)
+    if refusal is not None:
+        raise refusal
+    if call.caller.sort == "app" or (call.own and not writing) or not allowed.roles:
+        return
+    held = call.caller.directory_roles
+    if held is None:
+        held = await directory.roles_of(call.tx, call.caller.object_id)
+    if not held & (allowed.roles | {directory.GLOBAL_ADMINISTRATOR}):
+        names = sorted(
+            directory.role_name(role) for role in allowed.roles - {directory.GLOBAL_ADMINISTRATOR}
+        )
+        raise Forbidden(
+            "Insufficient privileges to complete the operation: the signed-in user holds no "
+            "directory role that allows it.",
+            cure=f"Sign in as {' or '.join(['Global Administrator', *names])}.",
+        )
+
+
+def refused(caller: Any, allowed: Access, *, own: bool) -> Forbidden | None:
+    """Why the token does not suffice, whoever the user is."""
     if caller.sort == "app":
-        if not caller.app_roles & allowed.application:
-            raise _denied(allowed.application, "application")
-        return
-    if caller.sort != "user" or not caller.scopes & (
-        allowed.delegated | (allowed.own if call.own else frozenset())
-    ):
-        raise _denied(allowed.delegated, "delegated")
-    if call.own and not writing:
-        return
-    if allowed.roles:
-        held = await directory.roles_of(call.tx, caller.object_id)
-        if not held & (allowed.roles | {directory.GLOBAL_ADMINISTRATOR}):
-            names = sorted(directory.role_name(role) for role in allowed.roles)
-            raise Forbidden(
-                "Insufficient privileges to complete the operation: the signed-in user holds no "
-                "directory role that allows it.",
-                cure=f"Sign in as Global Administrator or {' or '.join(names)}."
-                if names
-                else "Sign in as Global Administrator.",
-            )
+        enough = caller.app_roles & allowed.application
+        return None if enough else _denied(allowed.application, "application")
+    own_scopes = allowed.own if own else frozenset()
+    if caller.sort == "user" and caller.scopes & (allowed.delegated | own_scopes):
+        return None
+    return _denied(allowed.delegated, "delegated")
 
 
 def _denied(permissions: Iterable[str], sort: str) -> Forbidden:
@@ -93,299 +130,7 @@ def _denied(permissions: Iterable[str], sort: str) -> Forbidden:
     )
 
 
-# ---------------------------------------------------------------------------------- reading rows
-
-
-def _fields(resource: Resource, call: Call) -> list[Field]:
-    """The fields of the answer: those of $select, or all that show by themselves."""
-    available = [item for item in resource.fields if item.readable and (call.beta or not item.beta)]
-    if not call.query.select:
-        return [item for item in available if item.shown]
-    by_name = {item.name.lower(): item for item in available}
-    chosen = {"id": by_name["id"]} if "id" in by_name else {}
-    navigations = {item.name.lower() for item in resource.navigations}
-    for name in call.query.select:
-        lower = name.lower()
-        if lower == "*":
-            return available
-        if lower in by_name:
-            chosen[lower] = by_name[lower]
-        elif resource.family is Family.DIRECTORY and lower not in navigations:
-            raise _no_property(resource, name)
-    return list(chosen.values())
-
-
-def _no_property(resource: Resource, name: str) -> BadProperty:
-    return BadProperty(
-        f"Could not find a property named '{name}' on type 'microsoft.graph.{resource.type}'.",
-        cure="Leave it out, or check its spelling.",
-        target=name,
-    )
-
-
-def _column_names(fields: Iterable[Field]) -> list[str]:
-    return list(dict.fromkeys(name for item in fields for name in item.columns))
-
-
-def _filter_columns(resource: Resource, source: Source) -> dict[str, Column]:
-    """What $filter may name: every property that is a plain column, or says how to look in it."""
-    columns = {}
-    for item in resource.fields:
-        if item.value is None and item.source in source.columns and not item.collection:
-            columns[item.name.lower()] = Column(source.columns[item.source], item.primitive)
-        elif item.has is not None:
-            columns[item.name.lower()] = Column("", item.primitive, item.has)
-    return columns
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    rows: Sequence[Row]
-    total: int | None
-    token: str
-
-
-async def page(resource: Resource, call: Call, fields: Sequence[Field]) -> Page:
-    """One page of a collection, in the order asked for."""
-    size = min(call.query.top or resource.page_size, resource.max_page_size)
-    if call.query.top == 0:
-        size = 0
-    position = _position(call.query.skiptoken)
-    if isinstance(resource.rows, Source):
-        return await _page_in_sql(resource, resource.rows, call, fields, size, position)
-    return await _page_in_memory(resource, call, size, position)
-
-
-async def _page_in_sql(
-    resource: Resource,
-    source: Source,
-    call: Call,
-    fields: Sequence[Field],
-    size: int,
-    position: Mapping[str, Any],
-) -> Page:
-    columns = _filter_columns(resource, source)
-    where: list[str] = []
-    parameters: dict[str, Any] = {}
-    if resource.scope is not None:
-        condition, values = resource.scope(call)
-        where.append(condition)
-        parameters.update(values)
-    if call.query.filter is not None:
-        condition, values = odata.to_sql(call.query.filter, columns)
-        where.append(condition)
-        parameters.update(values)
-    for condition, values in _search(call.query.search, columns):
-        where.append(condition)
-        parameters.update(values)
-    total = None
-    if (call.query.count or resource.family is Family.INTUNE) and not position:
-        total = await listing.count(call.tx, source, where, parameters)
-    order = []
-    for item in call.query.orderby:
-        known = next((f for f in resource.fields if f.name.lower() == item.name.lower()), None)
-        if known is None or known.source not in source.columns:
-            raise _no_property(resource, item.name)
-        order.append((known.source, item.descending))
-    offset = int(position.get("offset", call.query.skip))
-    if not order and "after" in position:
-        where.append(f"{source.columns[source.key]} > %(after)s")
-        parameters["after"] = position["after"]
-        offset = 0
-    found = await listing.rows(
-        call.tx,
-        source,
-        _column_names(fields),
-        where=where,
-        parameters=parameters,
-        order=order,
-        limit=size + 1,
-        offset=offset,
-    )
-    token = ""
-    if len(found) > size > 0:
-        found = found[:size]
-        last = odata.render(found[-1][source.key])
-        token = _token({"offset": offset + size} if order else {"after": last})
-    return Page(found, total, token)
-
-
-def _search(text: str, columns: Mapping[str, Column]) -> list[tuple[str, dict[str, Any]]]:
-    """$search="displayName:word" or "word": the property begins with or contains the word."""
-    plain = text.strip().strip('"')
-    if not plain:
-        return []
-    name, colon, word = plain.partition(":")
-    column = columns.get(name.lower() if colon else "displayname")
-    if column is None:
-        raise BadProperty(
-            "This collection cannot be searched in that way.",
-            cure='Write $search="displayName:word".',
-        )
-    escaped = (word if colon else plain).lower().replace("\\", "\\\\")
-    pattern = "%" + escaped.replace("%", r"\%").replace("_", r"\_") + "%"
-    return [(f"lower({column.sql}) LIKE %(searched)s", {"searched": pattern})]
-
-
-async def _page_in_memory(
-    resource: Resource, call: Call, size: int, position: Mapping[str, Any]
-) -> Page:
-    assert not isinstance(resource.rows, Source)
-    rows = list(await resource.rows(call))
-    if call.query.filter is not None:
-        condition = call.query.filter
-        rows = [row for row in rows if odata.matches(condition, _plain(resource, row))]
-    for order in reversed(call.query.orderby):
-        name = order.name.lower()
-        rows.sort(key=lambda row: _sortable(row, resource, name), reverse=order.descending)
-    offset = int(position.get("offset", call.query.skip))
-    chosen = rows[offset : offset + size]
-    token = _token({"offset": offset + size}) if 0 < size < len(rows) - offset else ""
-    wants_count = call.query.count or resource.family is Family.INTUNE
-    return Page(chosen, len(rows) if wants_count and not position else None, token)
-
-
-def _plain(resource: Resource, row: Row) -> dict[str, Any]:
-    held = {item.name: _read(item, row) for item in resource.fields if item.load is None}
-    if resource.typed is not None:
-        held["@odata.type"] = f"#microsoft.graph.{resource.typed(row)}"
-    return held
-
-
-def _sortable(row: Row, resource: Resource, name: str) -> tuple[bool, str]:
-    for item in resource.fields:
-        if item.name.lower() == name:
-            held = _read(item, row)
-            return held is not None, str(odata.render(held)).lower()
-    raise _no_property(resource, name)
-
-
-def _token(position: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
-
-
-def _position(token: str) -> dict[str, Any]:
-    if not token:
-        return {}
-    try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        position = msgspec.json.decode(raw, type=dict[str, str | int])
-        if isinstance(position.get("offset", 0), int):
-            return position
-    except (ValueError, msgspec.DecodeError):
-        pass
-    raise BadProperty(
-        "The $skiptoken is not one of ours.", cure="Follow @odata.nextLink as it was given."
-    )
-
-
-async def one(resource: Resource, call: Call, key: str, fields: Sequence[Field]) -> Row:
-    """The item with this key, or NotFound."""
-    if isinstance(resource.rows, Source):
-        source = resource.rows
-        where = [f"{source.columns[resource.key]}::text = %(key)s"]
-        if resource.key_is_guid:
-            where = [f"{source.columns[resource.key]} = %(key)s::uuid"]
-            if not is_guid(key):
-                raise missing(key)
-        parameters: dict[str, Any] = {"key": key.lower() if resource.key_is_guid else key}
-        if resource.scope is not None:
-            condition, values = resource.scope(call)
-            where.append(condition)
-            parameters.update(values)
-        found = await listing.rows(
-            call.tx, source, _column_names(fields), where=where, parameters=parameters, limit=1
-        )
-        if found:
-            return found[0]
-        raise missing(key)
-    for row in await resource.rows(call):
-        if str(row[resource.key]).lower() == key.lower():
-            return row
-    raise missing(key)
-
-
-def is_guid(text: str) -> bool:
-    if len(text) != 36:
-        return False
-    try:
-        odata.read_literal(text, Primitive.GUID)
-    except ValueError:
-        return False
-    return True
-
-
-async def resolve(resource: Resource, call: Call, alternate: str, value: str) -> str:
-    """The key that an alternate key or another name of the item stands for."""
-    if alternate and alternate.lower() != resource.key:
-        column = {name.lower(): item for name, item in resource.alternate_keys.items()}.get(
-            alternate.lower()
-        )
-        if column is None:
-            raise missing(value)
-        if not isinstance(resource.rows, Source):
-            for row in await resource.rows(call):
-                if str(row[column]).lower() == value.lower():
-                    return str(row[resource.key])
-            raise missing(value)
-        source = resource.rows
-        found = await listing.rows(
-            call.tx,
-            source,
-            [],
-            where=[f"lower({source.columns[column]}::text) = lower(%(value)s)"],
-            parameters={"value": value},
-            limit=1,
-        )
-        if not found:
-            raise missing(value)
-        return str(found[0][source.key])
-    if resource.resolve is not None and not is_guid(value):
-        key = await resource.resolve(call, value)
-        if key is None:
-            raise missing(value)
-        return key
-    return value
-
-
-# ---------------------------------------------------------------------------------- serialising
-
-
-def _read(item: Field, row: Row) -> Any:
-    held = item.value(row) if item.value is not None else row.get(item.source)
-    if held is None:
-        return [] if item.collection and item.initial is None else item.initial
-    return held
-
-
-async def items(
-    resource: Resource, call: Call, fields: Sequence[Field], rows: Sequence[Row], *, typed: bool
-) -> list[dict[str, Any]]:
-    """The rows as JSON objects: every field asked for, whether it has a value or not."""
-    key = resource.rows.key if isinstance(resource.rows, Source) else resource.key
-    loaded = {
-        item.name: await item.load(call, rows) for item in fields if item.load is not None and rows
-    }
-    answers = []
-    for row in rows:
-        answer: dict[str, Any] = {}
-        if typed and resource.typed is not None:
-            answer["@odata.type"] = f"#microsoft.graph.{resource.typed(row)}"
-        elif typed:
-            answer["@odata.type"] = f"#microsoft.graph.{resource.type}"
-        for item in fields:
-            if item.load is not None:
-                held = loaded[item.name].get(str(row[key]))
-                if held is None:
-                    held = [] if item.collection and item.initial is None else item.initial
-            else:
-                held = _read(item, row)
-            answer[item.name] = odata.render(held)
-        if resource.open:
-            for name, value in (row.get("properties") or {}).items():
-                answer.setdefault(name, value)
-        answers.append(answer)
-    return answers
+# ---------------------------------------------------------------------------------- the frame
 
 
 class Frame:
@@ -394,32 +139,98 @@ class Frame:
     def __init__(self, resources: Iterable[Resource], actions: Iterable[Action]) -> None:
         self.root = Node()
         self.by_type: dict[str, Resource] = {}
-        self.contained: dict[str, list[Resource]] = {}
+        self.by_path: dict[str, Resource] = {}
         for resource in resources:
-            self._place(resource)
+            self._place_resource(resource)
         for action in actions:
-            node = self.root.place(action.path)
-            node.here[action.method] = action
-            if action.method == "GET":
-                node.here["function"] = True
+            self._place(
+                self.root.place(action.path),
+                Operation(
+                    "run",
+                    action.method,
+                    action.path,
+                    action.access,
+                    action.family,
+                    partial(self.run, action),
+                    action=action,
+                ),
+            )
 
-    def _place(self, resource: Resource) -> None:
-        assert resource.path.lower() not in self.contained, resource.path
+    def operations(self) -> Iterator[Operation]:
+        """Every operation that is served."""
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            waiting += [*node.children.values(), *([node.keyed] if node.keyed else [])]
+            yield from node.here.values()
+
+    def _place(self, node: Node, operation: Operation) -> None:
+        node.here[operation.method] = operation
+        node.function = node.function or (operation.sort == "run" and operation.method == "GET")
+
+    def _place_resource(self, resource: Resource) -> None:
+        assert resource.path.lower() not in self.by_path, resource.path
         self.by_type.setdefault(resource.type, resource)
-        node = self.root.place(resource.path)
-        node.here["collection"] = resource
-        self.contained.setdefault(resource.path.rpartition("/{")[0] or "", []).append(resource)
+        self.by_path[resource.path.lower()] = resource
+        at = resource.path
+        read, write = resource.read, resource.write or Access()
+
+        def serve(sort: str, method: str, path: str, access: Access, run: Any) -> None:
+            operation = Operation(sort, method, path, access, resource.family, run, resource)
+            self._place(self.root.place(path), operation)
+
         if resource.singleton:
-            return
-        node.place("$count").here["count"] = resource
-        item = self.root.place(f"{resource.path}/{{{resource.type}}}")
-        item.here["item"] = resource
+            serve("singleton", "GET", at, read, partial(self.singleton, resource))
+            if resource.update is not None:
+                serve("update", "PATCH", at, write, partial(self.update, resource))
+            if resource.replace is not None:
+                serve("replace", "PUT", at, write, partial(self.replace, resource))
+        else:
+            serve("list", "GET", at, read, partial(self.listed, resource))
+            serve("count", "GET", f"{at}/$count", read, partial(self.count, resource))
+            item = f"{at}/{{{resource.type}}}"
+            serve("get", "GET", item, read, partial(self.get, resource))
+            if resource.create is not None:
+                serve("create", "POST", at, write, partial(self.create, resource))
+            if resource.update is not None:
+                serve("update", "PATCH", item, write, partial(self.update, resource))
+            if resource.replace is not None:
+                serve("replace", "PUT", item, write, partial(self.replace, resource))
+            if resource.delete is not None:
+                serve("delete", "DELETE", item, write, partial(self.delete, resource))
+            at = item
         for navigation in resource.navigations:
-            place = item.place(navigation.name)
-            place.here["navigation"] = (resource, navigation)
-            place.place("$count").here["navigation-count"] = (resource, navigation)
-            place.place("$ref").here["refs"] = (resource, navigation)
-            place.place(f"{{{navigation.name}Item}}/$ref").here["ref"] = (resource, navigation)
+            self._place_navigation(resource, navigation, at)
+
+    def _place_navigation(self, resource: Resource, navigation: Navigation, item: str) -> None:
+        read, write = navigation.read, navigation.write or Access()
+        at = f"{item}/{navigation.name}"
+
+        def serve(sort: str, method: str, path: str, access: Access, run: Any) -> None:
+            operation = Operation(
+                sort, method, path, access, resource.family, run, resource, navigation
+            )
+            self._place(self.root.place(path), operation)
+
+        serve("navigate", "GET", at, read, partial(self.navigate, resource, navigation))
+        serve("refs", "GET", f"{at}/$ref", read, partial(self.references, resource, navigation))
+        add, remove = (
+            partial(self.add_ref, resource, navigation),
+            partial(self.remove_ref, resource, navigation),
+        )
+        if navigation.single:
+            if navigation.add is not None:
+                serve("set-ref", "PUT", f"{at}/$ref", write, add)
+            if navigation.remove is not None:
+                serve("remove-ref", "DELETE", f"{at}/$ref", write, remove)
+            return
+        counted = partial(self.navigate_count, resource, navigation)
+        serve("navigate-count", "GET", f"{at}/$count", read, counted)
+        if navigation.add is not None:
+            serve("add-ref", "POST", f"{at}/$ref", write, add)
+        if navigation.remove is not None:
+            one = f"{at}/{{{navigation.name}Item}}/$ref"
+            serve("remove-ref", "DELETE", one, write, remove)
 
     def context(self, call: Call, name: str, *, entity: bool = False) -> str:
         return f"{call.base}/{call.version}/$metadata#{name}{'/$entity' if entity else ''}"
@@ -427,22 +238,22 @@ class Frame:
     def path_of(self, resource: Resource, call: Call) -> str:
         """The collection's path as it stands in contexts: keys in quotes and brackets."""
         path = resource.path
-        for name, key in call.keys.items():
-            path = path.replace(f"/{{{name}}}", f"('{key}')")
+        if "{" in path:
+            for name, key in call.keys.items():
+                path = path.replace(f"/{{{name}}}", f"('{key}')")
         return path
 
     # ------------------------------------------------------------------ reading
 
-    async def listed(self, call: Call, resource: Resource) -> Reply:
-        await authorize(call, resource.read, resource.family, writing=False)
-        if resource.singleton:
-            return await self._singleton(call, resource)
-        fields = _fields(resource, call)
-        wanted = await page(resource, call, fields)
-        value = await items(resource, call, fields, wanted.rows, typed=resource.typed is not None)
+    async def listed(self, resource: Resource, call: Call, key: str = "", _: Any = None) -> Reply:
+        check_advanced(resource, call)
+        asked = rows.plan(resource, call.beta, call.query.select)
+        wanted = await rows.page(resource, call, asked)
+        value = await rows.items(resource, call, asked, wanted.rows)
         await self._expand(call, resource, wanted.rows, value)
+        name = self.path_of(resource, call)
         body: dict[str, Any] = {
-            "@odata.context": self.context(call, self.path_of(resource, call)),
+            "@odata.context": self.context(call, f"{name}{_shape(call.query)}"),
         }
         if wanted.total is not None:
             body["@odata.count"] = wanted.total
@@ -451,23 +262,19 @@ class Frame:
         body["value"] = value
         return Reply(body)
 
-    async def _singleton(self, call: Call, resource: Resource) -> Reply:
-        assert not isinstance(resource.rows, Source)
-        fields = _fields(resource, call)
-        rows = await resource.rows(call)
-        (body,) = await items(resource, call, fields, rows[:1], typed=resource.typed is not None)
-        context = self.context(call, self.path_of(resource, call), entity=True)
-        return Reply({"@odata.context": context, **body})
+    async def singleton(
+        self, resource: Resource, call: Call, key: str = "", _: Any = None
+    ) -> Reply:
+        row = await self._row(call, resource, key)
+        return await self._shown(call, resource, row, self.path_of(resource, call))
 
-    async def count(self, call: Call, resource: Resource) -> Reply:
-        await authorize(call, resource.read, resource.family, writing=False)
-        counting = replace(call.query, count=True, top=0, skiptoken="", orderby=())
-        call.query = counting
-        found = await page(resource, call, [])
+    async def count(self, resource: Resource, call: Call, key: str, _: Any) -> Reply:
+        _check_countable(resource, call)
+        call.query = replace(call.query, count=True, top=0, skip=0, skiptoken="", orderby=())
+        found = await rows.page(resource, call, rows.plan(resource, True, ("id",)))
         return Reply(text=str(found.total or 0))
 
-    async def get(self, call: Call, resource: Resource, key: str) -> Reply:
-        await authorize(call, resource.read, resource.family, writing=False)
+    async def get(self, resource: Resource, call: Call, key: str, _: Any = None) -> Reply:
         return await self.entity(call, resource, key)
 
     async def entity(
@@ -478,92 +285,129 @@ class Frame:
         status: int = 200,
         once: Mapping[str, Any] | None = None,
     ) -> Reply:
-        fields = _fields(resource, call)
-        row = await one(resource, call, key, fields)
-        found = await items(resource, call, fields, [row], typed=resource.typed is not None)
+        asked = rows.plan(resource, call.beta, call.query.select)
+        row = await rows.one(resource, call, key, asked.columns)
+        name = self.path_of(resource, call)
+        reply = await self._shown(call, resource, row, name, status)
+        reply.body.update(once or {})
+        if once is None:
+            return reply
+        return replace(reply, location=f"{call.base}/{call.version}/{name}('{key}')")
+
+    async def _row(self, call: Call, resource: Resource, key: str) -> Row:
+        """The row that a change is about, before it. Raises NotFound, PreconditionFailed."""
+        if not resource.singleton:
+            columns = [name for name in (resource.etag, resource.type_column) if name]
+            if resource.etag:
+                # One writer at a time, so that no change slips in behind the comparison.
+                await call.tx.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (key,))
+            row = await rows.one(resource, replace(call, query=Query()), key, columns)
+        else:
+            assert not isinstance(resource.rows, Source)
+            row = (await resource.rows(call))[0]
+        if call.if_match and call.if_match != "*" and resource.etag:
+            known = rows.etag(row[resource.etag])
+            if known not in [item.strip() for item in call.if_match.split(",")]:
+                raise PreconditionFailed(
+                    "The object has changed since it was read: If-Match names another version.",
+                    cure="Read it again, and send its @odata.etag.",
+                )
+        return row
+
+    async def _shown(
+        self, call: Call, resource: Resource, row: Row, name: str, status: int = 200
+    ) -> Reply:
+        asked = rows.plan(resource, call.beta, call.query.select)
+        found = await rows.items(resource, call, asked, [row])
         await self._expand(call, resource, [row], found)
-        context = self.context(call, self.path_of(resource, call), entity=True)
-        body = {"@odata.context": context, **found[0], **odata.render(dict(once or {}))}
-        location = f"{call.base}/{call.version}/{self.path_of(resource, call)}('{key}')"
-        return Reply(body, status, location if status == 201 else "")
+        context = self.context(call, f"{name}{_shape(call.query)}", entity=True)
+        return Reply(
+            {"@odata.context": context, **found[0]},
+            status,
+            etag=found[0].get("@odata.etag", ""),
+        )
 
     async def _expand(
         self,
         call: Call,
         resource: Resource,
-        rows: Sequence[Row],
+        found: Sequence[Row],
         answers: list[dict[str, Any]],
     ) -> None:
         for wanted in call.query.expand:
             name = wanted.name.lower()
             navigation = next((n for n in resource.navigations if n.name.lower() == name), None)
-            path = f"{resource.path}/{{{resource.type}}}/{wanted.name}".lower()
-            inner = next((r for r in self.by_type.values() if r.path.lower() == path), None)
-            if navigation is None and inner is None:
-                raise _no_property(resource, wanted.name)
-            for row, answer in zip(rows, answers, strict=True):
+            at = f"{resource.path}/{'' if resource.singleton else f'{{{resource.type}}}/'}"
+            inner = self.by_path.get(f"{at}{wanted.name}".lower())
+            described = navigation or inner
+            if described is None:
+                raise rows.no_property(resource, wanted.name)
+            await authorize(call, described.read, writing=False)
+            for row, answer in zip(found, answers, strict=True):
                 key = str(row[resource.key])
-                below = replace(call, query=wanted.query, keys={**call.keys, resource.type: key})
+                below = replace(
+                    call, query=wanted.query, keys={**call.keys, resource.type: key}, cast=""
+                )
                 if navigation is not None:
-                    await authorize(call, navigation.read, resource.family, writing=False)
-                    refs = await navigation.refs(below, key)
-                    found = await self.referred(below, refs)
-                    if navigation.single:
-                        answer[navigation.name] = found[0] if found else None
-                        continue
-                    at = f"{self.path_of(resource, below)}('{key}')/{navigation.name}"
-                    answer[f"{navigation.name}@odata.context"] = self.context(call, at)
-                    answer[navigation.name] = found
+                    await self._expand_navigation(below, resource, navigation, key, answer)
                 elif inner is not None:
-                    listed = await self.listed(below, inner)
-                    if inner.singleton:
-                        answer[wanted.name] = listed.body
-                        continue
-                    answer[f"{wanted.name}@odata.context"] = listed.body["@odata.context"]
-                    answer[wanted.name] = listed.body["value"]
+                    await self._expand_contained(below, inner, answer)
+
+    async def _expand_navigation(
+        self,
+        call: Call,
+        resource: Resource,
+        navigation: Navigation,
+        key: str,
+        answer: dict[str, Any],
+    ) -> None:
+        found = await self.referred(call, await navigation.refs(call, key))
+        if call.query.filter is not None:
+            condition = call.query.filter
+            found = [item for item in found if odata.matches(condition, item)]
+        if call.query.top is not None:
+            found = found[: call.query.top]
+        if navigation.single:
+            answer[navigation.name] = found[0] if found else None
+            return
+        at = f"{self.path_of(resource, call)}('{key}')/{navigation.name}"
+        answer[f"{navigation.name}@odata.context"] = self.context(call, at)
+        answer[navigation.name] = found
+
+    async def _expand_contained(self, call: Call, inner: Resource, answer: dict[str, Any]) -> None:
+        name = inner.path.rpartition("/")[2]
+        if inner.singleton:
+            answer[name] = (await self.singleton(inner, call)).body
+            return
+        listed = (await self.listed(inner, call)).body
+        answer[f"{name}@odata.context"] = listed["@odata.context"]
+        answer[name] = listed["value"]
 
     async def referred(self, call: Call, refs: Sequence[Ref]) -> list[dict[str, Any]]:
         """The objects behind references, each with its type, in the order of the references."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for sort in dict.fromkeys(ref.type for ref in refs):
-            resource = self.by_type[sort]
-            select = tuple(
-                name
-                for name in call.query.select
-                if any(item.name.lower() == name.lower() for item in resource.fields)
-            )
-            inner = replace(call, query=Query(select=select))
-            fields = _fields(resource, inner)
+            resource = self.by_type.get(sort)
+            if resource is None:
+                continue
+            known = {item.name.lower() for item in rows.every_field(resource)}
+            select = tuple(name for name in call.query.select if name.lower() in known)
+            if call.query.select and not select:
+                select = ("id",)
+            inner = replace(call, query=Query(select=select, expand=call.query.expand))
+            asked = rows.plan(resource, call.beta, select)
             ids = [ref.id for ref in refs if ref.type == sort]
-            rows = await self._by_ids(inner, resource, ids, fields)
-            for row, answer in zip(
-                rows, await items(resource, inner, fields, rows, typed=True), strict=True
-            ):
+            held = await rows.by_ids(inner, resource, ids, asked.columns)
+            answers = await rows.items(resource, inner, asked, held, typed=True)
+            await self._expand(inner, resource, held, answers)
+            for row, answer in zip(held, answers, strict=True):
                 found[sort, str(row[resource.key])] = answer
         return [found[ref.type, ref.id] for ref in refs if (ref.type, ref.id) in found]
 
-    async def _by_ids(
-        self, call: Call, resource: Resource, ids: Sequence[str], fields: Sequence[Field]
-    ) -> Sequence[Row]:
-        if isinstance(resource.rows, Source):
-            return await listing.rows(
-                call.tx,
-                resource.rows,
-                _column_names(fields),
-                where=[f"{resource.rows.columns[resource.key]}::text = ANY(%(ids)s)"],
-                parameters={"ids": list(ids)},
-            )
-        wanted = set(ids)
-        return [row for row in await resource.rows(call) if str(row[resource.key]) in wanted]
-
     async def navigate(
-        self, call: Call, resource: Resource, navigation: Navigation, key: str, cast: str
+        self, resource: Resource, navigation: Navigation, call: Call, key: str, _: Any
     ) -> Reply:
-        await authorize(call, navigation.read, resource.family, writing=False)
-        await one(resource, replace(call, query=Query()), key, [])
-        refs = [
-            ref for ref in await navigation.refs(call, key) if not cast or ref.type.lower() == cast
-        ]
+        refs = await self._refs(call, resource, navigation, key)
         at = f"{self.path_of(resource, call)}('{key}')/{navigation.name}"
         if navigation.single:
             found = await self.referred(call, refs[:1])
@@ -571,65 +415,114 @@ class Frame:
                 raise missing(navigation.name)
             context = self.context(call, "directoryObjects", entity=True)
             return Reply({"@odata.context": context, **found[0]})
-        size = min(call.query.top or resource.page_size, resource.max_page_size)
-        offset = int(_position(call.query.skiptoken).get("offset", call.query.skip))
-        if call.query.filter is not None:
-            found = await self.referred(call, refs)
-            condition = call.query.filter
-            found = [item for item in found if odata.matches(condition, item)]
+        size = rows.page_size(resource, call)
+        offset = int(rows.read_position(call.query.skiptoken).get("offset", call.query.skip))
+        if call.query.filter is not None or call.query.orderby or call.query.search:
+            found = await self.referred(replace(call, query=replace(call.query, select=())), refs)
+            found = _narrowed(found, call.query)
             total = len(found)
-            found = found[offset : offset + size]
+            found = [_selected(item, call.query) for item in found[offset : offset + size]]
         else:
             total = len(refs)
             found = await self.referred(call, refs[offset : offset + size])
         body: dict[str, Any] = {"@odata.context": self.context(call, at)}
         if call.query.count:
             body["@odata.count"] = total
-        if offset + size < total:
-            body["@odata.nextLink"] = _token({"offset": offset + size})
+        if 0 < size < total - offset:
+            body["@odata.nextLink"] = rows.position_token({"offset": offset + size})
         body["value"] = found
         return Reply(body)
 
-    async def navigate_count(
+    async def _refs(
         self, call: Call, resource: Resource, navigation: Navigation, key: str
+    ) -> list[Ref]:
+        await rows.one(resource, replace(call, query=Query()), key)
+        cast = call.cast.lower()
+        return [
+            ref for ref in await navigation.refs(call, key) if not cast or ref.type.lower() == cast
+        ]
+
+    async def references(
+        self, resource: Resource, navigation: Navigation, call: Call, key: str, _: Any
     ) -> Reply:
-        await authorize(call, navigation.read, resource.family, writing=False)
-        return Reply(text=str(len(await navigation.refs(call, key))))
+        """Where the objects are, instead of what they are."""
+        refs = await self._refs(call, resource, navigation, key)
+        at = f"{call.base}/{call.version}/directoryObjects"
+        if navigation.single:
+            if not refs:
+                raise missing(navigation.name)
+            context = self.context(call, "$ref")
+            return Reply({"@odata.context": context, "@odata.id": f"{at}/{refs[0].id}"})
+        size = rows.page_size(resource, call)
+        offset = int(rows.read_position(call.query.skiptoken).get("offset", call.query.skip))
+        body: dict[str, Any] = {"@odata.context": self.context(call, "Collection($ref)")}
+        if 0 < size < len(refs) - offset:
+            body["@odata.nextLink"] = rows.position_token({"offset": offset + size})
+        chosen = refs[offset : offset + size]
+        return Reply({**body, "value": [{"@odata.id": f"{at}/{ref.id}"} for ref in chosen]})
+
+    async def navigate_count(
+        self, resource: Resource, navigation: Navigation, call: Call, key: str, _: Any
+    ) -> Reply:
+        _check_countable(resource, call)
+        refs = await self._refs(call, resource, navigation, key)
+        if call.query.filter is None and not call.query.search:
+            return Reply(text=str(len(refs)))
+        found = await self.referred(replace(call, query=Query()), refs)
+        return Reply(text=str(len(_narrowed(found, call.query))))
 
     # ------------------------------------------------------------------ writing
 
-    async def create(self, call: Call, resource: Resource, raw: Body) -> Reply:
-        if resource.create is None:
-            raise _method("POST")
-        await authorize(call, resource.write, resource.family, writing=True)
-        body = bodies.check(
-            raw, resource.fields, creating=True, opened=resource.open, name=resource.type
-        )
+    async def create(self, resource: Resource, call: Call, key: str, raw: Body) -> Reply:
+        assert resource.create is not None
+        raw, bound = _taken(resource, raw)
+        body = bodies.check(raw, resource, creating=True)
         made = await resource.create(call, body)
+        await self._bind(call, resource, made.key, bound)
         await self._record(call, "create", resource, made.key, {}, body)
-        call.query = Query(select=tuple(item.name for item in resource.fields if item.readable))
-        return await self.entity(call, resource, made.key, 201, made.once)
+        call.query = Query(select=("*",))
+        return await self.entity(call, resource, made.key, resource.create_status, made.once)
 
-    async def update(self, call: Call, resource: Resource, key: str, raw: Body) -> Reply:
-        if resource.update is None:
-            raise _method("PATCH")
-        await authorize(call, resource.write, resource.family, writing=True)
-        body = bodies.check(
-            raw, resource.fields, creating=False, opened=resource.open, name=resource.type
-        )
+    async def update(self, resource: Resource, call: Call, key: str, raw: Body) -> Reply:
+        assert resource.update is not None
+        status = resource.update_status
+        return await self._change("update", resource.update, status, resource, call, key, raw)
+
+    async def replace(self, resource: Resource, call: Call, key: str, raw: Body) -> Reply:
+        assert resource.replace is not None
+        status = resource.replace_status
+        return await self._change("replace", resource.replace, status, resource, call, key, raw)
+
+    async def _change(
+        self,
+        verb: str,
+        run: Callable[[Call, str, Body], Awaitable[None]],
+        status: int,
+        resource: Resource,
+        call: Call,
+        key: str,
+        raw: Body,
+    ) -> Reply:
+        row = await self._row(call, resource, key)
+        raw, bound = _taken(resource, raw)
+        body = bodies.check(raw, resource, creating=verb == "replace", row=row)
         before = await self._snapshot(call, resource, key, body)
-        await resource.update(call, key, body)
-        await self._record(call, "update", resource, key, before, body)
-        if resource.update_status == 204:
-            return Reply(status=204)
-        if resource.singleton:
-            return await self._singleton(call, resource)
-        return await self.entity(call, resource, key, resource.update_status)
+        await run(call, key, body)
+        await self._bind(call, resource, key, bound)
+        await self._record(call, verb, resource, key, before, body)
+        return await self._changed(call, resource, key, status)
 
-    async def delete(self, call: Call, resource: Resource, key: str) -> Reply:
-        if resource.delete is None:
-            raise _method("DELETE")
-        await authorize(call, resource.write, resource.family, writing=True)
+    async def _changed(self, call: Call, resource: Resource, key: str, status: int) -> Reply:
+        if status == 204:
+            return Reply(status=204)
+        call.query = Query(select=("*",))
+        if resource.singleton:
+            return replace(await self.singleton(resource, call, key), status=status)
+        return await self.entity(call, resource, key, status)
+
+    async def delete(self, resource: Resource, call: Call, key: str, _: Any) -> Reply:
+        assert resource.delete is not None
+        await self._row(call, resource, key)
         before = await self._snapshot(call, resource, key)
         await resource.delete(call, key)
         await changes.record(
@@ -641,20 +534,47 @@ class Frame:
             changed=changes.difference(resource, before, {}),
             family=resource.family,
         )
-        return Reply(status=204)
+        return Reply(status=resource.deleted_status)
+
+    async def _bind(
+        self, call: Call, resource: Resource, key: str, bound: Mapping[str, list[str]]
+    ) -> None:
+        for navigation in resource.navigations:
+            for target in bound.get(navigation.name, ()):
+                assert navigation.write is not None
+                await authorize(call, navigation.write, writing=True)
+                await self._add(call, resource, navigation, key, target)
+
+    async def _add(
+        self, call: Call, resource: Resource, navigation: Navigation, key: str, target: str
+    ) -> None:
+        assert navigation.add is not None
+        before = await self._snapshot(call, resource, key)
+        await navigation.add(call, key, target)
+        await changes.record(
+            call,
+            "set" if navigation.single else "add",
+            resource.type,
+            key,
+            navigation=navigation.name,
+            name=_name(before),
+            changed=[{"name": navigation.name, "old": None, "new": target}],
+            family=resource.family,
+        )
 
     async def _snapshot(
         self, call: Call, resource: Resource, key: str, body: Body | None = None
     ) -> dict[str, Any]:
         """Every property of an item that may be recorded. Raises NotFound."""
         plain = replace(call, query=Query())
-        fields = changes.watched(resource, list(body or ()))
+        names = tuple(item.name for item in changes.watched(resource, list(body or ())))
+        asked = rows.plan(resource, True, names or ("id",))
         if resource.singleton:
             assert not isinstance(resource.rows, Source)
             row = (await resource.rows(plain))[0]
         else:
-            row = await one(resource, plain, key, fields)
-        (found,) = await items(resource, plain, fields, [row], typed=False)
+            row = await rows.one(resource, plain, key, asked.columns)
+        (found,) = await rows.items(resource, plain, asked, [row], typed=False)
         return found
 
     async def _record(
@@ -679,44 +599,29 @@ class Frame:
         )
 
     async def add_ref(
-        self, call: Call, resource: Resource, navigation: Navigation, key: str, raw: Body
+        self, resource: Resource, navigation: Navigation, call: Call, key: str, raw: Body
     ) -> Reply:
-        if navigation.add is None:
-            raise _method("POST")
-        await authorize(call, navigation.write, resource.family, writing=True)
-        before = await self._snapshot(call, resource, key)
-        target = bound_id(raw.get("@odata.id"))
-        await navigation.add(call, key, target)
-        await changes.record(
-            call,
-            "set" if navigation.single else "add",
-            resource.type,
-            key,
-            navigation=navigation.name,
-            name=_name(before),
-            changed=[{"name": navigation.name, "old": None, "new": target}],
-            family=resource.family,
-        )
+        """Key is the owner's, which the path names last."""
+        await self._add(call, resource, navigation, key, bound_id(raw.get("@odata.id")))
         return Reply(status=204)
 
     async def remove_ref(
-        self, call: Call, resource: Resource, navigation: Navigation, key: str, target: str
+        self, resource: Resource, navigation: Navigation, call: Call, key: str, _: Any
     ) -> Reply:
-        if navigation.remove is None:
-            raise _method("DELETE")
-        await authorize(call, navigation.write, resource.family, writing=True)
-        before = await self._snapshot(call, resource, key)
+        assert navigation.remove is not None
+        owner, target = call.keys[resource.type], "" if navigation.single else key
+        before = await self._snapshot(call, resource, owner)
         if navigation.single:
-            found = await navigation.refs(call, key)
-            if not found:
+            refs = await navigation.refs(call, owner)
+            if not refs:
                 raise missing(navigation.name)
-            target = found[0].id
-        await navigation.remove(call, key, target)
+            target = refs[0].id
+        await navigation.remove(call, owner, target)
         await changes.record(
             call,
             "remove",
             resource.type,
-            key,
+            owner,
             navigation=navigation.name,
             name=_name(before),
             changed=[{"name": navigation.name, "old": target, "new": None}],
@@ -724,23 +629,21 @@ class Frame:
         )
         return Reply(status=204)
 
-    async def run(self, call: Call, action: Action, raw: Body) -> Reply:
-        await authorize(call, action.access, action.family, writing=action.method != "GET")
-        body = raw
-        if not action.open:
-            name = action.path.rpartition("/")[2]
-            body = bodies.check(raw, action.body, creating=True, opened=False, name=name)
+    # ------------------------------------------------------------------ actions
+
+    async def run(self, action: Action, call: Call, key: str, raw: Body) -> Reply:
+        name = action.path.rpartition("/")[2]
+        body = raw if action.open else bodies.taken(raw, action.body, name)
         answer: Answer = await action.run(call, body)
         if action.method != "GET":
-            sort, key = next(reversed(call.keys.items()), ("", action.path))
-            verb = action.path.rpartition("/")[2]
-            await changes.record(call, verb, sort, key, family=action.family)
+            sort, target = next(reversed(call.keys.items()), ("", action.path))
+            await changes.record(call, name, sort, target, family=action.family)
         match answer:
             case None:
                 return Reply(status=204)
-            case Entity(sort, key, status):
-                call.query = Query()
-                return await self.entity(call, self.by_type[sort], key, status)
+            case Entity(sort, made, status):
+                call.query = Query(select=call.query.select if action.method == "GET" else ())
+                return await self.entity(call, self.by_type[sort], made, status)
             case Objects(refs, single):
                 objects = await self.referred(call, refs)
                 at = {"@odata.context": self.context(call, "directoryObjects", entity=single)}
@@ -749,16 +652,109 @@ class Frame:
                 if not objects:
                     raise missing(next(reversed(call.keys.values()), ""))
                 return Reply({**at, **objects[0]})
+            case Listed(path, status):
+                if action.method != "GET":
+                    call.query = Query()
+                return replace(await self.listed(self.by_path[path.lower()], call), status=status)
+            case Stream():
+                return Reply(stream=answer)
             case Value(value, status):
-                context = {"@odata.context": self.context(call, action.path.rpartition("/")[2])}
-                value = odata.render(value)
+                context = {"@odata.context": self.context(call, self._named(call, action))}
                 if isinstance(value, dict):
                     return Reply({**context, **value}, status)
                 return Reply({**context, "value": value}, status)
 
+    def _named(self, call: Call, action: Action) -> str:
+        """What a result is called in its context: a contained collection by its whole path."""
+        if action.method != "GET":
+            return action.path.rpartition("/")[2]
+        path = action.path
+        for name, key in call.keys.items():
+            path = path.replace(f"/{{{name}}}", f"('{key}')")
+        return path
+
 
 def _name(item: Mapping[str, Any]) -> str:
     return str(item.get("userPrincipalName") or item.get("displayName") or "")
+
+
+class UnsupportedCount(BadProperty):
+    code = "graph.unsupported-count"
+
+
+def _check_countable(resource: Resource, call: Call) -> None:
+    if resource.type in ADVANCED and not call.eventual:
+        raise UnsupportedCount(
+            "$count is not currently supported.",
+            cure="Send the header ConsistencyLevel: eventual.",
+        )
+
+
+def check_advanced(resource: Resource, call: Call) -> None:
+    """Raise UnsupportedQuery for what a directory collection answers only with the header."""
+    if resource.type not in ADVANCED:
+        return
+    hard = call.query.hard
+    if (hard and not (call.eventual and call.query.count)) or (
+        call.query.count and not call.eventual
+    ):
+        raise UnsupportedQuery(
+            "Request with $count, $search, $orderby beside $filter, or a $filter that is advanced "
+            "is only supported with the header ConsistencyLevel: eventual and $count=true.",
+            cure="Send both, or ask with eq and startsWith.",
+        )
+
+
+def _shape(query: Query) -> str:
+    return f"({','.join(query.select)})" if query.select and "*" not in query.select else ""
+
+
+def _narrowed(found: list[dict[str, Any]], query: Query) -> list[dict[str, Any]]:
+    if query.filter is not None:
+        condition = query.filter
+        found = [item for item in found if odata.matches(condition, item)]
+    name, colon, word = query.search.strip().strip('"').partition(":")
+    if word or name:
+        name, word = (name, word) if colon else ("displayName", name)
+        found = [item for item in found if word.lower() in _text(item, name)]
+    for order in reversed(query.orderby):
+        found.sort(key=lambda item: _text(item, order.name), reverse=order.descending)
+    return found
+
+
+def _text(item: Mapping[str, Any], name: str) -> str:
+    lower = name.lower()
+    held = next((value for key, value in item.items() if key.lower() == lower), None)
+    return "" if held is None else str(odata.render(held)).lower()
+
+
+def _selected(item: dict[str, Any], query: Query) -> dict[str, Any]:
+    if not query.select:
+        return item
+    wanted = {"id", "@odata.type", *(name.lower() for name in query.select)}
+    return {name: value for name, value in item.items() if name.lower() in wanted}
+
+
+def _taken(resource: Resource, raw: Body) -> tuple[Body, dict[str, list[str]]]:
+    """The body without the references that the frame itself binds, and those by navigation."""
+    rest, bound = dict(raw), {}
+    for navigation in resource.navigations:
+        if not navigation.binds:
+            continue
+        wanted = f"{navigation.name}@odata.bind".lower()
+        given = next((name for name in rest if name.lower() == wanted), None)
+        if given is None:
+            continue
+        value = rest.pop(given)
+        references = value if isinstance(value, list) else [value]
+        if len(references) > MOST_BOUND:
+            raise BadProperty(
+                f"'{given}' refers to more than {MOST_BOUND} objects.",
+                cure="Add the others in further requests.",
+                target=given,
+            )
+        bound[navigation.name] = [bound_id(item) for item in references]
+    return rest, bound
 
 
 def bound_id(reference: Any) -> str:
@@ -772,10 +768,4 @@ def bound_id(reference: Any) -> str:
         "The body has no '@odata.id' that refers to an object.",
         cure='Send {"@odata.id": "https://…/v1.0/directoryObjects/<id>"}.',
         target="@odata.id",
-    )
-
-
-def _method(name: str) -> MethodNotAllowed:
-    return MethodNotAllowed(
-        f"The request method {name} is not allowed on this resource.", cure="Use another one."
     )
