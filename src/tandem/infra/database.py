@@ -79,19 +79,6 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
-        """For statements that only read, each for itself as it would in a transaction at
-        READ COMMITTED: it saves BEGIN and COMMIT. Raises DatabaseUnavailable, Unstorable."""
-        with _refusals():
-            async with self._pool.connection() as connection:
-                await connection.set_autocommit(True)
-                try:
-                    yield connection
-                finally:
-                    if not connection.closed:
-                        await connection.set_autocommit(False)
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Tx]:
         """For a statement or two that only read: each is on its own, and costs one round trip
         where a transaction costs three. Raises as `transaction` does."""
         async with self.transaction() as connection:
@@ -99,7 +86,8 @@ class Database:
             try:
                 yield connection
             finally:
-                await connection.set_autocommit(False)
+                if not connection.closed:
+                    await connection.set_autocommit(False)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """Payloads of NOTIFY on a channel, on a connection of its own. A nudge, never the truth."""

@@ -442,8 +442,8 @@ def problem(
 class _Verified:
     """Tokens whose signature was found good a moment ago, by their hash.
 
-    At most `SECONDS` after a signing key is withdrawn its tokens are refused; expiry, the account
-    and its roles are looked at for every request.
+    At most `SECONDS` after a signing key is withdrawn its tokens are refused; expiry, revocation,
+    the account and its roles are looked at for every request.
     """
 
     SECONDS = 30.0
@@ -456,8 +456,11 @@ class _Verified:
     async def claims(self, tx: Tx, token: str, now: datetime) -> oidc.Claims:
         digest = sha256(token.encode("utf-8", "replace")).digest()
         at, known = self._known.get(digest, (0.0, None))
-        if known is not None and at > monotonic() and now.timestamp() < known.expires_at:
-            return known
+        fresh = at > monotonic() and known is not None and now.timestamp() <= known.expires_at
+        if known is not None and fresh:
+            session = known.raw.get("sid")
+            if not session or not await self._tokens.is_revoked(tx, session, now):
+                return known
         claims = await self._tokens.verify_graph(tx, token, now)
         if len(self._known) >= self.MOST:
             self._known.clear()

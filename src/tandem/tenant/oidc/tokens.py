@@ -180,7 +180,7 @@ class Tokens:
         await grant_store.revoke_family(tx, family, now + lifetime)
         self._revoked = self._revoked | {family}
 
-    async def _is_revoked(self, tx: Tx, family: str, now: datetime) -> bool:
+    async def is_revoked(self, tx: Tx, family: str, now: datetime) -> bool:
         if self._revoked_at is None or not timedelta() <= now - self._revoked_at < _REVOKED_AGAIN:
             self._revoked = await grant_store.revoked_families(tx, now)
             self._revoked_at = now
@@ -354,7 +354,7 @@ class Tokens:
             raise _bad("Lifetime validation failed, the token is expired")
         if body.get("idtyp") not in ("user", "app", "device"):
             raise _bad("it is no access token")
-        if body.get("sid") and await self._is_revoked(tx, body["sid"], now):
+        if body.get("sid") and await self.is_revoked(tx, body["sid"], now):
             raise _bad("it was revoked")
         allowed = {item.rstrip("/").lower() for item in audiences}
         if str(body.get("aud", "")).rstrip("/").lower() not in allowed:
