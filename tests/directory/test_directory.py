@@ -55,7 +55,7 @@ async def test_the_first_user_is_global_administrator(
     admin = await directory.user(tenant_tx, "ADMIN@contoso.com")
     assert await directory.roles_of(tenant_tx, admin.id) == {directory.GLOBAL_ADMINISTRATOR}
     with pytest.raises(directory.LastAdministrator):
-        await directory.delete_user(tenant_tx, admin.id)
+        await directory.delete_user(tenant_tx, admin.id, NOW)
 
 
 async def test_without_an_mdm_authority_the_refusal_names_where_to_set_it(
@@ -88,7 +88,7 @@ async def test_a_deleted_user_is_in_no_group(tenant_tx: Tx, tenant: directory.Te
     alex = await person(tenant_tx, "alex")
     group = await directory.create_group(tenant_tx, "Pilot", NOW)
     await directory.add_member(tenant_tx, group.id, alex.id)
-    await directory.delete_user(tenant_tx, alex.id)
+    await directory.delete_user(tenant_tx, alex.id, NOW)
     assert await directory.members(tenant_tx, group.id) == []
 
 

@@ -1,5 +1,6 @@
 """News between modules: recorded in the transaction of the change, read by whoever cares."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +28,19 @@ async def record(tx: Tx, kind: str, subject: str, data: dict[str, Any]) -> int:
     assert row is not None
     event_id: int = row["id"]
     return event_id
+
+
+async def record_all(tx: Tx, kind: str, news: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Record the same kind of news of many subjects in one statement."""
+    await tx.execute(
+        "INSERT INTO event (kind, subject, data)"
+        " SELECT %s, s, d::jsonb FROM unnest(%s::text[], %s::text[]) AS n (s, d)",
+        (
+            kind,
+            [subject for subject, _ in news],
+            [msgspec.json.encode(data).decode() for _, data in news],
+        ),
+    )
 
 
 async def since(tx: Tx, last_id: int, limit: int = 1000) -> list[Event]:

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -44,16 +44,42 @@ LICENSE_ADMINISTRATOR = "4d6ac14f-3453-41d0-bef9-a3e0c569773a"
 CLOUD_DEVICE_ADMINISTRATOR = "7698a772-787b-4ac8-901f-60d6b08affd2"
 APPLICATION_ADMINISTRATOR = "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3"
 GLOBAL_READER = "f2ef992c-3afb-46b9-b7cf-a126ee74c451"
+PRIVILEGED_ROLE_ADMINISTRATOR = "e8611ab8-c189-46e8-94e1-60213ab1f814"
+HELPDESK_ADMINISTRATOR = "729827e3-9c14-49f7-bb1b-9608f156bbb8"
+GROUPS_ADMINISTRATOR = "fdd7a751-b60b-444a-984c-02652fe8fa1c"
+CONDITIONAL_ACCESS_ADMINISTRATOR = "b1be1c3e-b65d-4f19-8427-f6fa0d97feb9"
+DEVICE_LOCAL_ADMINISTRATOR = "9f06204d-73c1-4d4c-880a-6edb90606fd8"
 
 ROLES = {
     GLOBAL_ADMINISTRATOR: "Global Administrator",
+    PRIVILEGED_ROLE_ADMINISTRATOR: "Privileged Role Administrator",
     INTUNE_ADMINISTRATOR: "Intune Administrator",
     USER_ADMINISTRATOR: "User Administrator",
+    HELPDESK_ADMINISTRATOR: "Helpdesk Administrator",
+    GROUPS_ADMINISTRATOR: "Groups Administrator",
     LICENSE_ADMINISTRATOR: "License Administrator",
     CLOUD_DEVICE_ADMINISTRATOR: "Cloud Device Administrator",
+    DEVICE_LOCAL_ADMINISTRATOR: "Microsoft Entra Joined Device Local Administrator",
     APPLICATION_ADMINISTRATOR: "Application Administrator",
+    CONDITIONAL_ACCESS_ADMINISTRATOR: "Conditional Access Administrator",
     GLOBAL_READER: "Global Reader",
 }
+DESCRIPTIONS = {
+    GLOBAL_ADMINISTRATOR: "May do everything in the tenant.",
+    PRIVILEGED_ROLE_ADMINISTRATOR: "Gives and takes directory roles, except privileged ones.",
+    INTUNE_ADMINISTRATOR: "Manages devices, apps, policies and groups.",
+    USER_ADMINISTRATOR: "Manages users and groups, except administrators.",
+    HELPDESK_ADMINISTRATOR: "Sets passwords of users who hold no role.",
+    GROUPS_ADMINISTRATOR: "Manages groups that give no role.",
+    LICENSE_ADMINISTRATOR: "Assigns licences and sets usage locations.",
+    CLOUD_DEVICE_ADMINISTRATOR: "Enables, disables and deletes devices.",
+    DEVICE_LOCAL_ADMINISTRATOR: "Is a local administrator of joined devices.",
+    APPLICATION_ADMINISTRATOR: "Manages app registrations and service principals.",
+    CONDITIONAL_ACCESS_ADMINISTRATOR: "Manages conditional-access policies.",
+    GLOBAL_READER: "Reads everything and changes nothing.",
+}
+# Who holds one of these can give it to anybody: only a Global Administrator touches them.
+PRIVILEGED = frozenset({GLOBAL_ADMINISTRATOR, PRIVILEGED_ROLE_ADMINISTRATOR})
 
 
 def role_name(role_id: str) -> str:
@@ -82,6 +108,7 @@ class NewUser:
     account_enabled: bool = True
     usage_location: str | None = None
     profile: dict[str, Any] | None = None
+    must_change_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +124,67 @@ class User:
     profile: dict[str, Any]
     created_at: datetime
     sessions_valid_from: datetime
+    must_change_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
+    """`membership_rule` decides the members while `rule_processing` is On; `profile` holds what is
+    kept and given back by its Graph name."""
+
     id: str
     display_name: str
     description: str | None
     mail_nickname: str
     created_at: datetime
+    group_types: tuple[str, ...] = ()
+    membership_rule: str | None = None
+    rule_processing: str | None = None
+    mail_enabled: bool = False
+    security_enabled: bool = True
+    is_assignable_to_role: bool = False
+    visibility: str | None = None
+    profile: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_dynamic(self) -> bool:
+        return DYNAMIC in self.group_types
+
+
+DYNAMIC = "DynamicMembership"
+
+
+class Trust(Enum):
+    """How a device belongs to the tenant, in Graph's words: joined; joined to the domain and known
+    here (hybrid); only registered, as personal devices are."""
+
+    JOINED = "AzureAd"
+    HYBRID = "ServerAd"
+    REGISTERED = "Workplace"
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """Something that can still be restored; `sort` is user, group or application."""
+
+    id: str
+    sort: str
+    display_name: str
+    deleted_at: datetime
+
+
+KEPT_AFTER_DELETION = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """`challenge` is the text that a TXT record of the domain has to hold."""
+
+    name: str
+    is_default: bool
+    is_initial: bool
+    is_verified: bool
+    challenge: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +210,8 @@ class Device:
     is_managed: bool
     is_compliant: bool | None
     registered_at: datetime
+    trust_type: str = Trust.JOINED.value
+    profile: dict[str, Any] = field(default_factory=dict)
 
 
 class NoTenant(AppError):
@@ -155,6 +236,18 @@ class UnknownObject(AppError):
 
 class LastAdministrator(AppError):
     kind, code = Kind.CONFLICT, "directory.last-administrator"
+
+
+class DynamicMembers(AppError):
+    kind, code = Kind.INVALID, "directory.dynamic-members"
+
+
+class BadRule(BadValue):
+    code = "directory.bad-rule"
+
+
+class NotVerified(AppError):
+    kind, code = Kind.INVALID, "directory.domain-not-verified"
 
 
 class NoMdmAuthority(AppError):

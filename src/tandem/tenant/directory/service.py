@@ -1,6 +1,7 @@
 """Use cases of the directory."""
 
 import asyncio
+import secrets
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,16 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from tandem.infra import events
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
-from tandem.tenant.directory import model, store
+from tandem.tenant.directory import model, rules, store
 from tandem.tenant.directory.model import (
+    DYNAMIC,
     GLOBAL_ADMINISTRATOR,
     AccountDisabled,
     BadValue,
     Device,
     DeviceQuota,
     DirectorySettings,
+    DynamicMembers,
     Group,
     LastAdministrator,
     MdmAuthority,
@@ -34,6 +37,7 @@ from tandem.tenant.directory.model import (
     Taken,
     Tenant,
     TenantExists,
+    Trust,
     UnknownObject,
     User,
     WrongPassword,
@@ -153,6 +157,7 @@ async def create_user(
         profile=dict(new.profile or {}),
         created_at=now,
         sessions_valid_from=now,
+        must_change_password=new.must_change_password,
     )
     hashed = await _hash(new.password, settings)
     if not await store.insert_user(tx, user, hashed, now):
@@ -162,6 +167,7 @@ async def create_user(
             target="userPrincipalName",
         )
     await events.record(tx, "user.created", user.id, {"upn": upn})
+    await follow_rules(tx, "user", [user.id])
     return user
 
 
@@ -203,19 +209,29 @@ async def update_user(tx: Tx, user_id: str, changes: dict[str, Any], now: dateti
     profile = {**old.profile, **values.pop("profile", {})}
     values["profile"] = {name: value for name, value in profile.items() if value is not None}
     if old.account_enabled and values.get("account_enabled") is False:
-        await _keep_an_administrator(tx, old.id)
         values["sessions_valid_from"] = now
     changed = replace(old, **values)
     await store.save_user(tx, changed)
+    if old.account_enabled and not changed.account_enabled:
+        await _keep_an_administrator(tx)
     await events.record(tx, "user.changed", old.id, {"properties": sorted(changes)})
+    await follow_rules(tx, "user", [old.id])
     return changed
 
 
-async def delete_user(tx: Tx, user_id: str) -> None:
+async def delete_user(tx: Tx, user_id: str, now: datetime) -> None:
+    """Soft: sign-in, tokens, memberships and roles end at once, and for 30 days the user can be
+    restored with `restore`."""
     found = await user(tx, user_id)
-    await _keep_an_administrator(tx, found.id)
-    await store.delete_object(tx, found.id)
+    await store.soft_delete(tx, found.id, "user", now)
+    await _keep_an_administrator(tx)
     await events.record(tx, "user.deleted", found.id, {"upn": found.user_principal_name})
+
+
+async def end_sessions(tx: Tx, user_id: str, now: datetime) -> None:
+    """Every token from before is refused from now on."""
+    await store.save_user(tx, replace(await user(tx, user_id), sessions_valid_from=now))
+    await events.record(tx, "user.changed", user_id, {"properties": ["sessions_valid_from"]})
 
 
 async def set_password(
@@ -225,6 +241,29 @@ async def set_password(
     model.check_password(password)
     found = await user(tx, user_id)
     await store.save_password(tx, found.id, await _hash(password, settings), now)
+    await events.record(tx, "user.changed", found.id, {"properties": ["password"]})
+
+
+async def manager(tx: Tx, user_id: str) -> str | None:
+    return await store.manager(tx, user_id)
+
+
+async def reports(tx: Tx, user_id: str) -> list[str]:
+    """Ids of those whose manager the user is."""
+    return await store.reports(tx, user_id)
+
+
+async def set_manager(tx: Tx, user_id: str, manager_id: str | None) -> None:
+    found = await user(tx, user_id)
+    if manager_id is not None:
+        guid = as_guid(manager_id)
+        if guid is None or await store.sort_of(tx, guid) != "user":
+            raise _unknown("user", manager_id)
+        if guid == found.id:
+            raise BadValue("A user cannot be their own manager.", cure="Name somebody else.")
+        manager_id = guid
+    await store.set_manager(tx, found.id, manager_id)
+    await events.record(tx, "user.changed", found.id, {"properties": ["manager"]})
 
 
 async def authenticate(
@@ -296,13 +335,40 @@ async def _verify(hashed: str, password: str, settings: DirectorySettings) -> bo
 
 
 async def create_group(
-    tx: Tx, name: str, now: datetime, *, description: str | None = None, mail_nickname: str = ""
+    tx: Tx,
+    name: str,
+    now: datetime,
+    *,
+    description: str | None = None,
+    mail_nickname: str = "",
+    **values: Any,
 ) -> Group:
+    """`values` are further fields of Group. A group with a rule has its members at once."""
     title = model.check_name(name)
     nickname = mail_nickname or "".join(part for part in name if part.isalnum()) or "group"
-    made = Group(str(uuid.uuid4()), title, description, nickname, now)
+    made = Group(str(uuid.uuid4()), title, description, nickname, now, **values)
+    _check_group(made)
     await store.insert_group(tx, made)
+    await events.record(tx, "group.created", made.id, {"name": title})
+    await _apply_rule(tx, made, None)
     return made
+
+
+def _check_group(item: Group) -> None:
+    if item.is_dynamic != bool(item.membership_rule):
+        raise BadValue(
+            f"The group type {DYNAMIC} and membershipRule go together.",
+            cure="Send both, or neither.",
+            target="membershipRule",
+        )
+    if item.membership_rule:
+        rules.compile_rule(item.membership_rule)
+    if item.is_assignable_to_role and (item.is_dynamic or not item.security_enabled):
+        raise BadValue(
+            "A group that can hold roles has to be a security group with assigned members.",
+            cure="Leave isAssignableToRole out, or the rule.",
+            target="isAssignableToRole",
+        )
 
 
 async def find_group(tx: Tx, id_or_name: str) -> Group | None:
@@ -327,20 +393,60 @@ async def groups(tx: Tx) -> list[Group]:
 
 
 async def update_group(tx: Tx, group_id: str, changes: dict[str, Any]) -> Group:
-    changed = replace(await group(tx, group_id), **changes)
+    """Change fields of Group by their names; `profile` is merged, and None clears in it."""
+    old, values = await group(tx, group_id), dict(changes)
+    profile = {**old.profile, **values.pop("profile", {})}
+    values["profile"] = {name: value for name, value in profile.items() if value is not None}
+    changed = replace(old, **values)
     model.check_name(changed.display_name)
+    if changed.is_assignable_to_role != old.is_assignable_to_role:
+        raise BadValue(
+            "Whether a group can hold roles is decided when it is created.",
+            cure="Create another group.",
+            target="isAssignableToRole",
+        )
+    _check_group(changed)
     await store.save_group(tx, changed)
+    await events.record(tx, "group.changed", old.id, {"properties": sorted(changes)})
+    before = (old.membership_rule, old.rule_processing)
+    if before != (changed.membership_rule, changed.rule_processing):
+        await _apply_rule(tx, changed, None)
     return changed
 
 
-async def delete_group(tx: Tx, group_id: str) -> None:
+async def _apply_rule(tx: Tx, item: Group, object_ids: Sequence[str] | None) -> bool:
+    """Follow the group's rule for these objects (None: all); whether a membership changed."""
+    if not item.membership_rule or item.rule_processing != "On":
+        return False
+    rule = rules.compile_rule(item.membership_rule)
+    changed = await store.apply_rule(
+        tx, item.id, rule.table, rule.condition, rule.parameters, object_ids
+    )
+    if changed:
+        await events.record(tx, "group.members-changed", item.id, {"members": len(changed)})
+    return bool(changed)
+
+
+async def follow_rules(tx: Tx, sort: str, object_ids: Sequence[str]) -> None:
+    """Bring the objects into the groups whose rules they meet, and out of the others: to be called
+    when users or devices changed."""
+    for item in await store.rule_groups(tx):
+        assert item.membership_rule
+        if rules.compile_rule(item.membership_rule).sort == sort:
+            await _apply_rule(tx, item, object_ids)
+
+
+async def delete_group(tx: Tx, group_id: str, now: datetime) -> None:
+    """Soft: it has no members and gives nothing from now on, until it is restored."""
     found = await group(tx, group_id)
     if found.id in (await tenant(tx)).mdm_scope_groups:
         raise Taken(
             f"The MDM user scope names the group '{found.display_name}'.",
             cure="Take the group out of the MDM user scope first.",
         )
-    await store.delete_object(tx, found.id)
+    await store.soft_delete(tx, found.id, "group", now)
+    if found.is_assignable_to_role:
+        await _keep_an_administrator(tx)
     await events.record(tx, "group.deleted", found.id, {"name": found.display_name})
 
 
@@ -351,8 +457,13 @@ async def add_member(tx: Tx, group_id: str, member_id: str) -> None:
     sort = await store.sort_of(tx, guid) if guid else None
     if guid is None or sort is None:
         raise _unknown("object", member_id)
+    _assigned(found)
     if guid == found.id:
         raise BadValue("A group cannot be a member of itself.", cure="Name another member.")
+    if found.is_assignable_to_role and sort == "group":
+        raise BadValue(
+            "A group that can hold roles has no groups as members.", cure="Add the users."
+        )
     if not await store.insert_member(tx, found.id, guid):
         raise Taken(
             "One or more added object references already exist for the following modified "
@@ -365,9 +476,20 @@ async def add_member(tx: Tx, group_id: str, member_id: str) -> None:
 async def remove_member(tx: Tx, group_id: str, member_id: str) -> None:
     found = await group(tx, group_id)
     guid = as_guid(member_id)
+    _assigned(found)
     if guid is None or not await store.delete_member(tx, found.id, guid):
         raise _unknown("member", member_id)
+    if found.is_assignable_to_role:
+        await _keep_an_administrator(tx)
     await events.record(tx, "group.member-removed", found.id, {"member": guid})
+
+
+def _assigned(item: Group) -> None:
+    if item.is_dynamic:
+        raise DynamicMembers(
+            f"The members of '{item.display_name}' are decided by its membership rule.",
+            cure="Change the rule, or what it asks of the user or device.",
+        )
 
 
 async def members(tx: Tx, group_id: str) -> list[Member]:
@@ -397,6 +519,12 @@ async def sort_of(tx: Tx, object_id: str) -> str | None:
     return await store.sort_of(tx, guid) if guid else None
 
 
+async def sorts(tx: Tx, object_ids: Sequence[str]) -> list[Member]:
+    """Those of the objects that there are, in the order asked for."""
+    guids = [guid for item in object_ids if (guid := as_guid(item))]
+    return await store.sorts(tx, guids)
+
+
 async def add_object(tx: Tx, object_id: str, sort: str) -> None:
     """For modules above that keep directory objects in tables of their own."""
     await store.insert_object(tx, object_id, sort)
@@ -410,18 +538,26 @@ async def remove_object(tx: Tx, object_id: str) -> None:
 
 
 async def grant_role(tx: Tx, role_id: str, holder_id: str) -> None:
+    """To a user, a service principal, or a group that was made for it."""
     if role_id not in model.ROLES:
         raise _unknown("directory role", role_id)
-    if await sort_of(tx, holder_id) not in ("user", "servicePrincipal"):
+    sort = await sort_of(tx, holder_id)
+    if sort == "group" and not (await group(tx, holder_id)).is_assignable_to_role:
+        raise BadValue(
+            "This group cannot hold roles.", cure="Create one with isAssignableToRole true."
+        )
+    if sort not in ("user", "servicePrincipal", "group"):
         raise _unknown("user", holder_id)
     await store.insert_role_holder(tx, role_id, holder_id)
+    await events.record(tx, "role.granted", holder_id, {"role": role_id})
 
 
 async def revoke_role(tx: Tx, role_id: str, holder_id: str) -> None:
     """Raises LastAdministrator rather than leave the tenant without a global administrator."""
-    if role_id == GLOBAL_ADMINISTRATOR:
-        await _keep_an_administrator(tx, holder_id)
     await store.delete_role_holder(tx, role_id, holder_id)
+    if role_id == GLOBAL_ADMINISTRATOR:
+        await _keep_an_administrator(tx)
+    await events.record(tx, "role.revoked", holder_id, {"role": role_id})
 
 
 async def roles_of(tx: Tx, object_id: str) -> frozenset[str]:
@@ -441,12 +577,50 @@ async def role_holders(tx: Tx, role_id: str) -> list[Member]:
     return await store.role_holders(tx, role_id)
 
 
-async def _keep_an_administrator(tx: Tx, leaving: str) -> None:
-    if await store.enabled_holders(tx, GLOBAL_ADMINISTRATOR) == {leaving}:
+async def role_assignments(tx: Tx) -> list[tuple[str, str]]:
+    """(role, holder) of every assignment."""
+    return await store.role_assignments(tx)
+
+
+async def _keep_an_administrator(tx: Tx) -> None:
+    """To be called after the change, which is undone by the refusal."""
+    await store.lock_roles(tx)
+    if not await store.has_enabled_holder(tx, GLOBAL_ADMINISTRATOR):
         raise LastAdministrator(
             "This is the tenant's last enabled Global Administrator.",
             cure="Make somebody else Global Administrator first.",
         )
+
+
+# ---------------------------------------------------------------------------------- owners
+
+
+async def owners(tx: Tx, owned_id: str) -> list[Member]:
+    """Of a group, an application or a service principal."""
+    return await store.owners(tx, owned_id)
+
+
+async def owned_by(tx: Tx, owner_id: str) -> list[str]:
+    return await store.owned_by(tx, owner_id)
+
+
+async def add_owner(tx: Tx, owned_id: str, owner_id: str) -> None:
+    guid = as_guid(owner_id)
+    sort = await store.sort_of(tx, guid) if guid else None
+    if guid is None or sort not in ("user", "servicePrincipal"):
+        raise _unknown("user", owner_id)
+    if not await store.insert_owner(tx, owned_id, guid):
+        raise Taken(
+            "One or more added object references already exist for the following modified "
+            "properties: 'owners'.",
+            cure="Nothing is left to do: it is an owner already.",
+        )
+
+
+async def remove_owner(tx: Tx, owned_id: str, owner_id: str) -> None:
+    guid = as_guid(owner_id)
+    if guid is None or not await store.delete_owner(tx, owned_id, guid):
+        raise _unknown("owner", owner_id)
 
 
 # ---------------------------------------------------------------------------------- devices
@@ -462,6 +636,7 @@ async def join_device(
     key_thumbprint: str,
     now: datetime,
     settings: DirectorySettings = _DEFAULTS,
+    trust: Trust = Trust.JOINED,
 ) -> Device:
     """The join record of this key: a new one, or the same again when the device asks twice."""
     known = await store.device(tx, "key_thumbprint", key_thumbprint)
@@ -496,12 +671,48 @@ async def join_device(
         is_managed=False,
         is_compliant=None,
         registered_at=now,
+        trust_type=trust.value,
     )
     await store.insert_device(tx, device)
     await events.record(
         tx, "device.joined", device.device_id, {"name": display_name, "owner": owner_id}
     )
+    await follow_rules(tx, "device", [device.id])
     return device
+
+
+async def create_device(tx: Tx, device: Device) -> Device:
+    """A device that the site or an administrator tells of, and that has not joined by itself."""
+    if await store.device(tx, "device_id", device.device_id) or await store.device(
+        tx, "key_thumbprint", device.key_thumbprint
+    ):
+        raise Taken(
+            "Another object with the same value for property deviceId or alternativeSecurityIds "
+            "exists.",
+            cure="Use the device there is, or delete it.",
+            target="deviceId",
+        )
+    made = replace(device, display_name=model.check_name(device.display_name))
+    await store.insert_device(tx, made)
+    await events.record(tx, "device.joined", made.device_id, {"name": made.display_name})
+    await follow_rules(tx, "device", [made.id])
+    return made
+
+
+async def update_device(tx: Tx, object_id: str, changes: dict[str, Any]) -> Device:
+    """Change fields of Device by their names; `profile` is merged, and None clears in it."""
+    old = await find_device_object(tx, object_id)
+    if old is None:
+        raise _unknown("device", object_id)
+    values = dict(changes)
+    profile = {**old.profile, **values.pop("profile", {})}
+    values["profile"] = {name: value for name, value in profile.items() if value is not None}
+    changed = replace(old, **values)
+    model.check_name(changed.display_name)
+    await store.save_device(tx, changed)
+    await events.record(tx, "device.changed", old.device_id, {"properties": sorted(changes)})
+    await follow_rules(tx, "device", [old.id])
+    return changed
 
 
 async def find_device(tx: Tx, device_id: str) -> Device | None:
@@ -534,10 +745,14 @@ async def set_device_management(
     guid = as_guid(device_id)
     if guid:
         await store.set_management(tx, guid, is_managed, is_compliant, mdm_app_id)
+        found = await store.device(tx, "device_id", guid)
+        if found is not None:
+            await follow_rules(tx, "device", [found.id])
 
 
 async def enable_device(tx: Tx, object_id: str, enabled: bool) -> None:
-    await store.set_device_enabled(tx, object_id, enabled)
+    """A disabled device gets no token, and those it has are refused by the tenant at once."""
+    await update_device(tx, object_id, {"account_enabled": enabled})
 
 
 async def mark_device_sign_in(tx: Tx, object_id: str, now: datetime) -> None:
@@ -550,6 +765,149 @@ async def delete_device(tx: Tx, object_id: str) -> None:
         raise _unknown("device", object_id)
     await store.delete_object(tx, found.id)
     await events.record(tx, "device.deleted", found.device_id, {"name": found.display_name})
+
+
+# ---------------------------------------------------------------------------------- deleted items
+
+
+async def keep(tx: Tx, item: model.Deleted, kept: dict[str, Any]) -> None:
+    """For modules above: keep what a deleted thing of theirs was, until it is restored or purged."""
+    await store.keep(tx, item, kept)
+
+
+async def deleted(tx: Tx, object_id: str) -> tuple[model.Deleted, dict[str, Any]]:
+    """A deleted item with what was kept. Raises UnknownObject."""
+    guid = as_guid(object_id)
+    found = await store.deleted(tx, guid) if guid else None
+    if found is None:
+        raise _unknown("deleted item", object_id)
+    return found
+
+
+async def restore(tx: Tx, object_id: str) -> model.Deleted:
+    """A deleted user or group, as it was: memberships, roles and licences count again.
+
+    Raises Taken when the name belongs to somebody else by now.
+    """
+    item, kept = await deleted(tx, object_id)
+    if item.sort == "user":
+        upn = kept["row"]["user_principal_name"]
+        if (other := await store.user_named(tx, upn)) is not None:
+            raise Taken(
+                f"The user cannot be restored: the userPrincipalName {upn} belongs to "
+                f"'{other.display_name}' ({other.id}) by now.",
+                cure="Give that user another name first, then restore this one.",
+                target="userPrincipalName",
+            )
+    if not await store.restore(tx, item, kept):
+        raise Taken(
+            f"'{item.display_name}' cannot be restored: something else has its name by now.",
+            cure="Rename that first.",
+        )
+    await events.record(tx, f"{item.sort}.restored", item.id, {"name": item.display_name})
+    if item.sort == "user":
+        await follow_rules(tx, "user", [item.id])
+    else:
+        await _apply_rule(tx, await group(tx, item.id), None)
+    return item
+
+
+async def put_back(tx: Tx, table: str, row: dict[str, Any]) -> bool:
+    """For modules above: a kept row of a table of theirs. False when its place is taken."""
+    return await store.put_back(tx, table, row)
+
+
+async def rows_of(
+    tx: Tx, table: str, condition: str, values: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """For modules above: rows of a table of theirs as JSON, for `keep`."""
+    return await store.rows_of(tx, table, condition, values)
+
+
+async def hide(tx: Tx, object_id: str, now: datetime) -> None:
+    """For modules above: an object of theirs is no member and no holder until it is shown again."""
+    await store.hide(tx, object_id, now)
+
+
+async def show(tx: Tx, object_id: str) -> None:
+    await store.show(tx, object_id)
+
+
+async def forget(tx: Tx, object_id: str) -> None:
+    await store.forget(tx, object_id)
+
+
+async def purge(tx: Tx, object_id: str) -> model.Deleted:
+    """Delete a deleted item for good."""
+    item, kept = await deleted(tx, object_id)
+    await store.purge(tx, item.id)
+    for principal in kept.get("principals", ()):
+        await store.purge(tx, principal)
+    await events.record(tx, f"{item.sort}.purged", item.id, {"name": item.display_name})
+    return item
+
+
+async def tend(tx: Tx, now: datetime) -> list[model.Deleted]:
+    """Delete for good what was deleted 30 days ago; returns it."""
+    gone = await store.deleted_before(tx, now - model.KEPT_AFTER_DELETION)
+    for item in gone:
+        await purge(tx, item.id)
+    return gone
+
+
+# ---------------------------------------------------------------------------------- domains
+
+
+async def domains(tx: Tx) -> list[model.Domain]:
+    return await store.domains(tx)
+
+
+async def domain(tx: Tx, name: str) -> model.Domain:
+    for item in await store.domains(tx):
+        if item.name == name.lower():
+            return item
+    raise _unknown("domain", name)
+
+
+async def add_domain(tx: Tx, name: str) -> model.Domain:
+    """Not verified yet: nobody can be called by it."""
+    checked = model.check_domain(name)
+    if not await store.insert_domain(tx, checked, f"tandem-verify={secrets.token_hex(16)}"):
+        raise Taken(f"The domain {checked} has been added already.", cure="Verify it.", target="id")
+    return await domain(tx, checked)
+
+
+async def verify_domain(tx: Tx, name: str, texts: Sequence[str]) -> model.Domain:
+    """`texts` are the TXT records that DNS has for the domain. Raises NotVerified."""
+    found = await domain(tx, name)
+    if not found.is_verified and found.challenge not in texts:
+        raise model.NotVerified(
+            f"The domain {found.name} has no TXT record '{found.challenge}'.",
+            cure="Add the record, wait until DNS shows it, then verify again.",
+        )
+    await store.verify_domain(tx, found.name)
+    return await domain(tx, found.name)
+
+
+async def make_default(tx: Tx, name: str) -> None:
+    found = await domain(tx, name)
+    if not found.is_verified:
+        raise model.NotVerified(f"{found.name} is not verified.", cure="Verify it first.")
+    await store.make_default(tx, found.name)
+
+
+async def delete_domain(tx: Tx, name: str) -> None:
+    found = await domain(tx, name)
+    users = await store.users_of_domain(tx, found.name)
+    if found.is_initial or found.is_default or users:
+        reason = "it is the tenant's first or default domain"
+        if users:
+            reason = f"{users} users are called by it"
+        raise Taken(
+            f"The domain {found.name} cannot be deleted: {reason}.",
+            cure="Rename the users, or make another domain the default.",
+        )
+    await store.delete_domain(tx, found.name)
 
 
 def _unknown(sort: str, given: str) -> UnknownObject:

@@ -8,14 +8,19 @@ Paths that are not Graph's and only ours: /tandem/licensing, /tandem/subscribe,
 /applications/{id}/grantAdminConsent.
 """
 
+from collections.abc import Sequence
+
 from tandem import audit
-from tandem.tenant import directory
+from tandem.tenant import directory, licensing
 from tandem.tenant.graph.applications import application_parts
 from tandem.tenant.graph.audit_events import audit_events
 from tandem.tenant.graph.audits import audits
 from tandem.tenant.graph.comanagement import comanagement
 from tandem.tenant.graph.configurations import configurations
+from tandem.tenant.graph.deleted_items import deleted_items
 from tandem.tenant.graph.devices import devices
+from tandem.tenant.graph.directory_objects import directory_objects
+from tandem.tenant.graph.domains import Texts, domains
 from tandem.tenant.graph.groups import groups
 from tandem.tenant.graph.http import routes
 from tandem.tenant.graph.managed_devices import managed_devices
@@ -42,21 +47,38 @@ from tandem.tenant.graph.model import (
 )
 from tandem.tenant.graph.organization import organization
 from tandem.tenant.graph.permissions import READERS, WRITERS
+from tandem.tenant.graph.roles import roles
 from tandem.tenant.graph.users import users
 
 
-def directory_parts(
-    passwords: directory.DirectorySettings | None = None, signer: audit.Signer | None = None
-) -> list[Part]:
-    """Users, groups, devices, organization, licences, applications, consent and the audit log.
+async def _no_texts(name: str) -> Sequence[str]:
+    return ()
 
-    `signer` signs the log's heads; without one a key of this process's own does."""
+
+def directory_parts(
+    passwords: directory.DirectorySettings | None = None,
+    signer: audit.Signer | None = None,
+    *,
+    later: licensing.Later | None = None,
+    texts: Texts = _no_texts,
+) -> list[Part]:
+    """Users, groups, devices, organization, roles, licences, applications, consent, what was
+    deleted and the audit log.
+
+    `signer` signs the log's heads; without one a key of this process's own does. `later` defers
+    licences of large groups; without it they are settled in the request. `texts` asks DNS for the
+    TXT records that prove a domain.
+    """
     return [
         audits(signer or audit.Signer.generate()),
-        users(passwords or directory.DirectorySettings()),
-        groups(),
+        users(passwords or directory.DirectorySettings(), later),
+        groups(later),
         devices(),
         organization(),
+        roles(),
+        domains(texts),
+        directory_objects(),
+        deleted_items(),
         application_parts(),
     ]
 

@@ -153,7 +153,7 @@ async def _update(call: Call, key: str, body: Body) -> None:
 
 
 async def _delete(call: Call, key: str) -> None:
-    await applications.delete_application(call.tx, key)
+    await applications.delete_application(call.tx, key, call.now)
 
 
 def _shown(secret: Secret) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class GraphRoute(BaseRoute):
             await authorize(call, served.access, writing=served.writing)
             call.query = odata.parse_query(pairs)
             call.parameters, call.cast = found.parameters, found.cast
-            body = await _body(request) if served.writing and request.method != "DELETE" else {}
+            body = await _body(request) if request.method not in ("GET", "DELETE") else {}
             for sort, alternate, value in found.keys:
                 resource = self._frame.by_type.get(sort)
                 own = call.caller.object_id if call.own and value == _ME else value

@@ -327,7 +327,8 @@ Answer = Entity | Value | Objects | Listed | Stream | None
 class Action:
     """Something that is done (POST) or asked (GET, a function) at a path of its own.
 
-    None as the answer is 204. `body` names the members that are taken, with their types.
+    None as the answer is 204. `body` names the members that are taken, with their types. `asks`
+    says that a POST changes nothing, so that it takes no right to write and leaves no audit entry.
     """
 
     path: str
@@ -337,6 +338,7 @@ class Action:
     body: tuple[Field, ...] = ()
     open: bool = False
     family: Family = Family.DIRECTORY
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The tenant itself: organization, domains, products, roles, MDM authority and user scope."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
@@ -28,6 +28,7 @@ from tandem.tenant.oidc import MDM_APP
 
 async def _organization(call: Call) -> Sequence[Row]:
     here = await directory.tenant(call.tx)
+    initial = {item.name for item in await directory.domains(call.tx) if item.is_initial}
     plans = {
         plan.id: plan
         for subscription in await licensing.subscriptions(call.tx)
@@ -44,7 +45,7 @@ async def _organization(call: Call) -> Sequence[Row]:
                     "name": name,
                     "type": "Managed",
                     "isDefault": name == here.default_domain,
-                    "isInitial": name == here.default_domain,
+                    "isInitial": name in initial,
                     "capabilities": "Email, OfficeCommunicationsOnline",
                 }
                 for name in here.domains
@@ -80,6 +81,14 @@ ORGANIZATION = Resource(
         Field("mobileDeviceManagementAuthority"),
         Field("createdDateTime", Primitive.TIME),
         Field("countryLetterCode", value=lambda _: None),
+        *(
+            Field(name, value=lambda _: None)
+            for name in ("defaultUsageLocation", "city", "country", "postalCode", "state", "street")
+        ),
+        Field("partnerTenantType", value=lambda _: None),
+        Field("privacyProfile", Primitive.COMPLEX, value=lambda _: None),
+        Field("deletedDateTime", Primitive.TIME, value=lambda _: None),
+        Field("onPremisesLastSyncDateTime", Primitive.TIME, value=lambda _: None),
         Field("preferredLanguage", value=lambda _: None),
         Field("assignedPlans", Primitive.COMPLEX, collection=True),
         Field("provisionedPlans", Primitive.COMPLEX, collection=True, value=lambda _: []),
@@ -89,29 +98,6 @@ ORGANIZATION = Resource(
     ),
 )
 
-
-async def _domains(call: Call) -> Sequence[Row]:
-    here = await directory.tenant(call.tx)
-    return [{"id": name, "default": name == here.default_domain} for name in here.domains]
-
-
-DOMAINS = Resource(
-    path="domains",
-    type="domain",
-    key_is_guid=False,
-    rows=_domains,
-    read=permissions.ORGANIZATION_READ,
-    fields=(
-        Field("id"),
-        Field("authenticationType", value=lambda _: "Managed"),
-        Field("isDefault", Primitive.BOOLEAN, column="default"),
-        Field("isInitial", Primitive.BOOLEAN, column="default"),
-        Field("isRoot", Primitive.BOOLEAN, value=lambda _: True),
-        Field("isVerified", Primitive.BOOLEAN, value=lambda _: True),
-        Field("isAdminManaged", Primitive.BOOLEAN, value=lambda _: True),
-        Field("supportedServices", collection=True, value=lambda _: ["Email", "Intune"]),
-    ),
-)
 
 # ---------------------------------------------------------------------------------- products
 
@@ -187,6 +173,7 @@ async def _licensing(call: Call) -> Sequence[Row]:
                     "groupId": seat.by_group,
                     "error": seat.error,
                     "reason": seat.reason,
+                    "cure": seat.cure,
                 }
                 for seat in failed
             ],
@@ -232,7 +219,11 @@ _SHOWN = {
 
 async def _mdm_policies(call: Call) -> Sequence[Row]:
     here = await directory.tenant(call.tx)
-    return [{"id": MDM_APP, "applies_to": _SHOWN[here.mdm_scope]}]
+    return [{"id": MDM_APP, "applies_to": _SHOWN[here.mdm_scope], "base": call.base}]
+
+
+def _mdm_url(path: str) -> Callable[[Row], str]:
+    return lambda row: f"{row['base']}/{path}"
 
 
 async def _set_mdm_policy(call: Call, key: str, body: Body) -> None:
@@ -282,6 +273,10 @@ MDM_POLICIES = Resource(
         Field("displayName", value=lambda _: "Microsoft Intune"),
         Field("appliesTo", writable=True, choices=("none", "all", "selected")),
         Field("isValid", Primitive.BOOLEAN, value=lambda _: True),
+        Field("description", value=lambda _: None),
+        Field("discoveryUrl", value=_mdm_url("EnrollmentServer/Discovery.svc"), needs=("base",)),
+        Field("termsOfUseUrl", value=_mdm_url("TermsOfUse.aspx"), needs=("base",)),
+        Field("complianceUrl", value=_mdm_url("portal/compliance"), needs=("base",)),
     ),
     navigations=(
         Navigation(
@@ -295,53 +290,44 @@ MDM_POLICIES = Resource(
     ),
 )
 
-# ---------------------------------------------------------------------------------- roles
+# ---------------------------------------------------------------------------------- runs
 
 
-async def _roles(call: Call) -> Sequence[Row]:
-    return [{"id": key, "display_name": name} for key, name in directory.ROLES.items()]
+async def _runs(call: Call) -> Sequence[Row]:
+    return [
+        {
+            "id": run.group_id,
+            "state": run.state.value,
+            "total": run.total,
+            "done": run.done,
+            "failed": run.failed,
+            "queued_date_time": run.queued_at,
+            "finished_date_time": run.finished_at,
+        }
+        for run in await licensing.newest_runs(call.tx)
+    ]
 
 
-async def _holders(call: Call, key: str) -> Sequence[Ref]:
-    return [Ref(item.sort, item.id) for item in await directory.role_holders(call.tx, key)]
-
-
-async def _grant_role(call: Call, key: str, member: str) -> None:
-    await directory.grant_role(call.tx, key, member)
-
-
-async def _revoke_role(call: Call, key: str, member: str) -> None:
-    await directory.revoke_role(call.tx, key, member)
-
-
-DIRECTORY_ROLES = Resource(
-    path="directoryRoles",
-    type="directoryRole",
-    rows=_roles,
-    read=permissions.ROLES_READ,
-    write=permissions.ROLES_WRITE,
+LICENCE_RUNS = Resource(
+    path="tandem/licenseRuns",
+    type="tandemLicenseRun",
+    rows=_runs,
+    read=permissions.LICENCES_READ,
     fields=(
         Field("id", Primitive.GUID),
-        Field("displayName"),
-        Field("description", column="display_name"),
-        Field("roleTemplateId", Primitive.GUID, column="id"),
-    ),
-    navigations=(
-        Navigation(
-            "members",
-            _holders,
-            permissions.ROLES_READ,
-            permissions.ROLES_WRITE,
-            _grant_role,
-            _revoke_role,
-        ),
+        Field("state"),
+        Field("total", Primitive.INTEGER),
+        Field("done", Primitive.INTEGER),
+        Field("failed", Primitive.INTEGER),
+        Field("queuedDateTime", Primitive.TIME),
+        Field("finishedDateTime", Primitive.TIME),
     ),
 )
 
 
 def organization() -> Part:
     return Part(
-        (ORGANIZATION, DOMAINS, SUBSCRIBED_SKUS, LICENSING, MDM_POLICIES, DIRECTORY_ROLES),
+        (ORGANIZATION, SUBSCRIBED_SKUS, LICENSING, LICENCE_RUNS, MDM_POLICIES),
         (
             Action(
                 "organization/{organization}/setMobileDeviceManagementAuthority",

@@ -11,20 +11,64 @@ _DIRECTORY_READ = ("Directory.Read.All", "Directory.ReadWrite.All")
 _GLOBAL = (directory.GLOBAL_ADMINISTRATOR,)
 
 USERS_READ = access("User.Read.All", "User.ReadWrite.All", *_DIRECTORY_READ, own=("User.Read",))
+# What the narrower of these roles may change, `users` says.
 USERS_WRITE = access(
-    "User.ReadWrite.All", "Directory.ReadWrite.All", roles=(directory.USER_ADMINISTRATOR,)
+    "User.ReadWrite.All",
+    "Directory.ReadWrite.All",
+    roles=(
+        directory.USER_ADMINISTRATOR,
+        directory.HELPDESK_ADMINISTRATOR,
+        directory.LICENSE_ADMINISTRATOR,
+    ),
+)
+SESSIONS_WRITE = access(
+    "User.RevokeSessions.All",
+    "User.ReadWrite.All",
+    "Directory.ReadWrite.All",
+    roles=(directory.USER_ADMINISTRATOR, directory.HELPDESK_ADMINISTRATOR),
+)
+OWN_PASSWORD = access(
+    delegated=("Directory.AccessAsUser.All", "User.ReadWrite.All"), own=("User.Read",)
+)
+DELETED_WRITE = access(
+    "User.DeleteRestore.All",
+    "User.ReadWrite.All",
+    "Group.ReadWrite.All",
+    "Application.ReadWrite.All",
+    "Directory.ReadWrite.All",
+    roles=(
+        directory.USER_ADMINISTRATOR,
+        directory.GROUPS_ADMINISTRATOR,
+        directory.APPLICATION_ADMINISTRATOR,
+    ),
+)
+OBJECTS_READ = access(
+    "Directory.Read.All",
+    "Directory.ReadWrite.All",
+    "User.Read.All",
+    "User.ReadWrite.All",
+    "Group.Read.All",
+    "Group.ReadWrite.All",
 )
 GROUPS_READ = access("Group.Read.All", "Group.ReadWrite.All", *_DIRECTORY_READ)
 GROUPS_WRITE = access(
     "Group.ReadWrite.All",
     "Directory.ReadWrite.All",
-    roles=(directory.USER_ADMINISTRATOR, directory.INTUNE_ADMINISTRATOR),
+    roles=(
+        directory.USER_ADMINISTRATOR,
+        directory.GROUPS_ADMINISTRATOR,
+        directory.INTUNE_ADMINISTRATOR,
+    ),
 )
 MEMBERS_WRITE = access(
     "GroupMember.ReadWrite.All",
     "Group.ReadWrite.All",
     "Directory.ReadWrite.All",
-    roles=(directory.USER_ADMINISTRATOR, directory.INTUNE_ADMINISTRATOR),
+    roles=(
+        directory.USER_ADMINISTRATOR,
+        directory.GROUPS_ADMINISTRATOR,
+        directory.INTUNE_ADMINISTRATOR,
+    ),
 )
 LICENCES_READ = access("Organization.Read.All", "LicenseAssignment.ReadWrite.All", *_DIRECTORY_READ)
 LICENCES_WRITE = access(
@@ -65,4 +109,9 @@ AUDITS_READ = access("AuditLog.Read.All", "Directory.Read.All", roles=(directory
 ROLES_READ = access(
     "RoleManagement.Read.Directory", "RoleManagement.ReadWrite.Directory", *_DIRECTORY_READ
 )
-ROLES_WRITE: Access = access("RoleManagement.ReadWrite.Directory", roles=_GLOBAL)
+# Which roles the second may give, `roles` says.
+ROLES_WRITE: Access = access(
+    "RoleManagement.ReadWrite.Directory",
+    roles=(*_GLOBAL, directory.PRIVILEGED_ROLE_ADMINISTRATOR),
+)
+DOMAINS_WRITE = access("Domain.ReadWrite.All", roles=_GLOBAL)

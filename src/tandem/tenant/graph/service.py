@@ -71,7 +71,7 @@ class Operation:
 
     @property
     def writing(self) -> bool:
-        return self.method != "GET"
+        return self.method != "GET" and not (self.action is not None and self.action.asks)
 
     @property
     def only_reads(self) -> bool:
@@ -635,7 +635,7 @@ class Frame:
         name = action.path.rpartition("/")[2]
         body = raw if action.open else bodies.taken(raw, action.body, name)
         answer: Answer = await action.run(call, body)
-        if action.method != "GET":
+        if action.method != "GET" and not action.asks:
             sort, target = next(reversed(call.keys.items()), ("", action.path))
             await changes.record(call, name, sort, target, family=action.family)
         match answer:

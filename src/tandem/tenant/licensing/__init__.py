@@ -1,9 +1,11 @@
 """Licences: products subscribed to, assigned to users and groups, and the seats that result.
 
-Owns the tables `licensing_…`. Whoever changes members of groups or usage locations calls
-`reconcile` in the same transaction. Events: licence.changed (subject: the user's id).
+Owns the tables `licensing_…`. Whoever changes members of groups calls `member_changed`, and whoever
+changes usage locations `reconcile` of these users, in the same transaction. Events: licence.changed
+(subject: the user's id).
 """
 
+from tandem.tenant.licensing.jobs import Runs
 from tandem.tenant.licensing.model import (
     AAD_PREMIUM,
     CATALOGUE,
@@ -15,7 +17,11 @@ from tandem.tenant.licensing.model import (
     NotSubscribed,
     NoUsageLocation,
     Plan,
+    PlanConflict,
+    PlanDependency,
     Product,
+    Run,
+    RunState,
     Seat,
     SeatsInUse,
     Subscription,
@@ -23,20 +29,26 @@ from tandem.tenant.licensing.model import (
     product,
 )
 from tandem.tenant.licensing.service import (
+    Added,
+    Later,
+    advance,
     assign,
     assignments,
+    change,
     check_mdm_licence,
     establish,
     has_plan,
     licence_required,
     may_enroll_automatically,
-    members_changed,
+    member_changed,
+    newest_runs,
     plans,
     reconcile,
     require_licence,
     seats,
     subscribe,
     subscriptions,
+    tend,
     unassign,
 )
 from tandem.tenant.licensing.store import holds_sku
@@ -45,27 +57,37 @@ __all__ = [
     "AAD_PREMIUM",
     "CATALOGUE",
     "INTUNE_A",
+    "Added",
     "Assignment",
+    "Later",
     "NoMdmLicence",
     "NoSeats",
     "NoUsageLocation",
     "NotAssigned",
     "NotSubscribed",
     "Plan",
+    "PlanConflict",
+    "PlanDependency",
     "Product",
+    "Run",
+    "RunState",
+    "Runs",
     "Seat",
     "SeatsInUse",
     "Subscription",
     "UnknownProduct",
+    "advance",
     "assign",
     "assignments",
+    "change",
     "check_mdm_licence",
     "establish",
     "has_plan",
     "holds_sku",
     "licence_required",
     "may_enroll_automatically",
-    "members_changed",
+    "member_changed",
+    "newest_runs",
     "plans",
     "product",
     "reconcile",
@@ -73,5 +95,6 @@ __all__ = [
     "seats",
     "subscribe",
     "subscriptions",
+    "tend",
     "unassign",
 ]

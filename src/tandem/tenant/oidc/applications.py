@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tandem.infra.database import Tx
 from tandem.tenant import directory
-from tandem.tenant.oidc import catalogue, scopes, store
+from tandem.tenant.oidc import catalogue, deletion, scopes, store
 from tandem.tenant.oidc.model import (
     Application,
     BadCredential,
@@ -139,17 +139,20 @@ async def every_application(tx: Tx) -> list[Application]:
     return await store.applications(tx)
 
 
-async def delete_application(tx: Tx, object_id: str) -> None:
+async def delete_application(tx: Tx, object_id: str, now: datetime) -> None:
+    """Soft: nobody signs in to it or by it from now on, and it can be restored for 30 days."""
     known = await application(tx, object_id)
     if known.built_in:
         raise BuiltInApplication(
             f"{known.display_name} belongs to every tenant and cannot be deleted.",
             cure="Leave it.",
         )
-    principal = await store.principal(tx, app_id=known.app_id)
-    await store.delete_application(tx, known.id)
-    if principal is not None:
-        await directory.remove_object(tx, principal.id)
+    await deletion.delete(tx, known, now)
+
+
+async def restore_application(tx: Tx, object_id: str) -> None:
+    """With its service principal, secrets, consent and roles. Raises UriTaken."""
+    await deletion.restore(tx, object_id)
 
 
 # ---------------------------------------------------------------------------------- principals
