@@ -58,6 +58,15 @@ class Resolver:
             return None
         return str(answer[0].target).rstrip(".").lower()
 
+    async def texts(self, name: str) -> list[str]:
+        """The TXT records of a name; none when it has none or DNS does not answer."""
+        resolver = self._dns or dns.asyncresolver.Resolver()
+        try:
+            answer = await resolver.resolve(name, "TXT")
+        except (dns.exception.DNSException, OSError):
+            return []
+        return [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
+
 
 def _is_address(host: str) -> bool:
     return host.replace(".", "").isdigit() or ":" in host

@@ -16,6 +16,7 @@ from tandem.infra.clock import utc_now
 from tandem.infra.config import Settings
 from tandem.infra.database import Database, Embedded, migrate
 from tandem.infra.errors import AppError, Kind
+from tandem.infra.jobs import Jobs
 from tandem.infra.logs import get_logger
 from tandem.infra.net import Resolver
 from tandem.infra.process import run_role
@@ -133,7 +134,10 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         blobs, _secret(settings.state / "secrets" / "content.key"), settings.public_url
     )
     managing = sessions.Sessions(enrolling, content, utc_now, settings.management_url)
-    web = net.client(resolver=Resolver(settings.resolver or None), ca_file=settings.ca_file)
+    resolver = Resolver(settings.resolver or None)
+    web = net.client(resolver=resolver, ca_file=settings.ca_file)
+    jobs = Jobs(database.dsn)
+    runs = licensing.Runs(database, jobs, utc_now)
     pages = tenant_pages.TenantPages(
         database,
         tokens,
@@ -150,7 +154,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
 
     signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     parts = [
-        *graph.directory_parts(settings.sign_in, signer),
+        *graph.directory_parts(settings.sign_in, signer, later=runs.later, texts=resolver.texts),
         graph.managed_devices(managing),
         graph.comanagement(),
         graph.audit_events(),
@@ -173,6 +177,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     tls = http.TLS(settings.certificate, settings.key)
     asking = http.TLS(settings.certificate, settings.key, ca_file)
     upkeep = asyncio.create_task(_tend(database, tokens, managing, signer, stop))
+    working = asyncio.create_task(jobs.run(stop, concurrency=1))
     try:
         await http.serve(
             [
@@ -185,6 +190,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     finally:
         stop.set()
         await upkeep
+        await working
         await oidc.flush(database, tokens)
         await web.aclose()
 
@@ -205,12 +211,22 @@ async def _tend(
     stop: asyncio.Event,
 ) -> None:
     """Expired codes and tokens go, keys rotate when due, silent devices that were to leave left,
-    and the audit log's head is signed."""
+    what was deleted long ago goes for good, and the audit log's head is signed."""
     while not stop.is_set():
         try:
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
                 await managing.tend(tx)
+                await licensing.tend(tx, utc_now())
+                for item in await directory.tend(tx, utc_now()):
+                    await audit.record(
+                        tx,
+                        actor="tenant",
+                        action="purge",
+                        target=item.id,
+                        details={"type": item.sort, "name": item.display_name},
+                        now=utc_now(),
+                    )
                 head = await audit.sign(tx, signer, utc_now())
             if head is not None:
                 # Where logs are shipped to another machine, this line anchors the audit log there.

@@ -64,6 +64,11 @@ class JoinAnswer(msgspec.Struct, rename="pascal"):
     mdm_urls: MdmUrls | None
 
 
+# JoinType of the device registration service. A hybrid device (6) proves its domain account, which
+# a user's token does not: those come by POST /devices.
+_TRUST = {0: directory.Trust.JOINED, 4: directory.Trust.REGISTERED}
+
+
 async def join(
     tx: Tx,
     tokens: Tokens,
@@ -81,9 +86,10 @@ async def join(
         raise directory.AccountDisabled(
             "This account is disabled.", cure="Ask an administrator to enable it."
         )
-    if asked.join_type != 0:
+    if asked.join_type not in _TRUST:
         raise BadJoin(
-            f"Join type {asked.join_type} is not served here.", cure="Use 0: joined by a user."
+            f"Join type {asked.join_type} is not served here.",
+            cure="Use 0: joined by a user, or 4: registered by a user.",
         )
     if asked.target_domain and asked.target_domain.lower() not in here.domains:
         raise BadJoin(
@@ -103,6 +109,7 @@ async def join(
         key_thumbprint=pki.jwk_thumbprint(public),
         now=now,
         settings=settings,
+        trust=_TRUST[asked.join_type],
     )
     authority = await tokens.join_authority(tx)
     certificate = authority.issue(
