@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LAB_ARGS ?=
 BENCH ?= all
+FUZZ ?= tests/odata
 
-.PHONY: lab test check bench up clean setup lock screenshots
+.PHONY: lab test fuzz check bench up clean setup lock screenshots
 
 setup: $(STAMP)
 
@@ -24,6 +25,9 @@ up: lab
 test: setup  ## every test; FAST=1 leaves out the slow ones
 	tools/packages.sh wixl chromium
 	FAST=$(FAST) tools/test.sh
+
+fuzz: setup  ## the property tests of the wire formats, for long; FUZZ=tests/odata is one folder
+	$(BIN)/python -m pytest -q -p no:randomly --timeout 0 --hypothesis-profile=fuzz $(FUZZ)
 
 check: setup  ## style, strict types, import rules
 	$(BIN)/ruff check .

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from tandem.infra.database import Database, Embedded, Lineage, Tx, migrate
+
+# `make fuzz` runs what `make test` runs, for long.
+settings.register_profile("fuzz", max_examples=50_000, deadline=None)
 
 
 class _Named(Embedded):

@@ -182,3 +182,30 @@ async def test_who_may_not_does_not_learn_what_exists(world: World, admin: Graph
             await alex.call(method, f"{PATH}/{key}", {} if method == "PATCH" else None, status=403)
     await alex.get("applications(appId='00000003-0000-0000-c000-000000000000')", status=403)
     await alex.get("applications(appId='nonsense')", status=403)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("$filter=isof('microsoft.graph.lobWidget')", ["One", "Two"]),
+        ("$filter=isof('microsoft.graph.webWidget')&$search=\"we\"", ["Web"]),
+        ("$filter=(microsoft.graph.msiWidget/productCode) eq null", ["Two", "Web"]),
+        ("$filter=targets/any(t:t/groupId eq 'G1' and t/intent eq 'required')", ["Two"]),
+        ("$filter=publisher eq 'p' and not(displayName eq 'one')", ["Two"]),
+        ("$filter=number in (1,2)&$orderby=number desc", ["Two", "One"]),
+        ("$orderby=publisher,displayName desc", None),
+        ("$search=nothing", []),
+    ],
+)
+async def test_every_kind_of_condition_works_on_an_open_resource(
+    admin: Graph, query: str, found: list[str] | None
+) -> None:
+    await make(admin, number=1, productCode="{1}", targets=[])
+    targets = [{"groupId": "g1", "intent": "required"}, {"groupId": "g2"}]
+    lob = {"@odata.type": "#microsoft.graph.lobWidget"}
+    await make(admin, displayName="Two", number=2, targets=targets, **lob)
+    web = {"@odata.type": "#microsoft.graph.webWidget", "displayName": "Web"}
+    await admin.post(PATH, web)
+    answer = await admin.get(f"{PATH}?{query}", status=200 if found is not None else 400)
+    if found is not None:
+        assert sorted(item["displayName"] for item in answer["value"]) == sorted(found)

@@ -23,12 +23,20 @@ from tandem.protocols.odata.expressions import (
     Path,
     parse_filter,
 )
-from tandem.protocols.odata.memory import matches
-from tandem.protocols.odata.options import BadOption, Expand, Order, Query, parse_query
-from tandem.protocols.odata.sql import Column, Unsupported, to_sql
+from tandem.protocols.odata.memory import Types, matches
+from tandem.protocols.odata.options import (
+    BadOption,
+    Expand,
+    Order,
+    Query,
+    parse_query,
+    parse_search,
+)
+from tandem.protocols.odata.sql import REST, Column, Unsupported, to_sql
 from tandem.protocols.odata.values import Primitive, parse_time, read_literal, render
 
 __all__ = [
+    "REST",
     "And",
     "BadFilter",
     "BadOption",
@@ -46,10 +54,12 @@ __all__ = [
     "Path",
     "Primitive",
     "Query",
+    "Types",
     "Unsupported",
     "matches",
     "parse_filter",
     "parse_query",
+    "parse_search",
     "parse_time",
     "read_literal",
     "render",

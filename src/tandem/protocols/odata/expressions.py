@@ -12,6 +12,7 @@ from tandem.protocols.odata.values import parse_time
 MAX_CHARACTERS = 8_000
 MAX_DEPTH = 32
 MAX_NODES = 500
+MAX_IN = 200
 
 
 class BadFilter(AppError):
@@ -81,14 +82,14 @@ _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>'(?:[^']|'')*')
     | (?P<guid>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}(?![\w-]))
-    | (?P<time>\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?)?)
-    | (?P<number>-?\d+(?:\.\d+)?(?![\w-]))
-    | (?P<name>[A-Za-z_@][\w.@]*)
+    | (?P<time>\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+\ -]\d\d:\d\d)?)?(?![\w-]))
+    | (?P<number>-?\d{1,40}(?:\.\d{1,40})?(?![\w-]))
+    | (?P<name>[A-Za-z_@$][\w.@]{0,255})
     | (?P<mark>[()/,:])
     )""",
     re.VERBOSE,
 )
-_COMPARISONS = frozenset({"eq", "ne", "gt", "ge", "lt", "le"})
+_COMPARISONS = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "has"})
 FUNCTIONS = {
     "startswith": 2,
     "endswith": 2,
@@ -235,8 +236,12 @@ class _Parser:
             values = [self._literal()]
             while self._mark(","):
                 values.append(self._literal())
+                if len(values) > MAX_IN:
+                    raise BadFilter(
+                        f"The list after 'in' has more than {MAX_IN} values.",
+                        cure="Ask in several requests.",
+                    )
             self._expect(")")
-            self._count(len(values))
             return In(left, tuple(values))
         return left
 
@@ -255,7 +260,8 @@ class _Parser:
             case "guid":
                 return Literal(uuid.UUID(token.text))
             case "time":
-                moment = parse_time(token.text)
+                # A "+" that was not escaped in the URL has become a space.
+                moment = parse_time(token.text.replace(" ", "+"))
                 if moment is None:
                     self._refuse(token.at)
                 return Literal(moment)
@@ -294,13 +300,24 @@ class _Parser:
                 f"The function {token.text} is not known here.",
                 cure="Known: " + ", ".join(sorted(FUNCTIONS)) + ".",
             )
-        arguments = [self._operand()]
+        self._enter()
+        arguments = [self._argument(name)]
         while self._mark(","):
-            arguments.append(self._operand())
+            arguments.append(self._argument(name))
         self._expect(")")
+        self._depth -= 1
+        if name == "isof" and len(arguments) == 2:
+            del arguments[0]  # isof($it, type) is isof(type)
         if len(arguments) != FUNCTIONS[name]:
             self._refuse(token.at)
         return Function(name, tuple(arguments))
+
+    def _argument(self, function: str) -> Expression:
+        token = self._peek()
+        if function == "isof" and token.sort == "name":
+            self._next += 1
+            return Literal(token.text)
+        return self._operand()
 
     def _path(self, token: _Token) -> Expression:
         names, cast = [], ""
@@ -315,7 +332,7 @@ class _Parser:
             if part.text.lower() in ("any", "all") and self._mark("("):
                 return self._lambda(part.text.lower(), Path(tuple(names), cast))
             names.append(part.text)
-        if not names:
+        if not names or any(name.startswith("$") for name in names):
             self._refuse(token.at)
         return Path(tuple(names), cast)
 
@@ -323,7 +340,7 @@ class _Parser:
         if self._mark(")"):
             return Lambda(quantifier, collection, "", None)
         variable = self._take()
-        if variable.sort != "name":
+        if variable.sort != "name" or not collection.names:
             self._refuse(variable.at)
         self._expect(":")
         condition = self._or()

@@ -1,7 +1,7 @@
 """Conditions asked about a row in memory, with the answers that `to_sql` gives in a database."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +20,24 @@ from tandem.protocols.odata.expressions import (
 )
 from tandem.protocols.odata.values import parse_time, render
 
+# Which types are of a type: takes and gives small letters, without namespace.
+Types = Callable[[str], frozenset[str]]
+_TYPES = "@types"
 
-def matches(expression: Expression, row: Mapping[str, Any]) -> bool:
-    """Whether the row (property name to value) fulfils the condition."""
-    return _truth(expression, {name.lower(): value for name, value in row.items()}) is True
+
+def matches(expression: Expression, row: Mapping[str, Any], types: Types | None = None) -> bool:
+    """Whether the row (property name to value) fulfils the condition. `@odata.type` is its type;
+    `types` tells which types are of a type, in small letters."""
+    held = {name.lower(): value for name, value in row.items()}
+    held[_TYPES] = types
+    return _truth(expression, held) is True
+
+
+def _is_of(row: Mapping[str, Any], wanted: str) -> bool:
+    wanted = wanted.lower().removeprefix("#").removeprefix("microsoft.graph.")
+    types = row.get(_TYPES)
+    known = types(wanted) if types is not None else {wanted}
+    return _fold(row.get("@odata.type")).removeprefix("#").removeprefix("microsoft.graph.") in known
 
 
 def _truth(expression: Expression, row: Mapping[str, Any]) -> bool:
@@ -42,7 +56,8 @@ def _truth(expression: Expression, row: Mapping[str, Any]) -> bool:
         case Function(name, arguments):
             return _function(name, arguments, row)
         case Lambda(quantifier, collection, variable, condition):
-            held = _value(collection, row) or []
+            held = _value(collection, row)
+            held = held if isinstance(held, list | tuple | set | frozenset) else []
             if condition is None:
                 return bool(held)
             found = (_truth(condition, {**row, variable.lower(): item}) for item in held)
@@ -56,6 +71,8 @@ def _value(expression: Expression, row: Mapping[str, Any]) -> Any:
     match expression:
         case Literal(value):
             return value
+        case Path(_, cast) if cast and row.get("@odata.type") and not _is_of(row, cast):
+            return None  # a property of a type that the row is not of
         case Path(names, _):
             value = row.get(names[0].lower())
             for name in names[1:]:
@@ -72,8 +89,7 @@ def _value(expression: Expression, row: Mapping[str, Any]) -> Any:
 
 def _function(name: str, arguments: tuple[Expression, ...], row: Mapping[str, Any]) -> bool:
     if name == "isof":
-        wanted = str(_value(arguments[0], row) or _cast_name(arguments[0]))
-        return _fold(row.get("@odata.type")) == "#" + _fold(wanted).lstrip("#")
+        return _is_of(row, str(_value(arguments[0], row)))
     held, wanted_part = _value(arguments[0], row), _value(arguments[1], row)
     if not isinstance(held, str) or not isinstance(wanted_part, str):
         return False
@@ -88,10 +104,6 @@ def _function(name: str, arguments: tuple[Expression, ...], row: Mapping[str, An
     raise BadFilter(f"{name} has no truth value.", cure="Compare its result with a value.")
 
 
-def _cast_name(expression: Expression) -> str:
-    return expression.cast if isinstance(expression, Path) else ""
-
-
 def _fold(value: Any) -> str:
     return str(value or "").lower()
 
@@ -101,10 +113,15 @@ def _compare(operator: str, left: Any, right: Any) -> bool:
     if left is None or right is None:
         equal = left is None and right is None
         return equal if operator == "eq" else not equal if operator == "ne" else False
-    if type(left) is not type(right) and not (
-        isinstance(left, int | float) and isinstance(right, int | float)
-    ):
+    if operator == "has":
+        return isinstance(left, str) and str(right) in [part.strip() for part in left.split(",")]
+    numbers = all(
+        isinstance(item, int | float) and not isinstance(item, bool) for item in (left, right)
+    )
+    if not numbers and type(left) is not type(right):
         return operator == "ne"
+    if isinstance(left, bool | dict | list) and operator not in ("eq", "ne"):
+        return False
     match operator:
         case "eq":
             return bool(left == right)

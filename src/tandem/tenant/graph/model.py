@@ -144,6 +144,7 @@ class Field:
     It is read from the row's `column` (by default the name in snake_case), computed from the row
     by `value` (which reads the columns `needs`), or brought for a whole page at once by `load`
     (key to value). `shown=False`: only when $select names it. `initial` stands for "not set".
+    $filter looks at the column; `sql` is what it looks at instead, for a property that is computed.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Field:
     needs: tuple[str, ...] = ()
     load: Callable[[Call, Sequence[Row]], Awaitable[Mapping[str, Any]]] | None = None
     choices: tuple[str, ...] = ()
+    sql: str = ""
     has: Callable[[str, str], str] | None = None
 
     @property

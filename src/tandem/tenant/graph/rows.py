@@ -18,7 +18,7 @@ import msgspec
 from tandem.infra import listing
 from tandem.infra.listing import Row, Source
 from tandem.protocols import odata
-from tandem.protocols.odata import Column
+from tandem.protocols.odata import Column, Primitive
 from tandem.tenant.graph.model import BadProperty, Call, Family, Field, Resource, missing
 
 # More than this is a description in need of SQL.
@@ -133,10 +133,19 @@ def filter_columns(resource: Resource) -> Mapping[str, Column]:
     assert isinstance(source, Source)
     columns = {}
     for item in every_field(resource):
-        if item.value is None and item.source in source.columns and not item.collection:
-            columns[item.name.lower()] = Column(source.columns[item.source], item.primitive)
-        elif item.has is not None:
-            columns[item.name.lower()] = Column("", item.primitive, item.has)
+        name = item.name.lower()
+        sql = item.sql or (source.columns.get(item.source, "") if item.value is None else "")
+        if item.has is not None:
+            columns[name] = Column("", item.primitive, item.has)
+        elif sql and item.collection:
+            columns[name] = Column(f"to_jsonb({sql})", collection=True)
+        elif sql:
+            json = item.primitive is Primitive.COMPLEX
+            columns[name] = Column(
+                f"to_jsonb({sql})" if json else sql, item.primitive, json=json, choices=item.choices
+            )
+    if resource.open and "properties" in source.columns:
+        columns[odata.REST] = Column(source.columns["properties"], json=True)
     return columns
 
 
@@ -176,13 +185,13 @@ def conditions(resource: Resource, source: Source, call: Call) -> tuple[list[str
     if call.cast and resource.type_column:
         where.append(f"lower({source.columns[resource.type_column]}) = ANY(%(cast)s)")
         parameters["cast"] = list(resource.types(call.cast))
-    columns = filter_columns(resource)
-    if call.query.filter is not None:
-        condition, values = odata.to_sql(call.query.filter, columns)
-        where.append(condition)
-        parameters.update(values)
-    for condition, values in _search(call.query.search, columns):
-        where.append(condition)
+    asked = call.query.condition
+    if asked is not None:
+        type_sql = source.columns[resource.type_column] if resource.type_column else ""
+        text, values = odata.to_sql(
+            asked, filter_columns(resource), resource.types, type_sql or f"'{resource.type}'"
+        )
+        where.append(text)
         parameters.update(values)
     return where, parameters
 
@@ -233,23 +242,6 @@ async def _page_in_sql(
     return Page(found[:size], total, token)
 
 
-def _search(text: str, columns: Mapping[str, Column]) -> list[tuple[str, dict[str, Any]]]:
-    """$search="displayName:word" or "word": the property begins with or contains the word."""
-    plain = text.strip().strip('"')
-    if not plain:
-        return []
-    name, colon, word = plain.partition(":")
-    column = columns.get(name.lower() if colon else "displayname")
-    if column is None:
-        raise BadProperty(
-            "This collection cannot be searched in that way.",
-            cure='Write $search="displayName:word".',
-        )
-    escaped = (word if colon else plain).lower().replace("\\", "\\\\")
-    pattern = "%" + escaped.replace("%", r"\%").replace("_", r"\_") + "%"
-    return [(f"lower({column.sql}) LIKE %(searched)s", {"searched": pattern})]
-
-
 async def _page_in_memory(
     resource: Resource, call: Call, size: int, position: Mapping[str, Any]
 ) -> Page:
@@ -258,9 +250,10 @@ async def _page_in_memory(
     if call.cast and is_polymorphic(resource):
         wanted = resource.types(call.cast)
         rows = [row for row in rows if type_of(resource, row).lower() in wanted]
-    if call.query.filter is not None:
-        condition = call.query.filter
-        rows = [row for row in rows if odata.matches(condition, plain(resource, row))]
+    condition = call.query.condition
+    if condition is not None:
+        types = resource.types
+        rows = [row for row in rows if odata.matches(condition, plain(resource, row), types)]
     for order in reversed(call.query.orderby):
         name = order.name.lower()
         rows.sort(key=lambda row: _sortable(row, resource, name), reverse=order.descending)

@@ -417,7 +417,7 @@ class Frame:
             return Reply({"@odata.context": context, **found[0]})
         size = rows.page_size(resource, call)
         offset = int(rows.read_position(call.query.skiptoken).get("offset", call.query.skip))
-        if call.query.filter is not None or call.query.orderby or call.query.search:
+        if call.query.condition is not None or call.query.orderby:
             found = await self.referred(replace(call, query=replace(call.query, select=())), refs)
             found = _narrowed(found, call.query)
             total = len(found)
@@ -466,7 +466,7 @@ class Frame:
     ) -> Reply:
         _check_countable(resource, call)
         refs = await self._refs(call, resource, navigation, key)
-        if call.query.filter is None and not call.query.search:
+        if call.query.condition is None:
             return Reply(text=str(len(refs)))
         found = await self.referred(replace(call, query=Query()), refs)
         return Reply(text=str(len(_narrowed(found, call.query))))
@@ -710,13 +710,9 @@ def _shape(query: Query) -> str:
 
 
 def _narrowed(found: list[dict[str, Any]], query: Query) -> list[dict[str, Any]]:
-    if query.filter is not None:
-        condition = query.filter
+    condition = query.condition
+    if condition is not None:
         found = [item for item in found if odata.matches(condition, item)]
-    name, colon, word = query.search.strip().strip('"').partition(":")
-    if word or name:
-        name, word = (name, word) if colon else ("displayName", name)
-        found = [item for item in found if word.lower() in _text(item, name)]
     for order in reversed(query.orderby):
         found.sort(key=lambda item: _text(item, order.name), reverse=order.descending)
     return found
