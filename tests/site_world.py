@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tandem.cli.lab.commands import CommandFailed, Commands
 from tandem.infra import http, net
 from tandem.infra.clock import utc_now
 from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError
 from tandem.infra.jobs import Jobs
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox, write_private
@@ -42,16 +44,19 @@ class Names(Resolver):
         super().__init__("127.0.0.1:1")
         self.aliases: dict[str, str] = {}
         self.hosts: dict[str, list[str]] = {}
+        self.away = False
 
-    async def addresses(self, host: str) -> list[str]:
-        if host in ("localhost", "127.0.0.1"):
-            return [host]
-        if host not in self.hosts:
-            raise net.NameNotResolved(f"The name {host} has no address.")
-        return self.hosts[host]
+    async def lookup(self, host: str) -> list[str]:
+        self._answers()
+        return self.hosts.get(host, [])
 
     async def cname(self, host: str) -> str | None:
+        self._answers()
         return self.aliases.get(host)
+
+    def _answers(self) -> None:
+        if self.away:
+            raise net.no_answer("the test's server")
 
 
 @dataclass
@@ -63,8 +68,8 @@ class Site:
     cloud: cloud_services.CloudServices
     discovery: discovery.Discovery
     box: SecretBox
+    app: Any = None
     url: str = ""
-    token: str = ""
     commands: Commands = field(default_factory=Commands)
 
     async def run(self, *words: object) -> Any:
@@ -113,17 +118,20 @@ def pfx(
     password: str = PFX_PASSWORD,
     whole: bool = True,
     root_file: Path | None = None,
+    usages: Sequence[Any] = ("server",),
+    begins: int = 0,
 ) -> bytes:
-    """A gateway's PFX of a public CA of its own, whose root goes to `root_file`."""
+    """A gateway's PFX of a public CA of its own, whose root goes to `root_file`. Its certificate
+    is for 30 days, which begin in `begins` days."""
     root = pki.new_root(pki.name("Public CA"), now=utc_now())
     key = pki.generate_key("p256")
     leaf = root.issue(
         key.public_key(),
         pki.name(names[0]),
-        now=utc_now(),
+        now=utc_now() + timedelta(days=begins + (begins > 0)),  # An authority dates back a day.
         days=30,
         dns=names,
-        usages=["server"],
+        usages=usages,
     )
     if root_file is not None:
         root_file.write_bytes(pki.pem(root.certificate))
@@ -133,7 +141,8 @@ def pfx(
 async def create(site: Site, **changes: Any) -> cloud_services.Gateway:
     values: dict[str, Any] = {"pfx": pfx(NAME), "password": PFX_PASSWORD, "tenant_id": "t1"}
     async with site.db.transaction() as tx:
-        return await site.cloud.gateways.create(tx, **{**values, **changes}, actor="siteadmin")
+        made = await site.cloud.gateways.create(tx, **{**values, **changes}, actor="siteadmin")
+    return made.gateway
 
 
 async def shown(site: Site, name: str = NAME) -> dict[str, Any]:
@@ -239,6 +248,7 @@ async def site(
         ],
         role="site",
     )
+    made.app = app
     root, tls = _certificate(folder, issuing)
     stop = asyncio.Event()
     tasks = [
@@ -264,8 +274,10 @@ async def site(
         if before:
             os.environ["TANDEM_PROFILE"] = before
         async with db.transaction() as tx:
-            for gateway_ in await gateways.gateways(tx):
-                await gateways.stop(tx, gateway_.service_name, actor="test")
+            every = await gateways.gateways(tx)
+        for item in every:
+            with contextlib.suppress(AppError):  # …that it is being deleted.
+                await gateways.stop(item.service_name, actor="test")
         await web.aclose()
         gc.collect()  # Commands that were dropped close their connections.
         await asyncio.sleep(0.05)

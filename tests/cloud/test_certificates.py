@@ -2,14 +2,16 @@
 
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import NameOID
 
-from site_world import Site
+from site_world import PFX_PASSWORD, CommandFailed, Site, pfx
 from tandem import pki
 from tandem.infra.clock import utc_now
 from tandem.roles.lab_ca import LabCa
@@ -83,6 +85,15 @@ async def test_a_name_that_is_an_alias_of_something_else_is_taken(site: Site) ->
     assert "an alias of www.contoso.com" in refused.message
 
 
+async def test_a_name_is_not_called_free_while_dns_does_not_answer(site: Site) -> None:
+    """A server that is away is no word of anybody that the name is free."""
+    site.names.away = True
+    refused = await site.refusal("gateway", "check-name", NAME)
+    assert refused.code == "net.dns-unavailable"
+    assert "DNS" in refused.message
+    assert "again" in refused.cure
+
+
 async def test_the_request_has_every_field_and_openssl_verifies_it(site: Site) -> None:
     csr = x509.load_pem_x509_csr(await _request(site))
     subject = {item.oid: item.value for item in csr.subject}
@@ -131,11 +142,19 @@ def _p7b(chain: list[x509.Certificate]) -> bytes:
     return pkcs7.serialize_certificates(chain, Encoding.DER)
 
 
+def _p7b_pem(chain: list[x509.Certificate]) -> bytes:
+    return pkcs7.serialize_certificates(chain, Encoding.PEM)
+
+
+def _pem(chain: list[x509.Certificate]) -> bytes:
+    return pki.pem(*chain)
+
+
 def _bundle(chain: list[x509.Certificate]) -> bytes:
     return pki.pem(*reversed(chain))
 
 
-@pytest.mark.parametrize("form", [_p7b, _bundle])
+@pytest.mark.parametrize("form", [_pem, _p7b, _p7b_pem, _bundle])
 async def test_the_answer_of_the_ca_pairs_with_its_waiting_key(
     site: Site, ca: LabCa, form: object
 ) -> None:
@@ -160,6 +179,50 @@ async def test_a_missing_intermediate_is_named_and_may_come_later(site: Site, ca
     assert "Lab Public Issuing CA" in refused.message
     made = await _import(site, pki.pem(*chain[1:]), "path.pem")
     assert made["state"] == "complete"
+
+
+async def test_each_certificate_may_come_in_a_file_of_its_own(site: Site, ca: LabCa) -> None:
+    """DER holds one: leaf, intermediate and root one after the other, in any order above the leaf."""
+    leaf, intermediate, root = pki.read_certificates(ca.issue(await _request(site)))
+    assert (await _import(site, _der([leaf]), "leaf.cer"))["state"] == "incomplete"
+    made = await _import(site, _der([intermediate]), "intermediate.cer")
+    assert made["missing_issuer"] == "CN=Lab Public Root CA"
+    assert (await _import(site, _der([root]), "root.cer"))["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"usages": ["client"]}, "not for servers"),
+        ({"days": -1}, "expired"),
+        ({"later": 3}, "valid only from"),
+        ({"dns": ["other.contoso.com"]}, "not for mycmg.contoso.com"),
+    ],
+)
+async def test_a_certificate_of_the_right_key_that_serves_nobody_is_refused(
+    site: Site, change: dict[str, Any], says: str
+) -> None:
+    """Its key waits here, and yet no client would accept a gateway with it."""
+    request = pki.read_request(await _request(site))
+    root = pki.new_root(pki.name("Careless CA"), now=utc_now())
+    values: dict[str, Any] = {"days": 30, "dns": [NAME], "usages": ["server"], **change}
+    now = utc_now() + timedelta(days=values.pop("later", 0))
+    if values["days"] < 0:
+        now -= timedelta(days=30)
+    leaf = root.issue(request.public_key(), pki.name(NAME), now=now, **values)  # type: ignore[arg-type]
+    (site.folder / "careless.pem").write_bytes(pki.pem(leaf, root.certificate))
+    refused = await site.refusal("certificate", "import", site.folder / "careless.pem")
+    assert says in refused.message
+    assert refused.cure
+    assert [item["state"] for item in await site.run("certificate", "list")] == ["waiting"]
+
+
+async def test_the_request_says_that_it_folded_the_name(site: Site) -> None:
+    made = await site.run("certificate", "request", "MyCMG.Contoso.com", "-o", site.folder / "r")
+    assert made["service_name"] == NAME
+    assert made["note"] == "MyCMG.Contoso.com is written mycmg.contoso.com."
+    csr = x509.load_pem_x509_csr((site.folder / "r").read_bytes())
+    assert csr.subject.rfc4514_string() == f"CN={NAME}"
 
 
 async def test_a_foreign_certificate_is_refused(site: Site, ca: LabCa) -> None:
@@ -209,3 +272,74 @@ async def test_a_pfx_made_elsewhere_is_taken_with_its_password_only(site: Site) 
     assert refused.code == "pki.wrong-password"
     made = await site.run("certificate", "import", file, "--password-file", right)
     assert (made["service_name"], made["state"]) == (NAME, "complete")
+
+
+async def test_a_pfx_without_its_intermediate_names_it_and_is_completed_later(
+    site: Site, ca: LabCa
+) -> None:
+    key = pki.generate_key("rsa2048")
+    answer = ca.issue(pki.certificate_request(key, pki.name(NAME), [NAME]))
+    leaf, *path = pki.read_certificates(answer)
+    file, password = site.folder / "half.pfx", site.secret("right", "right")
+    file.write_bytes(pki.pfx_export(key, leaf, [], "right", NAME))
+    made = await site.run("certificate", "import", file, "--password-file", password)
+    assert made["missing_issuer"] == "CN=Lab Public Issuing CA"
+    export = ("certificate", "export", NAME, "--output", site.folder / "x.pfx")
+    refused = await site.refusal(*export, "--password-file", password)
+    assert refused.code == "certificate.incomplete-path"
+    assert "CN=Lab Public Issuing CA" in refused.message
+    assert not (site.folder / "x.pfx").exists()
+    assert (await _import(site, pki.pem(*path), "path.pem"))["state"] == "complete"
+    await site.run(*export, "--password-file", password)
+    opened = pki.pfx_open((site.folder / "x.pfx").read_bytes(), "right")
+    assert (pki.same_key(opened.key, key), len(opened.chain)) == (True, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x89PNG", "not a PFX"),
+        (b"", "not a PFX"),
+        (pfx("localhost"), "none of it is a service name"),
+        (pfx(NAME, usages=["client"]), "not for servers"),
+        (pfx(NAME, begins=-60), "expired"),
+    ],
+)
+async def test_a_pfx_that_is_of_no_use_is_refused(site: Site, content: bytes, says: str) -> None:
+    (site.folder / "bad.pfx").write_bytes(content)
+    words = ("--password-file", site.secret("p", PFX_PASSWORD))
+    refused = await site.refusal("certificate", "import", site.folder / "bad.pfx", *words)
+    assert says in refused.message
+    assert refused.cure
+    assert await site.run("certificate", "list") == []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("how", [["PBE-SHA1-3DES"], ["PBE-SHA1-RC2-40"], ["AES-256-CBC"]])
+async def test_a_pfx_of_an_older_windows_is_taken_or_refused_in_words(
+    site: Site, ca: LabCa, how: list[str]
+) -> None:
+    key = pki.generate_key("rsa2048")
+    answer = ca.issue(pki.certificate_request(key, pki.name(NAME), [NAME]))
+    (site.folder / "key.pem").write_bytes(pki.key_pem(key))
+    (site.folder / "path.pem").write_bytes(answer)
+    file = site.folder / "windows.pfx"
+    made = subprocess.run(
+        [
+            *("openssl", "pkcs12", "-export", "-legacy", "-keypbe", how[0], "-certpbe", how[0]),
+            *("-inkey", str(site.folder / "key.pem"), "-in", str(site.folder / "path.pem")),
+            *("-passout", "pass:right", "-out", str(file)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.skip("this OpenSSL has no legacy provider")
+    words = ("certificate", "import", file, "--password-file", site.secret("right", "right"))
+    try:
+        assert (await site.run(*words))["state"] == "complete"
+    except CommandFailed as refused:
+        assert refused.code == "pki.bad-pfx"
+        assert "encryption" in refused.message
+        assert how == ["PBE-SHA1-RC2-40"]

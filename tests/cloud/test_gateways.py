@@ -39,6 +39,7 @@ async def test_the_wizard_fills_in_names_and_the_state_goes_to_ready(
     assert found["tenant_id"] == world.tenant.id
     assert found["check_revocation"]
     assert [node["host"] for node in found["nodes"]] == ["127.0.0.11", "127.0.0.12"]
+    assert found["notes"] == []
     assert "Service mycmg.contoso.com is Ready" in site.log("CloudMgr")
 
 
@@ -64,6 +65,9 @@ async def test_what_cannot_become_a_gateway_is_refused(site: Site) -> None:
         ({"pfx": pfx("*.contoso.com")}, "a wildcard"),
         ({"pfx": pfx("my-cmg.contoso.com")}, "can be a service name"),
         ({"service_name": "other.contoso.com"}, "not for other.contoso.com"),
+        ({"pfx": pfx(NAME, usages=["client"])}, "not for servers"),
+        ({"pfx": pfx(NAME, begins=1)}, "valid only from"),
+        ({"pfx": pfx(NAME, begins=-60)}, "expired"),
     ]
     for changes, says in cases:
         with pytest.raises(AppError) as refused:
@@ -72,9 +76,33 @@ async def test_what_cannot_become_a_gateway_is_refused(site: Site) -> None:
     assert await site.run("gateway", "list") == []
 
 
-async def test_a_wildcard_certificate_serves_a_named_service(site: Site) -> None:
-    made = await create(site, pfx=pfx("*.contoso.com"), service_name="MyCMG.contoso.com")
-    assert made.service_name == NAME
+async def test_a_wildcard_certificate_serves_a_named_service_and_mixed_case_is_said(
+    contoso: tuple[Site, World],
+) -> None:
+    site, _ = contoso
+    await connect(site)
+    file = site.folder / "wildcard.pfx"
+    file.write_bytes(pfx("*.contoso.com"))
+    words = ("gateway", "create", "--pfx", file, "--no-wait", *admin(site))
+    words += ("--password-file", site.secret("p", PFX_PASSWORD))
+    made = await site.run(*words, "--service-name", "MyCMG.Contoso.com")
+    assert made["service_name"] == NAME
+    assert made["notes"] == ["MyCMG.Contoso.com is written mycmg.contoso.com."]
+
+
+async def test_a_name_in_mixed_case_in_the_certificate_is_folded_and_said(
+    contoso: tuple[Site, World],
+) -> None:
+    site, _ = contoso
+    await connect(site)
+    file = site.folder / "mixed.pfx"
+    file.write_bytes(pfx("MyCMG.contoso.com"))
+    made = await site.run(
+        *("gateway", "create", "--pfx", file, "--no-wait", *admin(site)),
+        *("--password-file", site.secret("p", PFX_PASSWORD)),
+    )
+    assert made["service_name"] == NAME
+    assert made["notes"] == ["MyCMG.contoso.com is written mycmg.contoso.com."]
 
 
 async def test_an_instance_that_cannot_start_fails_the_gateway_with_its_words(
@@ -212,6 +240,76 @@ async def test_a_stopped_gateway_stays_stopped_until_it_is_started(
     assert (await site.run("gateway", "start", NAME))["state"] == "Ready"
 
 
+def _hold(site: Site) -> Any:
+    """Instances start and answer nothing until the returned file is removed."""
+    folder = site.folder / "gateways" / NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hold").touch()
+    return folder / "hold"
+
+
+async def test_a_gateway_deleted_while_it_is_being_made_is_deleted(site: Site) -> None:
+    """What was acknowledged is done: becoming Ready does not undo it."""
+    hold = _hold(site)
+    await create(site)
+    seen = await until(site, lambda found: bool(found["nodes"] and found["nodes"][0]["pid"]))
+    assert seen["state"] == "Starting"
+    await site.run("gateway", "delete", NAME, "--no-wait")
+    hold.unlink()
+    for _ in range(100):
+        if await site.run("gateway", "list") == []:
+            break
+        await asyncio.sleep(0.05)
+    assert await site.run("gateway", "list") == []
+    assert not psutil.pid_exists(seen["nodes"][0]["pid"])
+
+
+async def test_a_gateway_stopped_while_it_is_being_made_stays_stopped(site: Site) -> None:
+    hold = _hold(site)
+    await create(site)
+    seen = await until(site, lambda found: bool(found["nodes"] and found["nodes"][0]["pid"]))
+    assert (await site.run("gateway", "stop", NAME))["state"] == "Stopped"
+    hold.unlink()
+    assert not psutil.pid_exists(seen["nodes"][0]["pid"])
+    await site.cloud.gateways.tend()
+    assert (await shown(site))["state"] == "Stopped"
+    assert (await site.run("gateway", "start", NAME))["state"] == "Ready"
+
+
+async def test_a_gateway_that_is_being_deleted_is_neither_stopped_nor_started(site: Site) -> None:
+    """Either would let its deletion be forgotten."""
+    _hold(site)
+    await create(site)
+    await until(site, lambda found: bool(found["nodes"] and found["nodes"][0]["pid"]))
+    async with site.db.transaction() as tx:
+        await site.cloud.gateways.delete(tx, NAME, actor="siteadmin")
+        await tx.execute("DELETE FROM procrastinate_jobs WHERE status = 'todo'")
+    for verb in ("stop", "start"):
+        refused = await site.refusal("gateway", verb, NAME)
+        assert refused.code == "gateway.being-deleted"
+        assert "being deleted" in refused.message
+    await _another_site(site).resume()
+    assert await site.run("gateway", "list") == []
+
+
+async def test_starting_a_gateway_that_is_ready_changes_nothing(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    again = await site.run("gateway", "start", NAME, "--no-wait")
+    assert again["state"] == "Ready"
+    assert [node["pid"] for node in again["nodes"]] == [node["pid"] for node in gateway["nodes"]]
+
+
+async def test_a_site_killed_while_it_stopped_a_gateway_goes_on_with_it(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_gateway SET state = 'Stopped'")
+    await _another_site(site).resume()
+    assert not any(psutil.pid_exists(node["pid"]) for node in gateway["nodes"])
+    assert [node["state"] for node in (await shown(site))["nodes"]] == ["stopped", "stopped"]
+
+
 async def test_a_deleted_gateway_leaves_no_process_and_no_file(
     site: Site, gateway: dict[str, Any]
 ) -> None:
@@ -232,6 +330,7 @@ async def test_secrets_of_a_gateway_are_private_files(site: Site, gateway: dict[
 
 async def test_dns_says_what_is_missing(site: Site) -> None:
     await create(site)
+    await until(site, ready)
     record = f"{NAME}. CNAME mycmg.cloudapp.example."
     refused = await site.refusal("gateway", "check-dns")
     assert "no CNAME record" in refused.message
@@ -239,8 +338,13 @@ async def test_dns_says_what_is_missing(site: Site) -> None:
     site.names.aliases[NAME] = "elsewhere.example"
     assert "leads to elsewhere.example" in (await site.refusal("gateway", "check-dns")).message
     site.names.aliases[NAME] = "mycmg.cloudapp.example"
-    assert "has no address" in (await site.refusal("gateway", "check-dns")).message
-    site.names.hosts[NAME] = ["127.0.0.11"]
+    refused = await site.refusal("gateway", "check-dns")
+    assert "mycmg.cloudapp.example has no address" in refused.message
+    assert "127.0.0.11" in refused.cure
+    site.names.hosts["mycmg.cloudapp.example"] = ["127.0.0.11"]
+    site.names.away = True
+    assert (await site.refusal("gateway", "check-dns")).code == "net.dns-unavailable"
+    site.names.away = False
     assert (await site.run("dns", "check"))["ok"]
     assert (await site.run("dns", "record"))["record"] == record
 

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from site_world import free_ports
 from tandem import pki
-from tandem.infra.net import NameNotResolved, Resolver
+from tandem.infra.net import DnsUnavailable, NameNotResolved, Resolver
 from tandem.roles import lab_ca, lab_dns
 
 
@@ -66,6 +66,15 @@ async def test_names_of_the_lab_resolve_as_records_say(tmp_path: Path) -> None:
         assert await resolver.cname("mycmg.contoso.com") == deployed
         await control.delete("/records/mycmg.contoso.com")
         assert await resolver.cname("mycmg.contoso.com") is None
+
+
+async def test_a_dns_server_that_is_away_is_not_taken_for_a_missing_record() -> None:
+    resolver = Resolver(f"127.0.0.1:{free_ports()}")
+    resolver.patience = 0.3
+    for asked in (resolver.addresses, resolver.cname):
+        with pytest.raises(DnsUnavailable) as refused:
+            await asked("mycmg.contoso.com")
+        assert refused.value.cure
 
 
 async def test_the_public_ca_answers_a_request_with_the_whole_path(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def create(
     }
     api = site_client()
     made = api.post("/api/v1/gateways", body)
-    emit(_settled(api, made, json) if wait else made, _text, json)
+    found = _settled(api, made, json) if wait else made
+    emit({**found, "notes": made["notes"]}, _text, json)
 
 
 def _settled(api: Api, found: dict[str, Any], json: bool) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def _settled(api: Api, found: dict[str, Any], json: bool) -> dict[str, Any]:
 
 def _text(value: dict[str, Any]) -> str:
     lines = [
+        *value.get("notes", []),
         f"{value['service_name']}: {value['state']}"
         + (f" ({value['reason']})" if value["reason"] else ""),
         f"  Deployment      {value['deployment_name']}",

@@ -20,43 +20,69 @@ class NameNotResolved(AppError):
     kind, code = Kind.UNAVAILABLE, "net.name-not-resolved"
 
 
+class DnsUnavailable(NameNotResolved):
+    """No DNS server answered: whether there is such a record is not known."""
+
+    code = "net.dns-unavailable"
+
+
+def no_answer(server: str) -> DnsUnavailable:
+    return DnsUnavailable(
+        f"DNS does not answer ({server}).",
+        cure="Check the network and the resolver in the settings, then try again.",
+    )
+
+
 class Resolver:
     """Names to addresses. `server` is "address:port" of a DNS server; None uses the system's."""
 
     def __init__(self, server: str | None = None) -> None:
         self.server = server
+        self.patience = 5.0
         self._dns: dns.asyncresolver.Resolver | None = None
         if server:
             host, _, port = server.rpartition(":")
             self._dns = dns.asyncresolver.Resolver(configure=False)
             self._dns.nameservers = [host]
             self._dns.port = int(port)
-            self._dns.lifetime = 5.0
 
     async def addresses(self, host: str) -> list[str]:
         """The host's IPv4 addresses in random order. Raises NameNotResolved."""
         if self._dns is None or _is_address(host) or host == "localhost":
             return [host]
-        try:
-            answer = await self._dns.resolve(host, "A")
-        except (dns.exception.DNSException, OSError) as error:
+        found = await self.lookup(host)
+        if not found:
             raise NameNotResolved(
                 f"The name {host} has no address.",
                 cure="Check its record in DNS, and the resolver in the settings.",
-                reason=type(error).__name__,
-            ) from None
-        found = [record.address for record in answer]
+            )
         random.shuffle(found)
         return found
 
+    async def lookup(self, host: str) -> list[str]:
+        """The IPv4 addresses that DNS has for the host; none without a record.
+
+        Unlike `addresses` it asks DNS in any case. Raises DnsUnavailable.
+        """
+        return [record.address for record in await self._ask(host, "A")]
+
     async def cname(self, host: str) -> str | None:
-        """What the host's CNAME record names, in lower case without the final dot."""
-        resolver = self._dns or dns.asyncresolver.Resolver()
+        """What the host's CNAME record names, in lower case without the final dot.
+
+        Raises DnsUnavailable.
+        """
+        for record in await self._ask(host, "CNAME"):
+            return str(record.target).rstrip(".").lower()
+        return None
+
+    async def _ask(self, host: str, kind: str) -> list[Any]:
         try:
-            answer = await resolver.resolve(host, "CNAME")
+            resolver = self._dns or dns.asyncresolver.Resolver()
+            return list(await resolver.resolve(host, kind, lifetime=self.patience))
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return []
         except (dns.exception.DNSException, OSError):
-            return None
-        return str(answer[0].target).rstrip(".").lower()
+            raise no_answer(self.server or "the system's server") from None
 
     async def texts(self, name: str) -> list[str]:
         """The TXT records of a name; none when it has none or DNS does not answer."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
@@ -49,6 +50,11 @@ def pfx_open(data: bytes, password: str) -> Pfx:
     """
     try:
         key, certificate, chain = pkcs12.load_key_and_certificates(data, password.encode())
+    except UnsupportedAlgorithm:
+        raise BadPfx(
+            "The PFX file uses an encryption that is no longer taken (like RC2).",
+            cure="Export it again with AES256-SHA256, or TripleDES-SHA1 from an older Windows.",
+        ) from None
     except ValueError as error:
         if "password" in str(error).lower() or "mac" in str(error).lower():
             raise WrongPassword(

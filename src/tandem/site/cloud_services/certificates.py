@@ -1,15 +1,17 @@
 """A public certificate for a gateway: name, request, import, export (tutorial 1.1 to 1.4)."""
 
+import contextlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tandem import audit, pki
 from tandem.infra.database import Tx
-from tandem.infra.net import NameNotResolved, Resolver
+from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.model import (
@@ -21,6 +23,7 @@ from tandem.site.cloud_services.model import (
     NameCheck,
     NameTaken,
     NoSuchCertificate,
+    UnusableCertificate,
     deployment_name,
     fold_service_name,
 )
@@ -32,7 +35,7 @@ _CONTEXT = "cloud.certificate"
 async def check_name(
     tx: Tx, asked: str, *, deployment_domain: str, resolver: Resolver
 ) -> NameCheck:
-    """Whether a service name can be used. Nothing is made or reserved."""
+    """Whether a service name can be used. Nothing is made or reserved. Raises DnsUnavailable."""
     try:
         name = fold_service_name(asked)
     except BadServiceName as error:
@@ -49,11 +52,7 @@ async def _taken(tx: Tx, name: str, deployed: str, resolver: Resolver) -> str:
     for gateway in await store.gateways(tx):
         if gateway.service_name == name or gateway.deployment_name == deployed:
             return f"{name} is taken: this site has a gateway {gateway.service_name}."
-    try:
-        addresses = await resolver.addresses(deployed)
-    except NameNotResolved:
-        addresses = []
-    if addresses and addresses != [deployed]:
+    if await resolver.lookup(deployed):
         return f"{name} is taken: {deployed} already belongs to a deployment of someone else."
     target = await resolver.cname(name)
     if target is not None and target != deployed:
@@ -163,7 +162,8 @@ async def _pair(
     now: datetime,
 ) -> CertificateRequest:
     path = pki.build_path(leaf, pool)
-    _check_leaf(leaf, item.service_name, now)
+    _check_name(leaf, item.service_name)
+    check_usable(path.certificates, now)
     chain = pki.pem(*path.certificates[1:])
     der = leaf.public_bytes(Encoding.DER)
     await store.save_certificate(tx, item.id, der, chain, path.missing_issuer)
@@ -171,46 +171,70 @@ async def _pair(
     return await certificate(tx, item.id)
 
 
-def _check_leaf(leaf: x509.Certificate, service_name: str, now: datetime) -> None:
-    if leaf.not_valid_after_utc <= now:
-        raise ForeignCertificate(
-            f"The certificate expired on {leaf.not_valid_after_utc:%Y-%m-%d}.",
-            cure="Ask the CA for a new one.",
-        )
+def _check_name(leaf: x509.Certificate, service_name: str) -> None:
     names = certificate_names(leaf)
     domain = "*." + service_name.partition(".")[2]
-    if service_name not in names and domain not in names:
+    if not {service_name, domain} & {name.lower() for name in names}:
         raise ForeignCertificate(
             f"The certificate is for {', '.join(names) or 'no name'}, not for {service_name}.",
             cure="Ask the CA for a certificate with the name of the request.",
         )
 
 
+def check_usable(path: Sequence[x509.Certificate], now: datetime) -> None:
+    """Whether clients will accept a server with this path, the leaf first.
+
+    Raises UnusableCertificate.
+    """
+    for certificate in path:
+        name = certificate.subject.rfc4514_string() or "The certificate"
+        if certificate.not_valid_after_utc <= now:
+            raise UnusableCertificate(
+                f"{name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}.",
+                cure="Ask the CA for a new one.",
+            )
+        if certificate.not_valid_before_utc > now:
+            raise UnusableCertificate(
+                f"{name} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC.",
+                cure="Wait until then, or check the clock of the site server.",
+            )
+    try:
+        usages = path[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return  # Of any use.
+    servers = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    if servers.isdisjoint(usages):
+        raise UnusableCertificate(
+            "The certificate is not for servers: its enhanced key usage lacks server authentication.",
+            cure="Ask the CA for a server (SSL) certificate.",
+        )
+
+
 def certificate_names(leaf: x509.Certificate) -> list[str]:
+    """The host names that it is for, as they are written there."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found: list[str] = names.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
-        found = []
-    return [name.lower() for name in found]
+        return []
+    return list(names.get_values_for_type(x509.DNSName))
 
 
 async def import_pfx(
     tx: Tx, box: SecretBox, data: bytes, password: str, *, actor: str, now: datetime
 ) -> CertificateRequest:
-    """Take key and certificate that were made elsewhere. Raises WrongPassword, BadPfx."""
+    """Take key and certificate that were made elsewhere.
+
+    Raises WrongPassword, BadPfx, ForeignCertificate, UnusableCertificate. A missing intermediate is
+    kept as `missing_issuer`; importing it later completes the path.
+    """
     pfx = pki.pfx_open(data, password)
-    names = certificate_names(pfx.certificate)
-    if not names:
-        raise ForeignCertificate(
-            "The certificate names no host (it has no subject alternative name).",
-            cure="Use a certificate for the gateway's service name.",
-        )
+    name = _name_of(pfx.certificate)
     path = pki.build_path(pfx.certificate, pfx.chain)
+    check_usable(path.certificates, now)
     made = CertificateRequest(
         str(uuid.uuid4()),
-        names[0],
-        {"common_name": names[0]},
+        name,
+        {"common_name": name},
         now,
         None,
         pfx.certificate.public_bytes(Encoding.DER),
@@ -220,6 +244,21 @@ async def import_pfx(
     await store.insert_request(tx, made, box.seal(pki.key_pem(pfx.key), _CONTEXT))
     await _audit(tx, actor, "certificate.import-pfx", made.service_name, now)
     return made
+
+
+def _name_of(certificate: x509.Certificate) -> str:
+    """The service name, or the wildcard, that a certificate is for. Raises ForeignCertificate."""
+    names = certificate_names(certificate)
+    for name in names:
+        with contextlib.suppress(BadServiceName):
+            return fold_service_name(name)
+    for name in names:
+        if name.startswith("*."):
+            return name.lower()
+    raise ForeignCertificate(
+        f"The certificate is for {', '.join(names) or 'no host'}: none of it is a service name.",
+        cure="Use a certificate for the gateway's service name, like mycmg.contoso.com.",
+    )
 
 
 async def export_pfx(

@@ -36,11 +36,14 @@ from tandem.infra.secrets import SecretBox, private_folder, write_private
 from tandem.protocols import cmtrace
 from tandem.site import properties
 from tandem.site.cloud_services import store
-from tandem.site.cloud_services.certificates import certificate_names
+from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
     MAX_INSTANCES,
     BadGateway,
+    BadServiceName,
+    BeingDeleted,
     CloudSettings,
+    CreatedGateway,
     Gateway,
     GatewayExists,
     GatewayInstance,
@@ -48,7 +51,6 @@ from tandem.site.cloud_services.model import (
     GatewayState,
     NoSuchGateway,
     deployment_name,
-    fold_service_name,
 )
 
 log = get_logger("gateways")
@@ -120,15 +122,15 @@ class Gateways:
         serve_content: bool = True,
         alerts: Mapping[str, Any] | None = None,
         actor: str,
-    ) -> Gateway:
+    ) -> CreatedGateway:
         """Record the gateway and begin to provision it.
 
         The service name comes from the certificate. Raises WrongPassword, BadPfx, BadGateway,
-        GatewayExists, BadServiceName.
+        UnusableCertificate, GatewayExists, BadServiceName.
         """
         now = self._now()
         opened = pki.pfx_open(pfx, password)
-        name = _service_name(opened.certificate, service_name)
+        name, note = _service_name(opened.certificate, service_name)
         if await store.gateway(tx, name) is not None:
             raise _exists(name)
         self._check_certificate(opened, now)
@@ -163,7 +165,7 @@ class Gateways:
             details={"instances": instances, "region": made.region},
         )
         await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
-        return made
+        return CreatedGateway(made, [note] if note else [])
 
     def _check_certificate(self, opened: pki.Pfx, now: datetime) -> None:
         path = pki.build_path(opened.certificate, opened.chain)
@@ -172,8 +174,7 @@ class Gateways:
                 f"The PFX lacks the certificate of {path.missing_issuer}.",
                 cure="Export it again with every certificate of the path.",
             )
-        if opened.certificate.not_valid_after_utc <= now:
-            raise BadGateway("The certificate has expired.", cure="Take a PFX with a valid one.")
+        check_usable(path.certificates, now)
 
     def _check_place(self, region: str, instances: int, free: Sequence[str]) -> None:
         here = self.settings.gateway
@@ -216,30 +217,54 @@ class Gateways:
     async def instances(self, tx: Tx, service_name: str) -> list[GatewayInstance]:
         return await store.instances(tx, service_name)
 
-    async def stop(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
-        """Stop the instances; what is configured stays."""
-        found = await self.gateway(tx, wanted)
-        name = found.service_name
-        async with self._hands[name]:
-            await store.set_gateway_state(tx, name, GatewayState.STOPPED, "", self._now())
-            for item in await store.instances(tx, name):
+    async def stop(self, wanted: str, *, actor: str) -> Gateway:
+        """Stop the instances; what is configured stays. Raises NoSuchGateway, BeingDeleted.
+
+        In two steps: what provisions the gateway at the moment sees the first, and gives up.
+        """
+        async with self._db.transaction() as tx:
+            found = await self.gateway(tx, wanted)
+            name = found.service_name
+            await self._order(tx, name, GatewayState.STOPPED)
+            await audit.record(tx, actor=actor, action="gateway.stop", target=name, now=self._now())
+        await self.finish_stop(name)
+        async with self._db.transaction() as tx:
+            return await self.gateway(tx, name)
+
+    async def finish_stop(self, service_name: str) -> None:
+        """End the instances of a gateway that is to be stopped."""
+        async with self._hands[service_name]:
+            async with self._db.transaction() as tx:
+                gateway = await store.gateway(tx, service_name)
+                if gateway is None or gateway.state is not GatewayState.STOPPED:
+                    return
+                items = await store.instances(tx, service_name)
+            for item in items:
                 await _end(item)
-                await store.save_instance(
-                    tx, replace(item, pid=None, started=None, state="stopped", reason="")
-                )
-        await audit.record(
-            tx, actor=actor, action="gateway.stop", target=found.service_name, now=self._now()
-        )
-        return await self.gateway(tx, found.service_name)
+                ended = replace(item, pid=None, started=None, state="stopped", reason="")
+                async with self._db.transaction() as tx:
+                    await store.save_instance(tx, ended)
 
     async def start(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
-        """Provision a stopped or failed gateway again."""
+        """Provision a stopped or failed gateway again. Harmless when it is Ready, or on its way.
+
+        Raises NoSuchGateway, BeingDeleted.
+        """
         found = await self.gateway(tx, wanted)
         name = found.service_name
-        await store.set_gateway_state(tx, name, GatewayState.PROVISIONING, "", self._now())
+        if found.state is GatewayState.READY or found.state in _BEING_MADE:
+            return found
+        await self._order(tx, name, GatewayState.PROVISIONING)
         await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
         await audit.record(tx, actor=actor, action="gateway.start", target=name, now=self._now())
         return await self.gateway(tx, name)
+
+    async def _order(self, tx: Tx, service_name: str, state: GatewayState) -> None:
+        if not await store.set_gateway_state(tx, service_name, state, "", self._now()):
+            raise BeingDeleted(
+                f"{service_name} is being deleted.",
+                cure="Wait until it is gone, then create it again: `tandem gateway create`.",
+            )
 
     async def delete(self, tx: Tx, wanted: str, *, actor: str) -> None:
         """Begin to stop and forget a gateway. Raises NoSuchGateway, GatewayInUse."""
@@ -276,10 +301,15 @@ class Gateways:
         self._changed()
 
     async def check_dns(self, tx: Tx, wanted: str) -> dict[str, Any]:
-        """Whether the public name leads to the deployment, and what is missing."""
+        """Whether the public name leads to the deployment, and what is missing.
+
+        Raises NoSuchGateway, DnsUnavailable.
+        """
         found = await self.gateway(tx, wanted)
         target = await self._resolver.cname(found.service_name)
         record = f"{found.service_name}. CNAME {found.deployment_name}."
+        hosts = [item.host for item in await store.instances(tx, found.service_name)]
+        addresses = ", ".join(hosts) or "with the addresses of its instances"
         problem, cure = "", ""
         if target is None:
             problem = f"DNS has no CNAME record for {found.service_name}."
@@ -287,11 +317,9 @@ class Gateways:
         elif target != found.deployment_name:
             problem = f"The CNAME of {found.service_name} leads to {target}."
             cure = f"Change it in your public DNS to: {record}"
-        else:
-            try:
-                await self._resolver.addresses(found.service_name)
-            except AppError as error:
-                problem, cure = error.message, error.cure
+        elif not await self._resolver.lookup(found.deployment_name):
+            problem = f"The deployment name {found.deployment_name} has no address in DNS."
+            cure = f"Add to your DNS: {found.deployment_name}. A {addresses}."
         return {
             "service_name": found.service_name,
             "deployment_name": found.deployment_name,
@@ -323,7 +351,8 @@ class Gateways:
                 return
             self._say(f"Provisioning service {service_name}: {gateway.instances} instances")
             await self._prepare(tx, gateway)
-            await store.set_gateway_state(tx, service_name, GatewayState.STARTING, "", self._now())
+            if not await self._advance(tx, service_name, GatewayState.STARTING):
+                return
             items = await self._planned(tx, gateway)
         for item in items:
             await self._run(gateway, item)
@@ -332,12 +361,18 @@ class Gateways:
         self._changed()
 
     async def _fail(self, service_name: str, reason: str) -> None:
-        self._say(f"Service {service_name} failed: {reason}", cmtrace.ERROR)
-        await self._set_state(service_name, GatewayState.FAILED, reason)
+        if await self._set_state(service_name, GatewayState.FAILED, reason):
+            self._say(f"Service {service_name} failed: {reason}", cmtrace.ERROR)
 
-    async def _set_state(self, service_name: str, state: GatewayState, reason: str = "") -> None:
+    async def _set_state(self, service_name: str, state: GatewayState, reason: str = "") -> bool:
         async with self._db.transaction() as tx:
-            await store.set_gateway_state(tx, service_name, state, reason, self._now())
+            return await self._advance(tx, service_name, state, reason)
+
+    async def _advance(
+        self, tx: Tx, service_name: str, state: GatewayState, reason: str = ""
+    ) -> bool:
+        """False when somebody ordered otherwise meanwhile: their order counts."""
+        return await store.set_gateway_state(tx, service_name, state, reason, self._now())
 
     def _folder(self, service_name: str) -> Path:
         return self.settings.folder / service_name
@@ -418,13 +453,17 @@ class Gateways:
         deadline = asyncio.get_running_loop().time() + self.settings.gateway.start_seconds
         while True:
             async with self._db.transaction() as tx:
+                now = await store.gateway(tx, gateway.service_name)
+                if now is None or now.state is not GatewayState.STARTING:
+                    self._say(f"Service {gateway.service_name}: provisioning is given up")
+                    return
                 items = [
                     await self._look(tx, gateway, item)
                     for item in await store.instances(tx, gateway.service_name)
                 ]
             if all(item.state == "running" for item in items):
-                await self._set_state(gateway.service_name, GatewayState.READY)
-                self._say(f"Service {gateway.service_name} is Ready")
+                if await self._set_state(gateway.service_name, GatewayState.READY):
+                    self._say(f"Service {gateway.service_name} is Ready")
                 return
             failed = next((item for item in items if item.state == "failed"), None)
             if failed is not None:
@@ -494,6 +533,8 @@ class Gateways:
                 await self.provision(gateway.service_name)
             elif gateway.state is GatewayState.DELETING:
                 await self.finish_deletion(gateway.service_name)
+            elif gateway.state is GatewayState.STOPPED:
+                await self.finish_stop(gateway.service_name)
 
     async def tend(self) -> None:
         """Start again what died, and bring states up to date."""
@@ -544,15 +585,18 @@ def _exists(name: str) -> GatewayExists:
     )
 
 
-def _service_name(certificate: x509.Certificate, asked: str) -> str:
-    """The name in the certificate; `asked` replaces a wildcard. Raises BadGateway."""
+def _service_name(certificate: x509.Certificate, asked: str) -> tuple[str, str]:
+    """The name in the certificate, and a note when it was folded; `asked` replaces a wildcard.
+
+    Raises BadGateway, BadServiceName.
+    """
     names = certificate_names(certificate)
-    wanted = fold_service_name(asked) if asked else ""
-    wildcards = [name for name in names if name.startswith("*.")]
+    folded = [name.lower() for name in names]
     plain = [name for name in names if not name.startswith("*.")]
-    if wanted:
-        if wanted in plain or "*." + wanted.partition(".")[2] in wildcards:
-            return wanted
+    if asked:
+        wanted, note = fold(asked)
+        if wanted in folded or "*." + wanted.partition(".")[2] in folded:
+            return wanted, note
         raise BadGateway(
             f"The certificate is for {', '.join(names)}, not for {wanted}.",
             cure="Take the PFX of this service name.",
@@ -564,8 +608,8 @@ def _service_name(certificate: x509.Certificate, asked: str) -> str:
         )
     # Other names may stand beside it; the service name is the one with a company's domain.
     for name in plain:
-        with contextlib.suppress(AppError):
-            return fold_service_name(name)
+        with contextlib.suppress(BadServiceName):
+            return fold(name)
     raise BadGateway(
         f"No name of the certificate can be a service name: {', '.join(plain)}.",
         cure="A service name is a prefix of 3 to 24 letters and digits, and your domain.",

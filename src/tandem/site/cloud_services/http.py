@@ -503,7 +503,8 @@ class _Api:
                 alerts=new.alerts,
                 actor=who.name,
             )
-            return http.reply(await self._gateway(tx, made), 201)
+            shape = await self._gateway(tx, made.gateway)
+        return http.reply({**shape, "notes": made.notes}, 201)
 
     async def delete_gateway(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
@@ -513,8 +514,8 @@ class _Api:
 
     async def stop_gateway(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        found = await self._cloud.gateways.stop(_name(request), actor=who.name)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.gateways.stop(tx, _name(request), actor=who.name)
             shape = await self._gateway(tx, found)
         self._cloud.news.tell()
         return http.reply(shape)

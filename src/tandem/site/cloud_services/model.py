@@ -73,6 +73,22 @@ class GatewayState(Enum):
     STOPPED = "Stopped"
     DELETING = "Deleting"
 
+    @property
+    def before(self) -> "frozenset[GatewayState]":
+        """The states that this one may follow. What an administrator ordered meanwhile is not
+        undone by work that began earlier: nothing follows Deleting."""
+        return _BEFORE[self]
+
+
+_BEFORE = {
+    GatewayState.PROVISIONING: frozenset({GatewayState.FAILED, GatewayState.STOPPED}),
+    GatewayState.STARTING: frozenset({GatewayState.PROVISIONING, GatewayState.STARTING}),
+    GatewayState.READY: frozenset({GatewayState.STARTING, GatewayState.READY}),
+    GatewayState.FAILED: frozenset({GatewayState.PROVISIONING, GatewayState.STARTING}),
+    GatewayState.STOPPED: frozenset(GatewayState) - {GatewayState.DELETING},
+    GatewayState.DELETING: frozenset(GatewayState),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
@@ -148,6 +164,14 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class CreatedGateway:
+    """A gateway that begins to be, and what was done to the name that was given."""
+
+    gateway: Gateway
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayInstance:
     service_name: str
     instance: int
@@ -207,6 +231,10 @@ class NoSuchCertificate(AppError):
 
 class ForeignCertificate(AppError):
     kind, code = Kind.CONFLICT, "certificate.foreign"
+
+
+class UnusableCertificate(Invalid):
+    code = "certificate.unusable"
 
 
 class IncompletePath(AppError):
@@ -277,6 +305,10 @@ class BadGateway(Invalid):
 
 class GatewayInUse(AppError):
     kind, code = Kind.CONFLICT, "gateway.in-use"
+
+
+class BeingDeleted(AppError):
+    kind, code = Kind.CONFLICT, "gateway.being-deleted"
 
 
 class NoSuchConnectionPoint(AppError):

@@ -253,11 +253,14 @@ async def sealed_pfx(tx: Tx, service_name: str) -> tuple[bytes, bytes]:
 
 async def set_gateway_state(
     tx: Tx, service_name: str, state: GatewayState, reason: str, now: datetime
-) -> None:
-    await tx.execute(
-        "UPDATE cloud_gateway SET state = %s, reason = %s, changed_at = %s WHERE service_name = %s",
-        (state.value, reason, now, service_name),
+) -> bool:
+    """False when it is in a state that this one does not follow."""
+    done = await tx.execute(
+        "UPDATE cloud_gateway SET state = %s, reason = %s, changed_at = %s"
+        " WHERE service_name = %s AND state = ANY(%s)",
+        (state.value, reason, now, service_name, [item.value for item in state.before]),
     )
+    return done.rowcount == 1
 
 
 async def delete_gateway(tx: Tx, service_name: str) -> None:
