@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7, pkcs12
 from cryptography.x509.oid import NameOID
 
-from site_world import PFX_PASSWORD, CommandFailed, Site, pfx
+from site_world import PFX_PASSWORD, Site, pfx
 from tandem import pki
 from tandem.infra.clock import utc_now
 from tandem.roles.lab_ca import LabCa
@@ -337,9 +338,16 @@ async def test_a_pfx_of_an_older_windows_is_taken_or_refused_in_words(
     if made.returncode != 0:
         pytest.skip("this OpenSSL has no legacy provider")
     words = ("certificate", "import", file, "--password-file", site.secret("right", "right"))
-    try:
+    if how == ["PBE-SHA1-RC2-40"] and not _knows_rc2(file):
+        refused = await site.refusal(*words)
+        assert (refused.code, "encryption" in refused.message) == ("pki.bad-pfx", True)
+    else:
         assert (await site.run(*words))["state"] == "complete"
-    except CommandFailed as refused:
-        assert refused.code == "pki.bad-pfx"
-        assert "encryption" in refused.message
-        assert how == ["PBE-SHA1-RC2-40"]
+
+
+def _knows_rc2(file: Path) -> bool:
+    try:
+        pkcs12.load_pkcs12(file.read_bytes(), b"right")
+    except UnsupportedAlgorithm:
+        return False
+    return True
