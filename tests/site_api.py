@@ -57,6 +57,9 @@ class Cloud:
     async def tenant_id(self, tx: Tx) -> str:
         return self.tenant
 
+    async def account(self, tx: Tx, tenant_id: str, upn: str) -> str:
+        return f"o-{upn.lower()}"
+
     async def check_tenant(self, tx: Tx, token: str) -> None:
         if not self.mdm_authority:
             raise NoMdmAuthority("The tenant's MDM authority is not set.", cure="Set it first.")
@@ -119,7 +122,7 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
     gate = administrators.Gate(db, now, CHEAP)
     app = http.application(
         [
-            *administrators.routes(db, gate, now),
+            *administrators.routes(db, gate, now, cloud.account),
             *properties.routes(db, gate),
             *collections.routes(db, gate, now),
             *client_settings.routes(db, gate, now),

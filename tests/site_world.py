@@ -241,7 +241,7 @@ async def site(
     gate = administrators.Gate(db, now, cheap)
     app = http.application(
         [
-            *administrators.routes(db, gate, now),
+            *administrators.routes(db, gate, now, tenants.account),
             *cloud_services.routes(cloud, gate),
             *cloud_services.connector_routes(cloud),
             *discovery.routes(db, found, gate),

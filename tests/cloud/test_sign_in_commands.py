@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,16 @@ async def test_an_account_of_the_tenant_signs_in_to_the_site_once_it_was_added(
     await connect(site)
     refused = await site.refusal(*words)
     assert refused.message == "ada@contoso.com is not an administrator of this site."
-    await site.run(
-        *("administrator", "add", "Ada", "--role", "read-only-analyst"),
-        *("--upn", "ada@contoso.com", "--tenant-id", world.tenant.id),
-    )
+    add = ("administrator", "add", "Ada", "--role", "read-only-analyst")
+    account = ("--upn", "ada@contoso.com", "--tenant-id", world.tenant.id)
+    refused = await site.refusal(*add, *account)
+    assert refused.code == "tenant.unknown-account"
+    assert "tandem discovery run" in refused.cure
+    await site.run("discovery", "run")
+    await site.run(*add, *account)
+    elsewhere = ("--upn", "eve@fabrikam.com", "--tenant-id", str(uuid.uuid4()))
+    refused = await site.refusal("administrator", "add", "Eve", *elsewhere)
+    assert "not connected to the tenant" in refused.message
     who = (await site.run(*words))["administrator"]
     assert (who["name"], who["role"]) == ("Ada", "Read-only Analyst")
     assert (await site.run("gateway", "list")) == []
@@ -109,3 +116,27 @@ async def test_a_token_that_is_not_for_the_site_signs_nobody_in(
                 anonymous.post, "/api/v1/sign-in/tenant", {"access_token": token}
             )
         assert refused.value.remote == "tenant.bad-token"
+
+
+async def test_a_users_token_that_a_device_sends_through_the_gateway_signs_nobody_in(
+    contoso: tuple[Site, World],
+) -> None:
+    """It has the right audience and the right person, and a stolen gateway has seen it."""
+    site, world = contoso
+    ada = await world.user("ada")
+    _, client = await connect(site)
+    await site.run("discovery", "run")
+    account = ("--upn", "ada@contoso.com", "--tenant-id", world.tenant.id)
+    await site.run("administrator", "add", "Ada", *account)
+    scope, redirect = "https://ConfigMgrService/user_impersonation", "https://ConfigMgrClient"
+    answer = await world.user_tokens(
+        scope, upn="ada@contoso.com", client_id=client, redirect=redirect
+    )
+    token = answer["access_token"]
+    async with site.db.transaction() as tx:
+        assert (await site.cloud.tenants.verify_token(tx, token)).object_id == ada.id
+    anonymous = context.Api(site.url, "", context.profile().ca_file, "site")
+    with pytest.raises(context.Refused) as refused:
+        await asyncio.to_thread(anonymous.post, "/api/v1/sign-in/tenant", {"access_token": token})
+    assert refused.value.remote == "tenant.bad-token"
+    assert "a device's client" in refused.value.message

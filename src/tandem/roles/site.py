@@ -140,7 +140,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     gate = administrators.Gate(db, utc_now, settings.sign_in)
     admin = http.application(
         [
-            *administrators.routes(db, gate, utc_now),
+            *administrators.routes(db, gate, utc_now, cloud.tenants.account),
             *properties.routes(db, gate),
             *collections.routes(db, gate, utc_now),
             *client_settings.routes(db, gate, utc_now),

@@ -70,7 +70,8 @@ class NewAdministrator(msgspec.Struct):
     upn: str = ""
 
 
-def routes(db: Database, require: Gate, now: Clock) -> list[BaseRoute]:
+def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount) -> list[BaseRoute]:
+    """`known` says which account of the tenant is meant; accounts are the cloud's to know."""
     settings = require.settings
 
     async def sign_in(request: Request) -> Response:
@@ -101,7 +102,14 @@ def routes(db: Database, require: Gate, now: Clock) -> list[BaseRoute]:
         async with db.transaction() as tx:
             if new.upn:
                 made = await service.add_external(
-                    tx, new.name, new.tenant_id, new.upn, role, actor=who.name, now=now()
+                    tx,
+                    new.name,
+                    new.tenant_id,
+                    new.upn,
+                    role,
+                    known=known,
+                    actor=who.name,
+                    now=now(),
                 )
             else:
                 made = await service.add(

@@ -49,6 +49,8 @@ class Administrator:
     # The tenant's account that may sign in as this administrator; empty for the site's own.
     tenant_id: str = ""
     upn: str = ""
+    # What the account is in its directory, whatever it is called there later.
+    object_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

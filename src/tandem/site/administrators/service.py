@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -28,6 +29,10 @@ from tandem.site.administrators.model import (
     check_name,
     check_password,
 )
+
+# The object id of a tenant's account (by tenant id and sign-in name). Raises when the site knows
+# no such account.
+KnownAccount = Callable[[Tx, str, str], Awaitable[str]]
 
 _DEFAULTS = AdministratorsSettings()
 _USED_EVERY = timedelta(minutes=1)
@@ -69,11 +74,24 @@ async def add(
 
 
 async def add_external(
-    tx: Tx, name: str, tenant_id: str, upn: str, role: Role, *, actor: str, now: datetime
+    tx: Tx,
+    name: str,
+    tenant_id: str,
+    upn: str,
+    role: Role,
+    *,
+    known: KnownAccount,
+    actor: str,
+    now: datetime,
 ) -> Administrator:
-    """Let an account of the connected tenant sign in with this role. Raises NameTaken."""
+    """Let an account of the connected tenant sign in with this role.
+
+    Raises NameTaken, BadAccount, and what `known` raises.
+    """
     check_account(tenant_id, upn)
-    who = Administrator(name.strip(), role, now, tenant_id.strip().lower(), upn.strip())
+    tenant_id, upn = tenant_id.strip().lower(), upn.strip()
+    object_id = await known(tx, tenant_id, upn)
+    who = Administrator(name.strip(), role, now, tenant_id, upn, object_id)
     return await _insert(tx, who, None, actor, now)
 
 
@@ -206,16 +224,21 @@ def _matches(settings: AdministratorsSettings, found: dict[str, Any] | None, pas
 async def sign_in_external(
     tx: Tx,
     tenant_id: str,
+    object_id: str,
     upn: str,
     now: datetime,
     settings: AdministratorsSettings = _DEFAULTS,
 ) -> Session:
-    """A session for a tenant's account, whose token the caller has verified. Raises SignInFailed."""
+    """A session for a tenant's account, whose token the caller has verified. Raises SignInFailed.
+
+    The account is known by its object id: whoever gets a name that somebody else had is not them.
+    """
     # The site's own accounts have neither, and must not be found by that.
-    who = await store.external(tx, tenant_id.lower(), upn) if tenant_id and upn else None
+    known = tenant_id and object_id
+    who = await store.external(tx, tenant_id.lower(), object_id) if known else None
     if who is None:
         raise SignInFailed(
-            f"{upn} is not an administrator of this site.",
+            f"{upn or 'This account'} is not an administrator of this site.",
             cure="A full administrator of the site can add this account.",
         )
     await audit.record(tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now)

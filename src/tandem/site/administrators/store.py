@@ -5,12 +5,17 @@ from tandem.infra.database import Tx
 from tandem.site.administrators.model import Administrator, Role
 
 _LOCK = 7_311_004
-_COLUMNS = "name, role, created_at, tenant_id, upn"
+_COLUMNS = "name, role, created_at, tenant_id, upn, object_id"
 
 
 def administrator(row: dict[str, Any]) -> Administrator:
     return Administrator(
-        row["name"], Role(row["role"]), row["created_at"], row["tenant_id"], row["upn"]
+        row["name"],
+        Role(row["role"]),
+        row["created_at"],
+        row["tenant_id"],
+        row["upn"],
+        row["object_id"],
     )
 
 
@@ -38,12 +43,12 @@ async def credential(tx: Tx, name: str, *, lock: bool = False) -> dict[str, Any]
     ).fetchone()
 
 
-async def external(tx: Tx, tenant_id: str, upn: str) -> Administrator | None:
+async def external(tx: Tx, tenant_id: str, object_id: str) -> Administrator | None:
     row = await (
         await tx.execute(
             f"SELECT {_COLUMNS} FROM administrators_administrator"  # noqa: S608
-            " WHERE tenant_id = %s AND lower(upn) = lower(%s)",
-            (tenant_id, upn),
+            " WHERE tenant_id = %s AND object_id = %s",
+            (tenant_id, object_id),
         )
     ).fetchone()
     return administrator(row) if row else None
@@ -51,9 +56,17 @@ async def external(tx: Tx, tenant_id: str, upn: str) -> Administrator | None:
 
 async def insert(tx: Tx, who: Administrator, password: str | None) -> bool:
     done = await tx.execute(
-        "INSERT INTO administrators_administrator (name, role, created_at, tenant_id, upn, password)"
-        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        (who.name, who.role.value, who.created_at, who.tenant_id, who.upn, password),
+        f"INSERT INTO administrators_administrator ({_COLUMNS}, password)"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (
+            who.name,
+            who.role.value,
+            who.created_at,
+            who.tenant_id,
+            who.upn,
+            who.object_id,
+            password,
+        ),
     )
     return done.rowcount == 1
 
@@ -84,7 +97,8 @@ async def session(tx: Tx, digest: bytes) -> tuple[Administrator, datetime, datet
     """Who, when it was used last, when it ends."""
     row = await (
         await tx.execute(
-            "SELECT a.name, a.role, a.created_at, a.tenant_id, a.upn, s.used_at, s.expires_at"
+            "SELECT a.name, a.role, a.created_at, a.tenant_id, a.upn, a.object_id,"
+            " s.used_at, s.expires_at"
             " FROM administrators_session s JOIN administrators_administrator a"
             " ON a.name = s.administrator WHERE s.digest = %s",
             (digest,),

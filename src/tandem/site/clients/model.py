@@ -31,13 +31,17 @@ class ClientsSettings(Settings, frozen=True):
 
 
 class TenantIdentity(msgspec.Struct, frozen=True):
-    """Who a directory token speaks for, after its signature, audience and life were verified."""
+    """Who a directory token speaks for, after its signature, audience and life were verified.
+
+    `app_id` is the application that asked for the token.
+    """
 
     tenant_id: str
     device_id: str
     kind: Literal["device", "user"]
     object_id: str = ""
     upn: str = ""
+    app_id: str = ""
 
 
 class TokenHolder(msgspec.Struct, frozen=True):

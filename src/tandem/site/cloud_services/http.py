@@ -341,11 +341,12 @@ class _Api:
         """A session for an administrator who is an account of a connected tenant."""
         given = await http.decode(request, TenantSignIn)
         async with self._cloud.db.transaction() as tx:
-            who = await self._cloud.tenants.verify_token(tx, given.access_token)
+            who = await self._cloud.tenants.verify_administrator(tx, given.access_token)
             session = await administrators.sign_in_external(
                 tx,
                 who.tenant_id,
-                who.upn if who.kind == "user" else "",
+                who.object_id,
+                who.upn,
                 self._cloud.now(),
                 self._require.settings,
             )

@@ -275,6 +275,10 @@ class BadTenantToken(AppError):
     kind, code = Kind.UNAUTHENTICATED, "tenant.bad-token"
 
 
+class UnknownAccount(AppError):
+    kind, code = Kind.NOT_FOUND, "tenant.unknown-account"
+
+
 class ConsentMissing(AppError):
     kind, code = Kind.FORBIDDEN, "azure-service.consent-missing"
 

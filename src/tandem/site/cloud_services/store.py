@@ -102,6 +102,10 @@ async def insert_service(tx: Tx, made: AzureService) -> bool:
     return done.rowcount == 1
 
 
+async def lock_service(tx: Tx, id: str) -> None:
+    await tx.execute("SELECT FROM cloud_service WHERE id = %s FOR UPDATE", (id,))
+
+
 async def set_tenant(tx: Tx, id: str, tenant_id: str, tenant_name: str) -> None:
     await tx.execute(
         "UPDATE cloud_service SET tenant_id = %s, tenant_name = %s WHERE id = %s",

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from joserfc import jwt
@@ -24,7 +25,7 @@ from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
-from tandem.site import clients
+from tandem.site import clients, collections
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.model import (
     DEFAULT_APP_ID_URI,
@@ -48,6 +49,7 @@ from tandem.site.cloud_services.model import (
     ServiceExists,
     TenantRefuses,
     TenantUnreachable,
+    UnknownAccount,
 )
 
 _GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
@@ -209,6 +211,8 @@ class Tenants:
 
     async def _without_app(self, tx: Tx, wanted: str, kind: str) -> AzureService:
         service = await self.service(tx, wanted)
+        # A second administrator waits here, and then finds the first one's app.
+        await store.lock_service(tx, service.id)
         if any(app.kind == kind for app in await self.apps(tx, service.id)):
             raise AppExists(
                 f"{service.name} has its {kind} app already.", cure="Go on with the next step."
@@ -425,6 +429,39 @@ class Tenants:
             cure="Connect the device's tenant: `tandem azure-service create`.",
         )
 
+    async def verify_administrator(self, tx: Tx, token: str) -> clients.TenantIdentity:
+        """Which account of a tenant wants to sign in to the site. Raises BadTenantToken.
+
+        Devices send tokens of their users for the same audience through the gateway, which nobody
+        has to trust. They are of the client app, and open nothing here.
+        """
+        who = await self.verify_token(tx, token)
+        devices = {client.app_id for _, _, client in await self._onboarded(tx)}
+        if who.kind != "user" or who.app_id in devices:
+            raise BadTenantToken(
+                "This token is for a device's client, not for an administrator's sign-in.",
+                cure="Sign in with `tandem sign-in site --with-tenant`.",
+            )
+        return who
+
+    async def account(self, tx: Tx, tenant_id: str, upn: str) -> str:
+        """The object id of an account of a connected tenant, as discovery found it.
+
+        Raises NoSuchService, UnknownAccount.
+        """
+        if tenant_id not in {service.tenant_id for service, _, _ in await self._onboarded(tx)}:
+            raise NoSuchService(
+                f"The site is not connected to the tenant {tenant_id}.",
+                cure="Connect it first: `tandem azure-service create` (step 2).",
+            )
+        found = await collections.find_user_named(tx, tenant_id, upn)
+        if found is None:
+            raise UnknownAccount(
+                f"Discovery has not found {upn} in the tenant.",
+                cure="Check the name, and run it: `tandem discovery run` (step 2.6).",
+            )
+        return found.object_id
+
     async def _verified(self, tx: Tx, tenant_id: str, token: str, server: App) -> dict[str, Any]:
         known = await self._directory(tx, tenant_id)
         claims = _signed_claims(token, known)
@@ -588,6 +625,7 @@ def _identity(tenant_id: str, claims: Mapping[str, Any]) -> clients.TenantIdenti
         "device" if device else "user",
         str(claims.get("oid", "")),
         str(claims.get("upn") or claims.get("preferred_username") or ""),
+        str(claims.get("appid") or claims.get("azp") or ""),
     )
 
 
@@ -728,11 +766,26 @@ class Graph:
             ) from None
         value = _json(answer) if answer.content else {}
         if answer.status_code >= 400:
-            raise _refusal(answer.status_code, value, app_id_uri, self._app_id)
+            raise _refusal(answer.status_code, value, app_id_uri, self._app_id, _permission(path))
         return value
 
 
-def _refusal(status: int, value: dict[str, Any], app_id_uri: str, app_id: str) -> AppError:
+# Which of the server app's permissions a path of Graph needs; the directory's is the rest.
+_PERMISSION_OF = {
+    "deviceManagement": "DeviceManagementManagedDevices.Read.All",
+    "deviceAppManagement": "DeviceManagementApps.Read.All",
+}
+
+
+def _permission(path: str) -> str:
+    """The application permission that a GET of this path needs."""
+    segments = urlsplit(path).path.strip("/").split("/")
+    return next((_PERMISSION_OF[s] for s in segments if s in _PERMISSION_OF), DISCOVERY_PERMISSION)
+
+
+def _refusal(
+    status: int, value: dict[str, Any], app_id_uri: str, app_id: str, permission: str
+) -> AppError:
     error = value.get("error", {})
     message = str(error.get("message", f"status {status}"))[:300]
     if (
@@ -751,7 +804,7 @@ def _refusal(status: int, value: dict[str, Any], app_id_uri: str, app_id: str) -
         )
     if status == 403:
         return ConsentMissing(
-            f"The app {app_id} lacks the application permission {DISCOVERY_PERMISSION}."
+            f"The app {app_id} lacks the application permission {permission}."
             f" The tenant says: {message}",
             cure=f"A global administrator grants it: `tandem app-registration consent {app_id}`.",
         )

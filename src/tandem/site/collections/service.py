@@ -45,6 +45,10 @@ async def find_user(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
     return await store.user_by(tx, tenant_id, object_id)
 
 
+async def find_user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
+    return await store.user_named(tx, tenant_id, upn)
+
+
 async def users(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownUser]:
     return await store.users(tx, limit, offset)
 

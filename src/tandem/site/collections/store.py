@@ -123,6 +123,19 @@ async def user_by(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
     return KnownUser(**row) if row else None
 
 
+async def user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
+    row = await (
+        await tx.execute(
+            "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
+            " FROM collections_user WHERE tenant_id = %s AND lower(upn) = lower(%s)"
+            # Who had the name before is not there any more.
+            " ORDER BY discovered_at DESC, id DESC LIMIT 1",
+            (tenant_id, upn),
+        )
+    ).fetchone()
+    return KnownUser(**row) if row else None
+
+
 async def users(tx: Tx, limit: int, offset: int) -> list[KnownUser]:
     found = await tx.execute(
         "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
