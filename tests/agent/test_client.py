@@ -2,6 +2,7 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 from one_site import Bridge, Broker, Moment, Site, enrolled, log, renamed
 from starlette.responses import Response
 
@@ -392,6 +393,47 @@ async def test_client_settings_have_their_effects(
         "enable_user_policy_from_internet": "user policy received",
     }
     assert "Policy of a user delivered" in [e.text for e in await history(site)]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_device_that_is_not_joined_is_registered_only_where_settings_allow_it(
+    site: Site, client: Client, installed: Machine, allowed: bool
+) -> None:
+    directory = installed.directory
+    assert isinstance(directory, Broker)
+    directory.device, directory.registers = None, True
+    site.content = ccm.PolicyContent(settings={"auto_register_with_azure_ad": allowed})
+    client.wake()
+    await client.step()
+    assert (directory.device, directory.registrations) == (("d1", 1) if allowed else (None, 0))
+    state = (await record(site)).state
+    assert state
+    effect = "registered" if allowed else "not joined, and not to be registered"
+    assert state.effects["auto_register_with_azure_ad"] == effect
+
+
+async def test_a_registration_that_fails_is_said(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    assert isinstance(installed.directory, Broker)
+    installed.directory.device = None
+    client.wake()
+    await client.step()
+    state = (await record(site)).state
+    assert state
+    assert state.effects["auto_register_with_azure_ad"].startswith("registration failed: ")
+
+
+async def test_user_policy_is_not_asked_for_where_settings_do_not_allow_it(
+    site: Site, client: Client
+) -> None:
+    site.seen.clear()
+    client.wake()
+    await client.step()
+    assert not any(request.url.query == "user" for request in site.seen)
+    state = (await record(site)).state
+    assert state
+    assert state.effects["enable_user_policy_from_internet"] == "no user policy is asked for"
 
 
 async def test_content_comes_from_the_gateway_only_where_settings_allow_it(

@@ -179,6 +179,17 @@ async def test_a_configuration_that_cannot_be_is_refused(api: Api, change: dict[
     assert error["message"]
 
 
+async def test_enhanced_http_is_on_when_the_site_systems_have_their_certificate(
+    api: Api, tmp_path: Path
+) -> None:
+    assert not (await api.get("/api/v1/site"))["enhanced_http"]
+    async with api.db.transaction() as tx:
+        mine = SecretBox.open(tmp_path / "keys" / "box.key")
+        role = properties.SITE_SYSTEMS
+        await properties.role_certificate(tx, mine, role, dns=["localhost"], now=NOW)
+    assert (await api.get("/api/v1/site"))["enhanced_http"]
+
+
 async def test_the_commands_of_the_site(api: Api, tmp_path: Path) -> None:
     async with api.db.transaction() as tx:
         await add_device(tx, "LAB-001")

@@ -283,7 +283,12 @@ async def _certificates(
     async with db.transaction() as tx:
         root = await properties.root_certificate(tx)
         role = await properties.role_certificate(
-            tx, box, "site-systems", dns=settings.names, ips=settings.addresses, now=utc_now()
+            tx,
+            box,
+            properties.SITE_SYSTEMS,
+            dns=settings.names,
+            ips=settings.addresses,
+            now=utc_now(),
         )
     certificate, key, ca = folder / "role.pem", folder / "role.key", folder / "site-root.pem"
     write_private(certificate, pki.pem(role.certificate, root))

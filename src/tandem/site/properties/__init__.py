@@ -15,6 +15,7 @@ from tandem.site.properties.model import (
     check_site_code,
 )
 from tandem.site.properties.service import (
+    SITE_SYSTEMS,
     establish,
     issuing_root,
     role_certificate,
@@ -25,6 +26,7 @@ from tandem.site.properties.service import (
 
 __all__ = [
     "ROLE_ID_BASE",
+    "SITE_SYSTEMS",
     "AnotherSite",
     "BadSiteCode",
     "NotEstablished",

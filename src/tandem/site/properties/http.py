@@ -32,7 +32,7 @@ def routes(db: Database, require: Require) -> list[BaseRoute]:
             "version": __version__,
             "management_point_id": str(site.management_point_id),
             "established_at": site.established_at,
-            "enhanced_http": True,
+            "enhanced_http": service.SITE_SYSTEMS in {role for role, _ in roles},
             "issuing_root": {
                 "subject": root.subject.rfc4514_string(),
                 "sha256": pki.sha256_fingerprint(root),

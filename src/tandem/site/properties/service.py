@@ -21,6 +21,9 @@ from tandem.site.properties.model import (
     check_site_code,
 )
 
+# The role whose certificate the HTTP site systems answer with: with it, enhanced HTTP is on.
+SITE_SYSTEMS = "site-systems"
+
 _LOCK = 7_311_001
 _ROOT, _SIGNING = "issuing-root", "site-server-signing"
 _ROOT_DAYS, _SIGNING_DAYS, _ROLE_DAYS = 365 * 20, 365 * 5, 365
