@@ -21,6 +21,7 @@ from tandem import pki
 from tandem.infra import http
 from tandem.infra.blobs import Blobs
 from tandem.infra.database import Database
+from tandem.infra.jobs import Jobs
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import syncml
 from tandem.protocols.syncml import Command, Item, Message, Results, Status
@@ -148,6 +149,7 @@ class Mdm:
     sessions: sessions.Sessions
     peer: PeerCertificate
     management: httpx.AsyncClient
+    uploads: mobile_apps.Uploads
 
     @property
     def database(self) -> Database:
@@ -201,6 +203,15 @@ class Mdm:
         mine = top.xpath("//characteristic[@type='My']//parm[@name='EncodedCertificate']/@value")
         certificate = base64.b64decode(mine[0])
         return TestDevice(self, user, joined, windows_id, certificate, top, key)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The background work of this tenant is done meanwhile."""
+        stop = asyncio.Event()
+        worker = asyncio.create_task(self.uploads.jobs.run(stop))
+        yield
+        stop.set()
+        await worker
 
     async def graph(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = await self.world.bearer()
@@ -308,6 +319,10 @@ async def mdm_service(
             box, world.tokens, now=world.now, public_url=base, management_url=management_url
         )
         made["content"] = mobile_apps.Content(blobs, b"k" * 32, base)
+        made["uploads"] = mobile_apps.Uploads(
+            blobs, b"k" * 32, box, Jobs(database.dsn), database, world.now
+        )
+        made["uploads"].register()
         made["sessions"] = sessions.Sessions(
             made["enrollment"], made["content"], world.now, management_url
         )
@@ -316,13 +331,14 @@ async def mdm_service(
             graph.managed_devices(made["sessions"]),
             graph.comanagement(),
             graph.audit_events(),
-            graph.mobile_app_parts(blobs),
+            graph.mobile_app_parts(made["uploads"]),
             graph.configurations(),
         ]
         return [
             *graph.routes(world.database, world.tokens, world.now, parts=parts),
             *enrollment.routes(world.database, made["enrollment"]),
             *mobile_apps.routes(world.database, made["content"], world.now),
+            *mobile_apps.upload_routes(made["uploads"]),
         ]
 
     world = await make_world(database, routes, base, now)
@@ -378,7 +394,8 @@ async def live_mdm(database: Database, folder: Path) -> AsyncIterator[tuple[Mdm,
         )
         for port in ports:
             await _listens(port)
-        yield mdm, folder / "root.pem", url
+        async with mdm.working():
+            yield mdm, folder / "root.pem", url
         stop.set()
         await serving
 

@@ -332,7 +332,5 @@ async def test_an_app_needs_an_msi_and_a_short_line(tenant: Tenant) -> None:
         )  # fmt: skip
         with pytest.raises(mobile_apps.NotPublished):
             await mobile_apps.assign(tx, made.id, [], [])
-        with pytest.raises(mobile_apps.WrongFile):
-            await mobile_apps.commit(tx, tenant.blobs, made.id, b"not an MSI")
     with pytest.raises(msi.BadMsi):
         msi.read(b"not an MSI")

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from app_content import publish
 from mdm_world import live_mdm
 from tandem.agent.mdm import AgentHosts, Device, DeviceSettings, Network
 from tandem.infra.blobs import Blobs
@@ -28,8 +29,9 @@ async def test_a_device_downloads_checks_and_installs_what_its_user_is_to_have(
                 file_name="client setup.msi",
                 now=mdm.world.at,
             )
-            blobs = Blobs.open(tmp_path / "content")
-            await mobile_apps.commit(tx, blobs, app.id, package)
+        blobs = Blobs.open(tmp_path / "content")
+        await publish(tenant_db, blobs, app.id, package, mdm.world.now)
+        async with tenant_db.transaction() as tx:
             await mobile_apps.assign(tx, app.id, [group.id], [])
         network = Network(ca_file=root)
         settings = DeviceSettings(

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from tandem.protocols.syncml import Item
+from tandem.tenant.assignments import Assignment, Target, TargetKind
 from tandem.tenant.mobile_apps import App, Status
-from tandem.tenant.policies import Assignment, Configuration, choose
+from tandem.tenant.policies import Configuration, choose
 from tandem.tenant.sessions import LAPSED, Delivery, model
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.workloads import Authority, Workload, owner_of
@@ -45,7 +46,8 @@ DELIVERED = st.dictionaries(
 
 
 def chosen(configurations: list[Configuration], flags: int | None) -> dict[str, Configuration]:
-    assignments = [Assignment(item.id, "g", False) for item in configurations]
+    group = Target(TargetKind.GROUP, "g")
+    assignments = [Assignment(f"{n}", item.id, group, {}) for n, item in enumerate(configurations)]
     return choose(configurations, assignments, {"g"}, flags)
 
 

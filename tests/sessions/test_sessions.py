@@ -271,7 +271,7 @@ async def test_a_setting_that_is_not_wanted_any_more_is_removed(mdm: Mdm) -> Non
     made = await configured(mdm, await mdm.group("All", device.user.id))
     await device.check_in()
     async with mdm.database.transaction() as tx:
-        await policies.delete(tx, made.id)
+        await policies.remove(tx, policies.KIND, made.id, mdm.world.at, "")
     work = await device.check_in()
     assert [(c.name, c.items[0].target, c.items[0].data) for c in work] == [
         ("Delete", TARGET, None)
@@ -288,7 +288,7 @@ async def test_a_removal_waits_while_the_site_owns_the_workload(mdm: Mdm) -> Non
     device.agent(SITE_OWNS)
     await device.check_in()
     async with mdm.database.transaction() as tx:
-        await policies.delete(tx, made.id)
+        await policies.remove(tx, policies.KIND, made.id, mdm.world.at, "")
     assert await device.check_in() == []
     device.agent(MDM_OWNS)
     device.codes["Delete"] = 404

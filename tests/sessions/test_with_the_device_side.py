@@ -47,7 +47,7 @@ async def test_a_device_enrols_takes_a_setting_gives_it_back_and_leaves(
         assert device._policy.in_force(SETTING) == "15"
 
         async with tenant_db.transaction() as tx:
-            await policies.delete(tx, made.id)
+            await policies.remove(tx, policies.KIND, made.id, mdm.world.at, "")
         await device.sync()
         assert device._policy.in_force(SETTING) is None
         async with tenant_db.transaction() as tx:

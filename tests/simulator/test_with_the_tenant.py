@@ -11,6 +11,7 @@ from one_management_point import Site
 from one_tenant import co_managed, free_port, listens
 from test_simulator import banner, running, until
 
+from app_content import publish
 from tandem import pki
 from tandem.infra import http
 from tandem.infra.blobs import Blobs
@@ -217,7 +218,8 @@ async def test_the_assigned_package_makes_the_device_co_managed(tenant: Tenant, 
             file_name="ccmsetup.msi",
             now=now,
         )
-        await mobile_apps.commit(tx, tenant.blobs, app.id, await site.msi())
+    await publish(db, tenant.blobs, app.id, await site.msi(), utc_now)
+    async with db.transaction() as tx:
         await mobile_apps.assign(tx, app.id, [tenant.group], [])
         wanted = await policies.create(tx, "Banner", "Desktop/Banner", "hello", now)
         await policies.assign(tx, wanted.id, [tenant.group], [])

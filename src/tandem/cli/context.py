@@ -149,6 +149,32 @@ class Api:
     def delete(self, path: str) -> Any:
         return self.call("DELETE", path)
 
+    def put_content(self, url: str, content: bytes, headers: dict[str, str]) -> None:
+        """To a signed URL, which says by itself what it is for: the session stays out of it.
+
+        A connection that breaks is tried again: the same part may come twice.
+        """
+        for attempt in range(3):
+            try:
+                plain = self._client.build_request("PUT", url, content=content, headers=headers)
+                plain.headers.pop("Authorization", None)
+                response = self._client.send(plain)
+                break
+            except httpx.TransportError as error:
+                if attempt == 2:
+                    raise NotReachable(
+                        f"The upload to the {self.role} broke off ({error}).",
+                        cure="Check the connection, and upload the file again.",
+                    ) from None
+        if response.status_code >= 400:
+            code = response.headers.get("x-ms-error-code", "")
+            raise Refused(
+                f"The upload was refused ({response.status_code} {code}).".replace(" )", ")"),
+                cure="Upload the file again.",
+                status=response.status_code,
+                remote=code,
+            )
+
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded JSON answer, bytes for another content type, None for no content."""
         if isinstance(options.get("json"), msgspec.Struct):

@@ -10,6 +10,7 @@ from tandem.cli.group import find_group
 app = typer.Typer(help="Settings that the MDM service gives to devices.", no_args_is_help=True)
 
 _PATH = "/v1.0/deviceManagement/deviceConfigurations"
+_POLICY = "./Device/Vendor/MSFT/Policy/Config/"
 
 
 @app.command()
@@ -21,9 +22,20 @@ def create(
     json: Json = False,
 ) -> None:
     """Create a configuration of one setting."""
+    oma = {
+        "@odata.type": "#microsoft.graph.omaSettingString",
+        "displayName": setting,
+        "omaUri": f"{_POLICY}{setting}",
+        "value": value,
+    }
     made = graph_client().post(
         _PATH,
-        {"displayName": name, "setting": setting, "value": value, "workload": workload},
+        {
+            "@odata.type": "#microsoft.graph.windows10CustomConfiguration",
+            "displayName": name,
+            "workload": workload,
+            "omaSettings": [oma],
+        },
     )
     emit(made, lambda _: f"Created {name}: {setting} = {value}. Assign it to groups next.", json)
 
@@ -66,8 +78,22 @@ def _find(graph: Api, wanted: str) -> dict[str, Any]:
 @app.command("list")
 def list_configurations(json: Json = False) -> None:
     """List the configurations."""
+    found = [
+        {
+            **item,
+            "setting": ", ".join(
+                str(oma["omaUri"]).removeprefix(_POLICY) for oma in _settings(item)
+            ),
+            "value": ", ".join(str(oma["value"]) for oma in _settings(item)),
+        }
+        for item in graph_client().every(_PATH)
+    ]
     columns = {"displayName": "NAME", "setting": "SETTING", "value": "VALUE", "id": "ID"}
-    emit(graph_client().every(_PATH), lambda rows: table(rows, columns), json)
+    emit(found, lambda rows: table(rows, columns), json)
+
+
+def _settings(item: dict[str, Any]) -> list[dict[str, Any]]:
+    return item.get("omaSettings") or []
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Content by SHA-256, in a folder or an object store that `obstore` knows by URL."""
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,9 +11,10 @@ import msgspec
 import obstore
 from obstore.store import LocalStore, from_url
 
-from tandem.infra.errors import AppError, Kind
+from tandem.infra.errors import AppError, Kind, TooLarge
 
 _CHUNK_BYTES = 256 * 1024
+_STAGING = "staging/"
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -54,6 +56,49 @@ class Blobs:
             blob = Blob(digest.hexdigest(), size)
             await obstore.put_async(self._store, _path(blob.sha256), file)
         return blob
+
+    async def keep(self, file: Path, blob: Blob) -> None:
+        """A file whose hash and size are known already."""
+        await obstore.put_async(self._store, _path(blob.sha256), file)
+
+    # What is not whole yet lies under a name until it is: parts of an upload.
+
+    async def stage(self, name: str, content: AsyncIterator[bytes], limit: int) -> int:
+        """Keep a part under this name; its size. Raises TooLarge, and keeps nothing then."""
+        size = 0
+        with tempfile.TemporaryFile() as file:
+            async for chunk in content:
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"This part has more than {limit:,} bytes.")
+                file.write(chunk)
+            file.seek(0)
+            await obstore.put_async(self._store, _STAGING + name, file)
+        return size
+
+    async def staged(self, name: str, size: int) -> AsyncIterator[bytes]:
+        """A part in pieces. Raises NoSuchBlob."""
+        start = 0
+        while start < size:
+            stop = min(start + _CHUNK_BYTES, size)
+            try:
+                piece = await obstore.get_range_async(
+                    self._store, _STAGING + name, start=start, end=stop
+                )
+            except FileNotFoundError:
+                raise NoSuchBlob("A part of an upload is not there any more.") from None
+            yield bytes(piece)
+            start = stop
+
+    async def unstage(self, prefix: str) -> None:
+        """Drop the parts in this folder; or the one of this name."""
+        names = [prefix] if "/" in prefix else []
+        if not names:
+            async for page in obstore.list(self._store, _STAGING + prefix):
+                names += [str(item["path"]).removeprefix(_STAGING) for item in page]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, _STAGING + name)
 
     async def size(self, sha256: str) -> int:
         """The length in bytes. Raises NoSuchBlob."""

@@ -133,10 +133,12 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     content = mobile_apps.Content(
         blobs, _secret(settings.state / "secrets" / "content.key"), settings.public_url
     )
+    jobs = Jobs(database.dsn)
+    uploads = mobile_apps.Uploads(blobs, content.secret, box, jobs, database, utc_now)
+    uploads.register()
     managing = sessions.Sessions(enrolling, content, utc_now, settings.management_url)
     resolver = Resolver(settings.resolver or None)
     web = net.client(resolver=resolver, ca_file=settings.ca_file)
-    jobs = Jobs(database.dsn)
     runs = licensing.Runs(database, jobs, utc_now)
     pages = tenant_pages.TenantPages(
         database,
@@ -158,7 +160,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         graph.managed_devices(managing),
         graph.comanagement(),
         graph.audit_events(),
-        graph.mobile_app_parts(blobs),
+        graph.mobile_app_parts(uploads),
         graph.configurations(),
     ]
     public = http.application(
@@ -166,6 +168,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
             *graph.routes(database, tokens, utc_now, parts=parts),
             *enrollment.routes(database, enrolling),
             *mobile_apps.routes(database, content, utc_now),
+            *mobile_apps.upload_routes(uploads),
             *oidc.routes(database, tokens, utc_now, settings.sign_in),
             *console.tenant_routes(pages, now=utc_now),
         ],
@@ -176,8 +179,8 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     )
     tls = http.TLS(settings.certificate, settings.key)
     asking = http.TLS(settings.certificate, settings.key, ca_file)
-    upkeep = asyncio.create_task(_tend(database, tokens, managing, signer, stop))
-    working = asyncio.create_task(jobs.run(stop, concurrency=1))
+    upkeep = asyncio.create_task(_tend(database, tokens, managing, uploads, signer, stop))
+    working = asyncio.create_task(jobs.run(stop, concurrency=2))
     try:
         await http.serve(
             [
@@ -207,6 +210,7 @@ async def _tend(
     database: Database,
     tokens: oidc.Tokens,
     managing: sessions.Sessions,
+    uploads: mobile_apps.Uploads,
     signer: audit.Signer,
     stop: asyncio.Event,
 ) -> None:
@@ -217,6 +221,7 @@ async def _tend(
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
                 await managing.tend(tx)
+                await uploads.tend(tx)
                 await licensing.tend(tx, utc_now())
                 for item in await directory.tend(tx, utc_now()):
                     await audit.record(

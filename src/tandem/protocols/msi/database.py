@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, BinaryIO
 
 import olefile
 
@@ -54,8 +54,11 @@ class MsiProperties:
         return self.package_type is PackageType.PER_MACHINE
 
 
-def read(data: bytes) -> MsiProperties:
-    """The package's properties. Raises BadMsi, with what is wrong with the file."""
+def read(data: bytes | BinaryIO) -> MsiProperties:
+    """The package's properties. Raises BadMsi, with what is wrong with the file.
+
+    Of an open file only what is needed is read.
+    """
     with _open(data) as package:
         found = package.properties()
     code = found.get("ProductCode", "").upper()
@@ -93,16 +96,20 @@ def extract(data: bytes) -> dict[str, bytes]:
     return files
 
 
-def _open(data: bytes) -> "_Package":
-    if data[:8] != _SIGNATURE:
+def _open(data: bytes | BinaryIO) -> "_Package":
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if file.read(8) != _SIGNATURE:
         raise BadMsi(
             "The file is not a Windows Installer package.",
             cure="Choose the .msi file itself, not an archive or a program that contains it.",
         )
-    if len(data) > MAX_BYTES:
+    if size > MAX_BYTES:
         raise BadMsi("The package is larger than 2 GB.", cure="Build a smaller package.")
+    file.seek(0)
     try:
-        return _Package(olefile.OleFileIO(io.BytesIO(data)))
+        return _Package(olefile.OleFileIO(file))
     except BadMsi:
         raise
     except Exception as error:

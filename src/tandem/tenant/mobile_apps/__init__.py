@@ -1,63 +1,89 @@
-"""Line-of-business apps (MSI), whom they are for, and what became of them on devices.
+"""Apps, their content and its upload, whom they are for, and what became of them on devices.
 
 Owns the tables mobile_apps_…. The status here is the MSI's; what the MSI started is the agent's to
-tell.
+tell. `uploads` tells how content arrives; assignments are those of `assignments`, of `OWNER`.
 """
 
+from tandem.tenant.mobile_apps import rules
 from tandem.tenant.mobile_apps.http import routes
 from tandem.tenant.mobile_apps.model import (
+    BLOCK_BYTES,
     COMMAND_LINE_LIMIT,
-    PACKAGE_LIMIT,
+    FILE_BYTES,
+    MSI,
+    WIN32,
+    WITH_CONTENT,
     App,
-    Assignment,
     BadApp,
+    ContentFile,
     LinkExpired,
     NoSuchApp,
+    NoSuchContent,
+    NotOpen,
     NotPublished,
     Status,
+    UploadState,
     WrongFile,
 )
 from tandem.tenant.mobile_apps.service import (
+    OWNER,
     Content,
     app,
     apps,
     assign,
-    assignments,
+    assignable,
     choose,
-    commit,
     create,
     delete,
     forget_device,
+    publish,
     required,
     save_status,
     statuses,
     update,
 )
+from tandem.tenant.mobile_apps.store import files, versions
+from tandem.tenant.mobile_apps.uploads import UNSTAGE, Uploads
+from tandem.tenant.mobile_apps.uploads_http import upload_routes
 
 __all__ = [
+    "BLOCK_BYTES",
     "COMMAND_LINE_LIMIT",
-    "PACKAGE_LIMIT",
+    "FILE_BYTES",
+    "MSI",
+    "OWNER",
+    "UNSTAGE",
+    "WIN32",
+    "WITH_CONTENT",
     "App",
-    "Assignment",
     "BadApp",
     "Content",
+    "ContentFile",
     "LinkExpired",
     "NoSuchApp",
+    "NoSuchContent",
+    "NotOpen",
     "NotPublished",
     "Status",
+    "UploadState",
+    "Uploads",
     "WrongFile",
     "app",
     "apps",
     "assign",
-    "assignments",
+    "assignable",
     "choose",
-    "commit",
     "create",
     "delete",
+    "files",
     "forget_device",
+    "publish",
     "required",
     "routes",
+    "rules",
     "save_status",
     "statuses",
     "update",
+    "upload_routes",
+    "versions",
 ]

@@ -1,24 +1,25 @@
-"""Apps, their content, whom they are for, and what became of them on devices."""
+"""Apps, whom they are for, and what became of them on devices; their content for devices."""
 
 import hmac
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 from urllib.parse import quote
 
 from tandem.infra.blobs import Blobs
 from tandem.infra.database import Tx
-from tandem.infra.errors import AppError
-from tandem.protocols import msi
-from tandem.tenant import directory
+from tandem.tenant import assignments, directory
+from tandem.tenant.assignments import Assignment
 from tandem.tenant.mobile_apps import store
 from tandem.tenant.mobile_apps.model import (
     COMMAND_LINE_LIMIT,
+    MSI,
+    WITH_CONTENT,
     App,
-    Assignment,
     BadApp,
     LinkExpired,
     NoSuchApp,
@@ -26,6 +27,9 @@ from tandem.tenant.mobile_apps.model import (
     Status,
     WrongFile,
 )
+
+# As what apps are the owners of assignments.
+OWNER = "mobileApps"
 
 
 def _check(name: str, description: str, publisher: str, command_line: str) -> None:
@@ -51,14 +55,16 @@ async def create(
     command_line: str,
     file_name: str,
     now: datetime,
+    type: str = MSI,
+    properties: Mapping[str, Any] | None = None,
 ) -> App:
-    """A line-of-business app without its content: it is processing until the file arrives.
+    """An app without its content: it is not published until a content version is committed.
 
-    Raises BadApp, and NoMdmAuthority while the tenant has none.
+    Raises BadApp, WrongFile, and NoMdmAuthority while the tenant has none.
     """
     await directory.require_mdm_authority(tx)
     _check(name, description, publisher, command_line)
-    if not file_name.lower().endswith(".msi"):
+    if type == MSI and not file_name.lower().endswith(".msi"):
         raise WrongFile(
             f"{file_name!r} is not an MSI package.",
             cure="Take the client's MSI: `tandem client package`.",
@@ -75,7 +81,11 @@ async def create(
         "",
         "",
         0,
-        "processing",
+        "notPublished" if type in WITH_CONTENT else "published",
+        "",
+        now,
+        type,
+        properties or {},
         "",
         now,
     )
@@ -83,51 +93,52 @@ async def create(
     return made
 
 
-async def update(
-    tx: Tx, id: str, *, name: str, description: str, publisher: str, command_line: str
-) -> App:
+async def update(tx: Tx, id: str, now: datetime, **changes: Any) -> App:
     """Raises NoSuchApp, BadApp."""
-    await app(tx, id)
-    _check(name, description, publisher, command_line)
-    await store.update(tx, id, name, description, publisher, command_line)
-    return await app(tx, id)
+    await store.lock(tx, id)
+    changed = replace(await app(tx, id), **changes, changed_at=now)
+    _check(changed.name, changed.description, changed.publisher, changed.command_line)
+    await store.save(tx, changed)
+    return changed
 
 
-async def commit(tx: Tx, blobs: Blobs, id: str, data: bytes) -> App:
-    """The app's file: read, kept, and the app published.
+async def publish(tx: Tx, id: str, version: str, now: datetime) -> App:
+    """Make a content version the app's content. Raises NoSuchApp, BadApp.
 
-    Raises NoSuchApp; WrongFile for what is no MSI, or one that is installed for a user.
+    What the package says of itself counts, whatever was written before.
     """
+    await store.lock(tx, id)
     found = await app(tx, id)
-    try:
-        read = msi.read(data)
-    except AppError as error:
-        raise WrongFile(
-            f"{found.file_name} is not a Windows Installer package that can be used."
-            f" {error.message}",
-            cure="Take the client's MSI: `tandem client package`.",
-        ) from None
-    if not read.per_machine:
-        raise WrongFile(
-            f"{found.file_name} installs for one user; devices need an MSI per machine.",
-            cure="Take an MSI with ALLUSERS=1.",
+    number = int(version) if version.isascii() and version.isdigit() and len(version) < 9 else 0
+    files = await store.files(tx, id, number)
+    if not files or not all(file.committed for file in files):
+        raise BadApp(
+            f"Content version {version[:32]!r} has no committed content.",
+            cure="Upload its file and commit it; then set committedContentVersion.",
+            target="committedContentVersion",
         )
-    blob = await blobs.put(data)
-    await store.publish(
-        tx,
-        id,
-        product_code=read.product_code.upper(),
-        version=read.product_version,
-        upgrade_code=read.upgrade_code,
-        sha256=blob.sha256,
-        size=blob.size_bytes,
-        name=read.product_name,
+    main = next((file for file in files if not file.is_dependency), files[0])
+    facts = main.facts
+    changed = replace(
+        found,
+        name=found.name or str(facts.get("productName", "")),
+        publisher=found.publisher or str(facts.get("publisher", "")),
+        product_code=str(facts.get("productCode", found.product_code)),
+        product_version=str(facts.get("productVersion", found.product_version)),
+        upgrade_code=str(facts.get("upgradeCode", found.upgrade_code)),
+        sha256=main.sha256,
+        size_bytes=main.size_bytes,
+        state="published",
+        reason="",
+        committed_version=str(number),
+        changed_at=now,
     )
-    return await app(tx, id)
+    await store.save(tx, changed)
+    return changed
 
 
-async def apps(tx: Tx) -> list[App]:
-    return await store.apps(tx)
+async def apps(tx: Tx, ids: list[str] | None = None) -> list[App]:
+    return await store.apps(tx, ids)
 
 
 async def app(tx: Tx, id: str) -> App:
@@ -138,52 +149,60 @@ async def app(tx: Tx, id: str) -> App:
     return found
 
 
-async def delete(tx: Tx, id: str) -> None:
+async def delete(tx: Tx, id: str) -> list[str]:
+    """The app with its assignments and uploads; the ids of its files, which may lie aside still.
+
+    Raises NoSuchApp.
+    """
+    files = [file.id for file in await store.files(tx, id)]
     if not await store.delete(tx, id):
         raise NoSuchApp(f"There is no app {id!r}.", cure="List them: `tandem app list`.")
+    await assignments.forget(tx, OWNER, id)
+    return files
 
 
-async def assign(tx: Tx, id: str, included: Sequence[str], excluded: Sequence[str]) -> None:
-    """Required for the included groups without the excluded ones; for nobody else.
-
-    Raises NoSuchApp, NotPublished, BadApp.
-    """
+async def assignable(tx: Tx, id: str) -> App:
+    """Raises NoSuchApp, NotPublished."""
     found = await app(tx, id)
     if found.state != "published":
         raise NotPublished(
             f"{found.name or found.file_name} is still processing: it has no content yet.",
             cure="Upload its file first, then assign it.",
         )
-    for group_id in (*included, *excluded):
-        await directory.group(tx, group_id)
-    both = set(included) & set(excluded)
-    if both:
-        raise BadApp("A group cannot be included and excluded at once.", groups=sorted(both))
-    groups = [(group, False) for group in dict.fromkeys(included)]
-    groups += [(group, True) for group in dict.fromkeys(excluded)]
-    await store.assign(tx, id, groups)
+    return found
 
 
-async def assignments(tx: Tx, id: str) -> list[Assignment]:
-    return [item for item in await store.assignments(tx) if item.app_id == id]
+async def assign(tx: Tx, id: str, included: Sequence[str], excluded: Sequence[str]) -> None:
+    """Required for the included groups without the excluded ones; for nobody else.
+
+    Raises NoSuchApp, NotPublished, BadAssignment.
+    """
+    await assignable(tx, id)
+    wanted = [
+        replace(item, values={"intent": "required", "settings": None})
+        for item in assignments.targets(included, excluded)
+    ]
+    await assignments.replace(tx, OWNER, id, wanted)
 
 
 async def required(tx: Tx, groups: Collection[str]) -> list[App]:
-    """The published apps that a member of these groups is to have."""
-    return choose(await store.apps(tx), await store.assignments(tx), groups)
+    """The published MSI apps that a member of these groups is to have."""
+    return choose(await store.apps(tx), await assignments.every(tx, OWNER), groups)
 
 
-def choose(
-    apps: Iterable[App], assignments: Iterable[Assignment], groups: Collection[str]
-) -> list[App]:
-    """Included by a group and excluded by none."""
-    given = list(assignments)
-    found = []
-    for item in apps:
-        mine = [a for a in given if a.app_id == item.id and a.group_id in groups]
-        if item.state == "published" and mine and not any(a.excluded for a in mine):
-            found.append(item)
-    return found
+def choose(apps: Iterable[App], given: Iterable[Assignment], groups: Collection[str]) -> list[App]:
+    """Required by an assignment, and excluded by none."""
+    by_owner: dict[str, list[Assignment]] = {}
+    for one in given:
+        if one.values.get("intent", "required") == "required":
+            by_owner.setdefault(one.owner_id, []).append(one)
+    return [
+        item
+        for item in apps
+        if item.type == MSI
+        and item.state == "published"
+        and assignments.given_to(by_owner.get(item.id, []), groups)
+    ]
 
 
 async def statuses(tx: Tx, *, app_id: str = "", device_id: str = "") -> list[Status]:

@@ -1,37 +1,63 @@
-"""Device configurations and whom they are for. Owns the tables policies_…."""
+"""Policy objects: what administrators write, kept with its versions; and what of it is delivered.
+
+Owns the tables policies_…. An object is a document in Graph's words, of a kind that is the name
+of its collection. Device configurations with settings of the policy CSP reach devices.
+"""
 
 from tandem.tenant.policies.model import (
-    Assignment,
-    BadConfiguration,
+    KIND,
+    BadObject,
     Configuration,
-    NameTaken,
-    NoSuchConfiguration,
+    NoSuchObject,
+    PolicyObject,
+    Version,
+    check,
     loc_uri,
+    oma_setting,
+    settings_of,
 )
 from tandem.tenant.policies.service import (
     assign,
-    assignments,
     change,
     choose,
     configurations,
     create,
-    delete,
     effective,
+)
+from tandem.tenant.policies.store import (
+    add,
+    find,
+    lock,
+    next_number,
+    objects,
+    remove,
+    save,
+    versions,
 )
 
 __all__ = [
-    "Assignment",
-    "BadConfiguration",
+    "KIND",
+    "BadObject",
     "Configuration",
-    "NameTaken",
-    "NoSuchConfiguration",
+    "NoSuchObject",
+    "PolicyObject",
+    "Version",
+    "add",
     "assign",
-    "assignments",
     "change",
+    "check",
     "choose",
     "configurations",
     "create",
-    "delete",
     "effective",
+    "find",
     "loc_uri",
+    "lock",
+    "next_number",
+    "objects",
+    "oma_setting",
+    "remove",
+    "save",
+    "settings_of",
+    "versions",
 ]

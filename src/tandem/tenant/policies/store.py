@@ -1,66 +1,145 @@
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from tandem.infra.database import Tx
-from tandem.tenant.policies.model import Assignment, Configuration
-from tandem.workloads import Workload
+from tandem.tenant import assignments
+from tandem.tenant.policies.model import NoSuchObject, PolicyObject, Version, check
 
-_COLUMNS = "id, name, workload, setting, value, created_at, changed_at"
+# How much of an object's history is kept.
+VERSIONS = 100
+
+_COLUMNS = "kind, id, type, name, version, created_at, changed_at, properties"
 
 
-def _configuration(row: dict[str, Any]) -> Configuration:
-    return Configuration(**{**row, "workload": Workload(row["workload"])})
+def _object(row: dict[str, Any]) -> PolicyObject:
+    return PolicyObject(**row)
 
 
-async def configurations(tx: Tx) -> list[Configuration]:
+async def objects(tx: Tx, kind: str, ids: Sequence[str] | None = None) -> list[PolicyObject]:
+    """The objects of a kind, oldest first; of `ids` only, if given."""
     found = await tx.execute(
-        f"SELECT {_COLUMNS} FROM policies_configuration ORDER BY created_at, id"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM policies_object WHERE kind = %(kind)s"  # noqa: S608
+        " AND (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s)) ORDER BY created_at, id",
+        {"kind": kind, "ids": list(ids) if ids is not None else None},
     )
-    return [_configuration(row) async for row in found]
+    return [_object(row) async for row in found]
 
 
-async def insert(tx: Tx, made: Configuration) -> bool:
-    done = await tx.execute(
-        f"INSERT INTO policies_configuration ({_COLUMNS})"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+async def find(tx: Tx, kind: str, id: str) -> PolicyObject | None:
+    found = await objects(tx, kind, [id])
+    return found[0] if found else None
+
+
+async def lock(tx: Tx, kind: str, id: str) -> PolicyObject | None:
+    """The object, to be changed: others that want to change it wait for this transaction."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 9))", (f"{kind}/{id}",))
+    return await find(tx, kind, id)
+
+
+async def next_number(tx: Tx, kind: str) -> int:
+    """The next of the small numbers that some kinds have as ids; never one that was in use."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 8))", (kind,))
+    found = await tx.execute(
+        "SELECT coalesce(max(object_id::bigint), 0) + 1 AS n FROM policies_version"
+        " WHERE kind = %s AND object_id ~ '^[0-9]{1,9}$'",
+        (kind,),
+    )
+    row = await found.fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+async def add(tx: Tx, made: PolicyObject, by: str) -> None:
+    """Raises BadObject."""
+    check(made.name, made.properties)
+    await tx.execute(
+        f"INSERT INTO policies_object ({_COLUMNS})"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
         (
+            made.kind,
             made.id,
+            made.type,
             made.name,
-            made.workload.value,
-            made.setting,
-            made.value,
+            made.version,
             made.created_at,
             made.changed_at,
+            Jsonb(dict(made.properties)),
         ),
     )
-    return done.rowcount == 1
+    await _remember(tx, made, by, deleted=False)
 
 
-async def change(tx: Tx, id: str, value: str, now: datetime) -> bool:
+async def save(
+    tx: Tx, before: PolicyObject, name: str, properties: dict[str, Any], now: datetime, by: str
+) -> PolicyObject:
+    """The object changed, as its next version. Raises BadObject, NoSuchObject."""
+    check(name, properties)
     done = await tx.execute(
-        "UPDATE policies_configuration SET value = %s, changed_at = %s WHERE id = %s",
-        (value, now, id),
+        "UPDATE policies_object SET name = %s, properties = %s, changed_at = %s,"
+        " version = version + 1 WHERE kind = %s AND id = %s RETURNING version",
+        (name, Jsonb(properties), now, before.kind, before.id),
     )
-    return done.rowcount == 1
+    row = await done.fetchone()
+    if row is None:
+        raise _missing(before.id)
+    after = replace(
+        before, name=name, properties=properties, changed_at=now, version=row["version"]
+    )
+    await _remember(tx, after, by, deleted=False)
+    return after
 
 
-async def delete(tx: Tx, id: str) -> bool:
-    done = await tx.execute("DELETE FROM policies_configuration WHERE id = %s", (id,))
-    return done.rowcount == 1
+async def remove(tx: Tx, kind: str, id: str, now: datetime, by: str) -> None:
+    """The object with its assignments; its history stays. Raises NoSuchObject."""
+    done = await tx.execute(
+        f"DELETE FROM policies_object WHERE kind = %s AND id = %s RETURNING {_COLUMNS}",  # noqa: S608
+        (kind, id),
+    )
+    row = await done.fetchone()
+    if row is None:
+        raise _missing(id)
+    gone = _object(row)
+    await assignments.forget(tx, kind, id)
+    last = replace(gone, version=gone.version + 1, changed_at=now)
+    await _remember(tx, last, by, deleted=True)
 
 
-async def assignments(tx: Tx) -> list[Assignment]:
+async def _remember(tx: Tx, item: PolicyObject, by: str, *, deleted: bool) -> None:
+    await tx.execute(
+        "INSERT INTO policies_version"
+        " (kind, object_id, version, type, name, properties, at, by, deleted)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            item.kind,
+            item.id,
+            item.version,
+            item.type,
+            item.name,
+            Jsonb(dict(item.properties)),
+            item.changed_at,
+            by,
+            deleted,
+        ),
+    )
+    await tx.execute(
+        "DELETE FROM policies_version WHERE kind = %s AND object_id = %s AND version <= %s",
+        (item.kind, item.id, item.version - VERSIONS),
+    )
+
+
+async def versions(tx: Tx, kind: str, id: str) -> list[Version]:
+    """All of an object's versions, the newest first, also when it is gone."""
     found = await tx.execute(
-        "SELECT configuration_id, group_id, excluded FROM policies_assignment ORDER BY group_id"
+        "SELECT version, name, properties, at, by, deleted FROM policies_version"
+        " WHERE kind = %s AND object_id = %s ORDER BY version DESC",
+        (kind, id),
     )
-    return [Assignment(**row) async for row in found]
+    return [Version(**row) async for row in found]
 
 
-async def assign(tx: Tx, id: str, groups: list[tuple[str, bool]]) -> None:
-    await tx.execute("DELETE FROM policies_assignment WHERE configuration_id = %s", (id,))
-    for group_id, excluded in groups:
-        await tx.execute(
-            "INSERT INTO policies_assignment (configuration_id, group_id, excluded)"
-            " VALUES (%s, %s, %s)",
-            (id, group_id, excluded),
-        )
+def _missing(id: str) -> NoSuchObject:
+    return NoSuchObject(f"There is no object {id!r}.", cure="List the collection.")

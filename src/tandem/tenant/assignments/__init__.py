@@ -1,0 +1,35 @@
+"""Whom something is for: groups, everybody, the site's collections. Owns assignments_assignment.
+
+Apps and policy objects are assigned in one way. `given_to` says what an assignment means for a
+member of groups; what follows from it is the owner's to decide.
+"""
+
+from tandem.tenant.assignments.model import (
+    Assignment,
+    BadAssignment,
+    New,
+    NoSuchAssignment,
+    Target,
+    TargetKind,
+    given_to,
+    reasons,
+)
+from tandem.tenant.assignments.service import add, every, forget, of, remove, replace, targets
+
+__all__ = [
+    "Assignment",
+    "BadAssignment",
+    "New",
+    "NoSuchAssignment",
+    "Target",
+    "TargetKind",
+    "add",
+    "every",
+    "forget",
+    "given_to",
+    "of",
+    "reasons",
+    "remove",
+    "replace",
+    "targets",
+]
