@@ -207,6 +207,7 @@ async def make_world(
     base: str = BASE,
     now: datetime | None = None,
     authority: dict[str, Any] | None = None,
+    passwords: directory.DirectorySettings = CHEAP,
     **parts: Any,
 ) -> World:
     """`authority` changes OidcSettings; `parts` are a keeper or conditions for its tokens."""
@@ -228,7 +229,7 @@ async def make_world(
         )
         await licensing.establish(tx, world.at)
         await oidc.establish(tx, tokens, world.at)
-    served = list(oidc.routes(database, tokens, world.now, CHEAP))
+    served = list(oidc.routes(database, tokens, world.now, passwords))
     served += routes(world) if routes else []
     world.app = http.application(served, role="tenant")
     world.client = httpx.AsyncClient(
