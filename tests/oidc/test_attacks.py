@@ -10,9 +10,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
-
 from asking import (
     CHALLENGE,
     GRAPH,
@@ -25,6 +22,9 @@ from asking import (
     register,
     self_signed,
 )
+from joserfc import jwt
+from joserfc.jwk import OctKey, RSAKey
+
 from tandem.infra.database import Database
 from tandem.tenant import directory, oidc
 from tandem.tenant.oidc.model import BadUri
@@ -163,9 +163,7 @@ async def test_replaying_a_code_revokes_what_came_from_it(world: World) -> None:
 
 
 async def accepted(world: World, token: str) -> bool:
-    answer = await world.client.get(
-        "/oidc/userinfo", headers={"Authorization": f"Bearer {token}"}
-    )
+    answer = await world.client.get("/oidc/userinfo", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code in (200, 401)
     return answer.status_code == 200
 
@@ -340,9 +338,7 @@ async def test_consent_cannot_be_given_for_somebody(world: World) -> None:
     """Not from another site (no cookie), not with another browser's form, not signed out, and not
     by pressing a button of a page that was shown to another account."""
     app = await register(world, public_redirect_uris=("http://localhost",))
-    page = await world.sign_in_page(
-        **asking(client_id=app.app_id, scope=f"{GRAPH}/User.Read")
-    )
+    page = await world.sign_in_page(**asking(client_id=app.app_id, scope=f"{GRAPH}/User.Read"))
     consent = await world.submit(page, login=ADMIN, passwd=PASSWORD)
     assert "Permissions requested" in consent.text
     action, hidden = first_form(consent.text)

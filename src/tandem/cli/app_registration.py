@@ -1,5 +1,8 @@
 """tandem app-registration: applications that sign in to the tenant."""
 
+import base64
+import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,6 +110,126 @@ def _text(value: dict[str, Any]) -> str:
         "Granted": ", ".join(value["granted"]) or "nothing",
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+
+
+@app.command()
+def expiring(
+    days: Annotated[int, typer.Option(help="How far ahead to look.", min=0)] = 60,
+    json: Json = False,
+) -> None:
+    """List secrets and certificates that end soon, or have ended."""
+    now = datetime.now(UTC)
+    found = []
+    for item in graph_client().every("/v1.0/applications"):
+        for sort, name in (("secret", "passwordCredentials"), ("certificate", "keyCredentials")):
+            for held in item[name]:
+                left = (datetime.fromisoformat(held["endDateTime"]) - now).total_seconds() / 86400
+                if left <= days:
+                    found.append(
+                        {
+                            "application": item["displayName"],
+                            "app_id": item["appId"],
+                            "sort": sort,
+                            "key_id": held["keyId"],
+                            "name": held["displayName"] or held.get("hint") or held["keyId"],
+                            "ends_at": held["endDateTime"],
+                            "days_left": int(left // 1),
+                            "warning": _warning(left),
+                        }
+                    )
+    found.sort(key=lambda item: item["ends_at"])
+    columns = {
+        "application": "Application",
+        "sort": "Credential",
+        "name": "Name",
+        "ends_at": "Ends",
+        "warning": "Warning",
+    }
+    emit(
+        found,
+        lambda _: (
+            f"{table(found, columns)}\nRenew a secret: tandem app-registration renew-secret CLIENT_ID"
+            if found
+            else f"Nothing ends within {days} days."
+        ),
+        json,
+    )
+
+
+def _warning(days_left: float) -> str:
+    if days_left <= 0:
+        return "ended"
+    for days in (7, 30, 60):
+        if days_left <= days:
+            return f"within {days} days"
+    return ""
+
+
+@app.command("renew-secret")
+def renew_secret(
+    application: Annotated[str, typer.Argument(help="Client id, object id or name.")],
+    secret_file: Annotated[Path, typer.Option(help="Private file for the new secret.")],
+    days: Annotated[int, typer.Option(help="How long it is valid.", min=1, max=3650)] = 730,
+    remove: Annotated[
+        str | None, typer.Option("--remove", help="Key id of the old secret, to end it now.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a new secret. The old ones stay valid until they end or are removed."""
+    graph = graph_client()
+    found = _find(graph, application)
+    ends_at = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    added = graph.post(
+        f"/v1.0/applications/{found['id']}/addPassword",
+        {"passwordCredential": {"displayName": "command line", "endDateTime": ends_at}},
+    )
+    write_private(secret_file, added["secretText"].encode())
+    if remove:
+        graph.post(f"/v1.0/applications/{found['id']}/removePassword", {"keyId": remove})
+    value = {
+        "app_id": found["appId"],
+        "key_id": added["keyId"],
+        "secret_file": str(secret_file),
+        "secret_ends_at": added["endDateTime"],
+        "removed": remove,
+    }
+    said = f"The new secret is in {secret_file}, valid until {added['endDateTime']}."
+    if not remove:
+        said += "\nWhen every client uses it, remove the old one: --remove KEY_ID."
+    emit(value, lambda _: said, json)
+
+
+@app.command("add-certificate")
+def add_certificate(
+    application: Annotated[str, typer.Argument(help="Client id, object id or name.")],
+    certificate: Annotated[Path, typer.Argument(help="The certificate, in PEM or DER.")],
+    json: Json = False,
+) -> None:
+    """Let the application sign in with a certificate's key instead of a secret."""
+    graph = graph_client()
+    found = _find(graph, application)
+    try:
+        raw = certificate.read_bytes()
+    except OSError as error:
+        raise Refused(
+            f"{certificate} cannot be read: {error.strerror}.", cure="Name a readable file."
+        ) from None
+    if b"PRIVATE KEY" in raw:
+        raise Refused(
+            f"{certificate} holds a private key, which must not leave this computer.",
+            cure="Export the certificate alone, and name that file.",
+        )
+    if raw.lstrip().startswith(b"-----BEGIN CERTIFICATE-----"):
+        raw = ssl.PEM_cert_to_DER_cert(raw.decode("ascii", "replace").strip())
+    key = {
+        "type": "AsymmetricX509Cert",
+        "usage": "Verify",
+        "key": base64.b64encode(raw).decode(),
+        "displayName": certificate.name,
+    }
+    added = graph.post(f"/v1.0/applications/{found['id']}/addKey", {"keyCredential": key})
+    value = {"app_id": found["appId"], "key_id": added["keyId"], "ends_at": added["endDateTime"]}
+    emit(value, lambda _: f"Added; it is taken until {added['endDateTime']}.", json)
 
 
 @app.command()

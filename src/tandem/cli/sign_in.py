@@ -29,12 +29,14 @@ from tandem.cli.context import (
     Refused,
     Session,
     emit,
+    graph_client,
     profile,
     profile_path,
     progress,
     read_secret,
     save_profile,
     save_session,
+    table,
 )
 
 app = typer.Typer(help="Sign in to the site or to the tenant.", no_args_is_help=True)
@@ -140,6 +142,43 @@ def tenant(
     save_session("tenant", Session(answer["access_token"], until, refresh))
     value = {"tenant_url": here.tenant_url, "tenant_id": here.tenant_id, "upn": upn}
     emit(value, lambda _: f"Signed in to {here.tenant_url} as {upn}.", json)
+
+
+@app.command("log")
+def show_log(
+    user: Annotated[str | None, typer.Option("--user", help="Only this user name.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only refused sign-ins.")] = False,
+    most: Annotated[int, typer.Option("--most", help="How many lines.", min=1, max=1000)] = 50,
+    json: Json = False,
+) -> None:
+    """Show who signed in to the tenant, and who was refused and why; the newest first."""
+    wanted = []
+    if user:
+        wanted.append("userPrincipalName eq '{}'".format(user.replace("'", "''")))
+    if failed:
+        wanted.append("status/errorCode ne 0")
+    query = {"$top": str(most)} | ({"$filter": " and ".join(wanted)} if wanted else {})
+    found = graph_client().get("/v1.0/auditLogs/signIns", **query)["value"]
+    rows = [
+        {
+            **item,
+            "who": item["userPrincipalName"] or item["appDisplayName"] or item["appId"],
+            "result": (
+                "signed in"
+                if item["status"]["errorCode"] == 0
+                else f"AADSTS{item['status']['errorCode']}: {item['status']['failureReason']}"
+            ),
+        }
+        for item in found
+    ]
+    columns = {
+        "createdDateTime": "When",
+        "who": "Who",
+        "appDisplayName": "Application",
+        "ipAddress": "From",
+        "result": "Result",
+    }
+    emit(found, lambda _: table(rows, columns) if rows else "No sign-ins.", json)
 
 
 def administrator_token(upn: str | None, password_file: Path | None) -> str:

@@ -48,6 +48,7 @@ from tandem.tenant.graph.model import (
 from tandem.tenant.graph.organization import organization
 from tandem.tenant.graph.permissions import READERS, WRITERS
 from tandem.tenant.graph.roles import roles
+from tandem.tenant.graph.sign_ins import sign_ins
 from tandem.tenant.graph.users import users
 
 
@@ -63,7 +64,7 @@ def directory_parts(
     texts: Texts = _no_texts,
 ) -> list[Part]:
     """Users, groups, devices, organization, roles, licences, applications, consent, what was
-    deleted and the audit log.
+    deleted, the audit log and the sign-in log.
 
     `signer` signs the log's heads; without one a key of this process's own does. `later` defers
     licences of large groups; without it they are settled in the request. `texts` asks DNS for the
@@ -80,6 +81,7 @@ def directory_parts(
         directory_objects(),
         deleted_items(),
         application_parts(),
+        sign_ins(),
     ]
 
 

@@ -1,5 +1,6 @@
 """App registrations, service principals, and what they were consented to."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from tandem.tenant.graph.model import (
     Value,
     missing,
 )
-from tandem.tenant.oidc import Application, Secret, applications
+from tandem.tenant.oidc import Application, Certificate, Secret, applications
 
 # Properties that are kept and given back, and mean nothing here.
 _KEPT = ("description", "notes", "tags", "signInAudience")
@@ -41,9 +42,9 @@ def _application_row(item: Application) -> Row:
         "web": {
             "homePageUrl": item.properties.get("homePageUrl"),
             "redirectUris": list(item.web_redirect_uris),
-            "logoutUrl": None,
+            "logoutUrl": item.properties.get("logoutUrl"),
             "implicitGrantSettings": {
-                "enableIdTokenIssuance": False,
+                "enableIdTokenIssuance": item.id_token_issuance,
                 "enableAccessTokenIssuance": False,
             },
         },
@@ -57,7 +58,7 @@ def _application_row(item: Application) -> Row:
         },
         "app_roles": list(item.app_roles),
         "required_resource_access": list(item.required_access),
-        "is_fallback_public_client": bool(item.public_redirect_uris),
+        "is_fallback_public_client": item.public,
         **{name: item.properties.get(name) for name in _KEPT},
     }
 
@@ -74,7 +75,13 @@ def _values(body: Body, known: Application | None) -> dict[str, Any]:
         values["public_redirect_uris"] = _uris(body["publicClient"], "publicClient")
     if "web" in body:
         values["web_redirect_uris"] = _uris(body["web"], "web")
-        properties["homePageUrl"] = (body["web"] or {}).get("homePageUrl")
+        web = body["web"] or {}
+        properties["homePageUrl"] = web.get("homePageUrl")
+        properties["logoutUrl"] = _logout(web)
+        implicit = web.get("implicitGrantSettings") or {}
+        properties["enableIdTokenIssuance"] = implicit.get("enableIdTokenIssuance") is True
+    if "isFallbackPublicClient" in body:
+        properties["isFallbackPublicClient"] = body["isFallbackPublicClient"] is True
     if "api" in body:
         api = body["api"] or {}
         version = api.get("requestedAccessTokenVersion")
@@ -90,6 +97,13 @@ def _values(body: Body, known: Application | None) -> dict[str, Any]:
     properties |= {name: body[name] for name in _KEPT if name in body}
     values["properties"] = properties
     return values
+
+
+def _logout(web: Mapping[str, Any]) -> str | None:
+    url = web.get("logoutUrl")
+    if url is not None and (not isinstance(url, str) or not url.startswith("https://")):
+        raise _wrong("web", "logoutUrl has to be an https address")
+    return url
 
 
 def _uris(value: Any, name: str) -> tuple[str, ...]:
@@ -144,12 +158,67 @@ async def _create(call: Call, body: Body) -> Created:
     made = await applications.create_application(
         call.tx, body["displayName"], call.now, **_values(body, None)
     )
+    if body.get("keyCredentials"):
+        await _set_keys(call, made.id, body["keyCredentials"])
     return Created(made.id)
 
 
 async def _update(call: Call, key: str, body: Body) -> None:
     known = await applications.application(call.tx, key)
     await applications.update_application(call.tx, key, **_values(body, known))
+    if "keyCredentials" in body:
+        await _set_keys(call, key, body["keyCredentials"] or [])
+
+
+async def _set_keys(call: Call, key: str, items: Any) -> None:
+    """The application's certificates become these. One that is there already is named by keyId."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise _wrong("keyCredentials", "it has to be a list of key credentials")
+    kept = {str(item.get("keyId") or "").lower() for item in items}
+    for held in await applications.certificates(call.tx, [key]):
+        if held.key_id not in kept:
+            await applications.remove_certificate(call.tx, key, held.key_id)
+    held_ids = {held.key_id for held in await applications.certificates(call.tx, [key])}
+    for item in items:
+        if str(item.get("keyId") or "").lower() not in held_ids:
+            await _add_certificate(call, key, item)
+
+
+async def _add_certificate(call: Call, key: str, item: Mapping[str, Any]) -> Certificate:
+    if item.get("type", "AsymmetricX509Cert") != "AsymmetricX509Cert":
+        raise _wrong("keyCredentials", "type has to be AsymmetricX509Cert")
+    if item.get("usage", "Verify") != "Verify":
+        raise _wrong("keyCredentials", "usage has to be Verify")
+    try:
+        der = b64decode(str(item.get("key") or ""), validate=True)
+    except ValueError:
+        raise _wrong("keyCredentials", "key has to be base64") from None
+    if der.startswith(b"-----BEGIN CERTIFICATE-----"):  # Some tools encode the PEM once more.
+        der = b64decode("".join(der.decode("ascii", "replace").splitlines()[1:-1]))
+    name = item.get("displayName")
+    return await applications.add_certificate(
+        call.tx, key, der, display_name=str(name)[:256] if name else None
+    )
+
+
+def _shown_key(held: Certificate) -> dict[str, Any]:
+    return {
+        "keyId": held.key_id,
+        "displayName": held.display_name,
+        "type": "AsymmetricX509Cert",
+        "usage": "Verify",
+        "key": None,
+        "startDateTime": held.starts_at,
+        "endDateTime": held.ends_at,
+        "customKeyIdentifier": b64encode(held.sha1).decode(),
+    }
+
+
+async def _keys(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for held in await applications.certificates(call.tx, [str(row["id"]) for row in rows]):
+        found.setdefault(held.application_id, []).append(_shown_key(held))
+    return found
 
 
 async def _delete(call: Call, key: str) -> None:
@@ -203,7 +272,7 @@ APPLICATIONS = Resource(
         Field("appRoles", Primitive.COMPLEX, collection=True, writable=True),
         Field("requiredResourceAccess", Primitive.COMPLEX, collection=True, writable=True),
         Field("passwordCredentials", Primitive.COMPLEX, collection=True, load=_secrets),
-        Field("keyCredentials", Primitive.COMPLEX, collection=True, value=lambda _: []),
+        Field("keyCredentials", Primitive.COMPLEX, collection=True, load=_keys, writable=True),
         Field("createdDateTime", Primitive.TIME),
         Field("description", writable=True),
         Field("notes", writable=True),
@@ -232,6 +301,19 @@ async def _add_password(call: Call, body: Body) -> Answer:
 
 async def _remove_password(call: Call, body: Body) -> Answer:
     await applications.remove_secret(call.tx, call.keys["application"], body["keyId"])
+    return None
+
+
+async def _add_key(call: Call, body: Body) -> Answer:
+    return Value(
+        _shown_key(
+            await _add_certificate(call, call.keys["application"], body["keyCredential"] or {})
+        )
+    )
+
+
+async def _remove_key(call: Call, body: Body) -> Answer:
+    await applications.remove_certificate(call.tx, call.keys["application"], body["keyId"])
     return None
 
 
@@ -483,6 +565,27 @@ def application_parts() -> Part:
                 _remove_password,
                 permissions.APPLICATIONS_WRITE,
                 body=(Field("keyId", Primitive.GUID, writable=True, required=True),),
+            ),
+            # The proof of an earlier key is not asked for: who may write applications may replace
+            # their keys by PATCH as well.
+            Action(
+                "applications/{application}/addKey",
+                _add_key,
+                permissions.APPLICATIONS_WRITE,
+                body=(
+                    Field("keyCredential", Primitive.COMPLEX, writable=True, required=True),
+                    Field("passwordCredential", Primitive.COMPLEX, writable=True),
+                    Field("proof", writable=True),
+                ),
+            ),
+            Action(
+                "applications/{application}/removeKey",
+                _remove_key,
+                permissions.APPLICATIONS_WRITE,
+                body=(
+                    Field("keyId", Primitive.GUID, writable=True, required=True),
+                    Field("proof", writable=True),
+                ),
             ),
             # Not Graph's: the portal's button "Grant admin consent" as one call.
             Action(

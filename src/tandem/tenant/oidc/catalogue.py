@@ -14,11 +14,17 @@ DEVICE_REGISTRATION = "01cb2876-7ebd-4aa4-9cc9-d28bd4d359a9"
 BROKER = "29d9ed98-a469-4536-ade2-f981bc1d605e"
 CLI = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 GRAPH_POWERSHELL = "14d82eec-204b-4c2f-b7e8-296a70dab67e"
+AZURE_POWERSHELL = "1950a258-227b-4e31-a9cf-717495945fc2"
+INTUNE_POWERSHELL = "d1ddf0e4-d672-4dae-b554-9d5bdfd93547"
+MDM_ENROLLMENT = "d4ebce55-015a-49b5-a083-c84d1797ae8c"
+LEGACY_GRAPH = "00000002-0000-0000-c000-000000000000"
+LEGACY_GRAPH_URI = "https://graph.windows.net"
 
 BROKER_REDIRECT = "ms-appx-web://Microsoft.AAD.BrokerPlugin"
 OPENID_SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
 
-# Permission, app role id, delegated id, and whether a user may consent for himself.
+# Permission, app role id, delegated id, and whether a user may consent for himself; + is an id of
+# our own.
 _GRAPH_PERMISSIONS = """
 User.Read - e1fe6dd8-ba31-4d61-89e7-88639da4683d user
 User.Read.All df021288-bdef-4463-88db-98f22de89214 a154be20-db9c-4678-8ab7-66f6cc099a59
@@ -55,11 +61,17 @@ DeviceManagementServiceConfig.Read.All 06a5fe6d-c49d-46a7-b082-56b1b14103c7 8696
 DeviceManagementServiceConfig.ReadWrite.All 5ac13192-7ace-4fcf-b828-1a26f28068ee 662ed50a-ac44-4eef-ad86-62eed9be2a29
 DeviceManagementRBAC.Read.All 58ca0d9a-1575-47e1-a3cb-007ef2e4583b 49f0cc30-024c-4dfd-ab3e-82e137ee5431
 DeviceManagementRBAC.ReadWrite.All e330c4f0-4170-414e-a55a-2f022ec2b57b 0c5e8a55-87a6-4556-93ab-adc52c4d862d
+DeviceManagementScripts.Read.All + +
+DeviceManagementScripts.ReadWrite.All + +
 openid - 37f7f235-527c-4136-accd-4a02d197296e user
 profile - 14dad69e-099b-42c9-810b-d002981feec1 user
 email - 64a6cdd6-aab1-4aaf-94b8-3cc8405e90d0 user
 offline_access - 7427e0e9-2fba-42fe-b0c0-848c9e6a8182 user
 """
+
+
+# What applications of the site's age ask of the directory's first API.
+_LEGACY = ("User.Read", "Directory.Read.All", "Directory.ReadWrite.All")
 
 
 def permission_scope(value: str, scope_id: str = "", *, by_user: bool = False) -> dict[str, Any]:
@@ -108,11 +120,20 @@ def built_in(mdm_app_id_uri: str, domain: str) -> tuple[BuiltIn, ...]:
     scopes, roles = [], []
     for line in _GRAPH_PERMISSIONS.strip().splitlines():
         value, role_id, scope_id, *user = line.split()
+        if scope_id == "+":
+            scope_id, role_id = _stable(f"scope:{value}"), _stable(f"role:{value}")
         if scope_id != "-":
             scopes.append(permission_scope(value, scope_id, by_user=bool(user)))
         if role_id != "-":
             roles.append(app_role(value, role_id))
-    loopback = ("http://localhost", "http://127.0.0.1", "urn:ietf:wg:oauth:2.0:oob")
+    loopback = (
+        "http://localhost",
+        "http://127.0.0.1",
+        "urn:ietf:wg:oauth:2.0:oob",
+        "https://login.microsoftonline.com/common/oauth2/nativeclient",
+    )
+    legacy = tuple(item for item in scopes if item["value"] in _LEGACY)
+    legacy_roles = tuple(item for item in roles if item["value"] in _LEGACY)
     impersonation = permission_scope("user_impersonation", _stable("drs"), by_user=True)
     delegation = permission_scope("mdm_delegation", _stable("mdm"), by_user=True)
     return (
@@ -128,4 +149,15 @@ def built_in(mdm_app_id_uri: str, domain: str) -> tuple[BuiltIn, ...]:
         BuiltIn(BROKER, "Microsoft Authentication Broker", (), (BROKER_REDIRECT,)),
         BuiltIn(CLI, "Tandem command line", (), loopback),
         BuiltIn(GRAPH_POWERSHELL, "Microsoft Graph Command Line Tools", (), loopback),
+        BuiltIn(AZURE_POWERSHELL, "Azure PowerShell", (), loopback),
+        BuiltIn(INTUNE_POWERSHELL, "Microsoft Intune PowerShell", (), loopback),
+        BuiltIn(MDM_ENROLLMENT, "Microsoft Intune Enrollment"),
+        BuiltIn(
+            LEGACY_GRAPH,
+            "Windows Azure Active Directory",
+            (LEGACY_GRAPH_URI,),
+            (),
+            legacy,
+            legacy_roles,
+        ),
     )

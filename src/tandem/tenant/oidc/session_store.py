@@ -1,9 +1,10 @@
 """The SQL of browser sessions, locked names, and the sign-in log."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from tandem.infra.database import Tx
@@ -123,6 +124,7 @@ class SignIn:
 
 
 _COLUMNS = tuple(field.name for field in fields(SignIn))
+_row = attrgetter(*_COLUMNS)
 _INSERT = f"INSERT INTO oidc_sign_in ({', '.join(_COLUMNS)}) "
 _PLACES = ", ".join(["%s"] * len(_COLUMNS))
 _SIGN_IN = ", ".join(
@@ -131,8 +133,13 @@ _SIGN_IN = ", ".join(
 
 
 async def insert_sign_ins(tx: Tx, items: Sequence[SignIn]) -> None:
+    if len(items) == 1:
+        await tx.execute(f"{_INSERT} VALUES ({_PLACES})", _row(items[0]))
+        return
     async with tx.cursor() as cursor:
-        await cursor.executemany(f"{_INSERT} VALUES ({_PLACES})", [astuple(i) for i in items])
+        async with cursor.copy(f"COPY oidc_sign_in ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
+            for item in items:
+                await copy.write_row(_row(item))
 
 
 async def insert_failure(tx: Tx, item: SignIn, since: datetime, most: int) -> None:
@@ -142,7 +149,7 @@ async def insert_failure(tx: Tx, item: SignIn, since: datetime, most: int) -> No
     await tx.execute(
         f"{_INSERT} SELECT {places} WHERE (SELECT count(*) FROM (SELECT 1 FROM oidc_sign_in"  # noqa: S608
         " WHERE address = %s AND at > %s AND number <> 0 LIMIT %s) s) < %s",
-        (*astuple(item), item.address, since, most, most),
+        (*_row(item), item.address, since, most, most),
     )
 
 
