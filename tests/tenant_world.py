@@ -239,7 +239,9 @@ async def make_world(
 
 
 @asynccontextmanager
-async def live(database: Database, folder: Path) -> AsyncIterator[tuple[World, Path]]:
+async def live(
+    database: Database, folder: Path, authority: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[World, Path]]:
     """The tenant on a real port with TLS, in real time; and the root that clients trust."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -265,6 +267,7 @@ async def live(database: Database, folder: Path) -> AsyncIterator[tuple[World, P
         ),
         f"https://localhost:{port}",
         now,
+        authority,
     )
     tls = http.TLS(folder / "certificate.pem", folder / "key.pem")
     stop = asyncio.Event()
