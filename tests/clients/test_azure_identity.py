@@ -21,7 +21,12 @@ from clients_served import Served
 
 from tandem.tenant import oidc
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # The clients leave their connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 DEFAULT = "https://graph.microsoft.com/.default"
 

@@ -14,7 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tandem.tenant import oidc
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # The clients leave their connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 GRAPH = "https://graph.microsoft.com"
 DEFAULT = [f"{GRAPH}/.default"]
