@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from tandem.infra.errors import AppError, Kind
+
+set_json_loads(msgspec.json.decode)
 
 Tx = psycopg.AsyncConnection[DictRow]
 Lineage = Literal["tenant", "site"]

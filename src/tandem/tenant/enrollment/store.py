@@ -43,6 +43,8 @@ DEVICES = Source(
         "manufacturer": "d.inventory->>'manufacturer'",
         "serial_number": "d.inventory->>'serial_number'",
         "notes": "d.notes",
+        "physical_memory_in_bytes": "CASE WHEN d.inventory->>'ram_mb' ~ '^[0-9]{1,9}$'"
+        " THEN (d.inventory->>'ram_mb')::bigint * 1048576 END",
         "inventory": "d.inventory",
         "config_info": "d.config_info",
         "config_info_at": "d.config_info_at",

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from tandem.infra.listing import Row
@@ -93,10 +92,6 @@ async def _overview(call: Call) -> Sequence[Row]:
     ]
 
 
-def _same(value: Any, _: Row) -> Any:
-    return value
-
-
 _ELIGIBLE = Resource(
     path="deviceManagement/comanagementEligibleDevices",
     type="comanagementEligibleDevice",
@@ -110,19 +105,19 @@ _ELIGIBLE = Resource(
     fields=(
         Field("id", Primitive.GUID),
         Field("deviceName"),
-        Field("deviceType", value=partial(_same, "windowsRT")),
-        Field("clientRegistrationStatus", value=partial(_same, "registered")),
+        Field("deviceType", initial="windowsRT", constant=True),
+        Field("clientRegistrationStatus", initial="registered", constant=True),
         Field("ownerType", column="managed_device_owner_type"),
         Field("managementAgents", column="management_agent"),
         Field("managementState"),
         Field("referenceId", Primitive.GUID, column="azure_ad_device_id"),
-        Field("mdmStatus", value=partial(_same, "Enrolled")),
+        Field("mdmStatus", initial="Enrolled", constant=True),
         Field("osVersion"),
         Field("serialNumber"),
         Field("manufacturer"),
         Field("model"),
         Field("osDescription", column="operating_system"),
-        Field("entitySource", Primitive.INTEGER, value=partial(_same, 1)),
+        Field("entitySource", Primitive.INTEGER, initial=1, constant=True),
         Field("userId", Primitive.GUID),
         Field("upn", column="user_principal_name"),
         Field("userEmail", column="user_principal_name"),

@@ -4,7 +4,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from tandem.infra import listing
@@ -268,8 +267,8 @@ async def _names(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
         call.tx,
         directory.USERS,
         ["display_name"],
-        where=["u.id::text = ANY(%(ids)s)"],
-        parameters={"ids": [row["user_id"] for row in rows]},
+        where=["u.id = ANY(string_to_array(%(ids)s, ',')::uuid[])"],
+        parameters={"ids": ",".join({row["user_id"] for row in rows if row["user_id"]})},
     )
     names = {str(row["id"]): row["display_name"] for row in found}
     return {row["id"]: names.get(row["user_id"]) for row in rows}
@@ -332,11 +331,6 @@ def _client(row: Row) -> dict[str, Any] | None:
         "setupCode": agent.code,
         "setupLog": agent.log,
     }
-
-
-def _memory(row: Row) -> int:
-    megabytes = str(row["inventory"].get("ram_mb", ""))
-    return int(megabytes) * 2**20 if megabytes.isdecimal() and len(megabytes) < 10 else 0
 
 
 def _certificate_end(row: Row) -> Any:
@@ -409,15 +403,12 @@ def _fixed(values: Mapping[str, Any], *, beta: bool) -> tuple[Field, ...]:
             name,
             kinds.get(type(value), Primitive.STRING),
             collection=isinstance(value, list),
-            value=partial(_same, value),
+            initial=value,
+            constant=True,
             beta=beta,
         )
         for name, value in values.items()
     )
-
-
-def _same(value: Any, _: Row) -> Any:
-    return value
 
 
 FIELDS = (
@@ -443,7 +434,7 @@ FIELDS = (
     Field("manufacturer"),
     Field("serialNumber"),
     Field("notes", writable=True),
-    Field("physicalMemoryInBytes", Primitive.INTEGER, value=_memory, needs=("inventory",)),
+    Field("physicalMemoryInBytes", Primitive.INTEGER, initial=0),
     Field(
         "managementCertificateExpirationDate",
         Primitive.TIME,
@@ -484,13 +475,13 @@ FIELDS = (
         "hardwareInformation",
         Primitive.COMPLEX,
         value=lambda row: {
-            "serialNumber": row["inventory"].get("serial_number"),
-            "model": row["inventory"].get("model"),
-            "manufacturer": row["inventory"].get("manufacturer"),
+            "serialNumber": row["serial_number"],
+            "model": row["model"],
+            "manufacturer": row["manufacturer"],
             "osBuildNumber": row["os_version"],
             "isEncrypted": False,
         },
-        needs=("inventory", "os_version"),
+        needs=("serial_number", "model", "manufacturer", "os_version"),
         beta=True,
     ),
     *_fixed(_ALWAYS_BETA, beta=True),
@@ -543,10 +534,10 @@ def _contained() -> list[Resource]:
     state_fields = (
         Field("id"),
         Field("displayName"),
-        Field("version", Primitive.INTEGER, value=partial(_same, 1)),
-        Field("platformType", value=partial(_same, "windows10AndLater")),
+        Field("version", Primitive.INTEGER, initial=1, constant=True),
+        Field("platformType", initial="windows10AndLater", constant=True),
         Field("state"),
-        Field("settingCount", Primitive.INTEGER, value=partial(_same, 1)),
+        Field("settingCount", Primitive.INTEGER, initial=1, constant=True),
         Field("settingStates", Primitive.COMPLEX, collection=True),
     )
     category = (Field("id"), Field("displayName"), Field("description"))

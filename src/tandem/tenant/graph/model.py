@@ -143,7 +143,8 @@ class Field:
 
     It is read from the row's `column` (by default the name in snake_case), computed from the row
     by `value` (which reads the columns `needs`), or brought for a whole page at once by `load`
-    (key to value). `shown=False`: only when $select names it. `initial` stands for "not set".
+    (key to value). `shown=False`: only when $select names it. `initial` stands for "not set", and
+    for every item when the property is `constant`.
     $filter looks at the column; `sql` is what it looks at instead, for a property that is computed.
     """
 
@@ -156,6 +157,7 @@ class Field:
     shown: bool = True
     beta: bool = False
     initial: Any = None
+    constant: bool = False
     column: str = ""
     value: Callable[[Row], Any] | None = None
     needs: tuple[str, ...] = ()
@@ -172,7 +174,7 @@ class Field:
     def columns(self) -> tuple[str, ...]:
         if self.value is not None:
             return self.needs
-        return () if self.load is not None else (self.source,)
+        return () if self.constant or self.load is not None else (self.source,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,21 +26,30 @@ MEMORY_LIMIT = 50_000
 _KEPT_PLANS = 2_048
 _GUID = re.compile(r"^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
-_Reader = tuple[str, str, Callable[[Row], Any] | None, Any]
+_Reader = tuple[str, str, Callable[[Row], Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one $select of one resource needs.
 
-    `readers` are name, column, function and what stands for "not set" of each property, by type;
+    `shapes` tell by type what an item looks like before a row fills it in, and what fills it in;
     `rest` tells which properties of an open resource are shown: None is all.
     """
 
     columns: tuple[str, ...]
-    readers: Mapping[str, tuple[_Reader, ...]]
+    shapes: Mapping[str, "Shape"]
     loads: tuple[Field, ...]
     rest: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`empty` holds every property in order, each with what stands for "not set"; `filled` are
+    name, column and function of those that a row may have a value of."""
+
+    empty: Mapping[str, Any]
+    filled: tuple[_Reader, ...]
 
 
 def every_field(resource: Resource) -> tuple[Field, ...]:
@@ -78,11 +87,13 @@ def plan(resource: Resource, beta: bool, select: tuple[str, ...]) -> Plan:
             raise no_property(resource, next(n for n in select if n.lower() in unknown))
         chosen = (wanted & set(available)) | ({"id"} & set(available))
     types = {resource.type, *resource.derived, *resource.bases}
-    readers = {
-        name: tuple(
-            _reader(item)
-            for item in fields_of(resource, name)
-            if item.name.lower() in chosen and item.readable and (beta or not item.beta)
+    shapes = {
+        name: _shape(
+            [
+                item
+                for item in fields_of(resource, name)
+                if item.name.lower() in chosen and item.readable and (beta or not item.beta)
+            ]
         )
         for name in types
     }
@@ -93,17 +104,27 @@ def plan(resource: Resource, beta: bool, select: tuple[str, ...]) -> Plan:
         columns += ["properties"] if resource.open else []
     return Plan(
         tuple(dict.fromkeys(columns)),
-        readers,
+        shapes,
         tuple(available[name] for name in chosen if available[name].load is not None),
         None if not wanted or "*" in wanted else frozenset(wanted),
     )
 
 
-def _reader(item: Field) -> _Reader:
-    initial = [] if item.collection and item.initial is None else item.initial
-    if item.load is not None:
-        return item.name, f"@{item.name}", None, initial
-    return item.name, item.source, item.value, initial
+def _shape(fields: Sequence[Field]) -> Shape:
+    empty = {
+        item.name: [] if item.collection and item.initial is None else item.initial
+        for item in fields
+    }
+    filled = tuple(
+        (
+            item.name,
+            item.source if item.load is None else f"@{item.name}",
+            None if item.load is not None else item.value,
+        )
+        for item in fields
+        if not item.constant
+    )
+    return Shape(empty, filled)
 
 
 def no_property(resource: Resource, name: str) -> BadProperty:
@@ -277,9 +298,11 @@ def plain(resource: Resource, row: Row) -> dict[str, Any]:
 
 
 def _read(item: Field, row: Row) -> Any:
-    _, column, compute, initial = _reader(item)
-    held = compute(row) if compute is not None else row.get(column)
-    return initial if held is None else held
+    shape = _shape([item])
+    for _, column, compute in shape.filled:
+        held = compute(row) if compute is not None else row.get(column)
+        return shape.empty[item.name] if held is None else held
+    return item.initial
 
 
 def _sortable(row: Row, resource: Resource, name: str) -> tuple[bool, Any]:
@@ -416,18 +439,20 @@ async def items(
             for row in rows:
                 row[f"@{item.name}"] = found.get(str(row[key]))
     polymorphic = is_polymorphic(resource)
-    name, readers = resource.type, asked.readers[resource.type]
+    name, shape = resource.type, asked.shapes[resource.type]
     answers = []
     for row in rows:
         if polymorphic:
             name = type_of(resource, row)
-            readers = asked.readers.get(name, asked.readers[resource.type])
+            shape = asked.shapes.get(name, asked.shapes[resource.type])
         answer: dict[str, Any] = {"@odata.type": f"#microsoft.graph.{name}"} if typed else {}
         if resource.etag:
             answer["@odata.etag"] = etag(row[resource.etag])
-        for shown, column, compute, initial in readers:
+        answer.update(shape.empty)
+        for shown, column, compute in shape.filled:
             held = compute(row) if compute is not None else row.get(column)
-            answer[shown] = initial if held is None else held
+            if held is not None:
+                answer[shown] = held
         if resource.open:
             for shown, held in (row.get("properties") or {}).items():
                 if asked.rest is None or shown.lower() in asked.rest:

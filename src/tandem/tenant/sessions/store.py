@@ -146,7 +146,8 @@ async def commands_of(tx: Tx, device_ids: Sequence[str]) -> list[dict[str, Any]]
     """What administrators ordered of these devices, the newest of a kind last."""
     found = await tx.execute(
         "SELECT device_id, kind, state, code, created_at, coalesce(done_at, sent_at, created_at)"
-        " AS changed_at FROM sessions_command WHERE device_id = ANY(%s) ORDER BY id",
-        (list(device_ids),),
+        " AS changed_at FROM sessions_command WHERE device_id = ANY(string_to_array(%s, ','))"
+        " ORDER BY id",
+        (",".join(device_ids),),  # A page has a thousand: one text is written faster than a list.
     )
     return [row async for row in found]
