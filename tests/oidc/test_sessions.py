@@ -7,7 +7,7 @@ import pytest
 from asking import GRAPH, REDIRECT, asking, claims_of, number, register
 
 from tandem.tenant import directory, oidc
-from tenant_world import ADMIN, CHEAP, OUT_OF_BAND, PASSWORD, World
+from tenant_world import ADMIN, CHEAP, OUT_OF_BAND, PASSWORD, World, first_form
 
 ALEX = "alex@contoso.com"
 
@@ -204,3 +204,38 @@ async def test_refreshing_after_a_revocation_is_refused(world: World) -> None:
         grant_type="refresh_token", client_id=oidc.CLI, refresh_token=tokens["refresh_token"]
     )
     assert (number(answer), answer.json()["suberror"]) == (50173, "bad_token")
+
+
+async def test_a_password_that_has_to_be_changed_is_changed_before_anything_else(
+    world: World,
+) -> None:
+    await world.user("alex", must_change_password=True)
+    page = await world.sign_in_page(**asking())
+    change = await world.submit(page, login=ALEX, passwd=PASSWORD)
+    assert "Choose a new password" in change.text
+    assert (await silent(world))["error"] == "login_required", "not signed in yet"
+    for wrong in (
+        {"newpasswd": PASSWORD, "again": PASSWORD},
+        {"newpasswd": "New-Horse-77", "again": "New-Horse-78"},
+        {"newpasswd": "short", "again": "short"},
+    ):
+        change = await world.submit(change, **wrong)
+        assert (change.status_code, "Choose a new password" in change.text) == (400, True)
+    done = await world.submit(change, newpasswd="New-Horse-77", again="New-Horse-77")
+    assert back(done)["code"]
+    assert (await silent(world))["code"]
+    again = await world.submit(change, newpasswd="Other-Horse-7", again="Other-Horse-7")
+    assert 'name="passwd"' in again.text, "the page works once"
+    page = await world.sign_in_page(**asking(prompt="login"))
+    assert "AADSTS50126" in (await world.submit(page, login=ALEX, passwd=PASSWORD)).text
+
+
+async def test_nobody_changes_a_password_without_the_old_one(world: World) -> None:
+    await world.user("alex", must_change_password=True)
+    page = await world.sign_in_page(**asking())
+    _, hidden = first_form(page.text)
+    answer = await world.client.post(
+        f"{world.authority}/oauth2/password",
+        data={**hidden, "newpasswd": "New-Horse-77", "again": "New-Horse-77"},
+    )
+    assert (answer.status_code, "AADSTS16000" in answer.text) == (400, True)

@@ -443,6 +443,8 @@ async def test_the_password_grant_gives_tokens_and_counts_wrong_passwords(world:
     answer = await by_password(world)
     claims = await claims_of(world, answer.json()["access_token"])
     assert (claims["upn"], claims["amr"]) == (ADMIN, ["pwd"])
+    await world.user("alex", must_change_password=True)
+    assert number(await by_password(world, username="alex@contoso.com")) == 50055
     wrong = await by_password(world, password="nonsense")
     assert (wrong.json()["error"], number(wrong)) == ("invalid_grant", 50126)
     for _ in range(9):

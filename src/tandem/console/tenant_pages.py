@@ -132,6 +132,8 @@ class TenantPages:
             "state": state,
             "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
+            # Who signed out sees who would be signed in again.
+            "prompt": "select_account",
         }
         return Begun(f"{self._base}/{here.id}/oauth2/v2.0/authorize?{urlencode(query)}", secret)
 

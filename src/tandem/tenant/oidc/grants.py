@@ -337,6 +337,13 @@ async def _password(tx: Tx, ask: Asking, client: Application) -> Outcome:
     )
     if isinstance(user, AppError):
         return Denied(spoken(user))
+    if user.must_change_password:
+        raise OAuthError(
+            50055,
+            "The password has to be changed before it can be used here.",
+            cure="Sign in with a browser once, and choose a new one.",
+            suberror="user_password_expired",
+        )
     source = Handed(
         family=str(uuid.uuid4()),
         app_id=client.app_id,

@@ -59,22 +59,14 @@ _BELOW_TENANT = {
     "oauth2/logout": "logout",
     "oauth2/login": "login",
     "oauth2/pick": "pick",
+    "oauth2/password": "password",
     "oauth2/consent": "consent",
     "oauth2/device": "device",
     "oauth2/confirm": "confirm",
 }
 _PAGES = frozenset(
-    [
-        "authorize",
-        "logout",
-        "login",
-        "pick",
-        "consent",
-        "device",
-        "confirm",
-        "devicelogin",
-        "nativeclient",
-    ]
+    {"authorize", "logout", "login", "pick", "password", "consent"}
+    | {"device", "confirm", "devicelogin", "nativeclient"}
 )
 _REALM = "common/userrealm/"
 _SORTS = {
@@ -201,6 +193,8 @@ class AuthorityRoute(BaseRoute):
                 return await self._pages.login(request, form, peer, here)
             case "pick":
                 return await self._pages.pick(request, form, peer, here)
+            case "password":
+                return await self._pages.change_password(request, form, peer, here)
             case "consent":
                 return await self._pages.consent(request, form, peer, here)
             case "device":

@@ -20,6 +20,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from tandem import audit
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
@@ -61,6 +62,7 @@ class Transit(msgspec.Struct, frozen=True):
     until: int
     session_id: str = ""
     confirmed: bool = False
+    changing: str = ""  # Who gave the right password, and has to choose a new one.
 
 
 LOGIN, PICK = "login", "pick"
@@ -182,15 +184,70 @@ class Interaction:
                     response.headers["Retry-After"] = str(refusal.retry_after_seconds)
                 await self._log(tx, transit.request, client, peer, now, refusal, upn=login)
                 return response
-            value, account = await browser.sign_in(
-                tx, self._cookie(request), user, now, self._tokens.settings
-            )
-            try:
-                response = await self._go_on(tx, request, transit, account, client, peer, here, now)
-            except OAuthError as error:
-                response = self._refuse(request, transit.request, error, here)
+            if user.must_change_password:
+                onward = msgspec.structs.replace(transit, changing=user.id)
+                return self._change_page(request, here, onward, user)
+            return await self._open_session(tx, request, transit, user, client, peer, here, now)
+
+    async def _open_session(
+        self,
+        tx: Tx,
+        request: HttpRequest,
+        transit: Transit,
+        user: directory.User,
+        client: Application,
+        peer: Peer,
+        here: directory.Tenant,
+        now: datetime,
+    ) -> Response:
+        value, account = await browser.sign_in(
+            tx, self._cookie(request), user, now, self._tokens.settings
+        )
+        try:
+            response = await self._go_on(tx, request, transit, account, client, peer, here, now)
+        except OAuthError as error:
+            response = self._refuse(request, transit.request, error, here)
         self._set(response, self.session_cookie, value)
         return response
+
+    async def change_password(
+        self, request: HttpRequest, form: Form, peer: Peer, here: directory.Tenant
+    ) -> Response:
+        """The page after the right password of somebody who has to choose a new one."""
+        transit, now = self._open(request, form), self._now()
+        if not transit.changing:
+            raise OAuthError(16000, "Nobody has signed in here.", cure="Start again.")
+        chosen = form.get("newpasswd", "")
+        async with self._checks, self._database.transaction() as tx:
+            client, _ = await consent.client_of(tx, transit.request.app_id)
+            user = await directory.user(tx, transit.changing)
+            if not user.must_change_password:
+                # Done already, by this page or another: the password is asked for again.
+                return self._login_page(request, here, transit, client, user.user_principal_name)
+            try:
+                if chosen != form.get("again", ""):
+                    raise directory.BadValue("The two passwords differ.", cure="Type it twice.")
+                await self._refuse_same(tx, user, chosen, now)
+                await directory.set_password(tx, user.id, chosen, now, self._passwords)
+            except directory.BadValue as error:
+                return self._change_page(request, here, transit, user, spoken(error).text)
+            user = await directory.update_user(tx, user.id, {"must_change_password": False}, now)
+            await audit.record(
+                tx,
+                actor=f"user:{user.user_principal_name}",
+                action="change own password",
+                target=user.id,
+                now=now,
+            )
+            onward = msgspec.structs.replace(transit, changing="")
+            return await self._open_session(tx, request, onward, user, client, peer, here, now)
+
+    async def _refuse_same(self, tx: Tx, user: directory.User, chosen: str, now: datetime) -> None:
+        upn = user.user_principal_name
+        async with tx.transaction(force_rollback=True):  # What it counts means nothing here.
+            same = await directory.authenticate(tx, upn, chosen, now, self._passwords)
+        if isinstance(same, directory.User):
+            raise directory.BadValue("That is the old password.", cure="Choose another.")
 
     async def _check(
         self, login: str, password: str, peer: Peer, now: datetime
@@ -480,6 +537,26 @@ class Interaction:
             ctx=self._seal(transit),
             client=client.display_name,
             login=login[:320],
+            error=error,
+        )
+
+    def _change_page(
+        self,
+        request: HttpRequest,
+        here: directory.Tenant,
+        transit: Transit,
+        user: directory.User,
+        error: str = "",
+    ) -> Response:
+        return self._page(
+            request,
+            "change",
+            here,
+            400 if error else 200,
+            target=transit.request.redirect_uri,
+            action=f"/{here.id}/oauth2/password",
+            ctx=self._seal(transit),
+            upn=user.user_principal_name,
             error=error,
         )
 

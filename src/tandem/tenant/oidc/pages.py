@@ -52,6 +52,20 @@ value="{{ id }}">{{ name }} ({{ upn }})</button>
 </form><p>{{ _("to continue to") }} {{ client }}</p>{% endblock %}
 """
 
+_CHANGE = """{% extends "base" %}{% block body %}<h1>{{ _("Choose a new password") }}</h1>
+{% if error %}<p class="error" role="alert" id="error">{{ error }}</p>{% endif %}
+<p>{{ _("This password has to be changed before you go on:") }} {{ upn }}</p>
+<form method="post" action="{{ action }}">
+<input type="hidden" name="ctx" value="{{ ctx }}">
+<label for="newpasswd">{{ _("New password") }}</label>
+<input id="newpasswd" name="newpasswd" type="password" autocomplete="new-password" required autofocus
+{% if error %}aria-describedby="error"{% endif %}>
+<label for="again">{{ _("New password, again") }}</label>
+<input id="again" name="again" type="password" autocomplete="new-password" required>
+<button class="primary" type="submit">{{ _("Sign in") }}</button>
+</form>{% endblock %}
+"""
+
 _CONSENT = """{% extends "base" %}{% block title %}{{ _("Permissions requested") }}{% endblock %}
 {% block body %}<h1>{{ _("Permissions requested") }}</h1>
 <p><strong>{{ client }}</strong> {{ _("asks to use") }} {{ resource }} {{ _("on behalf of") }} {{ upn }}:</p>
@@ -111,6 +125,7 @@ _PAGES = Environment(
             "base": _BASE,
             "login": _LOGIN,
             "pick": _PICK,
+            "change": _CHANGE,
             "consent": _CONSENT,
             "device": _DEVICE,
             "confirm": _CONFIRM,

@@ -12,6 +12,7 @@ AADSTS: dict[int, tuple[str, int]] = {
     50020: ("invalid_grant", 400),
     50034: ("invalid_grant", 400),
     50053: ("invalid_grant", 400),
+    50055: ("invalid_grant", 400),
     50057: ("invalid_grant", 400),
     50058: ("login_required", 400),
     50076: ("invalid_grant", 400),

@@ -10,6 +10,12 @@ _FRENCH = {
     "User name": "Nom d'utilisateur",
     "Password": "Mot de passe",
     "to continue to": "pour continuer vers",
+    "Choose a new password": "Choisir un nouveau mot de passe",
+    "This password has to be changed before you go on:": (
+        "Ce mot de passe doit être changé avant de continuer :"
+    ),
+    "New password": "Nouveau mot de passe",
+    "New password, again": "Nouveau mot de passe, encore une fois",
     "Pick an account": "Choisir un compte",
     "Use another account": "Utiliser un autre compte",
     "Permissions requested": "Autorisations demandées",
