@@ -139,7 +139,7 @@ class World:
 
     # -------------------------------------------------------------- devices
 
-    async def joined(self, upn: str, name: str = "LAB-001") -> "Joined":
+    async def joined(self, upn: str, name: str = "LAB-001", join_type: int = 0) -> "Joined":
         redirect, scope = (
             oidc.BROKER_REDIRECT,
             f"openid profile {oidc.DEVICE_REGISTRATION}/.default",
@@ -147,7 +147,7 @@ class World:
         tokens = await self.user_tokens(scope, upn=upn, client_id=oidc.BROKER, redirect=redirect)
         key = pki.generate_key("p256")
         request = pki.certificate_request(key, pki.name(name), ())
-        answer = await self.join(tokens["access_token"], request, name)
+        answer = await self.join(tokens["access_token"], request, name, JoinType=join_type)
         assert answer.status_code == 200, answer.text
         return Joined(key, answer.json(), tokens["refresh_token"])
 

@@ -1,11 +1,20 @@
 """App registrations, service principals, and what they were consented to."""
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive, parse_time
+from tandem.tenant import directory
 from tandem.tenant.graph import permissions
 from tandem.tenant.graph.model import (
     Action,
@@ -15,6 +24,7 @@ from tandem.tenant.graph.model import (
     Call,
     Created,
     Field,
+    Forbidden,
     Navigation,
     Part,
     Ref,
@@ -22,10 +32,29 @@ from tandem.tenant.graph.model import (
     Value,
     missing,
 )
+from tandem.tenant.graph.users import member_of, transitive_member_of
 from tandem.tenant.oidc import Application, Certificate, Secret, applications
 
 # Properties that are kept and given back, and mean nothing here.
-_KEPT = ("description", "notes", "tags", "signInAudience")
+_KEPT = (
+    "description",
+    "notes",
+    "tags",
+    "signInAudience",
+    "uniqueName",
+    "groupMembershipClaims",
+    "optionalClaims",
+    "info",
+    "parentalControlSettings",
+    "defaultRedirectUri",
+    "samlMetadataUrl",
+    "serviceManagementReference",
+    "tokenEncryptionKeyId",
+)
+_KEPT_OF_API = ("preAuthorizedApplications", "knownClientApplications", "acceptMappedClaims")
+_LONGEST_KEPT = 8192
+_PROOF_AUDIENCE = "00000002-0000-0000-c000-000000000000"
+_PROOF_SECONDS = 600
 
 
 async def _application_rows(call: Call) -> Sequence[Row]:
@@ -33,6 +62,8 @@ async def _application_rows(call: Call) -> Sequence[Row]:
 
 
 def _application_row(item: Application) -> Row:
+    spa = list(item.properties.get("spaRedirectUris") or ())
+    api = item.properties.get("api") or {}
     return {
         "id": item.id,
         "app_id": item.app_id,
@@ -48,18 +79,21 @@ def _application_row(item: Application) -> Row:
                 "enableAccessTokenIssuance": False,
             },
         },
-        "public_client": {"redirectUris": list(item.public_redirect_uris)},
+        "public_client": {
+            "redirectUris": [uri for uri in item.public_redirect_uris if uri not in spa]
+        },
+        "spa": {"redirectUris": spa},
         "api": {
             "requestedAccessTokenVersion": 2 if item.token_version == 2 else None,
             "oauth2PermissionScopes": list(item.scopes),
-            "preAuthorizedApplications": [],
-            "knownClientApplications": [],
-            "acceptMappedClaims": None,
+            "preAuthorizedApplications": api.get("preAuthorizedApplications") or [],
+            "knownClientApplications": api.get("knownClientApplications") or [],
+            "acceptMappedClaims": api.get("acceptMappedClaims"),
         },
         "app_roles": list(item.app_roles),
         "required_resource_access": list(item.required_access),
         "is_fallback_public_client": item.public,
-        **{name: item.properties.get(name) for name in _KEPT},
+        **{f"kept_{name}": item.properties.get(name) for name in _KEPT},
     }
 
 
@@ -71,8 +105,15 @@ def _values(body: Body, known: Application | None) -> dict[str, Any]:
         values["display_name"] = body["displayName"]
     if "identifierUris" in body:
         values["identifier_uris"] = tuple(body["identifierUris"])
-    if "publicClient" in body:
-        values["public_redirect_uris"] = _uris(body["publicClient"], "publicClient")
+    if "publicClient" in body or "spa" in body:
+        before = list(properties.get("spaRedirectUris") or ())
+        spa = _uris(body["spa"], "spa") if "spa" in body else before
+        public = [uri for uri in known.public_redirect_uris if uri not in before] if known else []
+        if "publicClient" in body:
+            public = list(_uris(body["publicClient"], "publicClient"))
+        # A page's script is a public client like any other: it proves itself by PKCE.
+        properties["spaRedirectUris"] = list(spa)
+        values["public_redirect_uris"] = tuple(dict.fromkeys([*public, *spa]))
     if "web" in body:
         values["web_redirect_uris"] = _uris(body["web"], "web")
         web = body["web"] or {}
@@ -90,11 +131,13 @@ def _values(body: Body, known: Application | None) -> dict[str, Any]:
         values["token_version"] = 2 if version == 2 else 1
         if "oauth2PermissionScopes" in api:
             values["scopes"] = _described(api["oauth2PermissionScopes"], "oauth2PermissionScopes")
+        kept = {name: api[name] for name in _KEPT_OF_API if name in api}
+        properties["api"] = {**(properties.get("api") or {}), **_short("api", kept)}
     if "appRoles" in body:
         values["app_roles"] = _described(body["appRoles"], "appRoles")
     if "requiredResourceAccess" in body:
         values["required_access"] = _needed(body["requiredResourceAccess"])
-    properties |= {name: body[name] for name in _KEPT if name in body}
+    properties |= {name: _short(name, body[name]) for name in _KEPT if name in body}
     values["properties"] = properties
     return values
 
@@ -104,6 +147,12 @@ def _logout(web: Mapping[str, Any]) -> str | None:
     if url is not None and (not isinstance(url, str) or not url.startswith("https://")):
         raise _wrong("web", "logoutUrl has to be an https address")
     return url
+
+
+def _short(name: str, value: Any) -> Any:
+    if value is not None and len(str(value)) > _LONGEST_KEPT:
+        raise _wrong(name, "it is too long")
+    return value
 
 
 def _uris(value: Any, name: str) -> tuple[str, ...]:
@@ -120,7 +169,18 @@ def _described(items: Any, name: str) -> tuple[dict[str, Any], ...]:
     for item in items:
         if not isinstance(item, dict) or not item.get("id") or not item.get("value"):
             raise _wrong(name, "every item needs id and value")
-    return tuple({"isEnabled": True, **item, "id": str(item["id"]).lower()} for item in items)
+        if directory.as_guid(str(item["id"])) is None or not isinstance(item["value"], str):
+            raise _wrong(name, "the id of every item is a GUID, and its value a text")
+        members = item.get("allowedMemberTypes", ["User"])
+        if not isinstance(members, list) or not set(members) <= {"User", "Application"}:
+            raise _wrong(name, "allowedMemberTypes has User, Application or both")
+    found = tuple(
+        {"isEnabled": True, **_short(name, item), "id": str(item["id"]).lower()} for item in items
+    )
+    for key in ("id", "value"):
+        if len({str(item[key]).lower() for item in found}) < len(found):
+            raise _wrong(name, f"two items have the same {key}")
+    return found
 
 
 def _needed(items: Any) -> tuple[dict[str, Any], ...]:
@@ -158,6 +218,8 @@ async def _create(call: Call, body: Body) -> Created:
     made = await applications.create_application(
         call.tx, body["displayName"], call.now, **_values(body, None)
     )
+    if call.caller.sort == "user":
+        await directory.add_owner(call.tx, made.id, call.caller.object_id)
     if body.get("keyCredentials"):
         await _set_keys(call, made.id, body["keyCredentials"])
     return Created(made.id)
@@ -165,60 +227,10 @@ async def _create(call: Call, body: Body) -> Created:
 
 async def _update(call: Call, key: str, body: Body) -> None:
     known = await applications.application(call.tx, key)
-    await applications.update_application(call.tx, key, **_values(body, known))
+    if body.keys() - {"keyCredentials"}:
+        await applications.update_application(call.tx, key, **_values(body, known))
     if "keyCredentials" in body:
-        await _set_keys(call, key, body["keyCredentials"] or [])
-
-
-async def _set_keys(call: Call, key: str, items: Any) -> None:
-    """The application's certificates become these. One that is there already is named by keyId."""
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise _wrong("keyCredentials", "it has to be a list of key credentials")
-    kept = {str(item.get("keyId") or "").lower() for item in items}
-    for held in await applications.certificates(call.tx, [key]):
-        if held.key_id not in kept:
-            await applications.remove_certificate(call.tx, key, held.key_id)
-    held_ids = {held.key_id for held in await applications.certificates(call.tx, [key])}
-    for item in items:
-        if str(item.get("keyId") or "").lower() not in held_ids:
-            await _add_certificate(call, key, item)
-
-
-async def _add_certificate(call: Call, key: str, item: Mapping[str, Any]) -> Certificate:
-    if item.get("type", "AsymmetricX509Cert") != "AsymmetricX509Cert":
-        raise _wrong("keyCredentials", "type has to be AsymmetricX509Cert")
-    if item.get("usage", "Verify") != "Verify":
-        raise _wrong("keyCredentials", "usage has to be Verify")
-    try:
-        der = b64decode(str(item.get("key") or ""), validate=True)
-    except ValueError:
-        raise _wrong("keyCredentials", "key has to be base64") from None
-    if der.startswith(b"-----BEGIN CERTIFICATE-----"):  # Some tools encode the PEM once more.
-        der = b64decode("".join(der.decode("ascii", "replace").splitlines()[1:-1]))
-    name = item.get("displayName")
-    return await applications.add_certificate(
-        call.tx, key, der, display_name=str(name)[:256] if name else None
-    )
-
-
-def _shown_key(held: Certificate) -> dict[str, Any]:
-    return {
-        "keyId": held.key_id,
-        "displayName": held.display_name,
-        "type": "AsymmetricX509Cert",
-        "usage": "Verify",
-        "key": None,
-        "startDateTime": held.starts_at,
-        "endDateTime": held.ends_at,
-        "customKeyIdentifier": b64encode(held.sha1).decode(),
-    }
-
-
-async def _keys(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
-    for held in await applications.certificates(call.tx, [str(row["id"]) for row in rows]):
-        found.setdefault(held.application_id, []).append(_shown_key(held))
-    return found
+        await _set_keys(call, key, body["keyCredentials"])
 
 
 async def _delete(call: Call, key: str) -> None:
@@ -244,8 +256,143 @@ async def _secrets(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
     return found
 
 
-async def _no_refs(call: Call, key: str) -> Sequence[Ref]:
-    return []
+def _shown_key(item: Certificate, *, with_key: bool) -> dict[str, Any]:
+    return {
+        "keyId": item.key_id,
+        "type": "AsymmetricX509Cert",
+        "usage": "Verify",
+        "displayName": item.display_name,
+        "customKeyIdentifier": b64encode(item.sha1).decode(),
+        "key": b64encode(item.der).decode() if with_key else None,
+        "startDateTime": item.starts_at,
+        "endDateTime": item.ends_at,
+    }
+
+
+async def _keys(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    """With the certificates themselves only when $select asks for them."""
+    asked = "keycredentials" in {name.lower() for name in call.query.select}
+    found: dict[str, Any] = {}
+    for item in await applications.certificates(call.tx, [str(row["id"]) for row in rows]):
+        found.setdefault(item.application_id, []).append(_shown_key(item, with_key=asked))
+    return found
+
+
+async def _set_keys(call: Call, key: str, wanted: Sequence[dict[str, Any]]) -> None:
+    """The list replaces the one there is: what is named by its keyId stays as it was."""
+    known = {item.key_id for item in await applications.certificates(call.tx, [key])}
+    kept = {str(item.get("keyId") or "").lower() for item in wanted} & known
+    for key_id in sorted(known - kept):
+        await applications.remove_certificate(call.tx, key, key_id)
+    for item in wanted:
+        if str(item.get("keyId") or "").lower() not in known:
+            await _add_certificate(call, key, item)
+
+
+async def _add_certificate(call: Call, key: str, item: Mapping[str, Any]) -> Certificate:
+    if item.get("type", "AsymmetricX509Cert") != "AsymmetricX509Cert":
+        raise _wrong("keyCredentials", "type has to be AsymmetricX509Cert")
+    if item.get("usage", "Verify") != "Verify":
+        raise _wrong("keyCredentials", "usage has to be Verify")
+    key_id = item.get("keyId")
+    if key_id is not None and directory.as_guid(str(key_id)) is None:
+        raise _wrong("keyCredentials", "keyId has to be a GUID")
+    try:
+        der = b64decode(str(item.get("key") or ""), validate=True)
+        if b"-----BEGIN" in der:  # Scripts send the base64 of a PEM file as well.
+            der = b64decode(b"".join(der.split(b"-----")[2].split()))
+    except (ValueError, IndexError):
+        raise _wrong("keyCredentials", "key has to be a certificate in base64") from None
+    name = item.get("displayName")
+    return await applications.add_certificate(
+        call.tx,
+        key,
+        der,
+        display_name=str(name)[:256] if name else None,
+        key_id=str(key_id).lower() if key_id else "",
+        starts_at=_moment(item, "startDateTime"),
+        ends_at=_moment(item, "endDateTime"),
+    )
+
+
+def _moment(item: Mapping[str, Any], name: str) -> datetime | None:
+    given = item.get(name)
+    moment = parse_time(str(given)) if given else None
+    if given and moment is None:
+        raise _wrong("keyCredentials", f"{name} has to be a time")
+    return moment
+
+
+async def _prove(call: Call, key: str, proof: str) -> None:
+    """Whoever rolls a key shows that it holds one: a JWT signed by a certificate of this
+    application, for the directory, no older than ten minutes."""
+    for item in await applications.certificates(call.tx, [key]):
+        if not item.starts_at <= call.now < item.ends_at:
+            continue
+        public = x509.load_der_x509_certificate(item.der).public_key()
+        assert isinstance(public, RSAPublicKey)
+        try:
+            claims = jwt.decode(proof, RSAKey.import_key(public), algorithms=["RS256"]).claims
+            begins, ends = float(claims["nbf"]), float(claims["exp"])
+        except (JoseError, ValueError, TypeError, KeyError):
+            continue
+        moment = call.now.timestamp()
+        fresh = begins - 60 <= moment < ends and ends - begins <= _PROOF_SECONDS
+        if fresh and claims.get("aud") == _PROOF_AUDIENCE and claims.get("iss") == key:
+            return
+    raise Forbidden(
+        "The proof is not signed by a valid certificate of this application, or not for this use.",
+        cure=f"Sign a JWT with aud {_PROOF_AUDIENCE}, iss the application's object id, and nbf and "
+        "exp at most ten minutes apart; or PATCH keyCredentials as an administrator.",
+    )
+
+
+async def _add_key(call: Call, body: Body) -> Answer:
+    key = call.keys["application"]
+    await _prove(call, key, body["proof"])
+    made = await _add_certificate(call, key, body.get("keyCredential") or {})
+    call.note(activity="Update application - Certificates and secrets management")
+    return Value(_shown_key(made, with_key=False))
+
+
+async def _remove_key(call: Call, body: Body) -> Answer:
+    key = call.keys["application"]
+    await _prove(call, key, body["proof"])
+    await applications.remove_certificate(call.tx, key, body["keyId"])
+    call.note(activity="Update application - Certificates and secrets management")
+    return None
+
+
+async def _owners(call: Call, key: str) -> Sequence[Ref]:
+    return [Ref(item.sort, item.id) for item in await directory.owners(call.tx, key)]
+
+
+async def _add_owner(call: Call, key: str, owner: str) -> None:
+    await directory.add_owner(call.tx, key, owner)
+
+
+async def _remove_owner(call: Call, key: str, owner: str) -> None:
+    await directory.remove_owner(call.tx, key, owner)
+
+
+_OWNERS = Navigation(
+    "owners",
+    _owners,
+    permissions.APPLICATIONS_READ,
+    permissions.APPLICATIONS_WRITE,
+    _add_owner,
+    _remove_owner,
+    binds=True,
+)
+
+
+async def _publisher(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    here = await directory.tenant(call.tx)
+    return {str(row["id"]): here.default_domain for row in rows}
+
+
+def _kept(name: str, primitive: Primitive = Primitive.STRING, **more: Any) -> Field:
+    return Field(name, primitive, writable=True, column=f"kept_{name}", **more)
 
 
 APPLICATIONS = Resource(
@@ -263,26 +410,50 @@ APPLICATIONS = Resource(
         Field("appId", Primitive.GUID),
         Field("displayName", writable=True, required=True),
         Field("identifierUris", collection=True, writable=True),
-        Field("signInAudience", writable=True, column="signInAudience", initial="AzureADMyOrg"),
+        _kept("signInAudience", initial="AzureADMyOrg"),
         Field("web", Primitive.COMPLEX, writable=True),
         Field("publicClient", Primitive.COMPLEX, writable=True),
-        Field("spa", Primitive.COMPLEX, value=lambda _: {"redirectUris": []}),
+        Field("spa", Primitive.COMPLEX, writable=True),
         Field("isFallbackPublicClient", Primitive.BOOLEAN, writable=True),
         Field("api", Primitive.COMPLEX, writable=True),
         Field("appRoles", Primitive.COMPLEX, collection=True, writable=True),
         Field("requiredResourceAccess", Primitive.COMPLEX, collection=True, writable=True),
         Field("passwordCredentials", Primitive.COMPLEX, collection=True, load=_secrets),
-        Field("keyCredentials", Primitive.COMPLEX, collection=True, load=_keys, writable=True),
+        Field("keyCredentials", Primitive.COMPLEX, collection=True, writable=True, load=_keys),
         Field("createdDateTime", Primitive.TIME),
-        Field("description", writable=True),
-        Field("notes", writable=True),
-        Field("tags", collection=True, writable=True),
+        Field("deletedDateTime", Primitive.TIME, value=lambda _: None),
+        Field("publisherDomain", load=_publisher),
+        _kept("description"),
+        _kept("notes"),
+        _kept("tags", collection=True),
+        _kept("uniqueName"),
+        _kept("groupMembershipClaims"),
+        _kept("optionalClaims", Primitive.COMPLEX),
+        _kept("info", Primitive.COMPLEX),
+        _kept("parentalControlSettings", Primitive.COMPLEX),
+        _kept("defaultRedirectUri"),
+        _kept("samlMetadataUrl"),
+        _kept("serviceManagementReference"),
+        _kept("tokenEncryptionKeyId"),
+        Field("verifiedPublisher", Primitive.COMPLEX, value=lambda _: None),
+        Field("certification", Primitive.COMPLEX, value=lambda _: None),
+        Field("disabledByMicrosoftStatus", value=lambda _: None),
+        Field("addIns", Primitive.COMPLEX, collection=True, value=lambda _: []),
     ),
-    navigations=(Navigation("owners", _no_refs, permissions.APPLICATIONS_READ),),
+    navigations=(_OWNERS,),
 )
 
 
+async def _application_here(call: Call) -> str:
+    """The application of the path, or the one whose service principal the path names."""
+    if "application" in call.keys:
+        return (await applications.application(call.tx, call.keys["application"])).id
+    principal = await applications.principal(call.tx, call.keys["servicePrincipal"])
+    return (await applications.application(call.tx, principal.app_id)).id
+
+
 async def _add_password(call: Call, body: Body) -> Answer:
+    call.note(activity="Update application - Certificates and secrets management")
     asked = body.get("passwordCredential") or {}
     ends_at = None
     if asked.get("endDateTime"):
@@ -291,29 +462,17 @@ async def _add_password(call: Call, body: Body) -> Answer:
             raise _wrong("passwordCredential", "endDateTime has to be a time to come")
     secret, text = await applications.add_secret(
         call.tx,
-        call.keys["application"],
+        await _application_here(call),
         call.now,
-        display_name=asked.get("displayName"),
+        display_name=str(asked["displayName"])[:256] if asked.get("displayName") else None,
         ends_at=ends_at,
     )
     return Value({**_shown(secret), "secretText": text})
 
 
 async def _remove_password(call: Call, body: Body) -> Answer:
-    await applications.remove_secret(call.tx, call.keys["application"], body["keyId"])
-    return None
-
-
-async def _add_key(call: Call, body: Body) -> Answer:
-    return Value(
-        _shown_key(
-            await _add_certificate(call, call.keys["application"], body["keyCredential"] or {})
-        )
-    )
-
-
-async def _remove_key(call: Call, body: Body) -> Answer:
-    await applications.remove_certificate(call.tx, call.keys["application"], body["keyId"])
+    call.note(activity="Update application - Certificates and secrets management")
+    await applications.remove_secret(call.tx, await _application_here(call), body["keyId"])
     return None
 
 
@@ -325,7 +484,22 @@ async def _admin_consent(call: Call, body: Body) -> Answer:
 # ---------------------------------------------------------------------------------- principals
 
 
+_KEPT_OF_PRINCIPALS = (
+    "tags",
+    "alternativeNames",
+    "appRoleAssignmentRequired",
+    "description",
+    "loginUrl",
+    "notes",
+    "notificationEmailAddresses",
+    "preferredSingleSignOnMode",
+    "samlSingleSignOnSettings",
+    "tokenEncryptionKeyId",
+)
+
+
 async def _principal_rows(call: Call) -> Sequence[Row]:
+    here = await directory.tenant(call.tx)
     known = {item.app_id: item for item in await applications.every_application(call.tx)}
     rows = []
     for item in await applications.principals(call.tx):
@@ -342,7 +516,11 @@ async def _principal_rows(call: Call) -> Sequence[Row]:
                 "service_principal_names": [item.app_id, *application.identifier_uris],
                 "reply_urls": redirects,
                 "homepage": application.properties.get("homePageUrl"),
-                "tags": item.properties.get("tags", []),
+                "logout_url": application.properties.get("logoutUrl"),
+                "sign_in_audience": application.properties.get("signInAudience") or "AzureADMyOrg",
+                "application_id": application.id,
+                "owner_organization": None if application.built_in else here.id,
+                **{f"kept_{name}": item.properties.get(name) for name in _KEPT_OF_PRINCIPALS},
                 "created_date_time": item.created_at,
             }
         )
@@ -350,24 +528,43 @@ async def _principal_rows(call: Call) -> Sequence[Row]:
 
 
 async def _create_principal(call: Call, body: Body) -> Created:
-    made = await applications.create_principal(
-        call.tx, body["appId"], call.now, {"tags": body.get("tags", [])}
-    )
+    kept = {name: _short(name, body[name]) for name in _KEPT_OF_PRINCIPALS if name in body}
+    made = await applications.create_principal(call.tx, body["appId"], call.now, kept)
+    if body.get("accountEnabled") is False:
+        await applications.update_principal(call.tx, made.id, account_enabled=False)
     return Created(made.id)
 
 
 async def _update_principal(call: Call, key: str, body: Body) -> None:
     known = await applications.principal(call.tx, key)
     values: dict[str, Any] = {}
-    if "accountEnabled" in body:
+    if body.get("accountEnabled") is not None:
         values["account_enabled"] = body["accountEnabled"]
-    if "tags" in body:
-        values["properties"] = {**known.properties, "tags": body["tags"]}
+    kept = {name: _short(name, body[name]) for name in _KEPT_OF_PRINCIPALS if name in body}
+    if kept:
+        values["properties"] = {**known.properties, **kept}
     await applications.update_principal(call.tx, key, **values)
 
 
 async def _delete_principal(call: Call, key: str) -> None:
     await applications.delete_principal(call.tx, key)
+
+
+async def _of_applications(
+    call: Call, rows: Sequence[Row], load: Callable[[Call, Sequence[Row]], Any]
+) -> Mapping[str, Any]:
+    """What is loaded for applications, by the ids of their service principals."""
+    mine = {str(row["id"]): str(row["application_id"]) for row in rows if "application_id" in row}
+    found = await load(call, [{"id": item} for item in mine.values()])
+    return {key: found[item] for key, item in mine.items() if item in found}
+
+
+async def _principal_secrets(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    return await _of_applications(call, rows, _secrets)
+
+
+async def _principal_keys(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
+    return await _of_applications(call, rows, _keys)
 
 
 PRINCIPALS = Resource(
@@ -387,7 +584,10 @@ PRINCIPALS = Resource(
         Field("appDisplayName", column="display_name"),
         Field("accountEnabled", Primitive.BOOLEAN, writable=True),
         Field("servicePrincipalType", value=lambda _: "Application"),
-        Field("appRoleAssignmentRequired", Primitive.BOOLEAN, value=lambda _: False),
+        _kept("appRoleAssignmentRequired", Primitive.BOOLEAN, initial=False),
+        Field("appOwnerOrganizationId", Primitive.GUID, column="owner_organization"),
+        Field("signInAudience"),
+        Field("logoutUrl"),
         Field("appRoles", Primitive.COMPLEX, collection=True),
         Field(
             "oauth2PermissionScopes",
@@ -398,17 +598,47 @@ PRINCIPALS = Resource(
         Field("servicePrincipalNames", collection=True),
         Field("replyUrls", collection=True),
         Field("homepage"),
-        Field("tags", collection=True, writable=True),
+        _kept("tags", collection=True),
+        _kept("alternativeNames", collection=True),
+        _kept("notificationEmailAddresses", collection=True),
+        *(
+            _kept(name)
+            for name in (
+                "description",
+                "loginUrl",
+                "notes",
+                "preferredSingleSignOnMode",
+                "tokenEncryptionKeyId",
+            )
+        ),
+        _kept("samlSingleSignOnSettings", Primitive.COMPLEX),
+        Field("passwordCredentials", Primitive.COMPLEX, collection=True, load=_principal_secrets),
+        Field("keyCredentials", Primitive.COMPLEX, collection=True, load=_principal_keys),
         Field("createdDateTime", Primitive.TIME),
+        Field("deletedDateTime", Primitive.TIME, value=lambda _: None),
+        Field("info", Primitive.COMPLEX, value=lambda _: None),
+        Field("verifiedPublisher", Primitive.COMPLEX, value=lambda _: None),
+        Field("disabledByMicrosoftStatus", value=lambda _: None),
+        Field("addIns", Primitive.COMPLEX, collection=True, value=lambda _: []),
+        Field(
+            "resourceSpecificApplicationPermissions",
+            Primitive.COMPLEX,
+            collection=True,
+            value=lambda _: [],
+        ),
     ),
-    navigations=(Navigation("owners", _no_refs, permissions.APPLICATIONS_READ),),
+    navigations=(
+        _OWNERS,
+        Navigation("memberOf", member_of, permissions.APPLICATIONS_READ),
+        Navigation("transitiveMemberOf", transitive_member_of, permissions.APPLICATIONS_READ),
+    ),
 )
 
 # ---------------------------------------------------------------------------------- consent
 
 
 async def _grant_rows(call: Call) -> Sequence[Row]:
-    client = call.keys.get("servicePrincipal")
+    client, user = call.keys.get("servicePrincipal"), call.keys.get("user")
     return [
         {
             "id": item.id,
@@ -419,6 +649,7 @@ async def _grant_rows(call: Call) -> Sequence[Row]:
             "scope": " ".join(item.scopes),
         }
         for item in await applications.grants(call.tx, client)
+        if user is None or item.user_id == user
     ]
 
 
@@ -480,6 +711,20 @@ async def _assignment_rows(call: Call, **query: str) -> Sequence[Row]:
     names = {
         item.id: known[item.app_id].display_name for item in await applications.principals(call.tx)
     }
+    assigned = await applications.role_assignments(call.tx, **query)
+    sorts = {
+        item.id: item.sort
+        for item in await directory.sorts(call.tx, [item.principal_id for item in assigned])
+    }
+    for item in assigned:
+        if sorts.get(item.principal_id) == "user":
+            names[item.principal_id] = (
+                await directory.user(call.tx, item.principal_id)
+            ).display_name
+        elif sorts.get(item.principal_id) == "group":
+            names[item.principal_id] = (
+                await directory.group(call.tx, item.principal_id)
+            ).display_name
     return [
         {
             "id": item.id,
@@ -489,13 +734,21 @@ async def _assignment_rows(call: Call, **query: str) -> Sequence[Row]:
             "resource_id": item.resource_id,
             "resource_display_name": names.get(item.resource_id),
             "created_date_time": item.created_at,
+            "sort": sorts.get(item.principal_id, ""),
         }
-        for item in await applications.role_assignments(call.tx, **query)
+        for item in assigned
+        if item.principal_id in sorts
     ]
 
 
+def _holder(call: Call) -> str:
+    return next(
+        call.keys[sort] for sort in ("servicePrincipal", "user", "group") if sort in call.keys
+    )
+
+
 async def _held(call: Call) -> Sequence[Row]:
-    return await _assignment_rows(call, principal_id=call.keys["servicePrincipal"])
+    return await _assignment_rows(call, principal_id=_holder(call))
 
 
 async def _given(call: Call) -> Sequence[Row]:
@@ -503,7 +756,7 @@ async def _given(call: Call) -> Sequence[Row]:
 
 
 async def _create_assignment(call: Call, body: Body) -> Created:
-    here = call.keys["servicePrincipal"]
+    here = _holder(call)
     if here not in (body["principalId"], body["resourceId"]):
         raise missing(here)
     made = await applications.assign_role(
@@ -516,11 +769,15 @@ async def _delete_assignment(call: Call, key: str) -> None:
     await applications.remove_role_assignment(call.tx, key)
 
 
+def _principal_type(row: Row) -> str:
+    return {"user": "User", "group": "Group"}.get(row["sort"], "ServicePrincipal")
+
+
 _ASSIGNMENT_FIELDS = (
     Field("id", Primitive.GUID),
     Field("appRoleId", Primitive.GUID, writable=True, required=True),
     Field("principalId", Primitive.GUID, writable=True, required=True),
-    Field("principalType", value=lambda _: "ServicePrincipal"),
+    Field("principalType", value=_principal_type, needs=("sort",)),
     Field("principalDisplayName"),
     Field("resourceId", Primitive.GUID, writable=True, required=True),
     Field("resourceDisplayName"),
@@ -550,10 +807,59 @@ ROLES_GIVEN = Resource(
 )
 
 
+_OF_PEOPLE = tuple(
+    replace(ROLES_HELD, path=f"{path}/appRoleAssignments", type=f"{sort}AppRoleAssignment")
+    for sort, path in (("user", "users/{user}"), ("group", "groups/{group}"))
+)
+USER_GRANTS = replace(
+    PRINCIPAL_GRANTS, path="users/{user}/oauth2PermissionGrants", type="userGrant"
+)
+_PASSWORD = (Field("passwordCredential", Primitive.COMPLEX, writable=True),)
+_KEY_ID = Field("keyId", Primitive.GUID, writable=True, required=True)
+_PROOF = Field("proof", writable=True, required=True)
+
+
 def application_parts() -> Part:
     return Part(
-        (APPLICATIONS, PRINCIPALS, GRANTS, PRINCIPAL_GRANTS, ROLES_HELD, ROLES_GIVEN),
         (
+            APPLICATIONS,
+            PRINCIPALS,
+            GRANTS,
+            PRINCIPAL_GRANTS,
+            USER_GRANTS,
+            ROLES_HELD,
+            ROLES_GIVEN,
+            *_OF_PEOPLE,
+        ),
+        (
+            Action(
+                "applications/{application}/addKey",
+                _add_key,
+                permissions.APPLICATIONS_WRITE,
+                body=(
+                    Field("keyCredential", Primitive.COMPLEX, writable=True, required=True),
+                    Field("passwordCredential", Primitive.COMPLEX, writable=True),
+                    _PROOF,
+                ),
+            ),
+            Action(
+                "applications/{application}/removeKey",
+                _remove_key,
+                permissions.APPLICATIONS_WRITE,
+                body=(_KEY_ID, _PROOF),
+            ),
+            Action(
+                "servicePrincipals/{servicePrincipal}/addPassword",
+                _add_password,
+                permissions.APPLICATIONS_WRITE,
+                body=_PASSWORD,
+            ),
+            Action(
+                "servicePrincipals/{servicePrincipal}/removePassword",
+                _remove_password,
+                permissions.APPLICATIONS_WRITE,
+                body=(_KEY_ID,),
+            ),
             Action(
                 "applications/{application}/addPassword",
                 _add_password,
@@ -565,27 +871,6 @@ def application_parts() -> Part:
                 _remove_password,
                 permissions.APPLICATIONS_WRITE,
                 body=(Field("keyId", Primitive.GUID, writable=True, required=True),),
-            ),
-            # The proof of an earlier key is not asked for: who may write applications may replace
-            # their keys by PATCH as well.
-            Action(
-                "applications/{application}/addKey",
-                _add_key,
-                permissions.APPLICATIONS_WRITE,
-                body=(
-                    Field("keyCredential", Primitive.COMPLEX, writable=True, required=True),
-                    Field("passwordCredential", Primitive.COMPLEX, writable=True),
-                    Field("proof", writable=True),
-                ),
-            ),
-            Action(
-                "applications/{application}/removeKey",
-                _remove_key,
-                permissions.APPLICATIONS_WRITE,
-                body=(
-                    Field("keyId", Primitive.GUID, writable=True, required=True),
-                    Field("proof", writable=True),
-                ),
             ),
             # Not Graph's: the portal's button "Grant admin consent" as one call.
             Action(

@@ -100,8 +100,9 @@ ITEMS = Resource(
     read=permissions.OBJECTS_READ,
     write=permissions.DELETED_WRITE,
     delete=_purge,
-    typed=lambda row: str(row["sort"]),
-    fields=(*_COMMON, Field("sort", readable=False), Field("kind", column="sort", shown=False)),
+    type_column="sort",
+    bases=dict.fromkeys(_FIELDS, "deletedItem"),
+    fields=_COMMON,
 )
 
 
@@ -112,7 +113,8 @@ def _typed(sort: str) -> Resource:
         path=f"{_PATH}/{sort}",
         type=f"deleted{sort.capitalize()}",
         scope=lambda _: ("x.sort = %(deleted_sort)s", {"deleted_sort": sort}),
-        typed=None,
+        type_column="",
+        bases={},
         delete=None,
         fields=(*_COMMON, *_FIELDS[sort]),
     )
