@@ -94,7 +94,20 @@ def _first_day(run: Callable[..., Any], password: Path, secret: Path) -> None:
     (failure,) = run("license list")["failures"]
     assert failure["user"] == "eva@contoso.com"
     assert failure["reason"] == "The user has no usage location."
+    assert "usage location" in failure["cure"]
+    assert run("license progress Pilot --wait")["state"] == "done"
+    assert run("license reprocess eva@contoso.com", code=1)["failed"]
+    run("license unassign INTUNE_A --group Pilot")
+    run("license assign EMSPREMIUM --without MFA_PREMIUM --user alex@contoso.com")
+    plans = run("user show alex@contoso.com")["licences"][0]["plans"]
+    assert "MFA_PREMIUM" not in plans
+    run("license assign INTUNE_A --group Pilot", code=1)
     assert run("license requirement on") == {"licence_required": True}
+
+    run("user delete eva@contoso.com")
+    assert [item["displayName"] for item in run("user deleted")] == ["Eva"]
+    run("user restore eva@contoso.com")
+    assert isinstance(run("user restore eva@contoso.com", fails=True), context.Refused)
 
     assert run("mdm-authority show")["authority"] == "unknown"
     assert run("mdm-authority set")["authority"] == "intune"

@@ -1,10 +1,11 @@
 """tandem license: products, and who has them."""
 
+import time
 from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, Refused, emit, graph_client, table
+from tandem.cli.context import Api, Json, Refused, emit, graph_client, progress, table
 from tandem.cli.group import find_group
 
 app = typer.Typer(help="Licences: products, seats, assignments.", no_args_is_help=True)
@@ -62,7 +63,7 @@ def _text(value: dict[str, Any]) -> str:
     text = table(rows, columns)
     text += f"\n\nEnrolment {'needs' if value['licence_required'] else 'needs no'} licence."
     if value["failures"]:
-        columns = {"user": "User", "product": "Product", "reason": "Reason"}
+        columns = {"user": "User", "product": "Product", "reason": "Reason", "cure": "What to do"}
         text += "\n\nFailed assignments\n" + table(value["failures"], columns)
     return text
 
@@ -72,15 +73,69 @@ def assign(
     sku: Annotated[str, typer.Argument(help="Product, as `license list` shows it.")],
     user: Annotated[list[str] | None, typer.Option(help="Sign-in name; repeatable.")] = None,
     group: Annotated[str | None, typer.Option(help="Name or id of a group.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A plan of the product to switch off; repeatable.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Assign a product to users or to a group."""
+    """Assign a product to users or to a group, and wait until everybody in it is done."""
+    graph = graph_client()
+    item = _product(graph, sku)
+    body = {
+        "addLicenses": [
+            {"skuId": item["skuId"], "disabledPlans": _plans(item, without or [])},
+        ],
+        "removeLicenses": [],
+    }
+    _change(graph, sku, body, user, group, json)
+
+
+@app.command()
+def unassign(
+    sku: Annotated[str, typer.Argument(help="Product, as `license list` shows it.")],
+    user: Annotated[list[str] | None, typer.Option(help="Sign-in name; repeatable.")] = None,
+    group: Annotated[str | None, typer.Option(help="Name or id of a group.")] = None,
+    json: Json = False,
+) -> None:
+    """Take a product away from users or from a group."""
+    graph = graph_client()
+    body = {"addLicenses": [], "removeLicenses": [_product(graph, sku)["skuId"]]}
+    _change(graph, sku, body, user, group, json)
+
+
+def _product(graph: Api, sku: str) -> dict[str, Any]:
+    for item in graph.every("/v1.0/subscribedSkus"):
+        if sku.lower() in (item["skuPartNumber"].lower(), item["skuId"]):
+            return item
+    raise Refused(
+        f"The tenant has no subscription of {sku}.",
+        cure=f"Subscribe to it first: `tandem license subscribe {sku}`.",
+    )
+
+
+def _plans(item: dict[str, Any], names: list[str]) -> list[str]:
+    known = {
+        plan["servicePlanName"].lower(): plan["servicePlanId"] for plan in item["servicePlans"]
+    }
+    unknown = [name for name in names if name.lower() not in known]
+    if unknown:
+        raise Refused(
+            f"{item['skuPartNumber']} has no plan {', '.join(unknown)}.",
+            cure="Its plans are " + ", ".join(sorted(known)).upper() + ".",
+        )
+    return [known[name.lower()] for name in names]
+
+
+def _change(
+    graph: Api,
+    sku: str,
+    body: dict[str, Any],
+    user: list[str] | None,
+    group: str | None,
+    json: bool,
+) -> None:
     if bool(user) == bool(group):
         raise typer.BadParameter("Give --user (any number of times) or --group.")
-    graph = graph_client()
-    known = {item["skuPartNumber"]: item["skuId"] for item in graph.every("/v1.0/subscribedSkus")}
-    sku_id = known.get(sku.upper(), sku)
-    body = {"addLicenses": [{"skuId": sku_id, "disabledPlans": []}], "removeLicenses": []}
     done, failed = [], []
     for upn in user or ():
         try:
@@ -91,20 +146,70 @@ def assign(
     if group:
         group_id = find_group(graph, group)
         graph.post(f"/v1.0/groups/{group_id}/assignLicense", body)
+        _wait(graph, group_id, json)
         done.append(group)
         failed += [
             {"holder": item["userPrincipalName"], "reason": "see `tandem license list`"}
             for item in graph.every(f"/v1.0/groups/{group_id}/membersWithLicenseErrors")
         ]
-    value = {"product": sku, "assigned": done, "failed": failed}
+    value = {
+        "product": sku,
+        "verb": "Assigned" if body["addLicenses"] else "Took away",
+        "to": "to" if body["addLicenses"] else "from",
+        "assigned": done,
+        "failed": failed,
+    }
     emit(value, _assigned, json)
     if failed:
         raise typer.Exit(1)
 
 
+def _wait(graph: Api, group_id: str, json: bool) -> dict[str, Any]:
+    """Watch the group's run until everybody in it is done."""
+    with progress("Going through the group", json) as said:
+        while True:
+            run: dict[str, Any] = graph.get(f"/v1.0/tandem/licenseRuns/{group_id}")
+            if run["state"] == "done":
+                return run
+            said(f"{run['done']} of {run['total']} members done, {run['failed']} without a licence")
+            time.sleep(0.3)
+
+
+@app.command("progress")
+def show_progress(
+    group: Annotated[str, typer.Argument(help="Name or id of the group.")],
+    wait: Annotated[bool, typer.Option(help="Until everybody is done.")] = False,
+    json: Json = False,
+) -> None:
+    """How far the last change of a group's licences is."""
+    graph = graph_client()
+    group_id = find_group(graph, group)
+    run = graph.get(f"/v1.0/tandem/licenseRuns/{group_id}")
+    if wait:
+        run = _wait(graph, group_id, json)
+    emit(run, lambda r: f"{r['state']}: {r['done']} of {r['total']}, {r['failed']} failed", json)
+
+
+@app.command()
+def reprocess(
+    user: Annotated[str, typer.Argument(help="Sign-in name or id.")], json: Json = False
+) -> None:
+    """Try a user's failed licences again, after their cause was removed."""
+    graph = graph_client()
+    graph.post(f"/v1.0/users/{user}/reprocessLicenseAssignment", {})
+    select = {"$select": "licenseAssignmentStates"}
+    states = graph.get(f"/v1.0/users/{user}", **select)["licenseAssignmentStates"]
+    failed = [item["error"] for item in states if item["state"] == "Error"]
+    said = f"Still failed: {', '.join(failed)}." if failed else "Every licence is active."
+    emit({"user": user, "failed": failed}, lambda _: said, json)
+    if failed:
+        raise typer.Exit(1)
+
+
 def _assigned(value: dict[str, Any]) -> str:
-    lines = [f"Assigned {value['product']} to {name}." for name in value["assigned"]]
-    lines += [f"Not assigned to {item['holder']}: {item['reason']}" for item in value["failed"]]
+    words = (value["verb"], value["product"], value["to"])
+    lines = [" ".join(words) + f" {name}." for name in value["assigned"]]
+    lines += [f"No licence for {item['holder']}: {item['reason']}" for item in value["failed"]]
     return "\n".join(lines)
 
 

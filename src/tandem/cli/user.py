@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, emit, graph_client, read_secret, table
+from tandem.cli.context import (
+    Json,
+    Refused,
+    Yes,
+    confirm,
+    emit,
+    graph_client,
+    read_secret,
+    table,
+)
 
 app = typer.Typer(help="Users of the tenant.", no_args_is_help=True)
 
@@ -78,6 +87,57 @@ def show(
         ],
     }
     emit(value, _text, json)
+
+
+@app.command()
+def delete(
+    user: Annotated[str, typer.Argument(help="Sign-in name or id.")],
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Delete a user. For 30 days `tandem user restore` brings everything back."""
+    confirm(f"Delete {user}?", yes, json)
+    graph = graph_client()
+    found = graph.get(f"/v1.0/users/{user}")
+    graph.delete(f"/v1.0/users/{found['id']}")
+    value = {"id": found["id"], "user_principal_name": found["userPrincipalName"]}
+    said = f"Deleted {value['user_principal_name']}. To undo: tandem user restore {found['id']}"
+    emit(value, lambda _: said, json)
+
+
+@app.command("deleted")
+def list_deleted(json: Json = False) -> None:
+    """List users that can be restored."""
+    found = graph_client().every("/v1.0/directory/deletedItems/microsoft.graph.user")
+    columns = {
+        "userPrincipalName": "User",
+        "displayName": "Name",
+        "deletedDateTime": "Deleted",
+        "id": "Id",
+    }
+    emit(found, lambda rows: table(rows, columns), json)
+
+
+@app.command()
+def restore(
+    user: Annotated[str, typer.Argument(help="Id or sign-in name, as `user deleted` shows it.")],
+    json: Json = False,
+) -> None:
+    """Bring a deleted user back, with groups, roles, licences and devices."""
+    graph = graph_client()
+    found = [
+        item
+        for item in graph.every("/v1.0/directory/deletedItems/microsoft.graph.user")
+        if user.lower() in (item["id"], item["userPrincipalName"].lower())
+    ]
+    if len(found) != 1:
+        raise Refused(
+            f"{len(found)} deleted users are called '{user}'.",
+            cure="Run `tandem user deleted`, and give the id.",
+        )
+    back = graph.post(f"/v1.0/directory/deletedItems/{found[0]['id']}/restore", {})
+    value = {"id": back["id"], "user_principal_name": back["userPrincipalName"]}
+    emit(value, lambda _: f"Restored {back['userPrincipalName']}.", json)
 
 
 def _names(items: list[dict[str, Any]], sort: str) -> list[str]:
