@@ -402,11 +402,16 @@ def _wrong_method(request: Request) -> OAuthError:
 
 
 def _traced(request: Request) -> tuple[str, str, dict[str, str]]:
-    """Trace id, correlation id, and the headers that carry them."""
+    """Trace id, correlation id, and the headers that carry them; once a request."""
+    known: tuple[str, str, dict[str, str]] | None = request.scope.get("traced")
+    if known is not None:
+        return known
     trace = str(uuid.uuid4())
     given = request.headers.get("client-request-id", "")
     correlation = given if re.fullmatch(r"[A-Za-z0-9-]{1,64}", given) else trace
-    return trace, correlation, {"x-ms-request-id": trace, "client-request-id": correlation}
+    headers = {"x-ms-request-id": trace, "client-request-id": correlation}
+    request.scope["traced"] = trace, correlation, headers
+    return trace, correlation, headers
 
 
 def _peer(request: Request) -> Peer:

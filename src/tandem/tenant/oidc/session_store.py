@@ -107,20 +107,20 @@ class SignIn:
     id: str
     at: datetime
     sort: str
-    user_id: str | None
-    upn: str
-    user_name: str
     app_id: str
-    app_name: str
-    resource_id: str
-    resource_name: str
-    device_id: str
     address: str
     client: str
-    number: int
-    reason: str
-    conditions: str
     correlation_id: str
+    user_id: str | None = None
+    upn: str = ""
+    user_name: str = ""
+    app_name: str = ""
+    resource_id: str = ""
+    resource_name: str = ""
+    device_id: str = ""
+    number: int = 0
+    reason: str = ""
+    conditions: str = "notApplied"
 
 
 _COLUMNS = tuple(field.name for field in fields(SignIn))

@@ -22,26 +22,16 @@ _MOST_WAITING = 10_000
 
 def entry(sort: str, app_id: str, peer: Peer, now: datetime, **values: Any) -> SignIn:
     """A line of the log; successful unless `values` say otherwise."""
-    blank = SignIn(
+    return SignIn(
         id=str(uuid.uuid4()),
         at=now,
         sort=sort,
-        user_id=None,
-        upn="",
-        user_name="",
         app_id=app_id,
-        app_name="",
-        resource_id="",
-        resource_name="",
-        device_id="",
         address=peer.address,
         client=peer.client,
-        number=0,
-        reason="",
-        conditions="notApplied",
         correlation_id=peer.correlation_id,
+        **values,
     )
-    return replace(blank, **values)
 
 
 def changed(item: SignIn, values: dict[str, Any]) -> SignIn:

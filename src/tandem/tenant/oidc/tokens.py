@@ -1,5 +1,6 @@
 """Signing and verifying: keys, access tokens, and what resource servers ask."""
 
+import secrets
 import uuid
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
@@ -234,7 +235,7 @@ class Tokens:
             "azp" if version == 2 else "appid": client[0],
             "azpacr" if version == 2 else "appidacr": proof,
             "tid": tenant_id,
-            "uti": uuid.uuid4().hex,
+            "uti": secrets.token_hex(16),
             "ver": "2.0" if version == 2 else "1.0",
             **claims,
         }
