@@ -10,13 +10,17 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from starlette.applications import Starlette
@@ -59,26 +63,41 @@ class Rig:
     reports: list[tunnel.ConnectorReport] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
     crls: list[str] = field(default_factory=list)
+    check_revocation: bool = True
     version: int = 1
+    silence: float = 100
+    python: str = sys.executable
 
     def __post_init__(self) -> None:
+        self.points: dict[str, str] = {}
+        # What the site once said to a connection point that it does not reach any more.
+        self.cut_off: dict[str, tunnel.ConnectorConfiguration] = {}
         self.public = pki.new_root(pki.name("Public root"), now=self.now)
         self.site_root = pki.new_root(pki.name("SMS Issuing"), now=self.now)
         self.clients_root = pki.new_root(pki.name("Clients' root"), now=self.now)
         self.tenant_key = RSAKey.generate_key(2048, {"kid": "t1"}, private=True)
         self.site_key = ECKey.generate_key("P-256", {"kid": "s1"}, private=True)
+        above = pki.generate_key()
+        subordinate = self.public.issue(
+            above.public_key(), pki.name("Public issuing"), now=self.now, days=60, ca=True
+        )
+        issuing = pki.Authority(subordinate, above)
         key = pki.generate_key()
-        leaf = self.public.issue(
+        leaf = issuing.issue(
             key.public_key(), pki.name(NAME), now=self.now, days=30,
             dns=[NAME, "localhost"], ips=["127.0.0.1"], usages=["server"],
         )  # fmt: skip
-        chain = [self.public.certificate]
+        chain = [subordinate, self.public.certificate]
         (self.folder / "server.pfx").write_bytes(pki.pfx_export(key, leaf, chain, "secret", NAME))
         (self.folder / "server.password").write_text("secret")
         (self.folder / "public.pem").write_bytes(pki.pem(self.public.certificate))
         (self.folder / "site.pem").write_bytes(pki.pem(self.site_root.certificate))
-        self._role("role", "client")
+        self._role("CP01", "client")
         self._role("mp", "server")
+
+    def role(self, name: str) -> Any:
+        """The certificate of another connection point."""
+        return self._role(name, "client")
 
     def _role(self, name: str, usage: Any, authority: pki.Authority | None = None) -> Any:
         key = pki.generate_key()
@@ -88,6 +107,7 @@ class Rig:
         )  # fmt: skip
         (self.folder / f"{name}.pem").write_bytes(pki.pem(certificate))
         (self.folder / f"{name}.key").write_bytes(pki.key_pem(key))
+        self.points[sha256(certificate.public_bytes(Encoding.DER)).hexdigest()] = name
         return certificate
 
     # -------------------------------------------------------------- what the site says
@@ -107,31 +127,38 @@ class Rig:
             site_token_keys=tokens,
             trusted_roots=self.roots,
             crls=self.crls,
+            check_revocation=self.check_revocation,
             endpoints=[
                 published(BASE, "echo", ["GET", "POST"], 100_000, "token"),
+                published(BASE, "large", ["POST"], 512 * 1024, "token"),
                 published(BASE, "big", ["GET"], 0, "token"),
                 published(BASE, "slow", ["GET"], 0, "token"),
                 published(MUTUAL, "echo", ["GET"], 0, "certificate"),
             ],
-            limits=tunnel.Limits(request_seconds=5),
+            limits=tunnel.Limits(request_seconds=5, tunnel_silence_seconds=self.silence),
         )  # fmt: skip
 
-    def connector_configuration(self) -> tunnel.ConnectorConfiguration:
+    def connector_configuration(self, name: str = "CP01") -> tunnel.ConnectorConfiguration:
         instance = tunnel.Instance(1, "127.0.0.1", self.port, self.tunnel_port)
         url = f"https://127.0.0.1:{self.site_port}"
         target = tunnel.GatewayTarget(NAME, NAME, CONNECTION_ID, [instance], self.configuration())
-        mappings = [tunnel.Mapping(BASE, url), tunnel.Mapping(MUTUAL, url)]
-        return tunnel.ConnectorConfiguration("CP01", [target], mappings)
+        mappings = [
+            tunnel.Mapping(f"{base}/{path}", f"{url}/{path}")
+            for base in (BASE, MUTUAL)
+            for path in ("echo", "large", "big", "slow")
+        ]
+        return tunnel.ConnectorConfiguration(name, [target], mappings)
 
     def site(self) -> Starlette:
         async def configuration(request: Request) -> Response:
-            import msgspec
-
+            peer = http.peer_certificate(request)
+            name = self.points[sha256(peer or b"").hexdigest()]
             deadline = time.monotonic() + float(request.query_params.get("wait", 0))
             while True:
                 tag = f'"{self.version}"'
                 if request.headers.get("if-none-match") != tag:
-                    content = msgspec.json.encode(self.connector_configuration())
+                    told = self.cut_off.get(name) or self.connector_configuration(name)
+                    content = msgspec.json.encode(told)
                     return Response(content, headers={"ETag": tag})
                 if time.monotonic() > deadline:
                     return Response(status_code=304, headers={"ETag": tag})
@@ -172,6 +199,8 @@ class Rig:
                 Route("/SMS_CMG/connector/configuration", configuration),
                 Route("/SMS_CMG/connector/report", report, methods=["POST"]),
                 Route("/echo{rest:path}", echo, methods=["GET", "POST", "DELETE"]),
+                Route("/large", echo, methods=["POST"]),
+                Route("/secret{rest:path}", echo, methods=["GET", "POST"]),
                 Route("/big", big),
                 Route("/slow", slow),
             ]
@@ -191,25 +220,29 @@ class Rig:
         }  # fmt: skip
         self._start("gateway", settings)
 
-    def start_connector(self, **changes: Any) -> None:
+    def start_connector(self, name: str = "CP01", **changes: Any) -> None:
+        """Its process is known as `connector`, or by its name when it is another one."""
+        process = "connector" if name == "CP01" else name
         settings = {
-            "connection_point": "CP01",
+            "connection_point": name,
             "management_point_url": f"https://127.0.0.1:{self.site_port}",
-            "certificate": str(self.folder / "role.pem"), "key": str(self.folder / "role.key"),
-            "site_root": str(self.folder / "site.pem"), "state": str(self.folder / "connector"),
+            "certificate": str(self.folder / f"{name}.pem"),
+            "key": str(self.folder / f"{name}.key"),
+            "site_root": str(self.folder / "site.pem"), "state": str(self.folder / process),
             "gateway_ca_file": str(self.folder / "public.pem"), "retry_seconds": 0.1,
             "retry_most_seconds": 0.5, "report_seconds": 0.5, "poll_seconds": 5.0,
             "request_seconds": 4.0, "logs": str(self.folder / "logs"), **changes,
         }  # fmt: skip
-        self._start("connector", settings)
+        self._start("connector", settings, process)
 
-    def _start(self, role: str, settings: dict[str, Any]) -> None:
-        path = self.folder / f"{role}.toml"
+    def _start(self, role: str, settings: dict[str, Any], name: str = "") -> None:
+        name = name or role
+        path = self.folder / f"{name}.toml"
         path.write_text(config.toml(settings))
         code = f"from pathlib import Path; from tandem.roles import {role} as r; r.run(Path({str(path)!r}))"
-        with (self.folder / f"{role}.out").open("ab") as output:
-            self.processes[role] = subprocess.Popen(
-                [sys.executable, "-c", code], stdout=output, stderr=output
+        with (self.folder / f"{name}.out").open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                [self.python, "-c", code], stdout=output, stderr=output
             )
 
     def stop(self, role: str, number: int = signal.SIGTERM) -> int:
@@ -234,6 +267,14 @@ class Rig:
                 raise AssertionError(f"{facts} {outs}")
             await asyncio.sleep(0.05)
         return facts
+
+    async def reported(self, holds: Any, seconds: float = 15) -> list[tunnel.ConnectionState]:
+        """Wait until what the connection point says of its tunnels fits."""
+        deadline = time.monotonic() + seconds
+        while not (self.reports and holds(self.reports[-1].connections)):
+            assert time.monotonic() < deadline, self.reports[-1:]
+            await asyncio.sleep(0.05)
+        return self.reports[-1].connections
 
     async def news(self, **changes: Any) -> None:
         """The site's configuration changes, and arrives."""
@@ -261,12 +302,16 @@ class Rig:
         }  # fmt: skip
         return jwt.encode({"alg": "ES256", "kid": "s1"}, claims, self.site_key)
 
-    def client(self, certificate: str = "", **options: Any) -> httpx.AsyncClient:
+    def context(self, certificate: str = "") -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.folder / "public.pem"))
         if certificate:
             context.load_cert_chain(
                 self.folder / f"{certificate}.pem", self.folder / f"{certificate}.key"
             )
+        return context
+
+    def client(self, certificate: str = "", **options: Any) -> httpx.AsyncClient:
+        context = self.context(certificate)
         return httpx.AsyncClient(
             base_url=f"https://localhost:{self.port}", verify=context, trust_env=False, **options
         )
@@ -280,6 +325,10 @@ class Rig:
     def client_certificate(self, name: str, root: pki.Authority | None = None) -> Any:
         return self._role(name, "client", root or self.clients_root)
 
+    def server_certificate(self, name: str) -> Any:
+        """Of the clients' authority, but not for clients."""
+        return self._role(name, "server", self.clients_root)
+
     def crl(self, revoked: Any = (), root: pki.Authority | None = None, days: int = 7) -> str:
         made = (root or self.clients_root).crl(
             revoked, now=self.now, next_update=self.now + timedelta(days=days), number=1
@@ -287,12 +336,12 @@ class Rig:
         return b64encode(made).decode()
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+@asynccontextmanager
+async def serving(made: Rig) -> AsyncIterator[Rig]:
     """Site, gateway and connection point, connected."""
-    made = Rig(tmp_path)
     stop = asyncio.Event()
-    tls = http.TLS(tmp_path / "mp.pem", tmp_path / "mp.key", tmp_path / "site.pem")
+    where = made.folder
+    tls = http.TLS(where / "mp.pem", where / "mp.key", where / "site.pem")
     site = asyncio.create_task(
         http.serve([http.Listener(made.site(), "127.0.0.1", made.site_port, tls)], stop, 1)
     )
@@ -304,9 +353,15 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     finally:
         for role in list(made.processes):
             ended = await asyncio.to_thread(made.stop, role)
-            assert ended == 0, (tmp_path / f"{role}.out").read_text()[-3000:]
+            assert ended == 0, (where / f"{role}.out").read_text()[-3000:]
         stop.set()
         await site
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with serving(Rig(tmp_path)) as made:
+        yield made
 
 
 def code(answer: httpx.Response) -> str:

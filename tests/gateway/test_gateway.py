@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 
 import httpx
@@ -62,31 +63,30 @@ async def test_tokens_of_the_tenant_and_of_the_site_pass_and_others_do_not(rig: 
     assert not rig.seen[2:]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/api/v1/clients",
-        f"{BASE}/",
-        f"{BASE}/secret",
-        f"{BASE}/echoes",
-        f"{BASE}/echo/../secret",
-        f"{BASE}/echo/%2e%2e/secret",
-        f"{BASE}/echo%2f..%2fsecret",
-        f"{BASE}//echo",
-        f"{BASE}/echo/\\..\\secret",
-        "/CCM_Proxy_ServerAuth/1/echo",
-    ],
-)
-async def test_nothing_but_published_addresses_is_reached(rig: Rig, path: str) -> None:
-    reader, writer = await asyncio.open_connection(
-        "localhost", rig.port, ssl=ssl.create_default_context(cafile=rig.folder / "public.pem")
-    )
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token()}\r\n\r\n"
-    writer.write(request.encode())
-    line = await reader.readline()
-    assert line.split()[1] in {b"403", b"400"}
-    writer.close()
+UNPUBLISHED = [
+    "/",
+    "/api/v1/clients",
+    f"{BASE}/",
+    f"{BASE}/secret",
+    f"{BASE}/echoes",
+    f"{BASE}/echo/../secret",
+    f"{BASE}/echo/%2e%2e/secret",
+    f"{BASE}/echo%2f..%2fsecret",
+    f"{BASE}//echo",
+    f"{BASE}/echo/\\..\\secret",
+    "/CCM_Proxy_ServerAuth/1/echo",
+]
+
+
+async def test_nothing_but_published_addresses_is_reached(rig: Rig) -> None:
+    for path in UNPUBLISHED:
+        reader, writer = await asyncio.open_connection("localhost", rig.port, ssl=rig.context())
+        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token()}\r\n\r\n"
+        writer.write(request.encode())
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.split()[1] in {b"403", b"400"}, path
+        assert b"CMGService_" in answer, path
+        writer.close()
     assert rig.seen == []
 
 
@@ -107,33 +107,34 @@ async def test_methods_and_bodies_are_held_to_what_is_published(rig: Rig) -> Non
         pass  # Refused while it was still sending.
     whole = await rig.ask("POST", f"{BASE}/echo", token, content=b"x" * 100_000)
     assert whole.text == "POST 100000"
-    assert [len(item["body"]) for item in rig.seen] == [100_000]
+    # As large as anything that the site publishes, and larger than what may be under way at once.
+    largest = await rig.ask("POST", f"{BASE}/large", token, content=b"x" * 512 * 1024)
+    assert (largest.status_code, largest.text) == (200, "POST 524288")
+    assert [len(item["body"]) for item in rig.seen] == [100_000, 524_288]
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"GET /p HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
-        b"GET /p HTTP/1.1\r\n\r\n",
-        b"GET /p HTTP/1.1\r\nHost : x\r\n\r\n",
-        b"\x16\x03\x01 nonsense\r\n\r\n",
-        b"GET /p HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 60_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    ],
-)
-async def test_what_is_not_clean_http_is_refused_and_the_connection_closed(
-    rig: Rig, raw: bytes
-) -> None:
+UNCLEAN = [
+    b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /p HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    b"GET /p HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer other\r\n\r\n",
+    b"GET /p HTTP/1.1\r\n\r\n",
+    b"GET /p HTTP/1.1\r\nHost : x\r\n\r\n",
+    b"\x16\x03\x01 nonsense\r\n\r\n",
+    b"GET /p HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 60_000 + b"\r\n\r\n",
+    b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+]
+
+
+async def test_what_is_not_clean_http_is_refused_and_the_connection_closed(rig: Rig) -> None:
     token = rig.token().encode()
-    raw = raw.replace(b"/p ", BASE.encode() + b"/echo ", 1)
-    raw = raw.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer " + token + b"\r\n\r\n", 1)
-    reader, writer = await asyncio.open_connection(
-        "localhost", rig.port, ssl=ssl.create_default_context(cafile=rig.folder / "public.pem")
-    )
-    writer.write(raw)
-    answer = await asyncio.wait_for(reader.read(), 10)
-    assert answer == b"" or answer.split()[1] in {b"400", b"414", b"431"}
+    for number, raw in enumerate(UNCLEAN):
+        raw = raw.replace(b"/p ", BASE.encode() + b"/echo ", 1)
+        raw = raw.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer " + token + b"\r\n\r\n", 1)
+        reader, writer = await asyncio.open_connection("localhost", rig.port, ssl=rig.context())
+        writer.write(raw)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer == b"" or answer.split()[1] in {b"400", b"414", b"431"}, number
+        writer.close()
     assert rig.seen == []
 
 
@@ -152,10 +153,13 @@ async def test_the_edge_tells_a_device_about_its_tenant_and_nobody_else(rig: Rig
 async def test_a_client_with_a_certificate_needs_a_root_and_its_revocation_list(rig: Rig) -> None:
     good = rig.client_certificate("good")
     bad = rig.client_certificate("bad")
-    async with rig.client() as client:
-        nothing = await client.get(f"{MUTUAL}/echo")
-    assert nothing.status_code == 403
-    assert "no trusted root" in nothing.json()["error"]["message"]
+    for certificate in ("", "good"):
+        async with rig.client(certificate) as client:
+            nothing = await client.get(f"{MUTUAL}/echo")
+        assert nothing.status_code == 403
+        assert "no trusted root" in nothing.json()["error"]["message"]
+        assert "(CRL) was uploaded" in nothing.json()["error"]["message"]
+    assert (await rig.ask("GET", f"{BASE}/echo", rig.token())).status_code == 200
     await rig.news(roots=[pki.pem(rig.clients_root.certificate).decode()])
     async with rig.client("good") as client:
         missing = await client.get(f"{MUTUAL}/echo")
@@ -165,12 +169,64 @@ async def test_a_client_with_a_certificate_needs_a_root_and_its_revocation_list(
     await rig.news(crls=[rig.crl([(bad.serial_number, rig.now)])])
     async with rig.client("good") as client:
         assert (await client.get(f"{MUTUAL}/echo")).status_code == 200
-    async with rig.client("bad") as client:
+        assert rig.seen[-1]["headers"]["cmg-client-identity"]
+        async with rig.client("bad") as revoked:
+            assert code(await revoked.get(f"{MUTUAL}/echo")) == "CMGService_Certificate_Revoked"
+        # The open connection of a client that is revoked now does not outlive the list.
+        await rig.news(crls=[rig.crl([(good.serial_number, rig.now)])])
         assert code(await client.get(f"{MUTUAL}/echo")) == "CMGService_Certificate_Revoked"
-    await rig.news(crls=[rig.crl([(good.serial_number, rig.now)])])
+    await rig.news(crls=[rig.crl(days=-1)])
     async with rig.client("good") as client:
-        assert code(await client.get(f"{MUTUAL}/echo")) == "CMGService_Certificate_Revoked"
-    assert rig.seen[-1]["headers"]["cmg-client-identity"]
+        expired = await client.get(f"{MUTUAL}/echo")
+        assert code(expired) == "CMGService_Crl_Expired"
+        assert "Clients' root" in expired.json()["error"]["message"]
+    await rig.news(check_revocation=False, crls=[])
+    async with rig.client("good") as client:
+        assert (await client.get(f"{MUTUAL}/echo")).status_code == 200
+
+
+async def test_a_certificate_of_somebody_else_does_not_pass(rig: Rig) -> None:
+    await rig.news(roots=[pki.pem(rig.clients_root.certificate).decode()], check_revocation=False)
+    rig.client_certificate("stranger", pki.new_root(pki.name("Clients' root"), now=rig.now))
+    async with rig.client("stranger") as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"{MUTUAL}/echo")
+    rig.server_certificate("not-a-client")
+    async with rig.client("not-a-client") as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"{MUTUAL}/echo")
+    assert rig.seen == []
+
+
+async def test_a_resumed_session_of_a_revoked_client_is_refused(rig: Rig) -> None:
+    """OpenSSL consults no list when a session is resumed (TLS 1.2 and 1.3): the gate has to."""
+    victim = rig.client_certificate("victim")
+    await rig.news(
+        roots=[pki.pem(rig.clients_root.certificate).decode()],
+        crls=[rig.crl()],
+    )
+    context = rig.context("victim")
+
+    def ask(session: ssl.SSLSession | None) -> tuple[bytes, bool | None, ssl.SSLSession]:
+        with (
+            socket.create_connection(("localhost", rig.port), 10) as raw,
+            context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(f"GET {MUTUAL}/echo HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = tls.recv(65536)
+            kept = tls.session
+            assert kept is not None
+            return answer, tls.session_reused, kept
+
+    first, _, session = await asyncio.to_thread(ask, None)
+    assert first.startswith(b"HTTP/1.1 200")
+    again, reused, _ = await asyncio.to_thread(ask, session)
+    assert (again.split()[1], reused) == (b"200", True)
+    await rig.news(crls=[rig.crl([(victim.serial_number, rig.now)])])
+    refused, reused, _ = await asyncio.to_thread(ask, session)
+    assert reused
+    assert b"403" in refused.split(b"\r\n")[0]
+    assert b"CMGService_Certificate_Revoked" in refused
 
 
 async def test_large_answers_stream_with_and_without_a_length(rig: Rig) -> None:
@@ -253,7 +309,7 @@ async def test_only_who_has_certificate_and_connection_id_opens_a_tunnel(rig: Ri
     from tandem.protocols import tunnel
 
     context = ssl.create_default_context(cafile=rig.folder / "public.pem")
-    context.load_cert_chain(rig.folder / "role.pem", rig.folder / "role.key")
+    context.load_cert_chain(rig.folder / "CP01.pem", rig.folder / "CP01.key")
     reader, writer = await asyncio.open_connection("localhost", rig.tunnel_port, ssl=context)
     hello = json.dumps({"connection_id": "wrong", "connection_point": "CP99"}).encode()
     writer.write(tunnel.encode(tunnel.Type.HELLO, 0, hello))
@@ -297,3 +353,9 @@ async def test_every_worker_gets_a_tunnel_and_a_dead_one_is_replaced(rig: Rig) -
     assert len(await connected()) == 2
     for _ in range(6):
         assert (await rig.ask("GET", f"{BASE}/echo", rig.token())).status_code == 200
+    # With fewer workers than before, nobody goes on dialling those that are gone.
+    await asyncio.to_thread(rig.stop, "gateway")
+    rig.workers = 1
+    rig.start_gateway()
+    await rig.until(lambda facts: facts["tunnels"] == 1)
+    await rig.reported(lambda states: [state.state for state in states] == ["connected"])

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import re
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,8 +14,8 @@ from urllib.parse import urlsplit
 import aiofastnet
 import httptools
 
-from tandem.gateway.model import Refusal
-from tandem.gateway.mux import Mux, Outgoing
+from tandem.gateway.model import UNSAFE_PATH, Refusal
+from tandem.gateway.mux import Incoming, Mux, Outgoing
 from tandem.infra.logs import get_logger
 from tandem.protocols.tunnel import Type, encode
 
@@ -22,6 +24,10 @@ log = get_logger("connector")
 _IDLE_SECONDS = 55.0
 _MOST_IDLE = 64
 _HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"trailer"}
+# What a gateway may not say to the management point: how the request is framed is ours to say.
+_OURS = _HOP | {b"host", b"content-length", b"te", b"expect"}
+_FIRST = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.1")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([\t\x20-\x7e\x80-\xff]*)")
 
 
 @dataclass
@@ -92,6 +98,68 @@ class Backend:
     def close(self) -> None:
         while self._idle:
             self._idle.pop()[1].close()
+
+
+class BadRequest(ValueError):
+    """What came through the tunnel is no request that our own gateway would write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a request, read strictly: who has the gateway must not have the inside."""
+
+    method: str
+    path: str
+    query: bytes
+    fields: list[tuple[bytes, bytes]]
+    correlation: str
+
+    @classmethod
+    def read(cls, raw: bytes) -> tuple["Head", bytes]:
+        """The head, and what of the body came with it. Raises BadRequest."""
+        head, end, body = raw.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        found = _FIRST.fullmatch(first)
+        if not end or found is None:
+            raise BadRequest
+        path, _, query = found[2].partition(b"?")
+        if UNSAFE_PATH.search(path.decode("ascii")):
+            raise BadRequest
+        fields, correlation = [], ""
+        for line in lines:
+            field = _FIELD.fullmatch(line)
+            if field is None:
+                raise BadRequest
+            name = field[1].lower()
+            if name == b"x-correlation-id":
+                correlation = field[2].decode("latin-1")[:64]
+            if name not in _OURS:
+                fields.append((name, field[2]))
+        return cls(found[1].decode(), path.decode("ascii"), query, fields, correlation), body
+
+    def written(self, to: "Target", body: bytes) -> bytes:
+        """The request for the management point: the external prefix gives way to the internal path.
+
+        What is below the prefix stays as it is: the device signed it.
+        """
+        inside = to.inside + self.path[to.prefix_bytes :].encode() or b"/"
+        target = inside + b"?" + self.query if self.query else inside
+        lines = [b"%s %s HTTP/1.1" % (self.method.encode(), target), b"host: " + to.pool.authority]
+        lines += [b"%s: %s" % field for field in self.fields]
+        if body or self.method not in {"GET", "HEAD"}:
+            lines.append(b"content-length: %d" % len(body))
+        return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """One request that was answered, for the log."""
+
+    correlation: str
+    path: str
+    endpoint: str
+    status: int
+    milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,19 +282,27 @@ class Request:
         self,
         mux: Mux,
         number: int,
-        raw: bytes,
+        head: Head | None,
+        body: bytes,
         fin: bool,
         *,
         target: "Target | None",
         service_name: str,
+        most_bytes: int,
         traffic: Traffic,
+        passed: Callable[[Passed], None],
     ) -> None:
+        """Without `head` the request was no request, and without `target` it leads nowhere."""
         self._mux = mux
         self._number = number
         self.outgoing = Outgoing(mux, number)
+        self._incoming = Incoming(mux, number)
         self._connection: _Connection | None = None
+        self._head = head
         self._target = target
-        self._parts = [raw]
+        self._parts = [body]
+        self._size = len(body)
+        self._most = most_bytes
         self._whole = fin
         self._status = 0
         self._begun = time.monotonic()
@@ -234,12 +310,15 @@ class Request:
         self._ended = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._passed = passed
         self._tally = traffic.of(service_name, target.endpoint if target else "?")
         self._tally.requests += 1
-        self._tally.request_bytes += len(raw)
+        self._tally.request_bytes += len(body)
         self._tally.now += 1
         self._tally.most = max(self._tally.most, self._tally.now)
-        if fin:
+        if head is None or target is None:
+            self._refuse(_BAD_REQUEST if head is None else _UNMAPPED)
+        elif fin:
             self._begin()
 
     @property
@@ -248,15 +327,14 @@ class Request:
         return self._ended and not self.outgoing.blocked
 
     def _begin(self) -> None:
+        assert self._target is not None
         loop = asyncio.get_running_loop()
-        if self._target is None:
-            self._refuse(_UNMAPPED)
-            return
         self._timer = loop.call_later(self._target.pool.seconds, self._late)
         self._task = loop.create_task(self._send())
 
     async def _send(self) -> None:
         assert self._target is not None
+        assert self._head is not None
         target = self._target
         try:
             connection = await target.pool.connection(fresh=self._retried)
@@ -265,7 +343,7 @@ class Request:
             self._refuse(_UNREACHABLE)
             return
         self._connection = connection
-        connection.serve(self, _rewritten(b"".join(self._parts), target))
+        connection.serve(self, self._head.written(target, b"".join(self._parts)))
 
     # The rest of the request, from the tunnel.
 
@@ -278,9 +356,20 @@ class Request:
         self._mux.put(encode(Type.HEAD, self._number, head))
 
     def data(self, payload: bytes, fin: bool) -> None:
+        if self._whole or self._ended:
+            return
+        self._size += len(payload)
+        if self._size > self._most:
+            # Our own gateway refuses such a body before it sends any of it.
+            self._mux.put(encode(Type.RESET, self._number, b"the request is too large"))
+            self._parts.clear()
+            self._tally.failures += 1
+            self._end()
+            return
         self._parts.append(payload)
         self._tally.request_bytes += len(payload)
-        if fin and not self._whole:
+        self._incoming.passed(len(payload))
+        if fin:
             self._whole = True
             self._begin()
 
@@ -336,6 +425,7 @@ class Request:
 
     def _refuse(self, refusal: Refusal) -> None:
         self._tally.failures += 1
+        self._status = refusal.status
         content = refusal.body()
         head = (
             f"HTTP/1.1 {refusal.status} {refusal.code}\r\ncontent-type: application/json\r\n"
@@ -353,23 +443,19 @@ class Request:
         if not self.outgoing.blocked:
             self._mux.streams.pop(self._number, None)
         self._ended = True
-        self._tally.elapsed_ms += (time.monotonic() - self._begun) * 1000
+        elapsed = (time.monotonic() - self._begun) * 1000
+        self._tally.elapsed_ms += elapsed
         self._tally.now -= 1
-
-
-def _rewritten(raw: bytes, to: Target) -> bytes:
-    """The external prefix gives way to the internal path; the host becomes the management point's.
-
-    What is below the prefix stays as it is: the device signed it.
-    """
-    line, _, rest = raw.partition(b"\r\n")
-    method, target, version = line.split(b" ", 2)
-    head, _, body = rest.partition(b"\r\n\r\n")
-    kept = [item for item in head.split(b"\r\n") if not item.lower().startswith(b"host:")]
-    inside = to.inside + target[to.prefix_bytes :]
-    first = b"%s %s %s" % (method, inside or b"/", version)
-    lines = [first, b"host: " + to.pool.authority, *kept]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+        if self._head is not None and self._target is not None and self._status:
+            self._passed(
+                Passed(
+                    self._head.correlation,
+                    self._head.path,
+                    self._target.endpoint,
+                    self._status,
+                    elapsed,
+                )
+            )
 
 
 _UNREACHABLE = Refusal(
@@ -380,6 +466,9 @@ _UNREACHABLE = Refusal(
 )
 _LATE = Refusal(
     504, "CMGConnector_Timeout", "The management point did not answer in time.", "Try again later."
+)
+_BAD_REQUEST = Refusal(
+    400, "CMGConnector_Bad_Request", "The connection point cannot read this request."
 )
 _UNMAPPED = Refusal(
     404, "CMGConnector_Not_Mapped", "The connection point knows no role behind this address."

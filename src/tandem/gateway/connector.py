@@ -9,6 +9,7 @@ import contextlib
 import random
 import ssl
 import time
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ import httpx
 import msgspec
 
 from tandem.gateway import health
-from tandem.gateway.backend import Backend, Request, Target, Traffic
+from tandem.gateway.backend import Backend, BadRequest, Head, Passed, Request, Target, Traffic
 from tandem.gateway.model import ConnectorSettings
 from tandem.gateway.mux import Mux
 from tandem.infra import logs, net
@@ -41,7 +42,8 @@ from tandem.protocols.tunnel import (
 
 log = get_logger("connector")
 
-_COMPONENT = "SMS_CLOUD_PROXYCONNECTOR"
+_COMPONENT = "SMS_Cloud_ProxyConnector"
+_LOG_SECONDS = 1.0
 
 
 def run(settings: ConnectorSettings) -> None:
@@ -60,10 +62,12 @@ class Connector:
         self._links: dict[tuple[str, int, int], Link] = {}
         self._backends: dict[str, Backend] = {}
         self._news = asyncio.Event()
+        self._lines: list[str] = []
 
     def say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
         if self._log is not None:
-            self._log.write(cmtrace.line(text, _COMPONENT, utc_now(), severity))
+            self._lines.append(cmtrace.line(text, _COMPONENT, utc_now(), severity))
+            self._flush_log()
 
     async def main(self, stop: asyncio.Event) -> None:
         private_folder(self.settings.state)
@@ -81,7 +85,8 @@ class Connector:
         probe = await health.serve(settings.health, self._ready) if settings.health else None
         self._use_kept()
         tasks = [
-            asyncio.create_task(work()) for work in (self._poll, self._report_always, self._tend)
+            asyncio.create_task(work())
+            for work in (self._poll, self._report_always, self._tend, self._log_always)
         ]
         await stop.wait()
         for task in tasks:
@@ -91,6 +96,7 @@ class Connector:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             await asyncio.wait_for(self._report(), 2)
+        self._flush_log()
         await self._http.aclose()
         for backend in self._backends.values():
             backend.close()
@@ -115,7 +121,7 @@ class Connector:
         while True:
             try:
                 await self._ask()
-            except (httpx.HTTPError, msgspec.DecodeError) as error:
+            except (httpx.HTTPError, msgspec.DecodeError, OSError) as error:
                 self.say(
                     f"The site cannot be asked for the configuration: {error}", cmtrace.WARNING
                 )
@@ -160,10 +166,14 @@ class Connector:
 
     def workers(self, gateway: GatewayTarget, item: tunnel.Instance, count: int) -> None:
         """An instance has so many workers: a link for each."""
+        mine = (gateway.service_name, item.instance)
         for number in range(1, min(count, 64)):
-            key = (gateway.service_name, item.instance, number)
-            if key not in self._links:
-                self._links[key] = Link(self, gateway, item, number)
+            if (*mine, number) not in self._links:
+                self._links[*mine, number] = Link(self, gateway, item, number)
+        # An instance that was started again with fewer workers.
+        for key in [key for key in self._links if key[:2] == mine and key[2] >= max(count, 1)]:
+            self._links.pop(key).stop()
+            self.changed()
 
     def held(self, service_name: str, instance: int, worker: str, besides: "Link") -> bool:
         return any(
@@ -176,37 +186,60 @@ class Connector:
 
     def request(self, link: "Link", frame: Frame) -> None:
         """A client's request, from a gateway."""
-        target = self._target(frame.payload)
-        link.mux.streams[frame.stream] = Request(
+        head, body = None, b""
+        with contextlib.suppress(BadRequest):
+            head, body = Head.read(frame.payload)
+        stream = Request(
             link.mux,
             frame.stream,
-            frame.payload,
+            head,
+            body,
             frame.fin,
-            target=target,
+            target=self._target(head.path) if head else None,
             service_name=link.gateway.service_name,
+            most_bytes=link.gateway.configuration.limits.body_bytes,
             traffic=self.traffic,
+            passed=self._passed,
         )
-        stream = link.mux.streams[frame.stream]
-        if isinstance(stream, Request) and stream.over:
-            link.mux.streams.pop(frame.stream, None)
+        if not stream.over:
+            link.mux.streams[frame.stream] = stream
 
-    def _target(self, raw: bytes) -> Target | None:
+    def _target(self, path: str) -> Target | None:
         """Where a request leads: the mapping of its path, and nothing without one."""
-        path = raw.split(b" ", 2)[1].partition(b"?")[0]
         for mapping in self.configuration.map if self.configuration else []:
-            prefix = mapping.prefix.encode()
-            rest = path[len(prefix) :]
-            if path.lower().startswith(prefix.lower()) and rest[:1] in (b"", b"/"):
+            rest = path[len(mapping.prefix) :]
+            if path.lower().startswith(mapping.prefix.lower()) and rest[:1] in ("", "/"):
                 parts = urlsplit(mapping.url)
-                inside = parts.path.rstrip("/").encode()
-                endpoint = (inside + rest).strip(b"/").partition(b"/")[0]
+                inside = parts.path.rstrip("/")
                 return Target(
                     self._backend(f"{parts.scheme}://{parts.netloc}"),
-                    len(prefix),
-                    inside,
-                    endpoint.decode("ascii", "replace")[:64],
+                    len(mapping.prefix),
+                    inside.encode(),
+                    (inside + rest).strip("/").partition("/")[0][:64],
                 )
         return None
+
+    def _passed(self, request: Passed) -> None:
+        """A line for the log. Many go to the disk at once: a write each would cost more than all
+        else that a request costs here."""
+        if self._log is None:
+            return
+        text = (
+            f"MessageID: {request.correlation} RequestURI: {request.path}"
+            f" EndpointName: {request.endpoint} ResponseHeader: HTTP/1.1 {request.status}"
+            f" {_phrase(request.status)} ElapsedTime: {request.milliseconds:.0f} ms"
+        )
+        self._lines.append(cmtrace.line(text, _COMPONENT, utc_now()))
+
+    async def _log_always(self) -> None:
+        while True:
+            await asyncio.sleep(_LOG_SECONDS)
+            self._flush_log()
+
+    def _flush_log(self) -> None:
+        lines, self._lines = self._lines, []
+        if self._log is not None and lines:
+            self._log.write_all(lines)
 
     def _backend(self, url: str) -> Backend:
         if url not in self._backends:
@@ -256,6 +289,15 @@ class Connector:
                 for (service_name, endpoint), tally in taken.items()
             ],
         )
+        for item in report.traffic:
+            self.say(
+                "ReportTrafficData - state message to send: <ProxyTrafficStateDetails"
+                f' ServiceName="{item.service_name}" EndpointName="{item.endpoint}"'
+                f' RequestCount="{item.requests}" FailureCount="{item.failures}"'
+                f' RequestSize="{item.request_bytes}" ResponseSize="{item.response_bytes}"'
+                f' ElapsedTime="{item.elapsed_ms:.0f}"'
+                f' MaxConcurrentRequests="{item.max_concurrent}"/>'
+            )
         answer = await self._http.post(
             "/SMS_CMG/connector/report", content=msgspec.json.encode(report)
         )
@@ -319,9 +361,9 @@ class Link:
         """A sign of life; a tunnel that gives none for three rounds is closed."""
         if self.state.state != "connected":
             return
-        silent = asyncio.get_running_loop().time() - self.mux.heard_at
+        silent = self.mux.silent_seconds
         if silent > 3 * self._connector.settings.ping_seconds:
-            self.mux.close()
+            self.mux.abort(f"The gateway has given no sign of life for {silent:.0f} seconds.")
         else:
             self.mux.ping()
 
@@ -421,7 +463,7 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.mux.lost("The tunnel to the gateway broke.")
-        reason = f"{self._reason} {exc or ''}".strip()
+        reason = self.mux.reason or f"{self._reason} {exc or ''}".strip()
         if not self._greeted.done():
             self._greeted.set_exception(ConnectionError(reason))
             # Nobody may be waiting any more.
@@ -432,6 +474,13 @@ class _End(asyncio.Protocol):
     def _control(self, frame: Frame) -> None:
         if frame.type is Type.HELLO and not self._greeted.done():
             self._greeted.set_result(msgspec.json.decode(frame.payload, type=GatewayHello))
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _why(error: BaseException, item: tunnel.Instance) -> str:

@@ -21,14 +21,12 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from tandem import pki
-from tandem.gateway.model import Decision, EdgeAnswer, Forward, Refusal
+from tandem.gateway.model import UNSAFE_PATH, Decision, EdgeAnswer, Forward, Refusal
 from tandem.protocols import ccm
 from tandem.protocols.tunnel import Configuration, Endpoint, Tenant
 
 ENTRIES = ("/ccm_proxy_serverauth/", "/ccm_proxy_mutualauth/")
 _TARGET = re.compile(rb"^/[\x21-\x7e]*$")
-# Encoded dots, slashes, backslashes, percent signs and controls have no business in these paths.
-_UNSAFE = re.compile(r"%(2e|2f|5c|25|0[0-9a-f]|1[0-9a-f]|7f)|\\|//|/\.{1,2}(/|$)", re.IGNORECASE)
 _SKEW_SECONDS = 300
 _CACHE_SIZE = 20_000
 _TOKEN_LIMIT = 16_384
@@ -66,7 +64,7 @@ class Gate:
         if not _TARGET.match(target) or len(target) > 8192:
             return Refusal(400, "CMGService_Invalid_Url", "The address cannot be used.")
         path, _, query = target.decode("ascii").partition("?")
-        if _UNSAFE.search(path):
+        if UNSAFE_PATH.search(path):
             return Refusal(400, "CMGService_Invalid_Url", "The address cannot be used.")
         edge = self._edge(method, path.lower(), query)
         if edge is not None:

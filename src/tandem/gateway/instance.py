@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from tandem.gateway.model import GatewaySettings
 from tandem.gateway.relay import Client, Front
 from tandem.gateway.tunnels import Tunnel, Tunnels, tunnel_context
 from tandem.infra import logs
+from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError, Kind
-from tandem.infra.logs import get_logger
+from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.process import run_role
 from tandem.infra.secrets import private_folder, write_private
+from tandem.protocols import cmtrace
 from tandem.protocols.tunnel import Configuration, GatewayHello
 
 log = get_logger("gateway")
@@ -32,6 +35,8 @@ log = get_logger("gateway")
 _CONNECTED = Gauge("gateway_tunnels", "Tunnels that connection points hold to this worker")
 _BACKLOG = 4096
 _DRAIN_SECONDS = 5.0
+_RESTART_SECONDS = 0.5
+_COUNT_SECONDS = 60.0
 
 
 class CannotStart(AppError):
@@ -133,10 +138,14 @@ def _keep_workers(
     for number in range(1, settings.workers + 1):
         fork(number)
     while children:
+        begun = time.monotonic()
         pid, _ = os.wait()
         number = children.pop(pid, 0)
         if number and not stopping:
-            fork(number)
+            # One that cannot start must not keep a core busy.
+            time.sleep(max(0.0, _RESTART_SECONDS - (time.monotonic() - begun)))
+            if not stopping:
+                fork(number)
 
 
 class Worker:
@@ -159,15 +168,18 @@ class Worker:
         self._name = f"{number}-{os.getpid()}"
         self._number = number
         self._kept = settings.state / "configuration.json"
+        self._kept_from = settings.state / "configuration.from"
         self._server: Any = None  # What accepts clients now.
+        # The field's name of it at the site, where the logs of all instances come together.
+        name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
+        self._service_log = LogFile(settings.logs / name) if settings.logs else None
 
     async def main(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tunnels = Tunnels(
-            lambda: self._front.gate.configuration.limits.requests_per_connection_point
-        )
+        self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
         self._front = Front(self._tunnels, Gate(self._last_configuration()))
         self._serving = asyncio.Lock()
+        counting = self._loop.create_task(self._count_always())
         await self._serve_clients()
         context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
         tunnels: Any = await self._create_server(self._make_tunnel, self._tunnel_socket, context)
@@ -179,6 +191,8 @@ class Worker:
         self._front.draining = True
         self._server.close()
         await self._drain()
+        counting.cancel()
+        self._write_counts()
         tunnels.close()
         self._tunnels.close()
         if probe is not None:
@@ -232,15 +246,28 @@ class Worker:
         version = self._front.gate.configuration.version
         return GatewayHello(self._settings.instance, self._name, self._settings.workers, version)
 
-    def _configured(self, configuration: Configuration, raw: bytes) -> None:
+    def _given_by(self) -> str:
+        try:
+            return self._kept_from.read_text("utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def _configured(self, configuration: Configuration, raw: bytes, giver: str) -> None:
         before = self._front.gate.configuration
         if configuration.version == before.version:
+            return
+        # A connection point that starts while the site is away brings what it kept, and others
+        # have brought newer rules since. A site that was restored from a backup counts anew: it is
+        # believed by the way that its last word came.
+        if configuration.version < before.version and giver != self._given_by():
+            log.warning("older configuration", given=configuration.version, connection_point=giver)
             return
         if configuration.service_name != self._settings.service_name:
             log.error("configuration of another gateway", given=configuration.service_name)
             return
         self._front.swap(Gate(configuration))
         write_private(self._kept, raw)
+        write_private(self._kept_from, giver.encode())
         log.info(
             "configured",
             version=configuration.version,
@@ -263,6 +290,20 @@ class Worker:
             "connections": len(self._front.connections),
         }
         return held > 0, facts
+
+    async def _count_always(self) -> None:
+        while True:
+            await asyncio.sleep(_COUNT_SECONDS)
+            self._write_counts()
+
+    def _write_counts(self) -> None:
+        counts = sorted(self._front.counts.items())
+        self._front.counts.clear()
+        if self._service_log is not None and counts:
+            now = utc_now()
+            self._service_log.write_all(
+                cmtrace.line(count.line(endpoint), "CMGService", now) for endpoint, count in counts
+            )
 
     async def _drain(self) -> None:
         """Let requests under way end, and close what is idle."""

@@ -1,11 +1,17 @@
 """Settings of a gateway instance and of a connection point, and what clients are refused with."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from tandem.infra.config import Settings
+
+# Encoded dots, slashes, backslashes, percent signs and controls have no business in these paths.
+UNSAFE_PATH = re.compile(
+    r"%(2e|2f|5c|25|0[0-9a-f]|1[0-9a-f]|7f)|\\|//|/\.{1,2}(/|$)", re.IGNORECASE
+)
 
 
 class GatewaySettings(Settings, frozen=True):

@@ -103,6 +103,7 @@ class Mux:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self.heard_at = self._loop.time()
+        self.reason = ""  # Why this side gave the connection up.
 
     def attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -170,6 +171,16 @@ class Mux:
         for stream in streams:
             stream.reset(reason)
 
+    @property
+    def silent_seconds(self) -> float:
+        return self._loop.time() - self.heard_at
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Give the connection up without a farewell, which a dead peer would never answer."""
+        self.reason = reason
+        if self._transport is not None:
+            self._transport.abort()

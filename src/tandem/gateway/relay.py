@@ -8,6 +8,8 @@ comes, and waits when the client does not read.
 import asyncio
 import time
 import uuid
+from collections import defaultdict
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -46,12 +48,32 @@ _TARGET_LIMIT = 8192
 _IDEMPOTENT = {"GET", "HEAD"}
 
 
+@dataclass
+class Count:
+    """What clients asked of one endpoint since the last line about it."""
+
+    requests: int = 0
+    request_bytes: int = 0
+    responses: int = 0
+    response_bytes: int = 0
+    seconds: float = 0.0
+
+    def line(self, endpoint: str) -> str:
+        average = self.seconds * 1000 / max(1, self.responses)
+        return (
+            f"RequestUri: {endpoint} RequestCount: {self.requests}"
+            f" RequestSize: {self.request_bytes} Bytes ResponseCount: {self.responses}"
+            f" ResponseSize: {self.response_bytes} Bytes AverageElapsedTime: {average:.0f} ms"
+        )
+
+
 class Front:
     """What all client connections of a worker share."""
 
     def __init__(self, tunnels: Tunnels, gate: Gate) -> None:
         self.tunnels = tunnels
         self.gate = gate
+        self.counts: defaultdict[str, Count] = defaultdict(Count)
         self.connections: set[Client] = set()
         self.draining = False
 
@@ -167,9 +189,12 @@ class Client(asyncio.Protocol):
             )
 
     def on_headers_complete(self) -> None:
-        hosts = [value for name, value in self._headers if name == b"host"]
-        if len(hosts) != 1:
+        names = [name for name, _ in self._headers]
+        if names.count(b"host") != 1:
             raise _Refused(Refusal(400, "CMGService_Bad_Request", "A request names one host."))
+        if names.count(b"authorization") > 1:
+            # Which one counts must not depend on who reads them.
+            raise _Refused(Refusal(400, "CMGService_Bad_Request", "A request has one token."))
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in self._headers}
         method = self._parser.get_method().decode("ascii")
         decision = self._front.gate.decide(method, self._url, headers, self.peer)
@@ -222,7 +247,7 @@ class Client(asyncio.Protocol):
         assert self._plan is not None
         kept = [(n, v) for n, v in self._headers if n not in _DROPPED and n != b"x-correlation-id"]
         kept.append((b"x-correlation-id", correlation[:64]))
-        kept.append((b"cmg-client-identity", self._plan.identity.encode("ascii", "replace")))
+        kept.append((b"cmg-client-identity", _printable(self._plan.identity)))
         if self._body_bytes or method not in _IDEMPOTENT:
             kept.append((b"content-length", b"%d" % self._body_bytes))
         lines = [b"%s %s HTTP/1.1" % (method.encode(), self._url)]
@@ -279,6 +304,11 @@ def _too_large(plan: Forward) -> Refusal:
     )
 
 
+def _printable(identity: str) -> bytes:
+    """A tenant's claim as the value of a header."""
+    return "".join(c if " " < c <= "~" else "?" for c in identity[:256]).encode("ascii")
+
+
 def _shown(url: bytes) -> str:
     """The path alone: a query may hold what logs must not."""
     return url.partition(b"?")[0][:300].decode("ascii", "replace")
@@ -315,6 +345,10 @@ class Exchange:
         self._owed = 0
         self.paused = False
         self._begun = time.monotonic()
+        count = front.counts[plan.endpoint]
+        count.requests += 1
+        count.request_bytes += len(body)
+        self._count = count
         self._status = 0
         self._chunked = False
         self._tried = False
@@ -378,6 +412,7 @@ class Exchange:
             else:
                 client.write(payload)
             self._owed += len(payload)
+            self._count.response_bytes += len(payload)
             if not self.paused:
                 self._give()
         if fin:
@@ -427,6 +462,8 @@ class Exchange:
         client, self._client = self._client, None
         seconds = time.monotonic() - self._begun
         SECONDS.observe(seconds)
+        self._count.responses += 1
+        self._count.seconds += seconds
         REQUESTS.labels("forwarded").inc()
         log.info(
             "request",

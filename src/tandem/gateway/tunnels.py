@@ -16,6 +16,7 @@ from tandem.protocols.tunnel import (
     Frame,
     GatewayHello,
     Hello,
+    Limits,
     Type,
     encode,
 )
@@ -28,10 +29,10 @@ _HELLO_SECONDS = 10
 class Tunnels:
     """The tunnels that this worker holds, asked in turn."""
 
-    def __init__(self, most_streams: Callable[[], int]) -> None:
+    def __init__(self, limits: Callable[[], Limits]) -> None:
         self._held: list[Tunnel] = []
         self._turn = 0
-        self._most = most_streams
+        self.limits = limits
 
     def __len__(self) -> int:
         return len(self._held)
@@ -49,10 +50,11 @@ class Tunnels:
 
     def next(self, besides: "Tunnel | None" = None) -> "Tunnel | None":
         """Round-robin, without those that have as many requests as they may."""
+        most = self.limits().requests_per_connection_point
         for _ in range(len(self._held)):
             self._turn += 1
             tunnel = self._held[self._turn % len(self._held)]
-            if tunnel is not besides and len(tunnel.mux.streams) < self._most():
+            if tunnel is not besides and len(tunnel.mux.streams) < most:
                 return tunnel
         return None
 
@@ -69,7 +71,7 @@ class Tunnel(asyncio.Protocol):
         tunnels: Tunnels,
         connection_id: str,
         hello: Callable[[], GatewayHello],
-        configured: Callable[[Configuration, bytes], None],
+        configured: Callable[[Configuration, bytes, str], None],
     ) -> None:
         self._tunnels = tunnels
         self._connection_id = connection_id
@@ -110,11 +112,26 @@ class Tunnel(asyncio.Protocol):
             self.connection_point = said.connection_point[:128] or "?"
             self.mux.put(encode(Type.HELLO, 0, msgspec.json.encode(self._hello())))
             self._tunnels.add(self)
+            self._listen()
             log.info("tunnel opened", connection_point=self.connection_point)
         elif not self.connection_point:
             raise BadFrame("the first frame has to be HELLO")
         elif frame.type is Type.CONFIGURATION:
-            self._configured(msgspec.json.decode(frame.payload, type=Configuration), frame.payload)
+            configuration = msgspec.json.decode(frame.payload, type=Configuration)
+            self._configured(configuration, frame.payload, self.connection_point)
+
+    def _listen(self) -> None:
+        """Look now and then whether the connection point still lives.
+
+        A machine that lost its power or its way never says so, and would get its share of requests.
+        """
+        most = self._tunnels.limits().tunnel_silence_seconds
+        if self.mux.silent_seconds > most:
+            log.warning("tunnel silent", connection_point=self.connection_point)
+            self.mux.abort("silent")
+            return
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(most / 4, self._listen)
 
     def open(self, stream: Any) -> int:
         """A new stream for a request; its number."""

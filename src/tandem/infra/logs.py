@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -55,7 +56,11 @@ class LogFile:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, line: str) -> None:
-        data = line.rstrip("\n").encode("utf-8", "replace") + b"\r\n"
+        self.write_all([line])
+
+    def write_all(self, lines: Iterable[str]) -> None:
+        """All of them with one write; they stay together when the file is renamed."""
+        data = b"".join(line.rstrip("\n").encode("utf-8", "replace") + b"\r\n" for line in lines)
         try:
             if self.path.stat().st_size + len(data) > self._max_bytes:
                 self._rotate()

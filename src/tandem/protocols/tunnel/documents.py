@@ -40,6 +40,9 @@ class Limits(msgspec.Struct, frozen=True):
     idle_seconds: float = 120
     request_seconds: float = 60
     requests_per_connection_point: int = 512
+    # A tunnel on which nothing was heard for so long is closed: connection points send a PING
+    # more than three times as often.
+    tunnel_silence_seconds: float = 100
 
 
 class Configuration(msgspec.Struct, frozen=True):
