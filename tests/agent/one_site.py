@@ -163,6 +163,8 @@ class Site:
         # May answer a request in the management point's stead, as a bad relay would.
         self.relay: Callable[[Request], Response | None] = lambda request: None
         self.cut_downloads = 0
+        self.verify_token = verify_token
+        self.package_of = self._package
         # Fingerprints of join certificates.
         self.joined: set[str] = set()
         box = SecretBox.open(folder / "keys" / "box")
@@ -170,13 +172,13 @@ class Site:
             "CM1",
             box,
             clients.Collaborators(
-                verify_token=verify_token,
+                verify_token=lambda tx, token: self.verify_token(tx, token),
                 policy=self._policy,
                 resource=self._resource,
                 signing=self._signing,
                 management_points=self._points,
                 manifest=self._manifest,
-                package=self._package,
+                package=lambda wanted: self.package_of(wanted),
             ),
             now=moment,
         )

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from one_site import PACKAGE, TENANT, Site, log, renamed
+from starlette.requests import Request
 from starlette.responses import Response
 
 from tandem import pki
@@ -173,6 +174,34 @@ async def test_an_untrusted_gateway_certificate_is_named_by_its_flag(
         line = site.command_line.replace('"CCM', '"/downloadtimeout:1 /retry:1 CCM')
         result = await setup(renamed(machine, tmp_path / "d2", http=web), line)
     assert "WINHTTP_CALLBACK_STATUS_FLAG_INVALID_CA" in result.message
+
+
+async def test_a_token_that_is_refused_during_the_download_is_replaced(
+    site: Site, machine: Machine
+) -> None:
+    refusals = [Response(status_code=401)]
+
+    def relay(request: Request) -> Response | None:
+        wanted = request.url.path.endswith(site.manifest.sha256)
+        return refusals.pop() if wanted and refusals else None
+
+    site.relay = relay
+    assert (await setup(machine, site.command_line)).code == 0
+    assert [r.url.path.rsplit("/", 1)[1] for r in site.seen].count("CCM_STS") == 2
+
+
+async def test_the_log_sizes_of_the_command_line_hold_for_setup_and_client(
+    site: Site, machine: Machine
+) -> None:
+    line = site.command_line.replace('"CCM', '"CCMLOGMAXSIZE=10000 CCMLOGMAXHISTORY=2 CCM')
+    assert (await setup(machine, line)).code == 0
+    client = Client(machine)
+    for _ in range(150):
+        client.wake()
+        await client.step()
+    files = sorted(machine.logs.glob("PolicyAgent*"))
+    assert len(files) == 3
+    assert all(file.stat().st_size <= 10_000 for file in files)
 
 
 async def test_uninstalling_leaves_no_client(site: Site, installed: Machine) -> None:

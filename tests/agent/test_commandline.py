@@ -54,6 +54,8 @@ def test_the_fields_full_example_is_refused_for_its_task_sequence_only() -> None
         (f"/source:\\\\srv {PLAIN}", "/source cannot be used"),
         (f"/frobnicate {PLAIN}", "/frobnicate is not a parameter of ccmsetup"),
         (f"/retry:soon {PLAIN}", "not a number of minutes"),
+        (f"{PLAIN} CCMLOGMAXSIZE=large", "CCMLOGMAXSIZE=large is not a number"),
+        ("/?", "/? cannot be used: help installs nothing"),
         (f"loose {PLAIN}", "neither a /parameter nor a PROPERTY=value"),
         (f'CCMHOSTNAME="{HOST} SMSSITECODE=CM1', "quotation mark is not closed"),
         (PLAIN + " " * 1000, "at most 1024"),
@@ -70,6 +72,55 @@ def test_what_changes_nothing_is_remarked_on() -> None:
     line = parse(f"/NoCRLCheck /mp:https://mp {PLAIN} FSP=fsp.contoso.com COLOUR=blue")
     assert len(line.remarks) == 4
     assert line.remarks[-1] == "COLOUR is not a property that this client knows. It is ignored."
+
+
+# Spec 2.17, whole: (what is written, what becomes of it).
+FIELD = {
+    **dict.fromkeys(("/retry:5", "/downloadtimeout:60", "/forceinstall", "/logon"), "used"),
+    **dict.fromkeys(("/mp:https://mp1.contoso.com", "/noservice", "/service"), "remarked"),
+    **dict.fromkeys(("/forcereboot", "/BITSPriority:HIGH", "/NoCRLCheck"), "remarked"),
+    **dict.fromkeys(("/skipprereq:a.exe;b.exe", "/ExcludeFeatures:ClientUI"), "remarked"),
+    **dict.fromkeys(("/?", "/source:\\\\srv\\c", "/regtoken:t", "/UsePKICert"), "refused"),
+    "/config:c:\\p.ini": "refused",
+    **dict.fromkeys(("SMSMP=https://mp1.contoso.com", "AADTENANTID=t", "AADCLIENTAPPID=a"), "used"),
+    **dict.fromkeys(("AADRESOURCEURI=https://x", "CCMALWAYSINF=1"), "used"),
+    **dict.fromkeys(("CCMLOGMAXSIZE=20000", "CCMLOGMAXHISTORY=2"), "used"),
+    **dict.fromkeys(("CCMCERTSEL=x", "CCMCERTSTORE=x", "CCMFIRSTCERT=1"), "refused"),
+    **dict.fromkeys(("CCMCERTISSUERS=x", "PROVISIONTS=PRI20001"), "refused"),
+    **dict.fromkeys(
+        (
+            *("UPGRADETOLATEST=TRUE", "FSP=f", "DNSSUFFIX=d", "SMSPUBLICROOTKEY=0", "NOTIFYONLY=T"),
+            *("SMSROOTKEYPATH=p", "RESETKEYINFORMATION=TRUE", "SMSSIGNCERT=c", "CCMLOGLEVEL=0"),
+            *("CCMDEBUGLOGGING=1", "CCMENABLELOGGING=TRUE", "CCMEVALINTERVAL=60", "CCMEVALHOUR=1"),
+            *("SMSCACHEDIR=d", "SMSCACHESIZE=1", "SMSCACHEFLAGS=f", "CCMHTTPPORT=80"),
+            *("CCMHTTPSPORT=443", "CCMINSTALLDIR=d", "SITEREASSIGN=TRUE", "SMSCONFIGSOURCE=P"),
+            *("DISABLESITEOPT=TRUE", "DISABLECACHEOPT=TRUE", "CCMADMINS=a"),
+        ),
+        "remarked",
+    ),
+}
+
+
+@pytest.mark.parametrize(("entry", "fate"), FIELD.items())
+def test_everything_the_field_knows_is_used_remarked_on_or_refused_by_name(
+    entry: str, fate: str
+) -> None:
+    name = entry.partition(":")[0] if entry.startswith("/") else entry.partition("=")[0]
+    text = f"{entry} {PLAIN}" if entry.startswith("/") else f"{PLAIN} {entry}"
+    if fate == "refused":
+        with pytest.raises(BadCommandLine) as caught:
+            parse(text)
+        assert caught.value.message.startswith(f"{name} cannot be used: ")
+        return
+    line = parse(text)
+    given = {f"/{key}" for key in line.parameters} | set(line.properties)
+    assert (name.lower() in {one.lower() for one in given}) is (fate == "used")
+    remarks = [f"{name} changes nothing here"] if fate == "remarked" else []
+    assert [remark.rstrip(".").partition(":")[0] for remark in line.remarks] == remarks
+
+
+def test_uninstalling_needs_no_management_point() -> None:
+    assert parse("/uninstall").uninstall
 
 
 @given(st.text(max_size=80))

@@ -68,6 +68,15 @@ def test_a_full_spool_keeps_the_newest(tmp_path: Path, monkeypatch) -> None:
     assert [m.state for m in spool.oldest(9)] == [2, 3, 4]
 
 
+def test_two_processes_that_report_at_once_lose_nothing(tmp_path: Path) -> None:
+    """A setup that runs again beside the client uses the same spool."""
+    client, setup = (Spool(Folder(tmp_path, durable=False)) for _ in range(2))
+    said = [client.add(800, 1, NOW, {}), setup.add(800, 2, NOW, {}), client.add(800, 3, NOW, {})]
+    assert {m.id for m in client.oldest(9)} == {m.id for m in said}
+    setup.accepted([said[0].id, said[2].id])
+    assert [m.id for m in client.oldest(9)] == [said[1].id]
+
+
 def test_an_unreadable_message_does_not_hold_up_the_others(tmp_path: Path) -> None:
     spool = Spool(Folder(tmp_path, durable=False))
     spool.add(800, 1, NOW, {})

@@ -331,7 +331,10 @@ class Rig:
 
     def crl(self, revoked: Any = (), root: pki.Authority | None = None, days: int = 7) -> str:
         made = (root or self.clients_root).crl(
-            revoked, now=self.now, next_update=self.now + timedelta(days=days), number=1
+            revoked,
+            now=self.now - timedelta(days=2),
+            next_update=self.now + timedelta(days=days),
+            number=1,
         )
         return b64encode(made).decode()
 

@@ -56,6 +56,10 @@ class Site:
             package = await self.packages.current(tx)
         return b"".join([piece async for piece in self.packages.read_msi(package)])
 
+    async def client(self, client_id: str) -> clients.Client:
+        async with self.db.transaction() as tx:
+            return await clients.find(tx, clients.ClientId(client_id))
+
     async def _verify(self, tx: Tx, token: str) -> clients.TenantIdentity:
         return await self.verify(tx, token)
 

@@ -228,6 +228,8 @@ async def test_from_enrolment_to_co_management(tenant: Tenant, site: Site, tmp_p
             assert (await ask(settings.control, "sync", name)).ok
         for name in ("LAB-001", "LAB-002"):
             status = await until(settings, name, lambda s: s.policy and s.client_id)
+            # The site hears it too.
+            assert (await site.client(status.client_id)).os_name == "Windows (simulated)"
             assert status.msi_installed
             assert status.flags == capabilities([Workload.WINDOWS_UPDATE])
             assert status.ccmsetup_code == 0
@@ -335,7 +337,7 @@ async def test_a_real_device_is_a_process_that_does_the_same(
         assert (await ask(fleet.control, "sync", "LAB-REAL")).ok
         status = await until(fleet, "LAB-REAL", lambda s: s.policy)
         assert not status.simulated
-        assert status.client_id
+        assert (await site.client(status.client_id)).os_name == "Windows"
         agents = (await ask(fleet.control, "list")).agent_pids
     finally:
         process.terminate()

@@ -23,6 +23,7 @@ def machine_of(
         http=http,
         trusted_root=trusted_root,
         os_version=settings.os_version,
+        os_name="Windows (simulated)" if settings.simulated else "Windows",
         minute_seconds=settings.minute_seconds,
         durable=settings.durable,
     )

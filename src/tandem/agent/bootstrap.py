@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from tandem.agent import commandline
 from tandem.agent.assembly import machine_of
 from tandem.agent.platform.meeting import MeetingPlace, SetupRequest
 from tandem.agent.settings import AgentSettings
@@ -23,7 +24,12 @@ from tandem.infra.errors import AppError
 
 def main(arguments: list[str] | None = None) -> int:
     """Set the client up, and leave word for the agent's process. Returns the return code."""
-    parser = argparse.ArgumentParser(prog="tandem-ccmsetup", description="Install the client.")
+    parser = argparse.ArgumentParser(
+        prog="tandem-ccmsetup",
+        description="Install the client.",
+        epilog=commandline.described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, required=True, help="the agent's settings, TOML")
     parser.add_argument("--trusted-root", type=Path, required=True, help="the site's root, PEM")
     parser.add_argument("command_line", help="CCMSETUPCMD=… as the MSI gets it")

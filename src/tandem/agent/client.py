@@ -11,8 +11,9 @@ import httpx
 import msgspec
 
 from tandem import pki
-from tandem.agent import check
+from tandem.agent import check, commandline
 from tandem.agent.comanagement import CoManagementHandler
+from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate
 from tandem.agent.installation import FILE, Installation, client_folder, installed
@@ -56,6 +57,8 @@ class Client:
             )
         self._installation: Installation = found
         self._journal = Journal(machine.logs, machine.now)
+        with suppress(BadCommandLine):
+            self._journal.limit(*commandline.parse(found.command_line).log_limits)
         self._spool = Spool(self._folder.below("spool"))
         self.gate = Gate(self._folder, self._journal, machine.now)
         machine.mdm.install_gate(self.gate)

@@ -28,6 +28,7 @@ _KNOWN_PARAMETERS = {
     "forcereboot": "no restart is needed",
 }
 _REFUSED_PARAMETERS = {
+    "?": "help installs nothing; `tandem-ccmsetup --help` shows it",
     "source": "installing from a share is not possible; the client comes from CCMHOSTNAME",
     "regtoken": "bulk registration tokens are not in this version",
     "usepkicert": "PKI client certificates are not in this version",
@@ -41,16 +42,17 @@ _USED_PROPERTIES = {
     "AADCLIENTAPPID",
     "AADRESOURCEURI",
     "CCMALWAYSINF",
-    "SMSPUBLICROOTKEY",
     "CCMLOGMAXSIZE",
     "CCMLOGMAXHISTORY",
 }
+# With what they are when nobody says otherwise.
+_NUMBERS = {"CCMLOGMAXSIZE": 250_000, "CCMLOGMAXHISTORY": 1}
 _KNOWN_PROPERTIES = {
     *("FSP", "DNSSUFFIX", "SMSROOTKEYPATH", "RESETKEYINFORMATION", "SMSSIGNCERT", "CCMLOGLEVEL"),
     *("CCMDEBUGLOGGING", "CCMENABLELOGGING", "CCMEVALINTERVAL", "CCMEVALHOUR", "NOTIFYONLY"),
     *("SMSCACHEDIR", "SMSCACHESIZE", "SMSCACHEFLAGS", "CCMHTTPPORT", "CCMHTTPSPORT"),
     *("CCMINSTALLDIR", "SITEREASSIGN", "SMSCONFIGSOURCE", "DISABLESITEOPT", "DISABLECACHEOPT"),
-    *("CCMADMINS", "UPGRADETOLATEST"),
+    *("CCMADMINS", "UPGRADETOLATEST", "SMSPUBLICROOTKEY"),
 }
 _REFUSED_PROPERTIES = {
     "PROVISIONTS": "task sequences are not in this version",
@@ -61,6 +63,22 @@ _REFUSED_PROPERTIES = {
 }
 _WRAPPED = re.compile(r'(?:^|\s)CCMSETUPCMD=(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+))', re.IGNORECASE)
 _SITE_CODE = re.compile(r"^[A-Z0-9]{3}$")
+
+
+def described() -> str:
+    """Every parameter and property of the field, and what becomes of it here."""
+    refused = {f"/{name}": why for name, why in _REFUSED_PARAMETERS.items() if name != "?"}
+    refused |= _REFUSED_PROPERTIES
+    return "\n".join(
+        [
+            f"used: {' '.join(f'/{name}' for name in sorted(_USED_PARAMETERS))}"
+            f" {' '.join(sorted(_USED_PROPERTIES))}",
+            f"taken, and change nothing here: {' '.join(f'/{n}' for n in sorted(_KNOWN_PARAMETERS))}"
+            f" {' '.join(sorted(_KNOWN_PROPERTIES))}",
+            "refused:",
+            *(f"  {name}: {why}" for name, why in refused.items()),
+        ]
+    )
 
 
 class BadCommandLine(AppError):
@@ -87,6 +105,12 @@ class CommandLine(msgspec.Struct, frozen=True):
     @property
     def timeout_minutes(self) -> int:
         return int(self.parameters.get("downloadtimeout") or 1440)
+
+    @property
+    def log_limits(self) -> tuple[int, int]:
+        """Bytes of a log file, and how many full ones are kept (spec 2.17: at least 10,000)."""
+        size = int(self.properties.get("CCMLOGMAXSIZE") or 250_000)
+        return max(10_000, size), int(self.properties.get("CCMLOGMAXHISTORY") or 1)
 
     @property
     def always_internet(self) -> bool:
@@ -177,6 +201,11 @@ def _take_property(name: str, value: str, properties: dict[str, str], remarks: l
             f"{name} cannot be used: {_REFUSED_PROPERTIES[name]}.", cure=f"Leave {name} out."
         )
     if name in _USED_PROPERTIES:
+        if name in _NUMBERS and not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise BadCommandLine(
+                f"{name}={value} is not a number.",
+                cure=f"Write {name}={_NUMBERS[name]}, or leave it out.",
+            )
         properties[name] = value
     elif name in _KNOWN_PROPERTIES:
         remarks.append(f"{name} changes nothing here.")

@@ -77,6 +77,10 @@ async def _fetch(
         journal.write("ccmsetup", f"Resuming the download of {wanted.file_name} at byte {start}.")
     response = await session.open(target, headers)
     resumed = response.status_code == 206
+    if response.status_code == 416:
+        # What lies here goes beyond what the site has: it is not a part of this package.
+        await response.aclose()
+        raise _begun_anew(part, wanted)
     try:
         with part.open("ab" if resumed else "wb") as file:
             size = start if resumed else 0
@@ -89,6 +93,14 @@ async def _fetch(
         raise unreachable(error, target) from None
     finally:
         await response.aclose()
+
+
+def _begun_anew(part: Path, wanted: ccm.ClientManifest) -> Unreachable:
+    part.unlink(missing_ok=True)
+    return Unreachable(
+        f"What was downloaded of {wanted.file_name} does not fit the site's package.",
+        cure="The download begins anew by itself.",
+    )
 
 
 def digest(path: Path) -> str:

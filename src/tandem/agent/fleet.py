@@ -49,6 +49,7 @@ class HostDevice(msgspec.Struct, frozen=True, tag_field="op", tag="host"):
     os_version: str = "10.0.22631.1"
     minute_seconds: float = 60.0
     durable: bool = True
+    simulated: bool = False
 
 
 class Leave(msgspec.Struct, frozen=True, tag_field="op", tag="leave"):
@@ -114,6 +115,7 @@ class Fleet:
             name=order.name,
             meeting=Path(order.meeting),
             os_version=order.os_version,
+            simulated=order.simulated,
             resolver=self._begin.resolver,
             minute_seconds=order.minute_seconds,
             durable=order.durable,

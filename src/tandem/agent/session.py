@@ -96,8 +96,19 @@ class Session:
 
     async def open(self, target: str, headers: dict[str, str]) -> httpx.Response:
         """An answer whose body is still to be read; the caller closes it."""
-        token = await self.token("device")
-        request = self._signed("GET", target, b"", headers, token)
+        response = await self._opened(target, headers)
+        if response.status_code == 401:
+            # The token may have lost its worth before its time, and a download may be long.
+            self._folder.remove("token-device")
+            response = await self._opened(target, headers)
+        if response.status_code in (200, 206, 416):
+            return response
+        _check(response)
+        raise Unreachable(f"The management point answered {response.status_code} to {target}.")
+
+    async def _opened(self, target: str, headers: dict[str, str]) -> httpx.Response:
+        """The answer, with its body still to be read only when it is content."""
+        request = self._signed("GET", target, b"", headers, await self.token("device"))
         response = await _send(self._machine.http, request, stream=True)
         if response.status_code in (200, 206, 416):
             return response
@@ -107,8 +118,7 @@ class Session:
             raise unreachable(error, target) from None
         finally:
             await response.aclose()
-        _check(response)
-        raise Unreachable(f"The management point answered {response.status_code} to {target}.")
+        return response
 
     async def _request(
         self, method: str, target: str, body: bytes, headers: dict[str, str], account: Account

@@ -12,6 +12,7 @@ class AgentSettings(Settings, frozen=True):
     os_version: str = "10.0.22631.1"
     resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
     ca_file: Path | None = None  # Trusted roots for TLS; empty: the system's.
+    simulated: bool = False  # Said to the site wherever the device says what it is.
     minute_seconds: float = 60.0  # How long one minute of every interval lasts.
     durable: bool = True  # False leaves the time of writing to the disk.
     logs: Path | None = None  # JSON lines of the process; the device's own logs lie in state/Logs.

@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -127,12 +127,7 @@ class Bootstrap:
                 return SetupResult(ERROR, 0, "The setup was stopped.", "Start it again.")
 
     def _start(self, line: CommandLine) -> None:
-        properties = line.properties
-        with suppress(ValueError):
-            self._journal.limit(
-                max(10_000, int(properties.get("CCMLOGMAXSIZE", 250_000))),
-                int(properties.get("CCMLOGMAXHISTORY", 1)),
-            )
+        self._journal.limit(*line.log_limits)
         write = self._journal.write
         write(LOG, f"==========[ ccmsetup started on {self._machine.name} ]==========")
         write(LOG, f"Command line: {self._text}")

@@ -18,34 +18,37 @@ MAX_MESSAGES = 2000
 
 
 class Spool:
+    """Several may be open on one folder: a bootstrap beside a client that runs."""
+
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._names = sorted(p.name for p in folder.path.glob("*.json"))
-        self._next = int(self._names[-1].partition(".")[0]) + 1 if self._names else 1
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._folder.path.glob("*.json"))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names())
 
     def add(self, topic: int, state: int, at: datetime, data: dict[str, Any]) -> ccm.Message:
         """Keep a message. When this returns, it will be sent."""
         message = ccm.Message(uuid4().hex, topic, state, at, data)
-        name = f"{self._next:012d}.json"
-        self._folder.write(name, msgspec.json.encode(message))
-        self._names.append(name)
-        self._next += 1
-        if len(self._names) > MAX_MESSAGES:
-            self._folder.remove(self._names.pop(0))
+        names = self._names()
+        number = int(names[-1][:12]) + 1 if names else 1
+        # The id keeps two that are added at the same moment apart.
+        self._folder.write(f"{number:012d}-{message.id}.json", msgspec.json.encode(message))
+        for name in names[: max(0, len(names) + 1 - MAX_MESSAGES)]:
+            self._folder.remove(name)
         return message
 
     def oldest(self, limit: int) -> list[ccm.Message]:
         """The next messages to send, oldest first. Files that cannot be read are dropped."""
         found: list[ccm.Message] = []
-        for name in list(self._names):
+        for name in self._names():
             if len(found) == limit:
                 break
             message = self._folder.load(name, ccm.Message)
             if message is None:
-                self._drop(name)
+                self._folder.remove(name)
             else:
                 found.append(message)
         return found
@@ -53,12 +56,8 @@ class Spool:
     def accepted(self, ids: list[str]) -> None:
         """Forget what the site has."""
         done = set(ids)
-        for name in list(self._names):
+        for name in self._names():
             message = self._folder.load(name, ccm.Message)
             if message is None or message.id in done:
-                self._drop(name)
+                self._folder.remove(name)
         self._folder.sync()
-
-    def _drop(self, name: str) -> None:
-        self._folder.remove(name)
-        self._names.remove(name)

@@ -155,6 +155,7 @@ class _HostProcess:
             "os_version": device.os_version,
             "minute_seconds": device.client_minute_seconds,
             "durable": device.durable,
+            "simulated": device.simulated,
         }
         self._orders[device.name] = order
         if self._task is None:
