@@ -13,13 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from one_site import TENANT, Site
 
+from one_site import TENANT, Site, joined
 from tandem import pki
 from tandem.agent import (
     AgentSettings,
     Host,
-    JoinRecord,
     MdmEnrollment,
     MeetingPlace,
     NoToken,
@@ -40,23 +39,6 @@ from tandem.workloads import Authority, Workload, capabilities
 SETTING = "Desktop/Banner"
 
 
-def join(site: Site, folder: Path) -> JoinRecord:
-    """A device that has joined the directory."""
-    root = pki.new_root(pki.name("Device join"), now=site.now())
-    key = pki.generate_key()
-    leaf = root.issue(key.public_key(), pki.name("d7"), now=site.now(), days=9, usages=["client"])
-    site.joined.add(pki.sha256_fingerprint(leaf))
-    (folder / "join.key").write_bytes(pki.key_pem(key))
-    (folder / "join.pem").write_bytes(pki.pem(leaf))
-    return JoinRecord(
-        TENANT,
-        "d7",
-        f"https://localhost:{site.port}/{TENANT}",
-        str(folder / "join.key"),
-        str(folder / "join.pem"),
-    )
-
-
 @pytest.fixture
 def settings(site: Site, tmp_path: Path) -> AgentSettings:
     return AgentSettings(
@@ -71,7 +53,7 @@ def settings(site: Site, tmp_path: Path) -> AgentSettings:
 @pytest.fixture
 def place(site: Site, settings: AgentSettings, tmp_path: Path) -> MeetingPlace:
     made = MeetingPlace(settings.meeting)
-    made.joined(join(site, tmp_path))
+    made.joined(joined(site, tmp_path))
     made.enrolled(MdmEnrollment(True, "user@contoso.com", "TandemMDM", True))
     return made
 

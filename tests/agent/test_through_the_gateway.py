@@ -6,67 +6,23 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from joserfc import jwt
-from one_site import PACKAGE, PREFIX, Bridge, Broker, Moment, Site, log
 
-from gateway.conftest import BASE, ROLE, TENANT, URI, Rig, free_port, serving
+from edge_world import Edge, edge_of, now
+from gateway.conftest import ROLE, TENANT
+from one_site import PACKAGE, Bridge, Broker, Moment, log
 from tandem.agent import Bootstrap, Client, Machine
 from tandem.agent.folder import Folder
 from tandem.agent.spool import Spool
 from tandem.infra import net
 from tandem.infra.database import Database
-from tandem.infra.secrets import SecretBox
-from tandem.protocols import tunnel
 from tandem.site import clients
 
 pytestmark = pytest.mark.timeout(150)
 
 TOPIC = 1300
-
-
-class Edge(Rig):
-    """The gateway in front of a real management point."""
-
-    point: Site
-    site_keys: dict[str, object]
-
-    def configuration(self) -> tunnel.Configuration:
-        jwks = {"keys": [self.tenant_key.as_dict(private=False)]}
-        return tunnel.Configuration(
-            self.version,
-            "mycmg.contoso.com",
-            "CM1",
-            tenants=[tunnel.Tenant(TENANT, "app", URI, ["https://sts.test/"], jwks, "https://t")],
-            site_token_keys=self.site_keys,
-            endpoints=[
-                tunnel.Endpoint(
-                    f"{BASE}/{one.path}", list(one.methods), one.max_body_bytes, ["token"]
-                )
-                for one in clients.ENDPOINTS
-            ],
-        )
-
-    def connector_configuration(self, name: str = "CP01") -> tunnel.ConnectorConfiguration:
-        found = super().connector_configuration(name)
-        inside = f"https://localhost:{self.point.port}{PREFIX}"
-        mappings = [
-            tunnel.Mapping(f"{BASE}/{one.path}", f"{inside}/{one.path}")
-            for one in clients.ENDPOINTS
-        ]
-        return tunnel.ConnectorConfiguration(name, found.gateways, mappings)
-
-    @property
-    def command_line(self) -> str:
-        host = f"localhost:{self.port}/CCM_Proxy_MutualAuth/{ROLE}"
-        return f'CCMSETUPCMD="CCMHOSTNAME={host} SMSSITECODE=CM1"'
-
-    def restart_gateway(self) -> None:
-        self.stop("gateway", signal.SIGKILL)
-        self.start_gateway()
 
 
 class JoinedBroker(Broker):
@@ -80,29 +36,12 @@ class JoinedBroker(Broker):
 
 @pytest.fixture
 def moment() -> Moment:
-    clock = Moment()
-    clock.at = datetime.now(UTC).replace(microsecond=0)
-    return clock
+    return now()
 
 
 @pytest.fixture
 async def edge(site_db: Database, tmp_path: Path, moment: Moment) -> AsyncIterator[Edge]:
-    """Everything but the management point, which a test starts and stops."""
-    folder = tmp_path / "edge"
-    folder.mkdir()
-    made = Edge(folder)
-    made.point = Site(site_db, tmp_path, moment, free_port())
-    made.point.tls_root = made.site_root
-
-    async def verify(_: object, token: str) -> clients.TenantIdentity:
-        claims = jwt.decode(token, made.tenant_key, algorithms=["RS256"]).claims
-        return clients.TenantIdentity(TENANT, claims["deviceid"], "device", claims["oid"])
-
-    made.point.verify_token = verify
-    async with site_db.transaction() as tx:
-        box = SecretBox.open(tmp_path / "keys" / "box")
-        made.site_keys = await clients.token_keys(tx, box, moment())
-    async with serving(made):
+    async with edge_of(site_db, tmp_path, moment) as made:
         yield made
 
 

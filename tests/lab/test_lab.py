@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -143,14 +144,30 @@ def test_nothing_of_the_inside_listens_to_the_internet(lab: RunningLab) -> None:
     # Instances of the gateway are the site's children on this machine.
     gateway_pids = {p["pid"] for p in lab.contract["processes"] if "gateway" in p["role"]}
     listening = {
-        (p["role"], connection.laddr.ip)
+        (p["role"], connection.laddr.ip, connection.laddr.port)
         for p in inside
         for process in _family(p["pid"])
         if process.pid not in gateway_pids
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert {address for _, address in listening} <= ON_PREMISES, listening
+    assert {address for _, address, _ in listening} <= ON_PREMISES, listening
+    # Were the processes not readable, nothing would seem to listen anywhere.
+    assert "site" in {role for role, _, _ in listening}
+    internet = {
+        (connection.laddr.ip, connection.laddr.port)
+        for pid in gateway_pids
+        for process in _family(pid)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in ON_PREMISES
+    }
+    assert internet
+    # Nor does anything answer who knocks from there.
+    for address in {ip for ip, _ in internet}:
+        for _, _, port in listening:
+            if (address, port) not in internet:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((address, port), 5).close()
     gateways = [p for p in lab.contract["processes"] if p["role"].startswith("gateway")]
     dialled = {
         connection.raddr.ip

@@ -1,11 +1,21 @@
 """`pip install tandem` alone: agent and gateway run without any of the server's dependencies."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from edge_world import edge_of, now
+from one_site import joined
+from tandem import pki
+from tandem.agent import AgentSettings, MeetingPlace
+from tandem.infra import config
+from tandem.infra.database import Database
+from tandem.protocols import ccm
+from tandem.site import clients
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,3 +75,45 @@ def test_the_commands_of_agent_and_gateway_work_without_the_server(
 ) -> None:
     said = _run([str(bare.with_name("tandem")), *words], dict(os.environ))
     assert "Usage" in said
+
+
+async def test_agent_and_gateway_run_from_the_bare_wheel(
+    bare: Path, site_db: Database, tmp_path: Path
+) -> None:
+    """Gateway, connection point, setup and agent, each a process of that environment, from the
+    command line of the MSI to a client that the site knows."""
+    async with edge_of(site_db, tmp_path, now(), str(bare)) as edge, edge.point.serving():
+        trust = tmp_path / "trust.pem"
+        trust.write_bytes(
+            b"".join((edge.folder / f"{n}.pem").read_bytes() for n in ("public", "site"))
+        )
+        settings = AgentSettings(
+            state=tmp_path / "agent",
+            name="BARE-001",
+            meeting=tmp_path / "meeting",
+            ca_file=trust,
+            minute_seconds=0.02,
+        )
+        place = MeetingPlace(settings.meeting)
+        place.joined(joined(edge.point, tmp_path))
+        file, root = tmp_path / "agent.toml", tmp_path / "root.pem"
+        file.write_text(config.dump(settings))
+        root.write_bytes(pki.pem(edge.point.root.certificate))
+        setup = await asyncio.create_subprocess_exec(
+            bare.with_name("tandem-ccmsetup"), "--config", file, "--trusted-root", root,
+            edge.command_line,
+        )  # fmt: skip
+        assert await setup.wait() == 0
+        agent = await asyncio.create_subprocess_exec(
+            bare.with_name("tandem"), "agent", "run", "--config", file
+        )
+        try:
+            async with asyncio.timeout(30):
+                while not ccm.ConfigInfo.read(place.config_info).client:
+                    await asyncio.sleep(0.05)
+        finally:
+            agent.terminate()
+            assert await agent.wait() == 0
+        async with site_db.transaction() as tx:
+            (client,) = await clients.list_clients(tx)
+        assert client.name == "BARE-001"

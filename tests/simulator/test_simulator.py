@@ -240,6 +240,9 @@ async def test_from_enrolment_to_co_management(tenant: Tenant, site: Site, tmp_p
         assert len(listed.agent_pids) == 1
         maps = Path(f"/proc/{listed.agent_pids[0]}/cmdline").read_bytes()
         assert str(settings.state / "bootstrap").encode() in maps
+        # Its modules were compiled where they were unpacked: nothing of this checkout runs there.
+        used = (settings.state / "bootstrap").glob("*/tandem/agent/__pycache__/client.*.pyc")
+        assert len(list(used)) == 1
         setup = settings.state / "devices" / "LAB-001" / "agent" / "Logs" / "ccmsetup.log"
         assert f"Command line: {site.command_line}" in setup.read_text()
         # The site owns device configuration now: another value of the service is refused.

@@ -23,6 +23,7 @@ from tandem import pki
 from tandem.agent import (
     ConfigurationGate,
     DeviceJoin,
+    JoinRecord,
     Machine,
     MdmEnrollment,
     NoToken,
@@ -164,6 +165,7 @@ class Site:
         self.relay: Callable[[Request], Response | None] = lambda request: None
         self.cut_downloads = 0
         self.verify_token = verify_token
+        self.token_of = lambda device: f"device:{device}"
         self.package_of = self._package
         # Fingerprints of join certificates.
         self.joined: set[str] = set()
@@ -240,7 +242,7 @@ class Site:
         claims = jwt.decode(form["assertion"], key, registry=registry).claims
         assert claims["aud"] == f"https://localhost:{self.port}/{TENANT}/oauth2/v2.0/token"
         assert form["scope"] == "https://ConfigMgrService/.default"
-        return http.reply({"access_token": f"device:{claims['sub']}", "expires_in": 3600})
+        return http.reply({"access_token": self.token_of(claims["sub"]), "expires_in": 3600})
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -302,3 +304,20 @@ def log(machine: Machine, component: str) -> list[str]:
 
 def enrolled(machine: Machine) -> None:
     machine.mdm.state = MdmEnrollment(True, "user@contoso.com", "TandemMDM", True)
+
+
+def joined(site: Site, folder: Path) -> JoinRecord:
+    """A device that has joined the directory."""
+    root = pki.new_root(pki.name("Device join"), now=site.now())
+    key = pki.generate_key()
+    leaf = root.issue(key.public_key(), pki.name("d7"), now=site.now(), days=9, usages=["client"])
+    site.joined.add(pki.sha256_fingerprint(leaf))
+    (folder / "join.key").write_bytes(pki.key_pem(key))
+    (folder / "join.pem").write_bytes(pki.pem(leaf))
+    return JoinRecord(
+        TENANT,
+        "d7",
+        f"https://localhost:{site.port}/{TENANT}",
+        str(folder / "join.key"),
+        str(folder / "join.pem"),
+    )
