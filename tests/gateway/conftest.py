@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
@@ -67,6 +68,7 @@ class Rig:
     version: int = 1
     silence: float = 100
     python: str = sys.executable
+    fast_tls: bool = True
 
     def __post_init__(self) -> None:
         self.points: dict[str, str] = {}
@@ -216,7 +218,7 @@ class Rig:
             "pfx_password_file": str(self.folder / "server.password"),
             "connector_ca": str(self.folder / "site.pem"), "connection_id": CONNECTION_ID,
             "state": str(self.folder / "gateway"), "workers": self.workers,
-            "logs": str(self.folder / "logs"),
+            "logs": str(self.folder / "logs"), "fast_tls": self.fast_tls,
         }  # fmt: skip
         self._start("gateway", settings)
 
@@ -231,7 +233,8 @@ class Rig:
             "site_root": str(self.folder / "site.pem"), "state": str(self.folder / process),
             "gateway_ca_file": str(self.folder / "public.pem"), "retry_seconds": 0.1,
             "retry_most_seconds": 0.5, "report_seconds": 0.5, "poll_seconds": 5.0,
-            "request_seconds": 4.0, "logs": str(self.folder / "logs"), **changes,
+            "request_seconds": 4.0, "logs": str(self.folder / "logs"), "fast_tls": self.fast_tls,
+            **changes,
         }  # fmt: skip
         self._start("connector", settings, process)
 
@@ -361,7 +364,20 @@ async def serving(made: Rig) -> AsyncIterator[Rig]:
         await site
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with serving(Rig(tmp_path_factory.mktemp("rig"))) as made:
+        yield made
+
+
 @pytest.fixture
+def shared(standing: Rig) -> Rig:
+    """One for all tests of a module that break nothing: starting one takes seconds."""
+    standing.seen.clear()
+    return standing
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with serving(Rig(tmp_path)) as made:
         yield made

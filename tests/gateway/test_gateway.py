@@ -6,29 +6,35 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 from joserfc.jwk import RSAKey
 
 from tandem import pki
+from tandem.gateway import GatewaySettings
+from tandem.infra import config
 
-from .conftest import BASE, MUTUAL, NAME, TENANT, Rig, code
+from .conftest import BASE, MUTUAL, NAME, TENANT, Rig, code, serving
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
 
 
-async def test_a_request_reaches_the_management_point_with_its_path_unchanged(rig: Rig) -> None:
+async def test_a_request_reaches_the_management_point_with_its_path_unchanged(shared: Rig) -> None:
     path = f"{BASE}/echo/.sms_aut?MPLIST&x=%C3%A9"
-    answer = await rig.ask(
+    answer = await shared.ask(
         "POST",
         path,
-        rig.token(),
+        shared.token(),
         content=b"hello",
         headers={"X-Own": "kept", "CMG-Client-Identity": "forged", "TE": "trailers"},
     )
     assert (answer.status_code, answer.text) == (200, "POST 5")
-    (seen,) = rig.seen
+    (seen,) = shared.seen
     assert seen["target"] == b"/echo/.sms_aut?MPLIST&x=%C3%A9"
     assert seen["body"] == b"hello"
     assert seen["headers"]["x-own"] == "kept"
@@ -37,30 +43,30 @@ async def test_a_request_reaches_the_management_point_with_its_path_unchanged(ri
     assert "te" not in seen["headers"]
 
 
-async def test_tokens_of_the_tenant_and_of_the_site_pass_and_others_do_not(rig: Rig) -> None:
-    for token in (rig.token(), rig.site_token()):
-        assert (await rig.ask("GET", f"{BASE}/echo", token)).status_code == 200
+async def test_tokens_of_the_tenant_and_of_the_site_pass_and_others_do_not(shared: Rig) -> None:
+    for token in (shared.token(), shared.site_token()):
+        assert (await shared.ask("GET", f"{BASE}/echo", token)).status_code == 200
     stranger = RSAKey.generate_key(2048, {"kid": "t1"}, private=True)
     for token in (
         "",
         "nonsense",
-        rig.token(key=stranger),
-        rig.token(aud="https://other"),
-        rig.token(iss="https://evil/"),
-        rig.token(tid="00000000-0000-0000-0000-000000000000"),
-        rig.token(nbf=4_000_000_000),
-        rig.site_token(iss="urn:sccm:site:XYZ"),
-        rig.site_token(aud="else"),
-        rig.token()[:-4] + "AAAA",
+        shared.token(key=stranger),
+        shared.token(aud="https://other"),
+        shared.token(iss="https://evil/"),
+        shared.token(tid="00000000-0000-0000-0000-000000000000"),
+        shared.token(nbf=4_000_000_000),
+        shared.site_token(iss="urn:sccm:site:XYZ"),
+        shared.site_token(aud="else"),
+        shared.token()[:-4] + "AAAA",
         "a" * 20_000,
     ):
-        answer = await rig.ask("GET", f"{BASE}/echo", token)
+        answer = await shared.ask("GET", f"{BASE}/echo", token)
         assert answer.status_code == 401, token[:40]
         assert code(answer).startswith("CMGService_")
-    expired = await rig.ask("GET", f"{BASE}/echo", rig.token(seconds=-5))
+    expired = await shared.ask("GET", f"{BASE}/echo", shared.token(seconds=-5))
     assert (expired.status_code, code(expired)) == (401, "CMGService_Invalid_Token")
     assert "expired" in expired.json()["error"]["message"]
-    assert not rig.seen[2:]
+    assert not shared.seen[2:]
 
 
 UNPUBLISHED = [
@@ -78,22 +84,26 @@ UNPUBLISHED = [
 ]
 
 
-async def test_nothing_but_published_addresses_is_reached(rig: Rig) -> None:
+async def test_nothing_but_published_addresses_is_reached(shared: Rig) -> None:
     for path in UNPUBLISHED:
-        reader, writer = await asyncio.open_connection("localhost", rig.port, ssl=rig.context())
-        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token()}\r\n\r\n"
+        reader, writer = await asyncio.open_connection(
+            "localhost", shared.port, ssl=shared.context()
+        )
+        request = (
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shared.token()}\r\n\r\n"
+        )
         writer.write(request.encode())
         answer = await asyncio.wait_for(reader.read(), 10)
         assert answer.split()[1] in {b"403", b"400"}, path
         assert b"CMGService_" in answer, path
         writer.close()
-    assert rig.seen == []
+    assert shared.seen == []
 
 
-async def test_methods_and_bodies_are_held_to_what_is_published(rig: Rig) -> None:
-    token = rig.token()
-    assert (await rig.ask("DELETE", f"{BASE}/echo", token)).status_code == 405
-    large = await rig.ask("POST", f"{BASE}/echo", token, content=b"x" * 100_001)
+async def test_methods_and_bodies_are_held_to_what_is_published(shared: Rig) -> None:
+    token = shared.token()
+    assert (await shared.ask("DELETE", f"{BASE}/echo", token)).status_code == 405
+    large = await shared.ask("POST", f"{BASE}/echo", token, content=b"x" * 100_001)
     assert (large.status_code, code(large)) == (413, "CMGService_Content_Length")
 
     async def endless() -> object:
@@ -101,16 +111,16 @@ async def test_methods_and_bodies_are_held_to_what_is_published(rig: Rig) -> Non
             yield b"x" * 10_000
 
     try:
-        answer = await rig.ask("POST", f"{BASE}/echo", token, content=endless())
+        answer = await shared.ask("POST", f"{BASE}/echo", token, content=endless())
         assert answer.status_code == 413
     except httpx.TransportError:
         pass  # Refused while it was still sending.
-    whole = await rig.ask("POST", f"{BASE}/echo", token, content=b"x" * 100_000)
+    whole = await shared.ask("POST", f"{BASE}/echo", token, content=b"x" * 100_000)
     assert whole.text == "POST 100000"
     # As large as anything that the site publishes, and larger than what may be under way at once.
-    largest = await rig.ask("POST", f"{BASE}/large", token, content=b"x" * 512 * 1024)
+    largest = await shared.ask("POST", f"{BASE}/large", token, content=b"x" * 512 * 1024)
     assert (largest.status_code, largest.text) == (200, "POST 524288")
-    assert [len(item["body"]) for item in rig.seen] == [100_000, 524_288]
+    assert [len(item["body"]) for item in shared.seen] == [100_000, 524_288]
 
 
 UNCLEAN = [
@@ -125,29 +135,31 @@ UNCLEAN = [
 ]
 
 
-async def test_what_is_not_clean_http_is_refused_and_the_connection_closed(rig: Rig) -> None:
-    token = rig.token().encode()
+async def test_what_is_not_clean_http_is_refused_and_the_connection_closed(shared: Rig) -> None:
+    token = shared.token().encode()
     for number, raw in enumerate(UNCLEAN):
         raw = raw.replace(b"/p ", BASE.encode() + b"/echo ", 1)
         raw = raw.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer " + token + b"\r\n\r\n", 1)
-        reader, writer = await asyncio.open_connection("localhost", rig.port, ssl=rig.context())
+        reader, writer = await asyncio.open_connection(
+            "localhost", shared.port, ssl=shared.context()
+        )
         writer.write(raw)
         answer = await asyncio.wait_for(reader.read(), 10)
         assert answer == b"" or answer.split()[1] in {b"400", b"414", b"431"}, number
         writer.close()
-    assert rig.seen == []
+    assert shared.seen == []
 
 
-async def test_the_edge_tells_a_device_about_its_tenant_and_nobody_else(rig: Rig) -> None:
+async def test_the_edge_tells_a_device_about_its_tenant_and_nobody_else(shared: Rig) -> None:
     for entry in ("/CCM_Proxy_ServerAuth", "/CCM_PROXY_MUTUALAUTH"):
-        known = await rig.ask("GET", f"{entry}/AADAuthInfo?TenantID={TENANT}")
+        known = await shared.ask("GET", f"{entry}/AADAuthInfo?TenantID={TENANT}")
         assert known.json()["clientAppId"] == "client-app"
         assert known.json()["resourceUri"] == "https://ConfigMgrService"
-        unknown = await rig.ask("GET", f"{entry}/AADAuthInfo?TenantID=someone")
+        unknown = await shared.ask("GET", f"{entry}/AADAuthInfo?TenantID=someone")
         assert (unknown.status_code, unknown.content) == (204, b"")
-        metadata = await rig.ask("GET", f"{entry}/ServiceMetadata")
+        metadata = await shared.ask("GET", f"{entry}/ServiceMetadata")
         assert metadata.json()["serviceName"] == NAME
-    assert rig.seen == []
+    assert shared.seen == []
 
 
 async def test_a_client_with_a_certificate_needs_a_root_and_its_revocation_list(rig: Rig) -> None:
@@ -229,23 +241,23 @@ async def test_a_resumed_session_of_a_revoked_client_is_refused(rig: Rig) -> Non
     assert b"CMGService_Certificate_Revoked" in refused
 
 
-async def test_large_answers_stream_with_and_without_a_length(rig: Rig) -> None:
+async def test_large_answers_stream_with_and_without_a_length(shared: Rig) -> None:
     for query in ("mb=20&sized=1", "mb=20"):
-        answer = await rig.ask("GET", f"{BASE}/big?{query}", rig.token(), timeout=30)
+        answer = await shared.ask("GET", f"{BASE}/big?{query}", shared.token(), timeout=30)
         assert len(answer.content) == 20_000_000
         assert answer.content[5_000_000] == 5
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody(rig: Rig) -> None:
-    context = ssl.create_default_context(cafile=rig.folder / "public.pem")
-    reader, writer = await asyncio.open_connection("localhost", rig.port, ssl=context, limit=1024)
-    request = (
-        f"GET {BASE}/big?mb=200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token()}\r\n\r\n"
+async def test_a_client_that_does_not_read_holds_up_nobody(shared: Rig) -> None:
+    context = ssl.create_default_context(cafile=shared.folder / "public.pem")
+    reader, writer = await asyncio.open_connection(
+        "localhost", shared.port, ssl=context, limit=1024
     )
+    request = f"GET {BASE}/big?mb=200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shared.token()}\r\n\r\n"
     writer.write(request.encode())
     await reader.readline()
     for _ in range(5):
-        answer = await rig.ask("GET", f"{BASE}/echo", rig.token())
+        answer = await shared.ask("GET", f"{BASE}/echo", shared.token())
         assert answer.status_code == 200
     writer.transport.abort()
 
@@ -296,32 +308,32 @@ async def test_the_connection_point_reports_connections_and_traffic(rig: Rig) ->
     assert rig.reports[-1].connections[0].state == "connected"
 
 
-async def test_only_who_has_certificate_and_connection_id_opens_a_tunnel(rig: Rig) -> None:
-    context = ssl.create_default_context(cafile=rig.folder / "public.pem")
-    rig.client_certificate("stranger")
+async def test_only_who_has_certificate_and_connection_id_opens_a_tunnel(shared: Rig) -> None:
+    context = ssl.create_default_context(cafile=shared.folder / "public.pem")
+    shared.client_certificate("stranger")
     for name in ("", "stranger"):
         if name:
-            context.load_cert_chain(rig.folder / f"{name}.pem", rig.folder / f"{name}.key")
+            context.load_cert_chain(shared.folder / f"{name}.pem", shared.folder / f"{name}.key")
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            reader, _ = await asyncio.open_connection("localhost", rig.tunnel_port, ssl=context)
+            reader, _ = await asyncio.open_connection("localhost", shared.tunnel_port, ssl=context)
             if await reader.read(1) == b"":
                 raise ConnectionError
     from tandem.protocols import tunnel
 
-    context = ssl.create_default_context(cafile=rig.folder / "public.pem")
-    context.load_cert_chain(rig.folder / "CP01.pem", rig.folder / "CP01.key")
-    reader, writer = await asyncio.open_connection("localhost", rig.tunnel_port, ssl=context)
+    context = ssl.create_default_context(cafile=shared.folder / "public.pem")
+    context.load_cert_chain(shared.folder / "CP01.pem", shared.folder / "CP01.key")
+    reader, writer = await asyncio.open_connection("localhost", shared.tunnel_port, ssl=context)
     hello = json.dumps({"connection_id": "wrong", "connection_point": "CP99"}).encode()
     writer.write(tunnel.encode(tunnel.Type.HELLO, 0, hello))
     assert await reader.read() == b""
-    assert (await rig.health())["connection_points"] == ["CP01"]
+    assert (await shared.health())["connection_points"] == ["CP01"]
 
 
-async def test_no_token_stands_in_a_log(rig: Rig) -> None:
-    token = rig.token()
-    await rig.ask("GET", f"{BASE}/echo?x=geheim", token)
+async def test_no_token_stands_in_a_log(shared: Rig) -> None:
+    token = shared.token()
+    await shared.ask("GET", f"{BASE}/echo?x=geheim", token)
     await asyncio.sleep(0.2)
-    logs = b"".join(path.read_bytes() for path in (rig.folder / "logs").iterdir())
+    logs = b"".join(path.read_bytes() for path in (shared.folder / "logs").iterdir())
     assert b"/echo" in logs
     assert token.encode() not in logs
     assert token.split(".")[2].encode() not in logs
@@ -359,3 +371,40 @@ async def test_every_worker_gets_a_tunnel_and_a_dead_one_is_replaced(rig: Rig) -
     rig.start_gateway()
     await rig.until(lambda facts: facts["tunnels"] == 1)
     await rig.reported(lambda states: [state.state for state in states] == ["connected"])
+
+
+async def test_without_the_fast_transport_everything_still_works(tmp_path: Path) -> None:
+    """The switch for a machine on which aiofastnet does not: TLS is uvloop's then."""
+    made = Rig(tmp_path)
+    made.fast_tls = False
+    made.roots = [pki.pem(made.clients_root.certificate).decode()]
+    made.crls = [made.crl()]
+    made.client_certificate("good")
+    async with serving(made):
+        answer = await made.ask("POST", f"{BASE}/large", made.token(), content=b"x" * 500_000)
+        assert answer.text == "POST 500000"
+        big = await made.ask("GET", f"{BASE}/big?mb=5", made.token(), timeout=30)
+        assert len(big.content) == 5_000_000
+        async with made.client("good") as client:
+            assert (await client.get(f"{MUTUAL}/echo")).status_code == 200
+        await made.news(crls=[])
+        async with made.client("good") as client:
+            assert code(await client.get(f"{MUTUAL}/echo")) == "CMGService_Crl_Missing"
+
+
+async def test_a_gateway_that_cannot_start_says_why(shared: Rig) -> None:
+    async def started(**changes: object) -> str:
+        settings = config.load(shared.folder / "gateway.toml", GatewaySettings)
+        file = shared.folder / "second.toml"
+        file.write_text(config.dump(replace(settings, state=shared.folder / "second", **changes)))
+        words = [sys.executable, "-m", "tandem.cli", "gateway", "run", "--config", str(file)]
+        done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert f"127.0.0.1:{shared.port} cannot be listened on" in " ".join((await started()).split())
+    wrong = shared.folder / "wrong.password"
+    wrong.write_text("wrong")
+    assert "password" in await started(pfx_password_file=wrong)
+    assert "cannot be read" in await started(pfx=shared.folder / "nowhere.pfx")
