@@ -8,10 +8,10 @@ import socket
 import ssl
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from joserfc.jwk import RSAKey
 
@@ -396,7 +396,11 @@ async def test_a_gateway_that_cannot_start_says_why(shared: Rig) -> None:
     async def started(**changes: object) -> str:
         settings = config.load(shared.folder / "gateway.toml", GatewaySettings)
         file = shared.folder / "second.toml"
-        file.write_text(config.dump(replace(settings, state=shared.folder / "second", **changes)))
+        file.write_text(
+            config.dump(
+                msgspec.structs.replace(settings, state=shared.folder / "second", **changes)
+            )
+        )
         words = [sys.executable, "-m", "tandem.cli", "gateway", "run", "--config", str(file)]
         done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True)
         assert done.returncode != 0
