@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from one_site import Bridge, Broker, Moment, Site
 
+from one_site import Bridge, Broker, Moment, Site
 from tandem.agent import Bootstrap, Client, Machine
 from tandem.infra import net
 from tandem.infra.database import Database

@@ -2,10 +2,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from one_site import PACKAGE, TENANT, Site, log, renamed
 from starlette.requests import Request
 from starlette.responses import Response
 
+from one_site import PACKAGE, TENANT, Site, log, renamed
 from tandem import pki
 from tandem.agent import Bootstrap, Client, Machine
 from tandem.protocols import ccm

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from one_site import Bridge, Broker, Moment, Site, enrolled, log, renamed
 from starlette.responses import Response
 
+from one_site import Bridge, Broker, Moment, Site, enrolled, log, renamed
 from tandem import pki
 from tandem.agent import Bootstrap, Client, Machine, MdmEnrollment
 from tandem.agent.folder import Folder

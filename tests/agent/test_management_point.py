@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import KeySet
-from one_site import PACKAGE, PREFIX, TENANT, Moment, Site
 
+from one_site import PACKAGE, PREFIX, TENANT, Moment, Site
 from tandem import pki
 from tandem.agent import Machine
 from tandem.infra.database import Tx
