@@ -360,15 +360,20 @@ async def mdm_service(
 
 
 @asynccontextmanager
-async def live_mdm(database: Database, folder: Path) -> AsyncIterator[tuple[Mdm, Path, str]]:
-    """The service on real ports with TLS, in real time: it, its root, and its management URL."""
+async def live_mdm(
+    database: Database, folder: Path, names: Sequence[str] = ()
+) -> AsyncIterator[tuple[Mdm, Path, str]]:
+    """The service on real ports with TLS, in real time: it, its root, and its management URL.
+
+    `names` are other names that its certificate is for.
+    """
     ports = [_free_port(), _free_port()]
     now = datetime.now(UTC)
     root = pki.new_root(pki.name("Test root"), now=now)
     key = pki.generate_key("p256")
     name = pki.name("localhost")
     certificate = root.issue(
-        key.public_key(), name, now=now, days=1, dns=["localhost"], usages=["server"]
+        key.public_key(), name, now=now, days=1, dns=["localhost", *names], usages=["server"]
     )
     (folder / "key.pem").write_bytes(pki.key_pem(key))
     (folder / "certificate.pem").write_bytes(pki.pem(certificate))

@@ -225,6 +225,18 @@ async def _count_settings(
             )
 
 
+async def _catalogue(call: Call, type: str, kept: Properties, before: PolicyObject | None) -> None:
+    """A policy of no template says so: clients read the members of its reference."""
+    await _count_settings(call, type, kept, before)
+    kept["templateReference"] = {
+        "templateId": "",
+        "templateFamily": "none",
+        "templateDisplayName": None,
+        "templateDisplayVersion": None,
+        **(kept.get("templateReference") or {}),
+    }
+
+
 def _setting_count(row: Row) -> int:
     return len(row["document"].get("settings") or [])
 
@@ -242,7 +254,7 @@ CONFIGURATION_POLICIES = Kind(
         ),
     ),
     computed=(Field("settingCount", Primitive.INTEGER, value=_setting_count, needs=("document",)),),
-    prepare=_count_settings,
+    prepare=_catalogue,
     put=True,
     assign="assignments",
 )
