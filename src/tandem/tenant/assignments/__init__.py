@@ -14,7 +14,16 @@ from tandem.tenant.assignments.model import (
     given_to,
     reasons,
 )
-from tandem.tenant.assignments.service import add, every, forget, of, remove, replace, targets
+from tandem.tenant.assignments.service import (
+    add,
+    every,
+    forget,
+    of,
+    owners,
+    remove,
+    replace,
+    targets,
+)
 
 __all__ = [
     "Assignment",
@@ -28,6 +37,7 @@ __all__ = [
     "forget",
     "given_to",
     "of",
+    "owners",
     "reasons",
     "remove",
     "replace",

@@ -24,6 +24,11 @@ async def of(tx: Tx, kind: str, *owner_ids: str) -> list[Assignment]:
     return await store.assignments(tx, kind, list(owner_ids))
 
 
+async def owners(tx: Tx, kind: str) -> frozenset[str]:
+    """The ids of the owners that are assigned to anybody."""
+    return await store.owners(tx, kind)
+
+
 async def replace(tx: Tx, kind: str, owner_id: str, wanted: Sequence[New]) -> list[Assignment]:
     """These and no others. Raises BadAssignment; UnknownObject for a group that does not exist."""
     made = numbered(owner_id, wanted)

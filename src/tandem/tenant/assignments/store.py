@@ -25,6 +25,13 @@ async def assignments(tx: Tx, kind: str, owners: list[str] | None) -> list[Assig
     ]
 
 
+async def owners(tx: Tx, kind: str) -> frozenset[str]:
+    found = await tx.execute(
+        "SELECT DISTINCT owner_id FROM assignments_assignment WHERE owner_kind = %s", (kind,)
+    )
+    return frozenset([row["owner_id"] async for row in found])
+
+
 async def lock(tx: Tx, kind: str, owner_id: str) -> None:
     """Two that add at once come one after the other."""
     await tx.execute(

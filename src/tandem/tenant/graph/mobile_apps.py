@@ -222,7 +222,11 @@ def _row(call: Call, item: App, *, whole: bool) -> Row:
 async def _rows(call: Call) -> Sequence[Row]:
     key = call.keys.get("mobileApp")
     found = await mobile_apps.apps(call.tx, [key] if key else None)
-    return [_row(call, item, whole=key is not None) for item in found]
+    owners = await assignments.owners(call.tx, mobile_apps.OWNER)
+    return [
+        _row(call, item, whole=key is not None) | {"is_assigned": item.id in owners}
+        for item in found
+    ]
 
 
 async def _create(call: Call, body: Body) -> Created:
@@ -255,12 +259,6 @@ async def _update(call: Call, key: str, body: Body) -> None:
     version = body.get("committedContentVersion")
     if version is not None:
         await mobile_apps.publish(call.tx, key, str(version), call.now)
-
-
-async def _is_assigned(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
-    ids = [str(row["id"]) for row in rows]
-    owners = {item.owner_id for item in await assignments.of(call.tx, mobile_apps.OWNER, *ids)}
-    return {id: id in owners for id in ids}
 
 
 async def _assignable(call: Call, key: str) -> str:
@@ -618,7 +616,7 @@ def mobile_app_parts(uploads: Uploads) -> Part:
             Field("createdDateTime", Primitive.TIME),
             Field("lastModifiedDateTime", Primitive.TIME),
             Field("publishingState"),
-            Field("isAssigned", Primitive.BOOLEAN, beta=True, load=_is_assigned),
+            Field("isAssigned", Primitive.BOOLEAN, beta=True),
             Field("uploadState", Primitive.INTEGER, beta=True, value=_upload_state),
             Field("sha256"),
         ),

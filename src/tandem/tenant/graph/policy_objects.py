@@ -165,7 +165,11 @@ class _Served:
         seeds = await self.kind.seeds(call) if self.kind.seeds is not None else ()
         have = {item.id for item in stored}
         found = [seed for seed in seeds if seed.id not in have and key in (None, seed.id)]
-        return [self.row(call, item, whole=key is not None) for item in (*found, *stored)]
+        owners = await assignments.owners(call.tx, self.kind.store) if self.kind.assign else ()
+        return [
+            self.row(call, item, whole=key is not None) | {"is_assigned": item.id in owners}
+            for item in (*found, *stored)
+        ]
 
     def row(self, call: Call, item: PolicyObject, *, whole: bool) -> Row:
         document = dict(item.properties)
@@ -187,11 +191,6 @@ class _Served:
             "document": document,
             "properties": rest,
         }
-
-    async def is_assigned(self, call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
-        found = await assignments.of(call.tx, self.kind.store, *[str(row["id"]) for row in rows])
-        owners = {item.owner_id for item in found}
-        return {str(row["id"]): str(row["id"]) in owners for row in rows}
 
     # ------------------------------------------------------------------ writing
 
@@ -396,7 +395,7 @@ def document(kind: Kind) -> Part:
         for part in kind.contained
     ]
     if kind.assign:
-        fields.append(Field("isAssigned", Primitive.BOOLEAN, load=served.is_assigned, beta=True))
+        fields.append(Field("isAssigned", Primitive.BOOLEAN, beta=True))
     resource = Resource(
         path=kind.path,
         type=kind.type,
