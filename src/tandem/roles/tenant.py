@@ -57,6 +57,7 @@ class TenantSettings(Settings, frozen=True):
     mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
     authority: oidc.OidcSettings = oidc.OidcSettings()  # Its public_url is this file's.
+    graph: graph.GraphSettings = graph.GraphSettings()
 
 
 class NoTenantYet(AppError):
@@ -165,7 +166,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     ]
     public = http.application(
         [
-            *graph.routes(database, tokens, utc_now, parts=parts),
+            *graph.routes(database, tokens, utc_now, parts=parts, settings=settings.graph),
             *enrollment.routes(database, enrolling),
             *mobile_apps.routes(database, content, utc_now),
             *mobile_apps.upload_routes(uploads),
@@ -223,6 +224,7 @@ async def _tend(
                 await managing.tend(tx)
                 await uploads.tend(tx)
                 await licensing.tend(tx, utc_now())
+                await graph.prune(tx, utc_now())
                 for item in await directory.tend(tx, utc_now()):
                     await audit.record(
                         tx,

@@ -1,6 +1,7 @@
 """Microsoft Graph's surface of the tenant: resources described once, served under /v1.0 and /beta.
 
-Owns no table. `model` tells how a part is written. `roles/tenant.py` serves all of them:
+Owns `graph_change`, the log of changes that delta queries read. `model` tells how a part is
+written. `roles/tenant.py` serves all of them:
 
     graph.routes(database, tokens, now, parts=[*graph.directory_parts(passwords), managed_devices(…)])
 
@@ -18,6 +19,7 @@ from tandem.tenant.graph.audits import audits
 from tandem.tenant.graph.comanagement import comanagement
 from tandem.tenant.graph.configurations import configurations
 from tandem.tenant.graph.deleted_items import deleted_items
+from tandem.tenant.graph.delta import prune
 from tandem.tenant.graph.devices import devices
 from tandem.tenant.graph.directory_objects import directory_objects
 from tandem.tenant.graph.domains import Texts, domains
@@ -49,6 +51,7 @@ from tandem.tenant.graph.organization import organization
 from tandem.tenant.graph.permissions import READERS, WRITERS
 from tandem.tenant.graph.roles import roles
 from tandem.tenant.graph.sign_ins import sign_ins
+from tandem.tenant.graph.throttle import GraphSettings
 from tandem.tenant.graph.users import users
 
 
@@ -98,6 +101,7 @@ __all__ = [
     "Entity",
     "Family",
     "Field",
+    "GraphSettings",
     "Listed",
     "Navigation",
     "Part",
@@ -112,5 +116,6 @@ __all__ = [
     "directory_parts",
     "managed_devices",
     "mobile_app_parts",
+    "prune",
     "routes",
 ]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from time import monotonic
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 import structlog
@@ -39,6 +39,7 @@ from tandem.tenant.graph.model import (
 from tandem.tenant.graph.paths import Found, Segment, find, segments
 from tandem.tenant.graph.rows import resolve
 from tandem.tenant.graph.service import Frame, Operation, Reply, UnsupportedCount, authorize
+from tandem.tenant.graph.throttle import GraphSettings, Throttle
 
 # Takes the bearer token; raises an AppError of kind UNAUTHENTICATED.
 Authenticate = Callable[[Tx, str, datetime], Awaitable[Caller]]
@@ -60,6 +61,7 @@ _NOBODY = Caller("", "", "", "")
 
 _VERSION = re.compile(r"^/+(v1\.0|beta)(?:/|$)", re.IGNORECASE)
 _BATCH = re.compile(r"^/+(v1\.0|beta)/+\$batch/?$", re.IGNORECASE)
+_ORIGIN = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 _CLIENT_ID = re.compile(r"^[\w.:-]{1,100}$")
 
 # code by family for each kind of refusal
@@ -132,14 +134,20 @@ class GraphRoute(BaseRoute):
         if reply.body is None:
             return Response(status_code=reply.status, headers=headers)
         if "@odata.nextLink" in reply.body:
-            link = _next(request, state.base, reply.body["@odata.nextLink"])
-            reply.body["@odata.nextLink"] = link
+            token = reply.body["@odata.nextLink"]
+            reply.body["@odata.nextLink"] = _next(request, state.base, token, sealed=reply.sealed)
+        elif "@odata.deltaLink" in reply.body:
+            token = reply.body["@odata.deltaLink"]
+            path = quote(request.url.path, safe=_PATH_SAFE)
+            reply.body["@odata.deltaLink"] = f"{state.base}{path}?$deltatoken={token}"
         content = msgspec.json.encode(reply.body)
         return Response(content, reply.status, {**headers, "Content-Type": JSON})
 
     async def _batch(self, request: Request, headers: dict[str, str]) -> Response:
         """Up to 20 requests in one, each with its own transaction, those it depends on first."""
-        bearer(request)
+        token, now = bearer(request), self._clock()
+        async with self._database.reading() as tx:
+            await self._authenticate(tx, token, now)
         waiting = _items(await http.body(request, BATCH_BODY_LIMIT))
         answers: dict[str, dict[str, Any]] = {}
         while waiting:
@@ -153,14 +161,14 @@ class GraphRoute(BaseRoute):
     async def _one_of_batch(self, request: Request, item: "_Item", failed: bool) -> dict[str, Any]:
         if failed:
             return _refused(item, 424, "FailedDependency", "A request before it failed.")
-        parts = urlsplit(item.url)
-        path = parts.path if parts.scheme else "/" + parts.path.lstrip("/")
+        path, _, query = item.url.partition("#")[0].partition("?")
+        path = "/" + _ORIGIN.sub("", path).lstrip("/")
         if not _VERSION.match(path):
             version = _VERSION.match(request.url.path)
             path = f"/{version[1] if version else 'v1.0'}{path}"
         if _BATCH.match(path):
             return _refused(item, 400, "BadRequest", "A batch cannot hold a batch.")
-        inner = Request(_scope(request, item, path, parts.query), _said(item))
+        inner = Request(_scope(request, item, path, query), _said(item))
         answer = await self.respond(inner)
         kept = {
             name: answer.headers[name]
@@ -374,14 +382,20 @@ def bearer(request: Request) -> str:
     return token.strip()
 
 
-def _next(request: Request, base: str, token: str) -> str:
+# What may stand in a path as it is.
+_PATH_SAFE = "/:$()',=@!*;+&"
+
+
+def _next(request: Request, base: str, token: str, *, sealed: bool) -> str:
+    path = quote(request.url.path, safe=_PATH_SAFE)
+    if sealed:
+        return f"{base}{path}?$skiptoken={token}"
     pairs = [
         (name, value)
         for name, value in parse_qsl(request.scope["query_string"].decode("ascii", "replace"), True)
         if name.lstrip("?$").lower() not in ("skiptoken", "skip")
     ]
     query = urlencode([*pairs, ("$skiptoken", token)], safe="$,()'/", quote_via=quote)
-    path = quote(request.url.path, safe="/:$()',=@!*;+&")
     return f"{base}{path}?{query}"
 
 
@@ -433,8 +447,10 @@ def problem(
             f'Bearer realm="", authorization_uri="{base}/common/oauth2/authorize", '
             f'client_id="{GRAPH_APP_ID}"'
         )
-    if error.kind is Kind.RATE_LIMITED:
+    if error.kind in (Kind.RATE_LIMITED, Kind.UNAVAILABLE) and status != 500:
         headers["Retry-After"] = str(int(error.details.get("retry_after_seconds", 10)))
+    if "location" in error.details:
+        headers["Location"] = str(error.details["location"])
     content = msgspec.json.encode({"error": body})
     return Response(content, status, {**headers, "Content-Type": JSON})
 
@@ -485,18 +501,21 @@ def routes(
     tokens: oidc.Tokens,
     now: Clock,
     parts: Iterable[Part],
+    settings: GraphSettings | None = None,
 ) -> list[BaseRoute]:
     """Graph under /v1.0 and /beta, with these parts."""
     described = list(parts)
     frame = Frame(
         [resource for part in described for resource in part.resources],
         [action for part in described for action in part.actions],
+        tokens.box,
     )
-
     verified = _Verified(tokens)
+    throttle = Throttle(settings or GraphSettings())
 
     async def authenticate(tx: Tx, token: str, at: datetime) -> Caller:
         claims = await verified.claims(tx, token, at)
+        throttle.take(claims.app_id, at.timestamp())
         roles = await _standing(tx, claims)
         if roles is None:
             raise NoToken(

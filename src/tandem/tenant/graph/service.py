@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any
 
 from tandem.infra.listing import Row, Source
+from tandem.infra.secrets import SecretBox
 from tandem.protocols import odata
 from tandem.protocols.odata import Query
 from tandem.tenant import directory
-from tandem.tenant.graph import bodies, changes, rows
+from tandem.tenant.graph import bodies, changes, delta, rows
 from tandem.tenant.graph.model import (
     Access,
     Action,
@@ -52,6 +53,8 @@ class Reply:
     text: str = ""
     etag: str = ""
     stream: Stream | None = None
+    # Whether the token of the next link holds the whole question.
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,8 +139,11 @@ def _denied(permissions: Iterable[str], sort: str) -> Forbidden:
 class Frame:
     """All resources and actions that are served, by path and by type."""
 
-    def __init__(self, resources: Iterable[Resource], actions: Iterable[Action]) -> None:
+    def __init__(
+        self, resources: Iterable[Resource], actions: Iterable[Action], box: SecretBox
+    ) -> None:
         self.root = Node()
+        self._box = box
         self.by_type: dict[str, Resource] = {}
         self.by_path: dict[str, Resource] = {}
         for resource in resources:
@@ -188,6 +194,8 @@ class Frame:
         else:
             serve("list", "GET", at, read, partial(self.listed, resource))
             serve("count", "GET", f"{at}/$count", read, partial(self.count, resource))
+            if resource.type in delta.LOGGED:
+                serve("delta", "GET", f"{at}/delta", read, partial(self.delta, resource))
             item = f"{at}/{{{resource.type}}}"
             serve("get", "GET", item, read, partial(self.get, resource))
             if resource.create is not None:
@@ -261,6 +269,13 @@ class Frame:
             body["@odata.nextLink"] = wanted.token  # the edge makes it a URL
         body["value"] = value
         return Reply(body)
+
+    async def delta(self, resource: Resource, call: Call, key: str, _: Any) -> Reply:
+        value, token, whole = await delta.answer(resource, call, self._box)
+        # The edge makes it a URL, which needs no other option: the token holds the question.
+        link = {"@odata.deltaLink" if whole else "@odata.nextLink": token}
+        context = self.context(call, f"{self.path_of(resource, call)}/$delta")
+        return Reply({"@odata.context": context, **link, "value": value}, sealed=True)
 
     async def singleton(
         self, resource: Resource, call: Call, key: str = "", _: Any = None
