@@ -111,12 +111,15 @@ APP = App(
     "5.00.0001",
     "published",
     ("pilot",),
+    ("pilot-without",),
     installed=61,
     failed=1,
     waiting=2,
 )
 STATUSES = (
-    AppStatus("d-0001", "LAB-001", "user1@contoso.com", "70", False, "ccmsetup", 0, True, True),
+    AppStatus(
+        "d-0001", "LAB-001", "user1@contoso.com", "installed", False, "ccmsetup", 0, True, True
+    ),
     AppStatus(
         "d-0063",
         "LAB-063",
@@ -191,6 +194,7 @@ class Fleet:
                     timeline=(
                         Happening(NOW, "MDM service", "ENROLLED-EVENT"),
                         Happening(NOW, "Site", "FAILED-EVENT", failed=True),
+                        Happening(NOW, "Site", "REPEATED-EVENT", times=12),
                     ),
                     logs=(LogText("CoManagementHandler.log", ("LOG-LINE-1", "LOG-LINE-2")),),
                     without_tenant=self.tenant_gone,

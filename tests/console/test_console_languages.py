@@ -22,7 +22,7 @@ DATA = re.compile(
     r"[0-9a-f]{32}|Tandem|Français|English|LAB-\d+|[\w.]+@contoso\.com|admin|AD|full-administrator|0x[0-9A-F]{8}"
     r"|\d[\d.,  ]*|gw\.[\w.]+( \d)?|cp1|mp1|127\.0\.0\.\d+:\d+|connection refused|gateway restart"
     r"|process 4711 ended|Ready|GUID:1|[A-Z]+-EVENT|LOG-LINE-\d|\w+\.log|ccmsetup.*|Contoso"
-    r"|Client Bootstrap|published|pilot|d-\d+|console\.[\w-]+|%|[–›:()·.]|\w{3} \d+, 2026.*|[AP]M"
+    r"|Client Bootstrap|pilot(-without)?|d-\d+|console\.[\w-]+|%|[–›:()·.]|\w{3} \d+, 2026.*|[AP]M"
 )
 
 

@@ -378,7 +378,7 @@ async def test_an_app_keeps_the_msi_and_its_client_apart(
     admit(tenant, fleet)
     page = await read(tenant, "/console/apps/a-1")
     rows = [[text(cell) for cell in row.xpath("./th|./td")] for row in page.xpath("//tbody/tr")]
-    assert rows[0] == ["LAB-001", "user1@contoso.com", "70", "ccmsetup 0", "Yes", "Yes", "–"]
+    assert rows[0] == ["LAB-001", "user1@contoso.com", "Installed", "ccmsetup 0", "Yes", "Yes", "–"]
     assert rows[1][-1] == "ccmsetup failed with 0x87d0027e"
 
 

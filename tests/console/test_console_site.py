@@ -12,13 +12,17 @@ from lxml import html
 from test_console_pages import text, token
 
 from tandem import console
-from tandem.console import gateway_view
+from tandem.console import gateway_view, labels
+from tandem.console.model import Happening
 from tandem.console.site_pages import SitePages
 from tandem.console.tenant_view import GraphDevices, TenantDevice
 from tandem.infra import http
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError, Kind
+from tandem.protocols.ccm import COMANAGEMENT_TOPIC as COMANAGEMENT
 from tandem.site import administrators
+from tandem.site.clients import model as clients_model
+from tandem.site.clients.model import SITE_TOPIC
 from tandem.workloads import Workload, capabilities
 
 CHEAP = administrators.AdministratorsSettings(password_memory_kib=64, password_passes=1)
@@ -33,6 +37,7 @@ class Tenant:
     def __init__(self) -> None:
         self.devices: dict[str, TenantDevice] = {}
         self.gone = ""
+        self.happened: dict[str, tuple[Happening, ...]] = {}
 
     def knows(self, device_id: str, **facts: object) -> None:
         self.devices[device_id] = TenantDevice(device_id=device_id, **facts)  # type: ignore[arg-type]
@@ -41,6 +46,9 @@ class Tenant:
         if self.gone:
             raise Unreachable(self.gone)
         return self.devices
+
+    async def timeline(self, device: TenantDevice) -> tuple[Happening, ...]:
+        return self.happened.get(device.device_id, ())
 
 
 async def client_row(db: Database, device_id: str, name: str, flags: int, policy: bool) -> None:
@@ -59,12 +67,20 @@ async def client_row(db: Database, device_id: str, name: str, flags: int, policy
         )
 
 
-async def reported(db: Database, device_id: str, state: int, data: dict[str, object]) -> None:
+async def reported(
+    db: Database,
+    device_id: str,
+    state: int,
+    data: dict[str, object],
+    *,
+    topic: int = 800,
+    ago: timedelta = timedelta(minutes=1),
+) -> None:
     async with db.transaction() as tx:
         await tx.execute(
             """INSERT INTO clients_timeline (tenant_id, device_id, message_id, topic, state, at,
-                   received_at, data) VALUES ('t', %s, %s, 800, %s, %s, %s, %s)""",
-            (device_id, f"m{state}", state, NOW - timedelta(minutes=1), NOW, json.dumps(data)),
+                   received_at, data) VALUES ('t', %s, %s, %s, %s, %s, %s, %s)""",
+            (device_id, f"m{topic}-{state}-{ago}", topic, state, NOW - ago, NOW, json.dumps(data)),
         )
 
 
@@ -117,6 +133,49 @@ async def test_both_accounts_of_a_device_come_together(
     assert "GUID:LAB-001" in said
     dashboard = html.fromstring((await browser.get("/console/")).content)
     assert text(dashboard.xpath("//*[@id='co-managed']")[0]) == "1"
+
+
+async def test_both_authorities_tell_the_timeline_and_what_repeats_is_one_line(
+    pages: SitePages, site_db: Database, tenant_side: Tenant
+) -> None:
+    await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy=True)
+    tenant_side.knows("dev-1", mdm_enrolled=True)
+    enrolled = NOW - timedelta(hours=1)
+    tenant_side.happened["dev-1"] = (Happening(enrolled, "MDM service", "Enrolled in MDM by ada"),)
+    for minutes in range(1, 6):
+        await reported(site_db, "dev-1", 4, {}, topic=SITE_TOPIC, ago=timedelta(minutes=minutes))
+    await reported(site_db, "dev-1", 1, {}, topic=SITE_TOPIC, ago=timedelta(minutes=30))
+    session = await pages.sign_in("admin", PASSWORD)
+    shown = (await pages.device(session, "dev-1")).timeline
+    assert [(item.source, item.text, item.times) for item in shown] == [
+        ("Site", "Policy of a user delivered", 5),
+        ("Site", "Registered with the site", 1),
+        ("MDM service", "Enrolled in MDM by ada", 1),
+    ]
+    assert shown[0].at == NOW - timedelta(minutes=1)
+
+
+async def test_the_device_s_page_says_whose_value_is_in_force(
+    pages: SitePages, site_db: Database, tenant_side: Tenant
+) -> None:
+    await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy=True)
+    applied = {"DeviceLock/Max": {"value": "10", "source": "site"}}
+    async with site_db.transaction() as tx:
+        await tx.execute(
+            "UPDATE clients_client SET state = jsonb_set(state, '{applied}', %s)",
+            (json.dumps(applied),),
+        )
+    await reported(site_db, "dev-1", 100, {"flags": 8193, "applied": applied}, topic=COMANAGEMENT)
+    session = await pages.sign_in("admin", PASSWORD)
+    shown = await pages.device(session, "dev-1")
+    assert "DeviceLock/Max = 10 (site)" in [fact.value for fact in shown.site]
+    (log,) = shown.logs
+    assert log.lines[0].endswith("workload flags 8193, DeviceLock/Max = 10 (site)")
+
+
+def test_the_console_knows_what_the_site_says_of_a_device() -> None:
+    """Otherwise a French page says it in English."""
+    assert set(clients_model._STATES.values()) <= set(labels.HAPPENINGS)
 
 
 @pytest.mark.parametrize(("enrolled", "policy"), [(False, True), (True, False)])

@@ -39,10 +39,10 @@ const sprite = () => {
 const charts = async () => {
   const entry = `
     import { init, use } from "echarts/core";
-    import { BarChart, FunnelChart, PieChart } from "echarts/charts";
+    import { BarChart, PieChart } from "echarts/charts";
     import { AriaComponent, GridComponent, LegendComponent, TooltipComponent } from "echarts/components";
     import { SVGRenderer } from "echarts/renderers";
-    use([AriaComponent, BarChart, FunnelChart, GridComponent, LegendComponent, PieChart, SVGRenderer,
+    use([AriaComponent, BarChart, GridComponent, LegendComponent, PieChart, SVGRenderer,
          TooltipComponent]);
     window.echarts = { init };`;
   const made = await build({

@@ -110,6 +110,7 @@ ROLE = {
 ENROLLMENT_ERROR = {
     0x8000FFFF: N_("MDM enrolment is not configured in the directory: set the MDM user scope."),
     0x80180002: N_("The user has no directory token: the user has to sign in."),
+    0x80180003: N_("The user may not enrol devices: add the user to the MDM user scope."),
     0x80180014: N_("This platform or version is blocked: look at the enrolment restrictions."),
     0x80180015: N_("This platform or version is blocked: look at the enrolment restrictions."),
     0x80180018: N_("The user's licence is missing or in a bad state: assign a licence."),
@@ -131,6 +132,65 @@ def code(value: int) -> str:
     """An HRESULT the way administrators search for it."""
     return f"0x{value & 0xFFFFFFFF:08X}"
 
+
+APP_STATE = {
+    "processing": N_("Being processed"),
+    "notPublished": N_("Not published"),
+    "published": N_("Published"),
+    "failed": N_("Failed"),
+}
+INSTALLATION = {
+    "installed": N_("Installed"),
+    "failed": N_("Failed"),
+    "notInstalled": N_("Not installed"),
+    "uninstallFailed": N_("Removal failed"),
+    "offered": N_("Offered"),
+    "installing": N_("Being installed"),
+    "excluded": N_("Excluded"),
+    "unknown": N_("Unknown"),
+}
+EVERYONE = {
+    "allDevicesAssignmentTarget": N_("All devices"),
+    "allLicensedUsersAssignmentTarget": N_("All users"),
+}
+
+# What the timeline's two sources say, as far as it holds no names: they say it in English.
+HAPPENINGS = (
+    N_("Client deployment started"),
+    N_("Client deployment failed"),
+    N_("Client deployment failed: the command line cannot be used"),
+    N_("Client deployment failed: a download did not succeed"),
+    N_("Client deployment failed: the client's manifest cannot be used"),
+    N_("Client deployment failed: the site cannot be reached"),
+    N_("Client deployment failed: the client's hash is not the manifest's"),
+    N_("Client deployment succeeded"),
+    N_("Client assignment started"),
+    N_("Client assignment failed: the site code is not this site's"),
+    N_("Client assignment failed at the management point"),
+    N_("Client assignment failed: the site signing certificate"),
+    N_("Client assigned"),
+    N_("Co-management state"),
+    N_("MDM enrollment scheduled"),
+    N_("MDM enrollment cancelled"),
+    N_("MDM enrollment started"),
+    N_("MDM enrollment succeeded, not provisioned"),
+    N_("MDM enrollment succeeded, provisioned"),
+    N_("MDM enrollment waits for a user to sign in"),
+    N_("MDM enrollment failed"),
+    N_("The client is well"),
+    N_("The client has a problem"),
+    N_("Heartbeat"),
+    N_("Inventory"),
+    N_("Registered with the site"),
+    N_("Registered again, with a new key"),
+    N_("Policy delivered"),
+    N_("Policy of a user delivered"),
+    N_("The site's policy is present"),
+    N_("The site's client is gone"),
+    N_("The device enrolled again"),
+    N_("An administrator ends the enrollment"),
+    N_("An administrator asks for a check-in"),
+)
 
 # The lines of both authorities' accounts on a device's page.
 ENROLLED = N_("Enrolled")

@@ -216,10 +216,13 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Happening(msgspec.Struct, frozen=True):
+    """One line of a timeline. `times`: how often in a row the same was said, `at` the last time."""
+
     at: datetime
     source: str
     text: str
     failed: bool = False
+    times: int = 1
 
 
 class LogText(msgspec.Struct, frozen=True):
@@ -294,12 +297,15 @@ class AppStatus(msgspec.Struct, frozen=True):
 
 
 class App(msgspec.Struct, frozen=True):
+    """Given to the groups of `assigned_to`, except to those of `excluded`."""
+
     id: str
     name: str
     publisher: str
     version: str
     state: str
     assigned_to: tuple[str, ...]
+    excluded: tuple[str, ...]
     installed: int
     failed: int
     waiting: int

@@ -1,8 +1,7 @@
 """The site's pages on the site's own modules, with the tenant's account read over Graph."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-import msgspec
+from typing import Any
 
 from tandem.console import labels, summary
 from tandem.console.labels import N_
@@ -31,7 +30,7 @@ from tandem.workloads import Authority, Workload, capabilities, effective, owner
 
 EVERY = 1_000_000
 FAILED_SETUP = range(301, 330)
-SITE, MDM = N_("Site"), N_("MDM service")
+SITE = N_("Site")
 
 ReadGateways = Callable[[Tx], Awaitable[Gateways]]
 
@@ -102,14 +101,15 @@ class SitePages:
             if client is not None:
                 entries = await clients.timeline(tx, client.tenant_id, client.device_id)
         mine = known.get(device_id)
+        by_tenant, silent = await self._timeline_of_tenant(mine)
         return Device(
             facts=facts,
             mdm=account(mine),
             site=_account_of_site(client, decided),
             owners=_owners(facts, decided),
-            timeline=_timeline(mine, entries),
+            timeline=summary.timeline((*by_tenant, *map(_happening, entries))),
             logs=_logs(entries),
-            without_tenant=without,
+            without_tenant=without or silent,
         )
 
     async def gateways(self, session: Session) -> Gateways:
@@ -124,6 +124,16 @@ class SitePages:
             return await self._tenant(), ""
         except AppError as error:
             return {}, error.message
+
+    async def _timeline_of_tenant(
+        self, device: TenantDevice | None
+    ) -> tuple[tuple[Happening, ...], str]:
+        if self._tenant is None or device is None:
+            return (), ""
+        try:
+            return await self._tenant.timeline(device), ""
+        except AppError as error:
+            return (), error.message
 
     async def _fleet(self, tx: Tx, known: Mapping[str, TenantDevice]) -> list[DeviceFacts]:
         registered = {
@@ -242,26 +252,21 @@ def _account_of_site(
 
 
 def _applied(state: ccm.ComanagementState | None) -> str:
-    if state is None:
-        return ""
-    return ", ".join(f"{name} = {value.get('value', '')}" for name, value in state.applied.items())
+    return "\n".join(_settings(state.applied)) if state is not None else ""
 
 
-def _timeline(
-    device: TenantDevice | None, entries: Iterable[clients.TimelineEntry]
-) -> tuple[Happening, ...]:
-    happened = [
-        Happening(
-            entry.at,
-            SITE,
-            entry.text,
-            failed=entry.topic == ccm.SETUP_TOPIC and entry.state in FAILED_SETUP,
-        )
-        for entry in entries
+def _settings(applied: Mapping[str, Any]) -> list[str]:
+    """Each setting in force, with the authority whose value it is."""
+    return [
+        f"{name} = {value.get('value', '')} ({value.get('source', '')})"
+        for name, value in applied.items()
+        if isinstance(value, Mapping)
     ]
-    if device is not None and device.enrolled_at is not None:
-        happened.append(Happening(device.enrolled_at, MDM, "Enrolled"))
-    return tuple(sorted(happened, key=lambda item: item.at, reverse=True))
+
+
+def _happening(entry: clients.TimelineEntry) -> Happening:
+    failed = entry.topic == ccm.SETUP_TOPIC and entry.state in FAILED_SETUP
+    return Happening(entry.at, SITE, entry.text, failed)
 
 
 def _line(data: Mapping[str, object]) -> str:
@@ -276,7 +281,15 @@ def _logs(entries: Iterable[clients.TimelineEntry]) -> tuple[LogText, ...]:
         if entry.topic == ccm.SETUP_TOPIC:
             setup.append(f"{moment}  {_line(entry.data) or entry.text}")
         elif entry.topic == ccm.COMANAGEMENT_TOPIC:
-            said = msgspec.json.encode(entry.data).decode()
-            handler.append(f"{moment}  {entry.text}  {said}")
+            handler.append(f"{moment}  {entry.text}{_said(entry.data)}")
     named = (("ccmsetup.log", setup), ("CoManagementHandler.log", handler))
     return tuple(LogText(name, tuple(lines)) for name, lines in named if lines)
+
+
+def _said(data: Mapping[str, Any]) -> str:
+    """What a co-management message carries, on one line."""
+    said = [f"workload flags {data['flags']}"] if "flags" in data else []
+    applied = data.get("applied")
+    said += _settings(applied) if isinstance(applied, Mapping) else []
+    said += [f"{name} {data[name]}" for name in ("code", "hresult", "message") if data.get(name)]
+    return f": {', '.join(said)}" if said else ""

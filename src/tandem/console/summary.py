@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from tandem.console.model import (
     Dashboard,
     DeviceFacts,
@@ -13,6 +15,7 @@ from tandem.console.model import (
     ErrorCount,
     Filter,
     FunnelStep,
+    Happening,
     Moved,
     OsGroup,
     Slice,
@@ -30,6 +33,18 @@ from tandem.workloads import (
     eligibility,
     owner_of,
 )
+
+
+def timeline(happened: Iterable[Happening]) -> tuple[Happening, ...]:
+    """The newest first; what is said several times in a row is one line that counts."""
+    lines: list[Happening] = []
+    for item in sorted(happened, key=lambda one: one.at, reverse=True):
+        last = lines[-1] if lines else None
+        if last and (last.source, last.text, last.failed) == (item.source, item.text, item.failed):
+            lines[-1] = msgspec.structs.replace(last, times=last.times + item.times)
+        else:
+            lines.append(item)
+    return tuple(lines)
 
 
 def operating_system(device: DeviceFacts) -> OsGroup:

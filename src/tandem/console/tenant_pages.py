@@ -26,7 +26,6 @@ from tandem.console.model import (
     Devices,
     Fact,
     Filter,
-    Happening,
     LogText,
     NotSignedIn,
     Owner,
@@ -35,13 +34,13 @@ from tandem.console.model import (
     UnknownApp,
     UnknownDevice,
 )
-from tandem.console.tenant_view import GraphDevices, TenantDevice, account, every, when
+from tandem.console.tenant_view import PAGE, GraphDevices, TenantDevice, account, every, when
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
 from tandem.tenant import directory, oidc
-from tandem.workloads import Authority, Workload, effective, owners
+from tandem.workloads import Workload, effective, owners
 
 NAME = "Tandem console"
 DONE = "/console/sign-in/done"
@@ -51,6 +50,7 @@ SCOPES = (
     "Device.Read.All",
     "DeviceManagementManagedDevices.Read.All",
     "DeviceManagementApps.Read.All",
+    "Group.Read.All",
 )
 MAY_READ = (directory.GLOBAL_ADMINISTRATOR, directory.INTUNE_ADMINISTRATOR, directory.GLOBAL_READER)
 SIGN_IN_MINUTES = 10
@@ -83,6 +83,8 @@ async def establish(tx: Tx, public_url: str, now: datetime) -> str:
             app = await oidc.applications.update_application(
                 tx, app.id, public_redirect_uris=(redirect,)
             )
+        # A newer console may read more than the one that registered it.
+        await oidc.applications.grant(tx, app.app_id, oidc.GRAPH, SCOPES)
         return app.app_id
     app = await oidc.applications.create_application(
         tx, NAME, now, public_redirect_uris=(redirect,)
@@ -198,6 +200,7 @@ class TenantPages:
         found = (await self._devices(session)).get(device_id)
         if found is None:
             raise UnknownDevice(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE)
+        graph = GraphDevices(await self._graph(session))
         shown = facts(found)
         mine = owners(effective(found.flags, found.mdm_enrolled))
         return Device(
@@ -210,26 +213,27 @@ class TenantPages:
                 Fact(labels.FLAGS, str(found.flags) if found.client_reported else ""),
             ),
             owners=tuple(Owner(w, mine[w], mine[w]) for w in Workload),
-            timeline=_timeline(found),
+            timeline=summary.timeline(await graph.timeline(found)),
             logs=(LogText("ccmsetup.log", (found.trouble,)),) if found.trouble else (),
         )
 
     async def apps(self, session: Session) -> tuple[App, ...]:
         get = await self._graph(session)
         found = await every(get, "deviceAppManagement/mobileApps")
-        return tuple([await self._app(get, item) for item in found])
+        names = await _groups(get)
+        return tuple([await self._app(get, item, names) for item in found])
 
     async def app(self, session: Session, app_id: str) -> App:
         get = await self._graph(session)
         for item in await every(get, "deviceAppManagement/mobileApps"):
             if item.get("id") == app_id:
-                return await self._app(get, item)
+                return await self._app(get, item, await _groups(get))
         raise UnknownApp(labels.NO_SUCH_APP)
 
-    async def _app(self, get: "_Graph", item: Mapping[str, Any]) -> App:
+    async def _app(self, get: "_Graph", item: Mapping[str, Any], names: Mapping[str, str]) -> App:
         path = f"deviceAppManagement/mobileApps/{item['id']}"
         statuses = tuple(map(_status, await every(get, f"{path}/deviceStatuses")))
-        assigned = [_target(one) for one in await every(get, f"{path}/assignments")]
+        assigned = [_target(one, names) for one in await every(get, f"{path}/assignments")]
         installed = sum(status.installation == "installed" for status in statuses)
         failed = sum(status.failed for status in statuses)
         return App(
@@ -238,7 +242,8 @@ class TenantPages:
             publisher=str(item.get("publisher") or ""),
             version=str(item.get("identityVersion") or item.get("productVersion") or ""),
             state=str(item.get("publishingState") or ""),
-            assigned_to=tuple(assigned),
+            assigned_to=tuple(name for name, excluded in assigned if not excluded),
+            excluded=tuple(name for name, excluded in assigned if excluded),
             installed=installed,
             failed=failed,
             waiting=len(statuses) - installed - failed,
@@ -304,12 +309,6 @@ def facts(device: TenantDevice) -> DeviceFacts:
     )
 
 
-def _timeline(device: TenantDevice) -> tuple[Happening, ...]:
-    source = labels.AUTHORITY[Authority.MDM]
-    happened = ((device.enrolled_at, "Enrolled"), (device.checked_in_at, "Last check-in"))
-    return tuple(Happening(at, source, text) for at, text in reversed(happened) if at)
-
-
 def _status(item: Mapping[str, Any]) -> AppStatus:
     client = item.get("client") or {}
     state = str(item.get("installState") or "unknown")
@@ -329,9 +328,15 @@ def _status(item: Mapping[str, Any]) -> AppStatus:
     )
 
 
-def _target(assignment: Mapping[str, Any]) -> str:
+async def _groups(get: "_Graph") -> dict[str, str]:
+    """The names of the tenant's groups by id."""
+    found = await every(get, f"groups?$select=id,displayName&$top={PAGE}")
+    return {str(group["id"]): str(group.get("displayName") or group["id"]) for group in found}
+
+
+def _target(assignment: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, bool]:
+    """Whom an assignment names, and whether it excludes them."""
     target = assignment.get("target") or {}
     kind = str(target.get("@odata.type", "")).rpartition(".")[2]
     group = str(target.get("groupId") or "")
-    name = {"allDevicesAssignmentTarget": "*", "allLicensedUsersAssignmentTarget": "*"}.get(kind)
-    return name or (f"– {group}" if kind.startswith("exclusion") else group)
+    return labels.EVERYONE.get(kind) or names.get(group, group), kind.startswith("exclusion")

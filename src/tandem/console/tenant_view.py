@@ -12,14 +12,14 @@ A part of Graph that answers "not found" is left out; one that cannot be reached
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from tandem.console import labels
-from tandem.console.model import Fact
+from tandem.console.model import Fact, Happening
 from tandem.infra.errors import AppError, Kind
-from tandem.workloads import BASE, Workload
+from tandem.workloads import BASE, Authority, Workload
 
 # GET of a path below /v1.0 with the caller's rights: the JSON object. Raises AppError.
 GraphGet = Callable[[str], Awaitable[Mapping[str, Any]]]
@@ -55,7 +55,12 @@ class TenantDevice(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-TenantDevices = Callable[[], Awaitable[Mapping[str, TenantDevice]]]
+class TenantDevices(Protocol):
+    """The tenant's account. Both raise an AppError where the tenant cannot be asked."""
+
+    async def __call__(self) -> Mapping[str, TenantDevice]: ...
+
+    async def timeline(self, device: TenantDevice) -> tuple[Happening, ...]: ...
 
 
 class GraphDevices:
@@ -73,6 +78,18 @@ class GraphDevices:
         if self._kept is None or self._tick() - self._kept[0] > self._keep_seconds:
             self._kept = (self._tick(), await self._read())
         return self._kept[1]
+
+    async def timeline(self, device: TenantDevice) -> tuple[Happening, ...]:
+        """What the MDM service recorded of a device, in its own words."""
+        source = labels.AUTHORITY[Authority.MDM]
+        if not device.mdm_id:
+            return ()
+        path = f"deviceManagement/managedDevices/{device.mdm_id}/timeline"
+        return tuple(
+            Happening(at, source, str(item.get("text") or ""), failed=bool(item.get("code")))
+            for item in await every(self._get, path)
+            if (at := when(item.get("dateTime"))) is not None
+        )
 
     async def _read(self) -> dict[str, TenantDevice]:
         joined = await every(self._get, f"devices?$top={PAGE}")

@@ -33,6 +33,7 @@ from tandem.console.pages import (
 )
 from tandem.infra.clock import Clock
 from tandem.infra.errors import AppError, Kind
+from tandem.workloads import Authority
 
 SITE_PLACES = (
     Place(f"{ROOT}/", N_("Co-management"), "flow"),
@@ -133,6 +134,7 @@ async def dashboard(page: Page[SiteReads]) -> Response:
         shown=shown,
         failures=sum(shown.enrollment[state] for state in summary.FAILED),
         stage=Stage,
+        authority=Authority,
         refresh_seconds=REFRESH_SECONDS,
     )
 

@@ -2,7 +2,7 @@
 "use strict";
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const hues = () => ["Blue", "Teal", "Marigold", "Berry", "Green", "Purple"].map((hue) => css(`--colorPalette${hue}BorderActive`));
+const hues = () => ["Blue", "Teal", "Marigold", "Berry", "Red", "Purple"].map((hue) => css(`--colorPalette${hue}BorderActive`));
 const decimal = (value) => value.toLocaleString(document.documentElement.lang);
 const quiet = { show: true, enabled: false };
 
@@ -15,23 +15,46 @@ const shapes = {
       itemStyle: { borderColor: css("--colorNeutralBackground1"), borderWidth: 2 },
     }],
   }),
-  funnel: (rows, text) => ({
-    series: [{
-      type: "funnel", sort: "none", left: "4%", width: "44%", top: 8, bottom: 8, gap: 2, minSize: "6%", data: rows,
-      label: { position: "right", color: text, width: 150, overflow: "break",
-        formatter: (item) => `${item.name}: ${decimal(item.value)}` },
-      labelLine: { length: 8 },
-    }],
-  }),
+  // Not ECharts' funnel: its trapezia join one step to the next, and steps here may be empty or grow again.
+  funnel: (rows, text) => {
+    const most = Math.max(1, ...rows.map((row) => row.value));
+    return {
+      grid: { left: 4, right: "50%", top: 8, bottom: 8 },
+      xAxis: { type: "value", show: false, max: most },
+      yAxis: { type: "category", inverse: true, show: false, data: rows.map((row) => row.name) },
+      series: [
+        { type: "bar", stack: "funnel", silent: true, barCategoryGap: "12%", tooltip: { show: false }, itemStyle: { color: "transparent" },
+          data: rows.map((row) => (most - row.value) / 2) },
+        { type: "bar", stack: "funnel", data: rows.map((row, index) => ({ ...row, itemStyle: { color: hues()[index], borderRadius: 2 } })) },
+        // The labels stand in one column, whatever the widths of the steps are.
+        { type: "bar", stack: "funnel", silent: true, tooltip: { show: false }, itemStyle: { color: "transparent" },
+          data: rows.map((row) => ({ value: (most - row.value) / 2, shown: `${row.name}: ${decimal(row.value)}` })),
+          label: { show: true, position: "right", color: text, width: 150, overflow: "break", formatter: (item) => item.data.shown } },
+      ],
+    };
+  },
   bars: (rows, text) => ({
-    grid: { left: 8, right: 24, top: 8, bottom: 8, containLabel: true },
-    xAxis: { type: "value", minInterval: 1, axisLabel: { color: text, formatter: decimal },
-      splitLine: { lineStyle: { color: css("--colorNeutralStroke2") } } },
-    yAxis: { type: "category", inverse: true, data: rows.map((row) => row.name), axisLabel: { color: text } },
+    ...lying(rows, text),
     series: [{ type: "bar", data: rows, barMaxWidth: 18, itemStyle: { color: hues()[0] },
       label: { show: true, position: "right", color: text, formatter: (item) => decimal(item.value) } }],
   }),
+  // Each row in parts, told apart by colour and pattern; `parts` are a row's values in the order of the names.
+  parts: (rows, text, box) => ({
+    ...lying(rows, text, 28),
+    legend: { bottom: 0, textStyle: { color: text }, itemWidth: 12, itemHeight: 12 },
+    series: JSON.parse(box.dataset.parts).map((name, index) => ({
+      type: "bar", stack: "parts", name, barMaxWidth: 18, itemStyle: { color: hues()[index], ...(index && { decal: { symbol: "rect", dashArrayX: [1, 0], dashArrayY: [2, 4], rotation: -0.7, color: "rgba(0,0,0,.25)" } }) },
+      data: rows.map((row) => ({ name: row.name, ...row.parts[index] })),
+    })),
+  }),
 };
+
+const lying = (rows, text, below = 8) => ({
+  grid: { left: 8, right: 24, top: 8, bottom: below, containLabel: true },
+  xAxis: { type: "value", minInterval: 1, axisLabel: { color: text, formatter: decimal },
+    splitLine: { lineStyle: { color: css("--colorNeutralStroke2") } } },
+  yAxis: { type: "category", inverse: true, data: rows.map((row) => row.name), axisLabel: { color: text } },
+});
 
 const drawn = new WeakMap();
 
@@ -40,8 +63,8 @@ function draw(box) {
   const chart = drawn.get(box)?.chart ?? window.echarts.init(box, null, { renderer: "svg" });
   const text = css("--colorNeutralForeground1");
   const tooltip = { trigger: "item", confine: true, backgroundColor: css("--colorNeutralBackground1"),
-    textStyle: { color: text }, formatter: (item) => `${item.name}: ${item.data.shown}` };
-  chart.setOption({ color: hues(), animation: false, aria: quiet, tooltip, ...shapes[box.dataset.kind](rows, text) }, true);
+    textStyle: { color: text }, formatter: (item) => `${item.name}${item.data.part ? `, ${item.seriesName}` : ""}: ${item.data.shown}` };
+  chart.setOption({ color: hues(), animation: false, aria: quiet, tooltip, ...shapes[box.dataset.kind](rows, text, box) }, true);
   if (!drawn.has(box)) chart.on("click", (item) => { if (item.data?.url) location.href = item.data.url; });
   drawn.set(box, { chart, values: box.dataset.values });
 }
