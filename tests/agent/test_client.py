@@ -122,6 +122,24 @@ async def test_policy_that_is_known_is_not_sent_again(
     assert client.policy.version == 1
 
 
+async def test_the_policy_of_a_user_that_is_known_is_not_sent_again(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    settings = {"enable_user_policy_from_internet": True}
+    site.content = ccm.PolicyContent(settings=settings)
+    for _ in range(3):
+        client.wake()
+        await client.step()
+    delivered = [e for e in await history(site) if e.text == "Policy of a user delivered"]
+    assert len(delivered) == 1
+    assert "User policy is not modified." in log(installed, "PolicyAgent")
+    site.content = ccm.PolicyContent(settings={**settings, "policy_polling_minutes": 30})
+    client.wake()
+    await client.step()
+    delivered = [e for e in await history(site) if e.text == "Policy of a user delivered"]
+    assert len(delivered) == 2
+
+
 async def test_changed_policy_has_the_next_version(site: Site, client: Client) -> None:
     site.content = ccm.PolicyContent(settings={"policy_polling_minutes": 30})
     client.wake()

@@ -72,6 +72,7 @@ class Client:
         self._effects: dict[str, str] = {}
         start = machine.now()
         self._policy_due = self._messages_due = start
+        self._user_etag = ""  # Of the user's policy in hand; it is asked for anew at each start.
         self._check_due = start
         self._whole, self._fetches = True, False
         self._heartbeat_due = self._heartbeat_after(start)
@@ -293,8 +294,14 @@ class Client:
             )
 
     async def _poll_user(self) -> None:
+        headers = {"If-None-Match": self._user_etag} if self._user_etag else {}
         try:
-            response = await self._session.get("/SMS_MP/.sms_pol?user", account="user")
+            response = await self._session.get(
+                "/SMS_MP/.sms_pol?user", headers=headers, account="user"
+            )
+            if response.status_code == 304:
+                self._write("PolicyAgent", "User policy is not modified.")
+                return
             policy = ccm.open_policy(
                 response.text,
                 self._machine.trusted_root,
@@ -305,6 +312,7 @@ class Client:
             self._write("PolicyAgent", f"No user policy: {error.message}", WARNING)
             self._effect("enable_user_policy_from_internet", f"no user policy: {error.code}")
             return
+        self._user_etag = response.headers.get("etag", "")
         self._write("PolicyAgent", f"Received user policy for {policy.user}.")
         self._effect("enable_user_policy_from_internet", "user policy received")
 
