@@ -19,7 +19,7 @@ from tandem.cli.context import Api, Profile
 from tandem.cli.lab import topology
 from tandem.cli.lab.commands import Commands
 from tandem.cli.lab.report import ExpectedRefusal, Screen, StepReport
-from tandem.cli.lab.supervisor import Supervisor, answers
+from tandem.cli.lab.supervisor import Known, Supervisor, answers
 from tandem.cli.lab.topology import (
     DEPLOYMENT_DOMAIN,
     DOMAIN,
@@ -34,6 +34,19 @@ from tandem.infra import config
 from tandem.infra.database import Embedded
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import private_folder, write_private
+
+# What each process is, for who reads their list.
+ROLES = {
+    "postgresql": "the two databases, tenant and site",
+    "public-ca": "lab aid: a public certificate authority",
+    "dns": "lab aid: DNS for contoso.com",
+    "tenant": "directory, licences, sign-in, Graph, MDM",
+    "site": "collections, policies, content, management point, console",
+    "gateway": "the way in, on the internet",
+    "connector": "connection point: dials the gateway from inside",
+    "agent": "one real device",
+    "simulator": "simulated devices",
+}
 
 # Less work per password: the lab makes its own passwords, and checks dozens of them in a minute.
 _CHEAP = {"password_memory_kib": 1024, "password_passes": 1}
@@ -67,9 +80,10 @@ class Lab:
         self._secrets = private_folder(self.folder / "secrets")
         self.topology: Topology = topology.load(self.folder, devices, instances)
         self.timers = Timers.of(cadence)
-        self.supervisor = Supervisor(self.folder, self.logs)
+        self.supervisor = Supervisor(self.folder, self.logs, self._say_started)
         self.commands = Commands()
-        self.begun = time.monotonic()
+        # From the command on, the interpreter and the imports included.
+        self.begun = time.monotonic() - (time.time() - psutil.Process().create_time())
         self.tenant_id = ""
         self._postgresql: Embedded | None = None
 
@@ -138,6 +152,12 @@ class Lab:
 
     # ------------------------------------------------------------------ beginning
 
+    def _say_started(self, process: Known, seconds: float) -> None:
+        what = ROLES.get(process.role.rstrip("-0123456789"), "")
+        self.screen.line(
+            f"      [dim]{process.pid:>7}[/]  {process.role:<11} [dim]{what}, {seconds:.1f} s[/]"
+        )
+
     async def begin(self) -> None:
         """Start what does not depend on the tutorial's steps."""
         left = await self.supervisor.stop_leftovers()
@@ -162,9 +182,11 @@ class Lab:
         return [sys.executable, "-m", "tandem.cli", *map(str, words)]
 
     async def _start_postgresql(self) -> None:
+        begun = time.monotonic()
         self._postgresql = await asyncio.to_thread(Embedded.start, self.folder / "pg")
         if self._postgresql.pid is not None:
-            self.supervisor.adopt("postgresql", self._postgresql.pid)
+            seconds = time.monotonic() - begun
+            self.supervisor.adopt("postgresql", self._postgresql.pid, seconds)
 
     def _dsn(self, database: str) -> str:
         assert self._postgresql is not None

@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
+import shlex
 import signal
+import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.markup import escape
-from rich.table import Table
 
 from tandem.cli.lab import control, plan, topology
 from tandem.cli.lab.commands import CommandFailed
@@ -77,8 +77,8 @@ def write_report(path: Path, report: Report) -> None:
 async def _perform(lab: Lab, steps: list[plan.Step[Lab]]) -> bool:
     begun = time.monotonic()
     await lab.begin()
-    lab.screen.line(f"  Every process runs after {time.monotonic() - begun:.1f} s.")
-    _say_processes(lab)
+    lab.screen.line(f"  All of them serve after {time.monotonic() - begun:.1f} s.")
+    lab.screen.line()
     if {report.id for report in lab.progress.steps if report.ok} >= {step.id for step in steps}:
         lab.screen.line("  Every step was performed before; nothing is done again.")
         return True
@@ -98,8 +98,9 @@ async def _serve(lab: Lab, stop: asyncio.Event, options: Options) -> None:
         return ok
 
     server = await control.listen(lab.folder, go_on)
+    _say_where(lab)
     await _say_timeline(lab)
-    _say_goodbye(lab)
+    _say_what_to_try(lab)
     write_private(lab.folder / "lab.json", await _contract(lab))
     await stop.wait()
     server.close()
@@ -225,26 +226,6 @@ def _say_hello(lab: Lab) -> None:
     show()
 
 
-def _say_processes(lab: Lab) -> None:
-    what = {
-        "postgresql": "the two databases, tenant and site",
-        "public-ca": "lab aid: a public certificate authority",
-        "dns": "lab aid: DNS for contoso.com",
-        "tenant": "directory, licences, sign-in, Graph, MDM",
-        "site": "collections, policies, content, management point, console",
-        "connector": "connection point: dials the gateway from inside",
-        "agent": "one real device",
-        "simulator": "simulated devices",
-    }
-    table = Table(box=None, padding=(0, 2), show_header=False)
-    counted = Counter(item.role for item in lab.supervisor.processes)
-    for item in lab.supervisor.processes:
-        table.add_row("  ", str(item.pid), item.role, f"[dim]{what.get(item.role, '')}[/]")
-    if counted:
-        lab.screen.console.print(table)
-    lab.screen.line()
-
-
 def _say_result(lab: Lab, report: Report) -> None:
     show = lab.screen.line
     show()
@@ -276,22 +257,52 @@ async def _say_timeline(lab: Lab) -> None:
         lab.screen.line(f"    {at}  {escape(item['text'])}")
 
 
-def _say_goodbye(lab: Lab) -> None:
+def _say_where(lab: Lab) -> None:
     here, show = lab.topology, lab.screen.line
     show()
     show(f"  [bold]Console[/]      {here.site_url}/console")
     show(f"               name {here.site_admin.upn}, password {here.site_admin.password}")
     show(f"  [bold]Tenant[/]       {here.tenant_url}/console")
     show(f"               {here.admin.upn}, password {here.admin.password}")
-    show(f"  [bold]Logs[/]         {lab.logs}")
-    show(f"  [bold]Commands[/]     export TANDEM_PROFILE={lab.settings / 'profile.toml'}")
-    gateways = [item for item in lab.supervisor.processes if item.role.startswith("gateway")]
+    show("               (the browser asks: the lab's public CA is its own)")
+
+
+def _say_what_to_try(lab: Lab) -> None:
+    show = lab.screen.line
+    profile = shlex.quote(str(lab.settings / "profile.toml"))
+    tandem = f"TANDEM_PROFILE={profile} {shlex.quote(_program())}"
+    show()
+    show(f"  [bold]Logs[/]         {escape(str(lab.logs))}")
+    performed = {report.id for report in lab.progress.steps if report.ok}
+    left = [step.id for step in STEPS if step.id not in performed]
+    if left:
+        state = shlex.quote(str(lab.folder))
+        show(f"  [bold]Go on[/]        with step {left[0]}: by hand, or")
+        show(f"               {escape(_program())} lab continue --state {escape(state)}")
     show("  [bold]Try[/]")
+    gateways = [item for item in lab.supervisor.processes if item.role.startswith("gateway")]
     if gateways:
+        show(f"    kill -9 {gateways[0].pid}")
         show(
-            f"    kill -9 {gateways[0].pid}    an instance of the gateway dies: one hop goes red in"
-            " the console, and comes back"
+            "      an instance of the gateway dies. Console, Cloud management gateway: one hop goes"
+            " red with its cause, and comes back"
         )
-    show("    ss -ltnp | grep -v 127.0.0.1: nothing of site and connection point listens outside")
-    show("    tandem comanagement switch windows-update pilot --collection 'Pilot devices'")
+    if "5.1" in performed:
+        pilot = f"{tandem} comanagement switch windows-update pilot --collection 'Pilot devices'"
+        show(f"    {escape(pilot)}")
+        show(
+            "      another workload moves to the MDM service for the pilot. Console, Co-management:"
+            " look at its bar, then click it"
+        )
+    else:
+        show(f"    {escape(tandem)} user list")
     show("  Ctrl-C stops every process.")
+
+
+def _program() -> str:
+    """How this very command is called from here."""
+    beside = Path(sys.executable).with_name("tandem")
+    try:
+        return str(beside.relative_to(Path.cwd()))
+    except ValueError:
+        return str(beside)

@@ -77,14 +77,24 @@ def pilot_size(devices: int) -> int:
 
 
 async def until(
-    what: Callable[[], Awaitable[tuple[bool, str]]], seconds: float = _PATIENCE_SECONDS
+    what: Callable[[], Awaitable[tuple[bool, str]]],
+    seconds: float = _PATIENCE_SECONDS,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[bool, str]:
-    """Look until it holds. Returns whether it does, and what was seen last."""
-    deadline = time.monotonic() + seconds
+    """Look until it holds. Returns whether it does, and what was seen last.
+
+    `say` is told what is seen on the way, at most once a second, and only when it is something new.
+    """
+    begun = told_at = time.monotonic()
+    told = ""
     while True:
         held, seen = await what()
-        if held or time.monotonic() > deadline:
+        now = time.monotonic()
+        if held or now > begun + seconds:
             return held, seen
+        if say is not None and seen != told and now > told_at + 1:
+            say(seen)
+            told, told_at = seen, now
         await asyncio.sleep(0.2)
 
 
@@ -98,7 +108,9 @@ def _patience(lab: Lab) -> float:
 async def tenant_and_people(lab: Lab, see: Observer) -> None:
     run = lab.commands.run
     shown = await run("tenant", "show")
-    see.check("the tenant has a verified domain", DOMAIN in shown["domains"], shown["domains"])
+    see.check(
+        "the tenant has a verified domain", DOMAIN in shown["domains"], ", ".join(shown["domains"])
+    )
     seats = len(lab.topology.people) + 5
     await run("license", "subscribe", SUITE, "--seats", seats)
     await run("license", "requirement", "on")
@@ -116,7 +128,13 @@ async def tenant_and_people(lab: Lab, see: Observer) -> None:
         members = [p.upn for p in lab.topology.people if name in p.groups]
         if members:
             await run("group", "add-member", name, *members)
-    see.check("groups have members", True, ", ".join((PILOT, SCOPE, EXCLUDED, LICENSED)))
+    counted = await asyncio.to_thread(_members, lab)
+    wanted_counts = {name: sum(name in p.groups for p in lab.topology.people) for name in counted}
+    see.check(
+        "groups have members",
+        counted == wanted_counts,
+        ", ".join(f"{name}: {count}" for name, count in counted.items()),
+    )
     suite = await _suite(lab)
     plans = {plan["servicePlanName"] for plan in suite["servicePlans"]}
     total = suite["prepaidUnits"]["enabled"]
@@ -127,6 +145,15 @@ async def tenant_and_people(lab: Lab, see: Observer) -> None:
         f"{', '.join(sorted(plans))}; {free} of {total} seats free",
     )
     await _script_app(lab, see)
+
+
+def _members(lab: Lab) -> dict[str, int]:
+    graph = lab.graph()
+    ids = {group["displayName"]: group["id"] for group in graph.every("/v1.0/groups")}
+    return {
+        name: len(graph.every(f"/v1.0/groups/{ids[name]}/members"))
+        for name in (PILOT, SCOPE, EXCLUDED, LICENSED)
+    }
 
 
 async def _suite(lab: Lab) -> dict[str, Any]:
@@ -155,7 +182,31 @@ async def _script_app(lab: Lab, see: Observer) -> None:
             "client_id": made["app_id"],
             "client_secret": file.read_text().strip(),
         }
-    see.check("an application for scripts has consent", True, lab.kept["graph_client"]["client_id"])
+    read = await asyncio.to_thread(_as_script, lab)
+    see.check(
+        "an application for scripts has consent: with its secret it reads the directory",
+        read.status_code == 200,
+        f"{lab.kept['graph_client']['client_id']} {_said(read) if read.is_error else 'may'}",
+    )
+
+
+def _as_script(lab: Lab) -> httpx.Response:
+    """What Graph answers to the application for scripts."""
+    here = lab.topology
+    trust = ssl.create_default_context(cafile=str(lab.ca_file))
+    with httpx.Client(verify=trust, trust_env=False, base_url=here.tenant_url) as client:
+        token = client.post(
+            f"/{lab.tenant_id}/oauth2/v2.0/token",
+            data={
+                "grant_type": "client_credentials",
+                "scope": "https://graph.microsoft.com/.default",
+                **lab.kept["graph_client"],
+            },
+        )
+        if token.is_error:
+            return token
+        bearer = {"Authorization": f"Bearer {token.json()['access_token']}"}
+        return client.get("/v1.0/users?$top=1", headers=bearer)
 
 
 async def mdm_authority(lab: Lab, see: Observer) -> None:
@@ -172,7 +223,8 @@ async def mdm_authority(lab: Lab, see: Observer) -> None:
         state = await run("mdm-authority", "set")
     see.check("the MDM authority is set", state["authority"] == "intune", state["authority"])
     state = await run("mdm-authority", "scope", "some", "--group", SCOPE)
-    see.check("the MDM user scope covers the pilot users", True, f"some: {SCOPE}")
+    covered = [group["name"] for group in state["groups"]]
+    see.check("the MDM user scope covers the pilot users", covered == [SCOPE], ", ".join(covered))
     early = [person for person in lab.managed if person.early]
     users = [w for p in early for w in ("--user", p.upn)]
     await run("license", "assign", SUITE, *users)
@@ -279,7 +331,9 @@ async def certificate_request(lab: Lab, see: Observer) -> None:
         "--city", "Paris", "--state", "Ile-de-France", "--country", "FR", "--output", file,
     )  # fmt: skip
     said = await _openssl("req", "-verify", "-noout", "-in", file)
-    see.check("OpenSSL verifies the PKCS#10 request", "verify OK" in said or not said, said)
+    see.check(
+        "OpenSSL verifies the PKCS#10 request", "verify OK" in said or said == NO_OPENSSL, said
+    )
     request = pki.read_request(file.read_bytes())
     parts = {item.oid: item.value for item in request.subject}
     names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -294,10 +348,13 @@ async def certificate_request(lab: Lab, see: Observer) -> None:
     see.check("the file holds no key", b"PRIVATE" not in file.read_bytes(), str(file))
 
 
+NO_OPENSSL = "not looked at: the openssl command is not installed"
+
+
 async def _openssl(*words: object) -> str:
-    """What the openssl command says; empty where it is not installed."""
+    """What the openssl command says; NO_OPENSSL where it is not installed."""
     if shutil.which("openssl") is None:
-        return ""
+        return NO_OPENSSL
 
     def call() -> str:
         done = subprocess.run(
@@ -343,7 +400,12 @@ async def certificate_export(lab: Lab, see: Observer) -> None:
     said = await _openssl(
         "pkcs12", "-in", pfx, "-passin", f"file:{password_file}", "-nokeys", "-info"
     )
-    see.check("OpenSSL opens it", not said or "BEGIN CERTIFICATE" in said, "opened")
+    held = said.count("BEGIN CERTIFICATE")
+    see.check(
+        "OpenSSL opens it and finds the chain",
+        held == 1 + len(opened.chain) or said == NO_OPENSSL,
+        f"{held} certificates" if said != NO_OPENSSL else said,
+    )
     left = await lab.commands.run("certificate", "list")
     see.check("the working copy is removed from the store", left == [], f"{len(left)} left")
 
@@ -438,12 +500,11 @@ async def consent(lab: Lab, see: Observer) -> None:
     for kind in ("server_app", "client_app"):
         await lab.commands.run("app-registration", "consent", lab.kept[kind])
     verified = await lab.commands.run("azure-service", "verify")
-    see.check("after consent, the site may read the directory", True, _short(verified))
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 160 else text[:157] + "…"
+    see.check(
+        "after consent, the site may read the directory",
+        verified["ok"],
+        ", ".join(item["reason"] or item["text"] for item in verified["checks"]),
+    )
 
 
 async def discovery(lab: Lab, see: Observer) -> None:
@@ -519,7 +580,7 @@ async def connection_point(lab: Lab, see: Observer) -> None:
     made = await lab.commands.run(
         "connection-point", "add", "CP01", "--gateway", SERVICE_NAME, "--folder", folder,
         "--gateway-ca-file", lab.public_root, "--logs", lab.logs, "--health", health,
-        "--report-seconds", 5,
+        "--report-seconds", lab.timers.connection_report_seconds,
     )  # fmt: skip
     lab.kept["connector"] = {"settings": made["settings"]}
     await lab.start_connector()
@@ -533,14 +594,9 @@ async def connection_point(lab: Lab, see: Observer) -> None:
             f"{good} of {lab.progress.instances} instances connected",
         )
 
-    held, seen = await until(connected, 30)
+    held, seen = await until(connected, 30 + lab.timers.connection_report_seconds)
     see.check("the connection point dials out to every instance", held, seen)
-    outside = await asyncio.to_thread(_listens_outside, lab)
-    see.check(
-        "neither it nor the site listens on an address of the internet",
-        not outside,
-        outside or "ss -ltnp | grep -v 127.0.0.1: shows the tenant and the gateway alone",
-    )
+    await nothing_listens(lab, see)
 
 
 async def gateway_traffic(lab: Lab, see: Observer) -> None:
@@ -564,7 +620,7 @@ async def gateway_traffic(lab: Lab, see: Observer) -> None:
             answer = await outside.post(path)
             return answer.status_code == 401, _said(answer)
 
-        held, seen = await until(published, 30)
+        held, seen = await until(published, 30 + lab.timers.connection_report_seconds)
         see.check("a client on the internet reaches it, and needs a token", held, seen)
         secret = await outside.get("/api/v1/clients")
         see.check("and nothing else", secret.status_code == 403, _said(secret))
@@ -602,12 +658,26 @@ async def client_settings(lab: Lab, see: Observer) -> None:
     )
 
 
-def _listens_outside(lab: Lab) -> str:
-    """Listening sockets of site and connection point that are not on-premises.
+async def nothing_listens(lab: Lab, see: Observer) -> None:
+    """Site and connection point listen on-premises alone; with the command that anyone can repeat.
 
     Instances of the gateway are the site's children on this machine, and stand for the internet.
     """
-    found = []
+    pids, sockets = await asyncio.to_thread(_listening, lab)
+    outside = [text for host, text in sockets if host != ON_PREMISES]
+    see.check(
+        "neither site nor connection point listens on an address of the internet",
+        bool(sockets) and not outside,
+        ", ".join(outside) or f"{len(sockets)} sockets, all on {ON_PREMISES}",
+    )
+    see.say(f"ss -Hltnp | grep -E 'pid=({'|'.join(map(str, pids))}),'")
+    for _, text in sockets:
+        see.say(f"  {text}")
+
+
+def _listening(lab: Lab) -> tuple[list[int], list[tuple[str, str]]]:
+    pids: list[int] = []
+    sockets = []
     gateways = {p.pid for p in lab.supervisor.processes if p.role.startswith("gateway")}
     for item in lab.supervisor.processes:
         if item.role not in {"site", "connector"}:
@@ -616,10 +686,13 @@ def _listens_outside(lab: Lab) -> str:
         for process in [top, *top.children(recursive=True)]:
             if process.pid in gateways:
                 continue
-            for line in process.net_connections("inet"):
-                if line.status == psutil.CONN_LISTEN and line.laddr.ip != ON_PREMISES:
-                    found.append(f"{item.role} on {line.laddr.ip}:{line.laddr.port}")
-    return ", ".join(found)
+            pids.append(process.pid)
+            sockets += [
+                (line.laddr.ip, f"LISTEN {line.laddr.ip}:{line.laddr.port} {item.role}")
+                for line in process.net_connections("inet")
+                if line.status == psutil.CONN_LISTEN
+            ]
+    return pids, sorted(sockets)
 
 
 # ---------------------------------------------------------------------- 5 Enable co-management
@@ -639,7 +712,11 @@ async def enable(lab: Lab, see: Observer) -> None:
         *words, "--tenant-admin", someone.upn, "--tenant-password-file",
         lab.password_file(someone),
     )  # fmt: skip
-    see.check("who is no administrator of the tenant is refused", True, refused.message)
+    see.check(
+        "who is no administrator of the tenant is refused",
+        "administrator" in refused.message,
+        refused.message,
+    )
     await lab.commands.run(*words, *lab.as_tenant_admin)
     line = (await lab.commands.run("comanagement", "show", "--command-line"))["command_line"]
     point = (await lab.commands.run("management-point", "show"))["role_id"]
@@ -742,8 +819,13 @@ async def licences(lab: Lab, see: Observer) -> None:
     failed = shown["failures"]
     see.check(
         "a failed assignment is listed with its reason",
-        any(not person.located and person.upn in str(failed) for person in lab.topology.people),
-        _short(failed),
+        any(
+            item["user"] == person.upn and item["reason"]
+            for item in failed
+            for person in lab.topology.people
+            if not person.located
+        ),
+        ", ".join(f"{item['user']}: {item['reason']}" for item in failed) or "none",
     )
 
 
@@ -780,7 +862,7 @@ async def devices(lab: Lab, see: Observer) -> None:
             seen += f" ({stuck[0].name}: {error.code} {error.text})" if error else ""
         return counts[-1] == total, seen
 
-    held, seen = await until(together, _patience(lab))
+    held, seen = await until(together, _patience(lab), see.say)
     if held and lab.progress.co_managed_after_seconds is None:
         lab.progress.co_managed_after_seconds = round(time.monotonic() - lab.begun, 2)
     see.check("each device becomes co-managed, in its own account", held, seen)
@@ -801,6 +883,8 @@ async def devices(lab: Lab, see: Observer) -> None:
     see.check("the MDM service sees each as managed by both", held, seen)
     await _excluded(lab, see)
     await _settings_hold(lab, see)
+    await _all_refused(lab, see)
+    await nothing_listens(lab, see)
 
 
 async def _excluded(lab: Lab, see: Observer) -> None:
@@ -830,6 +914,19 @@ EFFECTS = {
     "enable_cloud_management_gateway": {"the gateway is used"},
     "enable_user_policy_from_internet": {"user policy received"},
 }
+
+
+async def _all_refused(lab: Lab, see: Observer) -> None:
+    refused = {item.device: item for item in lab.progress.refusals}
+    barred = {person.device for person in lab.topology.people if person.device}
+    barred -= {person.device for person in lab.managed}
+    see.check(
+        "the three that must fail are refused, each with a code and a cure",
+        refused.keys() == barred and all(item.code and item.cure for item in refused.values()),
+        ", ".join(f"{item.device} {item.code}" for item in refused.values()),
+    )
+    for item in refused.values():
+        see.say(f"{item.device}  {item.text} → {item.cure}")
 
 
 async def _settings_hold(lab: Lab, see: Observer) -> None:

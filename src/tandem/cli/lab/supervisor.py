@@ -35,9 +35,17 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    def __init__(self, folder: Path, logs: Path) -> None:
+    """`started` is told of each process, and after how many seconds it was ready."""
+
+    def __init__(
+        self,
+        folder: Path,
+        logs: Path,
+        started: Callable[[Known, float], None] = lambda known, seconds: None,
+    ) -> None:
         self._file = folder / "processes.json"
         self._logs = logs
+        self._started = started
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._known: list[Known] = []
         logs.mkdir(parents=True, exist_ok=True)
@@ -76,8 +84,9 @@ class Supervisor:
                 start_new_session=True,
             )
         self._running[role] = process
-        self.adopt(role, process.pid)
-        deadline = time.monotonic() + seconds
+        known = self._keep(role, process.pid)
+        begun = time.monotonic()
+        deadline = begun + seconds
         while not await ready():
             if process.returncode is not None or time.monotonic() > deadline:
                 words = output.read_text("utf-8", "replace").strip().splitlines()[-3:]
@@ -86,14 +95,25 @@ class Supervisor:
                     cure=f"Read {output} and the {role}'s log beside it.",
                 )
             await asyncio.sleep(0.05)
+        if known is not None:
+            self._started(known, time.monotonic() - begun)
 
-    def adopt(self, role: str, pid: int) -> None:
+    def adopt(self, role: str, pid: int, seconds: float = 0.0) -> None:
         """Count a process as the lab's own: it is listed, and stopped with the others."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            started = psutil.Process(pid).create_time()
-            self._known = [item for item in self._known if item.pid != pid]
-            self._known.append(Known(role, pid, started))
-            write_private(self._file, msgspec.json.encode(self._known))
+        new = all(item.pid != pid for item in self._known)
+        known = self._keep(role, pid)
+        if known is not None and new:
+            self._started(known, seconds)
+
+    def _keep(self, role: str, pid: int) -> Known | None:
+        try:
+            known = Known(role, pid, psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+        self._known = [item for item in self._known if item.pid != pid]
+        self._known.append(known)
+        write_private(self._file, msgspec.json.encode(self._known))
+        return known
 
     async def stop(self, role: str) -> None:
         """Stop one role and forget it."""

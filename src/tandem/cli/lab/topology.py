@@ -94,13 +94,13 @@ class Timers(msgspec.Struct, frozen=True):
     mdm_minute_seconds: float
     client_minute_seconds: float
     gateway_check_seconds: float
-    site_tick_seconds: float
+    connection_report_seconds: float
 
     @classmethod
     def of(cls, cadence: str) -> "Timers":
         if cadence == "real":
             return cls(cadence, 60.0, 60.0, 60.0, 60.0)
-        return cls("lab", 0.5, 0.05, 2.0, 1.0)
+        return cls("lab", 0.5, 0.05, 2.0, 5.0)
 
 
 PILOT, SCOPE, EXCLUDED, LICENSED = "Pilot users", "MDM users", "Excluded users", "Licensed users"
