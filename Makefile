@@ -17,13 +17,13 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh $(wildcard hatch_build
 	touch $(STAMP)
 
 lab: setup  ## the whole tutorial, asserted, with the console to look at
-	tools/packages.sh wixl
+	tools/packages.sh wixl openssl iproute2
 	$(BIN)/tandem lab $(LAB_ARGS)
 
 up: lab
 
 test: setup  ## every test; FAST=1 leaves out the slow ones
-	tools/packages.sh wixl chromium
+	tools/packages.sh wixl openssl iproute2 chromium
 	FAST=$(FAST) tools/test.sh
 
 fuzz: setup  ## the property tests of the wire formats, for long; FUZZ=tests/odata is one folder

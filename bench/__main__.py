@@ -18,6 +18,7 @@ def main() -> int:
             return 2
         outcome = importlib.import_module(f"bench.{name}").run()
         path = figures.write(name, outcome)
+        figures.document(name, outcome)
         sys.stdout.write(f"{name}: {outcome.load}\n")
         for figure in outcome.figures:
             mark = {True: "ok", False: "MISSED", None: ""}[figure.ok]

@@ -2,11 +2,13 @@
 
 import os
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 OUT = Path(__file__).parent / "out"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 class Figure(msgspec.Struct):
@@ -53,6 +55,32 @@ def machine() -> str:
         f"{model}, {cores} cores, {memory:.0f} GiB, Linux {platform.release()},"
         f" Python {platform.python_version()}"
     )
+
+
+def table(outcome: Outcome) -> str:
+    """The figures as a table for a document, with when and where they were measured."""
+    lines = [
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {outcome.load}. {outcome.machine}.",
+        "",
+        "| figure | measured | must be | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for item in outcome.figures:
+        against = f", {item.ratio:g} × {item.peer}" if item.ratio is not None else ""
+        mark = {True: "reached", False: "**missed**", None: ""}[item.ok]
+        reach = (item.reach or "").replace("<=", "≤").replace(">=", "≥")
+        lines.append(f"| {item.name} | {item.value:g} {item.unit}{against} | {reach} | {mark} |")
+    return "\n".join(lines)
+
+
+def document(name: str, outcome: Outcome) -> None:
+    """Bring the table of docs/performance.md up to date, between its two marks."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = PAGE.read_text("utf-8")
+    if begin in text and end in text:
+        head, _, rest = text.partition(begin)
+        tail = rest.partition(end)[2]
+        PAGE.write_text(f"{head}{begin}\n{table(outcome)}\n{end}{tail}", "utf-8")
 
 
 def write(name: str, outcome: Outcome) -> Path:

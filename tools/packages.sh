@@ -1,9 +1,19 @@
 #!/usr/bin/env bash
 # Install what is missing of the named Debian packages, as root or with sudo; say the command otherwise.
 set -euo pipefail
+# Where there is no dpkg, or the program came another way, the program itself is the answer.
+present() {
+  dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' && return 0
+  case "$1" in
+    chromium) command -v chromium || command -v chromium-browser ;;
+    iproute2) command -v ss ;;
+    openssl | wixl | gcc) command -v "$1" ;;
+    *) false ;;
+  esac >/dev/null
+}
 missing=()
 for package in "$@"; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  present "$package" || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 command=(apt-get install -y --no-install-recommends "${missing[@]}")

@@ -3,7 +3,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${PYTHON:=python3}" "${VENV:=.venv}"
-if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+if ! new_enough "$PYTHON"; then
+  for other in python3.14 python3.13 python3.12 python3.11; do
+    if new_enough "$other"; then PYTHON=$other; fi
+  done
+fi
+if ! new_enough "$PYTHON"; then
   echo "Tandem needs Python 3.11 or newer, and '$PYTHON' is not. Name one: make PYTHON=python3.12 …" >&2
   exit 1
 fi

@@ -7,15 +7,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from lxml import html
 
 from tandem.cli.lab.steps import STEPS
+from tandem.cli.lab.topology import Timers
+from tandem.cli.sign_in import Form
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -30,8 +34,10 @@ class RunningLab:
         self.report_file = folder / "report.json"
         self.output = folder / "out.txt"
         self.process: subprocess.Popen[bytes] | None = None
+        self.half: tuple[Any, Any] = ({}, {})
+        self.went_on = (0, "")
 
-    def start(self) -> float:
+    def start(self, *more: str) -> float:
         """Start serving; seconds until lab.json is there."""
         self.contract_file.unlink(missing_ok=True)
         begun = time.monotonic()
@@ -39,7 +45,7 @@ class RunningLab:
         options = ["--devices", str(DEVICES), "--state", str(self.folder / "state"), "--serve"]
         with self.output.open("ab") as file:
             self.process = subprocess.Popen(
-                [*command, *options, "--json", str(self.report_file)],
+                [*command, *options, *more, "--json", str(self.report_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -50,9 +56,9 @@ class RunningLab:
             time.sleep(0.05)
         return time.monotonic() - begun
 
-    def stop(self) -> int:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(how)
         return self.process.wait(60)
 
     @property
@@ -64,13 +70,49 @@ class RunningLab:
         return json.loads(self.report_file.read_text())
 
 
+HALF = "5.3"
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    """A lab that stopped half-way, with its devices waiting, and was told to go on."""
     running = RunningLab(tmp_path_factory.mktemp("lab"))
-    running.start()
+    running.start("--until", HALF)
+    running.half = (running.report, running.contract)
+    command = [str(Path(sys.executable).with_name("tandem")), "lab", "continue"]
+    went_on = subprocess.run(
+        [*command, "--state", str(running.folder / "state")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    running.went_on = (went_on.returncode, went_on.stdout)
     yield running
     if running.process is not None and running.process.poll() is None:
         running.stop()
+
+
+def test_it_stops_behind_a_step_with_its_devices_waiting_and_goes_on(lab: RunningLab) -> None:
+    report, contract = lab.half
+    assert report["ok"]
+    assert report["steps"][-1]["id"] == HALF
+    assert 0 < report["devices"]["mdm_enrolled"] < DEVICES
+    assert report["devices"]["co_managed"] == 0
+    assert {"agent", "simulator"} <= {item["role"] for item in contract["processes"]}
+    code, said = lab.went_on
+    assert code == 0, said
+    assert "5.3" not in said
+    assert "6.4" in said
+
+
+def test_the_report_lists_the_shortened_timers(lab: RunningLab) -> None:
+    report = lab.report
+    assert report["timers"]["cadence"] == "lab"
+    assert set(report["timers"]) == set(Timers.__struct_fields__)
+    assert set(report) >= {"ok", "seconds", "timers", "devices", "steps"}
+    assert set(report["steps"][0]) == {"id", "title", "ok", "seconds", "checks"}
+    assert set(report["steps"][0]["checks"][0]) == {"text", "ok", "seen"}
 
 
 def test_every_step_of_the_tutorial_holds(lab: RunningLab) -> None:
@@ -185,29 +227,76 @@ def _family(pid: int) -> list[psutil.Process]:
     return [top, *top.children(recursive=True)]
 
 
-def test_a_killed_gateway_instance_comes_back(lab: RunningLab) -> None:
-    """The site starts it again, and the connection point holds a tunnel to it again."""
+def test_what_the_lab_says_to_try_works(lab: RunningLab) -> None:
+    """A killed instance makes one hop of the console red, with its cause, and comes back; and a
+    workload moves. Both are the very lines that the lab prints."""
+    said = [line.strip() for line in lab.went_on[1].splitlines()]
+    (kill,) = [line for line in said if line.startswith("kill -9")]
+    (command,) = [line for line in said if "comanagement switch" in line]
+    victims = {i["pid"] for g in lab.contract["gateways"] for i in g["instances"]}
+    assert int(kill.split()[-1]) in victims
+    with closing(_console(lab)) as console:
+        assert _red(console) == []
+        subprocess.run(kill, shell=True, check=True)
+        red = _until(lambda: _red(console))
+        assert len(red) == 1
+        assert red[0][3], "no cause"
+        _until(lambda: _red(console) == [] and _instances(console) == len(victims))
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        _until(lambda: "owner=mdm" in _moved(console))
+
+
+def _until(what: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def _console(lab: RunningLab) -> httpx.Client:
+    """A browser that is signed in to the site's pages."""
     contract = lab.contract
-    victim = contract["gateways"][0]["instances"][0]["pid"]
-    os.kill(victim, signal.SIGKILL)
+    base = contract["site_url"]
+    browser = httpx.Client(
+        verify=_trust(contract["ca_file"]), trust_env=False, base_url=base, follow_redirects=True
+    )
+    form = Form()
+    form.feed(browser.get("/console/sign-in").text)
     admin = contract["site_admin"]
-    with httpx.Client(
-        verify=_trust(contract["ca_file"]), trust_env=False, base_url=contract["site_url"]
-    ) as client:
-        signed_in = client.post(
-            "/api/v1/sign-in", json={"name": admin["name"], "password": admin["password"]}
-        ).json()
-        headers = {"Authorization": f"Bearer {signed_in['token']}"}
-        deadline = time.monotonic() + 60
-        while True:
-            (gateway,) = client.get("/api/v1/gateways", headers=headers).json()
-            (point,) = client.get("/api/v1/connection-points", headers=headers).json()
-            node = gateway["nodes"][0]
-            back = node["pid"] not in (None, victim) and node["state"] == "running"
-            if back and point["connected"]:
-                break
-            assert time.monotonic() < deadline, (gateway, point)
-            time.sleep(0.3)
+    browser.post(
+        "/console/sign-in",
+        data={**form.fields, "user": admin["name"], "password": admin["password"]},
+        headers={"Origin": base},
+    ).raise_for_status()
+    return browser
+
+
+def _rows(console: httpx.Client, path: str, where: str) -> list[list[str]]:
+    page = html.fromstring(console.get(path).content)
+    return [
+        [" ".join(cell.text_content().split()) for cell in row.xpath("./th|./td")]
+        for row in page.xpath(where)
+    ]
+
+
+def _red(console: httpx.Client) -> list[list[str]]:
+    found = _rows(console, "/console/gateways", "//tr[@class='bad']")
+    return [[*row[:3], row[4].strip("– ")] for row in found]
+
+
+def _instances(console: httpx.Client) -> int:
+    return len(
+        _rows(console, "/console/gateways", "//h3/following::tr[@class='good'][td[2]='CP01']")
+    )
+
+
+def _moved(console: httpx.Client) -> str:
+    """The links of the bar of Windows Update that lead to devices."""
+    page = html.fromstring(console.get("/console/").content)
+    links = page.xpath("//table//a[contains(@href, 'workload=windows-update')]")
+    return " ".join(link.get("href") for link in links if link.text_content().strip() != "0")
 
 
 def test_secrets_of_people_are_in_no_log(lab: RunningLab) -> None:
@@ -232,6 +321,10 @@ def test_it_stops_everything_and_resumes_in_seconds(lab: RunningLab) -> None:
     assert seconds < 60
     assert lab.report["ok"]
     assert lab.report["devices"]["co_managed"] == DEVICES
+    before = lab.contract["processes"]
+    assert lab.stop(signal.SIGINT) == 0
+    assert not [p for p in before if _alive(p["pid"])]
+    assert not lab.contract_file.exists()
 
 
 def _alive(pid: int) -> bool:

@@ -60,7 +60,10 @@ def go_on(
     from tandem.cli.lab.control import ask
 
     console = Console(highlight=False, soft_wrap=True)
-    ok = asyncio.run(ask(state.absolute(), until, console.print))
+    try:
+        ok = asyncio.run(ask(state.absolute(), until, console.print))
+    except AppError as error:
+        fail(error)
     raise SystemExit(0 if ok else 1)
 
 

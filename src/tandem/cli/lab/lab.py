@@ -154,9 +154,9 @@ class Lab:
 
     def _say_started(self, process: Known, seconds: float) -> None:
         what = ROLES.get(process.role.rstrip("-0123456789"), "")
-        self.screen.line(
-            f"      [dim]{process.pid:>7}[/]  {process.role:<11} [dim]{what}, {seconds:.1f} s[/]"
-        )
+        # What others started and the lab adopts has been running for longer than it knows.
+        after = f", {seconds:.1f} s" if seconds else ""
+        self.screen.line(f"      [dim]{process.pid:>7}  {process.role:<11} {what}{after}[/]")
 
     async def begin(self) -> None:
         """Start what does not depend on the tutorial's steps."""

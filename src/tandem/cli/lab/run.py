@@ -60,7 +60,7 @@ async def run(options: Options) -> int:
         report = await _report(lab, steps)
         if options.report is not None:
             write_report(options.report, report)
-        _say_result(lab, report)
+        _say_result(report, screen)
         if options.stay and not stop.is_set():
             await _serve(lab, stop, options)
     finally:
@@ -81,6 +81,8 @@ async def _perform(lab: Lab, steps: list[plan.Step[Lab]]) -> bool:
     lab.screen.line()
     if {report.id for report in lab.progress.steps if report.ok} >= {step.id for step in steps}:
         lab.screen.line("  Every step was performed before; nothing is done again.")
+        for item in lab.progress.refusals:
+            lab.screen.line(f"    {item.device} is refused with {item.code}: {escape(item.text)}")
         return True
     return await plan.perform(lab, steps, lab.progress.steps, lab.screen, lab.keep)
 
@@ -91,16 +93,19 @@ async def _serve(lab: Lab, stop: asyncio.Event, options: Options) -> None:
     async def go_on(until: str | None, screen: Screen) -> bool:
         wanted = plan.up_to(STEPS, until)
         ok = await plan.perform(lab, wanted, lab.progress.steps, screen, lab.keep)
+        report = await _report(lab, wanted)
         if options.report is not None:
-            write_report(options.report, await _report(lab, wanted))
+            write_report(options.report, report)
         await lab.adopt_gateways()
+        _say_result(report, screen)
+        _say_what_to_try(lab, screen)
         write_private(lab.folder / "lab.json", await _contract(lab))
         return ok
 
     server = await control.listen(lab.folder, go_on)
     _say_where(lab)
     await _say_timeline(lab)
-    _say_what_to_try(lab)
+    _say_what_to_try(lab, lab.screen)
     write_private(lab.folder / "lab.json", await _contract(lab))
     await stop.wait()
     server.close()
@@ -226,14 +231,9 @@ def _say_hello(lab: Lab) -> None:
     show()
 
 
-def _say_result(lab: Lab, report: Report) -> None:
-    show = lab.screen.line
+def _say_result(report: Report, screen: Screen) -> None:
+    show = screen.line
     show()
-    if report.devices.expected_refusals:
-        show("  [bold]Refused, as they must be[/]")
-        for item in report.devices.expected_refusals:
-            show(f"    [yellow]{item.device}[/]  {item.code}  {escape(item.text)}")
-            show(f"      [dim]→ {escape(item.cure)}[/]")
     checks = [check for step in report.steps for check in step.checks]
     held = sum(check.ok for check in checks)
     mark = "[green]Every assertion held[/]" if report.ok else "[red]Not every assertion held[/]"
@@ -267,8 +267,8 @@ def _say_where(lab: Lab) -> None:
     show("               (the browser asks: the lab's public CA is its own)")
 
 
-def _say_what_to_try(lab: Lab) -> None:
-    show = lab.screen.line
+def _say_what_to_try(lab: Lab, screen: Screen) -> None:
+    show = screen.line
     profile = shlex.quote(str(lab.settings / "profile.toml"))
     tandem = f"TANDEM_PROFILE={profile} {shlex.quote(_program())}"
     show()
@@ -296,7 +296,7 @@ def _say_what_to_try(lab: Lab) -> None:
         )
     else:
         show(f"    {escape(tandem)} user list")
-    show("  Ctrl-C stops every process.")
+    show("  Ctrl-C where the lab serves stops every process.")
 
 
 def _program() -> str:

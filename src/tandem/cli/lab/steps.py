@@ -236,7 +236,7 @@ async def mdm_authority(lab: Lab, see: Observer) -> None:
     see.check(
         "a user in scope gets the MDM URLs at join, and the device enrols",
         enrolled == len(early),
-        failed[0] if failed else f"{enrolled} devices enrolled",
+        failed[0] if failed else f"devices enrolled: {enrolled}",
     )
     outsider = _person(lab, "LAB-NOSCOPE")
     answer = await lab.enroll(outsider)
@@ -834,7 +834,11 @@ async def devices(lab: Lab, see: Observer) -> None:
     barred = [_person(lab, "LAB-NOLICENCE"), _person(lab, "LAB-EXCLUDED")]
     answers = await asyncio.gather(*(lab.enroll(person) for person in [*late, *barred]))
     failed = [a.error.text for a in answers[: len(late)] if a.error is not None]
-    see.check("the other half enrols", not failed, failed[0] if failed else f"{len(late)} devices")
+    see.check(
+        "the other half enrols",
+        not failed,
+        failed[0] if failed else f"devices enrolled: {len(late)}",
+    )
     forced = answers[len(late)]
     if forced.error is None or "80180018" not in forced.error.code:
         forced = await lab.enroll(barred[0], manual=True)
@@ -863,8 +867,6 @@ async def devices(lab: Lab, see: Observer) -> None:
         return counts[-1] == total, seen
 
     held, seen = await until(together, _patience(lab), see.say)
-    if held and lab.progress.co_managed_after_seconds is None:
-        lab.progress.co_managed_after_seconds = round(time.monotonic() - lab.begun, 2)
     see.check("each device becomes co-managed, in its own account", held, seen)
 
     async def at_site() -> tuple[bool, str]:
@@ -880,6 +882,8 @@ async def devices(lab: Lab, see: Observer) -> None:
         return both == total, f"{both} managed by both, of {len(found)} enrolled"
 
     held, seen = await until(at_tenant, _patience(lab))
+    if held and lab.progress.co_managed_after_seconds is None:
+        lab.progress.co_managed_after_seconds = round(time.monotonic() - lab.begun, 2)
     see.check("the MDM service sees each as managed by both", held, seen)
     await _excluded(lab, see)
     await _settings_hold(lab, see)
@@ -945,7 +949,8 @@ async def _settings_hold(lab: Lab, see: Observer) -> None:
         client = await asyncio.to_thread(lab.site().get, path)
         state = client.get("state") or client.get("client", {}).get("state") or {}
         told = state.get("effects", {})
-        return all(told.get(name) in words for name, words in EFFECTS.items()), str(told)
+        good = all(told.get(name) in words for name, words in EFFECTS.items())
+        return good, "; ".join(f"{name}: {effect}" for name, effect in told.items())
 
     held, seen = await until(effects, 60)
     see.check("each of the four has its effect on the device", held, seen)
