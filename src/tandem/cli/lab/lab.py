@@ -85,6 +85,7 @@ class Lab:
         # From the command on, the interpreter and the imports included.
         self.begun = time.monotonic() - (time.time() - psutil.Process().create_time())
         self.tenant_id = ""
+        self._ending = False
         self._postgresql: Embedded | None = None
 
     def _progress(self, wanted: Progress) -> Progress:
@@ -153,6 +154,8 @@ class Lab:
     # ------------------------------------------------------------------ beginning
 
     def _say_started(self, process: Known, seconds: float) -> None:
+        if self._ending:
+            return
         what = ROLES.get(process.role.rstrip("-0123456789"), "")
         # What others started and the lab adopts has been running for longer than it knows.
         after = f", {seconds:.1f} s" if seconds else ""
@@ -172,6 +175,7 @@ class Lab:
             await self.start_connector()
         if self.kept.get("devices_started"):
             await self.start_devices()
+        await self.adopt_gateways()
 
     def write_settings(self, name: str, table: dict[str, Any]) -> Path:
         path = self.settings / f"{name}.toml"
@@ -490,6 +494,7 @@ class Lab:
                         self.supervisor.adopt(f"gateway-{node['instance']}", node["pid"])
 
     async def end(self) -> None:
+        self._ending = True
         await self.adopt_gateways()
         # The database last: the roles drain into it.
         others = [p.role for p in self.supervisor.processes if p.role != "postgresql"]

@@ -16,6 +16,7 @@ import httpx
 import psutil
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from lxml import html
 
 from tandem import pki
 from tandem.agent import mdm
@@ -972,14 +973,72 @@ async def dashboard(lab: Lab, see: Observer) -> None:
 
     held, seen = await until(agrees, 30)
     see.check("the console's dashboard agrees with the devices' own account", held, seen)
-    page = await _console(lab, "/console/")
-    tiles = re.findall(r'<section class="card[^"]*" aria-labelledby="([a-z-]+)-title"', page)
-    see.check("it has its five tiles and the sixth", len(tiles) >= 6, ", ".join(tiles))
+    wanted = _own_account(lab, states)
+    seen_on_page: dict[str, dict[str, int]] = {}
+
+    async def tiles_agree() -> tuple[bool, str]:
+        seen_on_page.update(_tiles(await _console(lab, "/console/")))
+        wrong = [
+            f"{tile} {what}: {seen_on_page.get(tile, {}).get(what)} on the page, {count} by them"
+            for tile, counts in wanted.items()
+            for what, count in counts.items()
+            if seen_on_page.get(tile, {}).get(what) != count
+        ]
+        return not wrong, "; ".join(wrong) or ", ".join(seen_on_page)
+
+    held, seen = await until(tiles_agree, 30)
+    see.check("its five tiles and the sixth agree with it, number by number", held, seen)
     status = await lab.commands.run("comanagement", "status")
     see.check("the site counts the same", status["co_managed"] == own, status["co_managed"])
     devices = await _console(lab, "/console/devices")
     shown = [person.device for person in lab.managed if person.device in devices]
     see.check("the device list shows the devices", bool(shown), f"{len(shown)} on its first page")
+
+
+def _own_account(lab: Lab, states: dict[str, mdm.Status]) -> dict[str, dict[str, int]]:
+    """What each tile must count, by what the devices say of themselves."""
+    devices = list(states.values())
+    enrolled = sum(state.mdm_enrolled for state in devices)
+    both = [state for state in devices if state.mdm_enrolled and state.policy]
+    refused = [item.code for item in lab.progress.refusals if item.code.startswith("0x")]
+    return {
+        "os": {"os=current": len(devices)},
+        "status": {"funnel=enrolled": len(both), "funnel=scheduled": 0, "funnel=initiated": 0},
+        "enrollment": {
+            "enrollment=success-joined": enrolled,
+            "enrollment=failure-joined": len(refused),
+        },
+        "stages": {
+            "stage=enrolled": enrolled,
+            "stage=msi-installed": sum(state.msi_installed for state in devices),
+            "stage=registered": sum(bool(state.client_id) for state in devices),
+            "stage=policy": sum(state.policy for state in devices),
+            "stage=co-managed": len(both),
+        },
+        "workloads": {
+            f"workload={workload.value}&owner={owner.value}": sum(
+                owner_of(workload, state.flags) is owner for state in both
+            )
+            for workload in Workload
+            for owner in Authority
+        },
+        "errors": {f"error={int(code, 16)}": refused.count(code) for code in refused},
+    }
+
+
+def _tiles(page: str) -> dict[str, dict[str, int]]:
+    """Each tile's numbers, by the filter of the device list that each of them leads to."""
+    tiles: dict[str, dict[str, int]] = {}
+    root: Any = html.fromstring(page)
+    for section in root.xpath("//section[@aria-labelledby]"):
+        found = tiles.setdefault(section.get("aria-labelledby").removesuffix("-title"), {})
+        for link in section.xpath(".//a[contains(@href, '?')]"):
+            own = link.xpath("ancestor::td[@class='number']")
+            cell = own or link.xpath("ancestor::tr[1]/td[@class='number']")
+            number = re.match(r"\d+", cell[0].text_content().strip()) if cell else None
+            if number is not None:
+                found[link.get("href").partition("?")[2]] = int(number[0])
+    return tiles
 
 
 async def _console(lab: Lab, path: str) -> str:
