@@ -47,6 +47,8 @@ TENANT_PLACES = (
 TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
 # A page that is looked at asks for its news this often, and gets no body when there is none.
 REFRESH_SECONDS = 5
+# A gateway instance that died is back within seconds, and its hop was red in between.
+GATEWAY_REFRESH_SECONDS = 1
 
 
 class DeviceReads(Protocol):
@@ -141,7 +143,7 @@ async def dashboard(page: Page[SiteReads]) -> Response:
 
 async def gateways(page: Page[SiteReads]) -> Response:
     shown = await page.reads.gateways(page.session)
-    return page.render("gateways.html", shown=shown, refresh_seconds=REFRESH_SECONDS)
+    return page.render("gateways.html", shown=shown, refresh_seconds=GATEWAY_REFRESH_SECONDS)
 
 
 async def site_sign_in_page(page: Page[SiteReads]) -> Response:
