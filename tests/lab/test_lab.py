@@ -36,11 +36,13 @@ class RunningLab:
         self.process: subprocess.Popen[bytes] | None = None
         self.half: tuple[Any, Any] = ({}, {})
         self.went_on = (0, "")
+        self.last_words = ""  # What it printed when it last began to serve, or went on.
 
     def start(self, *more: str) -> float:
         """Start serving; seconds until lab.json is there."""
         self.contract_file.unlink(missing_ok=True)
         begun = time.monotonic()
+        before = self.output.stat().st_size if self.output.exists() else 0
         command = [str(Path(sys.executable).with_name("tandem")), "lab"]
         options = ["--devices", str(DEVICES), "--state", str(self.folder / "state"), "--serve"]
         with self.output.open("ab") as file:
@@ -54,6 +56,7 @@ class RunningLab:
             if self.process.poll() is not None or time.monotonic() > begun + 240:
                 pytest.fail(self.output.read_text()[-6000:])
             time.sleep(0.05)
+        self.last_words = self.output.read_bytes()[before:].decode()
         return time.monotonic() - begun
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
@@ -88,9 +91,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
         check=False,
     )
     running.went_on = (went_on.returncode, went_on.stdout)
+    running.last_words = went_on.stdout
     yield running
     if running.process is not None and running.process.poll() is None:
-        running.stop()
+        left = running.contract["processes"]
+        assert running.stop() == 0
+        assert not [p for p in left if _alive(p["pid"])]
 
 
 def test_it_stops_behind_a_step_with_its_devices_waiting_and_goes_on(lab: RunningLab) -> None:
@@ -183,8 +189,13 @@ def test_nothing_of_the_inside_listens_to_the_internet(lab: RunningLab) -> None:
     """The inside is 127.0.0.1; every other loopback address stands for the internet."""
     inside = [p for p in lab.contract["processes"] if p["role"] in {"site", "connector"}]
     assert {p["role"] for p in inside} == {"site", "connector"}
-    # Instances of the gateway are the site's children on this machine.
-    gateway_pids = {p["pid"] for p in lab.contract["processes"] if "gateway" in p["role"]}
+    # Instances of the gateway are the site's children on this machine, and new ones when one died.
+    gateway_pids = {
+        process.pid
+        for p in inside
+        for process in _family(p["pid"])
+        if "gateway" in " ".join(process.cmdline())
+    }
     listening = {
         (p["role"], connection.laddr.ip, connection.laddr.port)
         for p in inside
@@ -230,11 +241,11 @@ def _family(pid: int) -> list[psutil.Process]:
 def test_what_the_lab_says_to_try_works(lab: RunningLab) -> None:
     """A killed instance makes one hop of the console red, with its cause, and comes back; and a
     workload moves. Both are the very lines that the lab prints."""
-    said = [line.strip() for line in lab.went_on[1].splitlines()]
+    said = [line.strip() for line in lab.last_words.splitlines()]
     (kill,) = [line for line in said if line.startswith("kill -9")]
     (command,) = [line for line in said if "comanagement switch" in line]
-    victims = {i["pid"] for g in lab.contract["gateways"] for i in g["instances"]}
-    assert int(kill.split()[-1]) in victims
+    victims, victim = _pids(lab.contract), int(kill.split()[-1])
+    assert victim in victims
     with closing(_console(lab)) as console:
         assert _red(console) == []
         subprocess.run(kill, shell=True, check=True)
@@ -242,9 +253,15 @@ def test_what_the_lab_says_to_try_works(lab: RunningLab) -> None:
         assert len(red) == 1
         assert red[0][3], "no cause"
         _until(lambda: _red(console) == [] and _instances(console) == len(victims))
+        _until(lambda: victim not in _pids(lab.contract))
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         _until(lambda: "owner=mdm" in _moved(console))
+
+
+def _pids(contract: Any) -> set[int]:
+    """Of the gateway's instances."""
+    return {item["pid"] for gateway in contract["gateways"] for item in gateway["instances"]}
 
 
 def _until(what: Callable[[], Any], seconds: float = 60) -> Any:
@@ -315,16 +332,13 @@ _LOGS = {".log", ".jsonl", ".out", ".lo_"}
 
 def test_it_stops_everything_and_resumes_in_seconds(lab: RunningLab) -> None:
     before = lab.contract["processes"]
-    assert lab.stop() == 0
+    assert lab.stop(signal.SIGINT) == 0
     assert not [p for p in before if _alive(p["pid"])]
+    assert not lab.contract_file.exists()
     seconds = lab.start()
     assert seconds < 60
     assert lab.report["ok"]
     assert lab.report["devices"]["co_managed"] == DEVICES
-    before = lab.contract["processes"]
-    assert lab.stop(signal.SIGINT) == 0
-    assert not [p for p in before if _alive(p["pid"])]
-    assert not lab.contract_file.exists()
 
 
 def _alive(pid: int) -> bool:
