@@ -86,6 +86,7 @@ class Lab:
         self.begun = time.monotonic() - (time.time() - psutil.Process().create_time())
         self.tenant_id = ""
         self._ending = False
+        self._devices_up: asyncio.Task[None] | None = None
         self._postgresql: Embedded | None = None
 
     def _progress(self, wanted: Progress) -> Progress:
@@ -173,9 +174,16 @@ class Lab:
         await self._learn()
         if "settings" in self.kept.get("connector", {}):
             await self.start_connector()
+        # They take a second to start, and nobody needs them before step 0.2.
+        self._devices_up = asyncio.create_task(self._start_devices())
         if self.kept.get("devices_started"):
-            await self.start_devices()
+            await self.devices_up()
         await self.adopt_gateways()
+
+    async def devices_up(self) -> None:
+        """Until the devices wait for someone to sign in."""
+        assert self._devices_up is not None
+        await self._devices_up
 
     def write_settings(self, name: str, table: dict[str, Any]) -> Path:
         path = self.settings / f"{name}.toml"
@@ -405,7 +413,7 @@ class Lab:
     def _control(self, role: str) -> Path:
         return self.folder / f"{role}.sock"
 
-    async def start_devices(self) -> None:
+    async def _start_devices(self) -> None:
         """The real agent and the simulator: devices that nobody has enrolled yet."""
         here = self.topology
         shared = {
@@ -495,6 +503,10 @@ class Lab:
 
     async def end(self) -> None:
         self._ending = True
+        if self._devices_up is not None:
+            self._devices_up.cancel()
+            with contextlib.suppress(asyncio.CancelledError, AppError):
+                await self._devices_up
         await self.adopt_gateways()
         # The database last: the roles drain into it.
         others = [p.role for p in self.supervisor.processes if p.role != "postgresql"]

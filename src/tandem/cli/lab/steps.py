@@ -229,8 +229,7 @@ async def mdm_authority(lab: Lab, see: Observer) -> None:
     early = [person for person in lab.managed if person.early]
     users = [w for p in early for w in ("--user", p.upn)]
     await run("license", "assign", SUITE, *users)
-    if not lab.kept.get("devices_started"):
-        await lab.start_devices()
+    await lab.devices_up()
     answers = await asyncio.gather(*(lab.enroll(person) for person in early))
     failed = [a.error.text for a in answers if a.error is not None]
     enrolled = sum(a.device is not None and a.device.mdm_enrolled for a in answers)
