@@ -3,7 +3,7 @@
 Three credentials, each of them whole in every request: the bearer token of a session of the site,
 Basic over TLS, and a token of the tenant for the server app. A tenant's token of an app that is
 published through the gateway counts for what was published, wherever it comes from: a gateway that
-was broken into has seen it (docs/adr/0015-adminservice.md).
+was broken into has seen it (docs/adr/0016-adminservice.md).
 """
 
 import binascii
