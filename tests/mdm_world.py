@@ -309,6 +309,7 @@ async def mdm_service(
     base: str = BASE,
     management_url: str = MANAGEMENT,
     now: datetime | None = None,
+    limits: graph.GraphSettings | None = None,
 ) -> AsyncIterator[Mdm]:
     made: dict[str, Any] = {}
 
@@ -335,7 +336,7 @@ async def mdm_service(
             graph.configurations(),
         ]
         return [
-            *graph.routes(world.database, world.tokens, world.now, parts=parts),
+            *graph.routes(world.database, world.tokens, world.now, parts=parts, settings=limits),
             *enrollment.routes(world.database, made["enrollment"]),
             *mobile_apps.routes(world.database, made["content"], world.now),
             *mobile_apps.upload_routes(made["uploads"]),
@@ -361,11 +362,11 @@ async def mdm_service(
 
 @asynccontextmanager
 async def live_mdm(
-    database: Database, folder: Path, names: Sequence[str] = ()
+    database: Database, folder: Path, names: Sequence[str] = (), **more: Any
 ) -> AsyncIterator[tuple[Mdm, Path, str]]:
     """The service on real ports with TLS, in real time: it, its root, and its management URL.
 
-    `names` are other names that its certificate is for.
+    `names` are other names that its certificate is for, `more` is for `mdm_service`.
     """
     ports = [_free_port(), _free_port()]
     now = datetime.now(UTC)
@@ -380,7 +381,8 @@ async def live_mdm(
     (folder / "root.pem").write_bytes(pki.pem(root.certificate))
     base = f"https://localhost:{ports[0]}"
     url = f"https://localhost:{ports[1]}/ManagementServer/MDM.svc"
-    async with mdm_service(database, folder, base=base, management_url=url, now=now) as mdm:
+    served = mdm_service(database, folder, base=base, management_url=url, now=now, **more)
+    async with served as mdm:
         async with database.transaction() as tx:
             device_ca = await mdm.enrollment.establish(tx)
         (folder / "device-ca.pem").write_bytes(pki.pem(device_ca))

@@ -4,13 +4,10 @@ Owns the tables cloud_…. A global administrator's token is used within the req
 and is kept nowhere. Gateways are real processes that outlive the site and are found again.
 """
 
-from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
+from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
 from tandem.site.cloud_services.model import (
-    COMMAND_LINE_APP,
-    AdminServiceApp,
-    App,
     AzureService,
     BadServiceName,
     BadTenantToken,
@@ -27,7 +24,6 @@ from tandem.site.cloud_services.model import (
     NameTaken,
     NoSuchService,
     NotGlobalAdministrator,
-    NotPublished,
     TenantRefuses,
     TenantUnreachable,
     fold_service_name,
@@ -35,10 +31,6 @@ from tandem.site.cloud_services.model import (
 from tandem.site.cloud_services.tenants import Graph, Tenants
 
 __all__ = [
-    "ADMINSERVICE_DOOR",
-    "COMMAND_LINE_APP",
-    "AdminServiceApp",
-    "App",
     "AzureService",
     "BadServiceName",
     "BadTenantToken",
@@ -60,7 +52,6 @@ __all__ = [
     "News",
     "NoSuchService",
     "NotGlobalAdministrator",
-    "NotPublished",
     "TenantRefuses",
     "TenantUnreachable",
     "Tenants",

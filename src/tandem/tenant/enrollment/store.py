@@ -22,8 +22,8 @@ DEVICES = Source(
         "id": "d.id",
         "user_id": "d.user_id",
         "device_name": "d.name",
-        "managed_device_name": "split_part(d.upn, '@', 1) || '_Windows_'"
-        " || to_char(d.enrolled_at AT TIME ZONE 'UTC', 'FMMM/FMDD/YYYY_FMHH12:MI AM')",
+        "managed_device_name": "coalesce(d.managed_name, split_part(d.upn, '@', 1) || '_Windows_'"
+        " || to_char(d.enrolled_at AT TIME ZONE 'UTC', 'FMMM/FMDD/YYYY_FMHH12:MI AM'))",
         "managed_device_owner_type": "d.owner_type",
         "enrolled_date_time": "d.enrolled_at",
         "last_sync_date_time": "coalesce(d.seen_at, d.enrolled_at)",
@@ -144,7 +144,7 @@ async def save_config_info(tx: Tx, id: str, text: str, now: datetime) -> None:
 
 
 async def set_management(tx: Tx, id: str, column: str, value: str | None) -> None:
-    assert column in {"management_state", "owner_type", "notes"}
+    assert column in {"management_state", "owner_type", "managed_name", "notes"}
     await tx.execute(
         f"UPDATE enrollment_device SET {column} = %s WHERE id = %s",  # noqa: S608
         (value, id),

@@ -195,7 +195,11 @@ def _device(call: Call) -> str:
 
 
 async def _update(call: Call, key: str, changes: Body) -> None:
-    columns = {"notes": "notes", "managedDeviceOwnerType": "owner_type"}
+    columns = {
+        "notes": "notes",
+        "managedDeviceName": "managed_name",
+        "managedDeviceOwnerType": "owner_type",
+    }
     for name, value in changes.items():
         if name == "managedDeviceOwnerType" and value is None:
             raise BadProperty(
@@ -415,7 +419,7 @@ FIELDS = (
     Field("id", Primitive.GUID),
     Field("userId", Primitive.GUID),
     Field("deviceName"),
-    Field("managedDeviceName"),
+    Field("managedDeviceName", writable=True),
     Field("managedDeviceOwnerType", writable=True, choices=("unknown", "company", "personal")),
     Field("enrolledDateTime", Primitive.TIME),
     Field("lastSyncDateTime", Primitive.TIME),

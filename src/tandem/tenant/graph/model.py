@@ -225,7 +225,8 @@ class Resource:
     "properties". `derived` names the fields that types deriving from this one add, `bases` the type
     that a type derives from (this one, when it is not said); with a `Source`, `type_column` holds
     the type's name. `etag` is the column whose value changes with every change: then items carry
-    `@odata.etag`, and If-Match is heeded. Status codes are per resource because clients compare
+    `@odata.etag`, and If-Match is heeded; without `tells_etag` an item says it in its header alone, for
+    clients that write down every property they read. Status codes are per resource because clients compare
     them; Intune's DELETE is 200 with nothing in it.
     """
 
@@ -252,6 +253,7 @@ class Resource:
     bases: Mapping[str, str] = field(default_factory=dict)
     type_column: str = ""
     etag: str = ""
+    tells_etag: bool = True
     create_status: int = 201
     update_status: int = 204
     replace_status: int = 204

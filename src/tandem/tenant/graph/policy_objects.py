@@ -411,6 +411,8 @@ def document(kind: Kind) -> Part:
         delete=served.delete,
         typed=(lambda row: str(row["type"])) if kind.typed else None,
         open=True,
+        etag="version",
+        tells_etag=False,
         key_is_guid=False,
         create_status=kind.create_status,
         update_status=kind.update_status,

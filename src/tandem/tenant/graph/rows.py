@@ -446,7 +446,7 @@ async def items(
             name = type_of(resource, row)
             shape = asked.shapes.get(name, asked.shapes[resource.type])
         answer: dict[str, Any] = {"@odata.type": f"#microsoft.graph.{name}"} if typed else {}
-        if resource.etag:
+        if resource.etag and resource.tells_etag:
             answer["@odata.etag"] = etag(row[resource.etag])
         answer.update(shape.empty)
         for shown, column, compute in shape.filled:

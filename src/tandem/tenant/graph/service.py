@@ -325,7 +325,7 @@ class Frame:
             if known not in [item.strip() for item in call.if_match.split(",")]:
                 raise PreconditionFailed(
                     "The object has changed since it was read: If-Match names another version.",
-                    cure="Read it again, and send its @odata.etag.",
+                    cure="Read it again, and send its entity tag.",
                 )
         return row
 
@@ -339,7 +339,7 @@ class Frame:
         return Reply(
             {"@odata.context": context, **found[0]},
             status,
-            etag=found[0].get("@odata.etag", ""),
+            etag=rows.etag(row[resource.etag]) if resource.etag else "",
         )
 
     async def _expand(
@@ -709,13 +709,14 @@ def check_advanced(resource: Resource, call: Call) -> None:
     """Raise UnsupportedQuery for what a directory collection answers only with the header."""
     if resource.type not in ADVANCED:
         return
-    hard = call.query.hard
-    if (hard and not (call.eventual and call.query.count)) or (
-        call.query.count and not call.eventual
-    ):
+    query = call.query
+    # $search is the one that does without $count.
+    counted = query.count or (query.hard and not replace(query, search=None).hard)
+    if (query.hard and not (call.eventual and counted)) or (query.count and not call.eventual):
         raise UnsupportedQuery(
             "Request with $count, $search, $orderby beside $filter, or a $filter that is advanced "
-            "is only supported with the header ConsistencyLevel: eventual and $count=true.",
+            "is only supported with the header ConsistencyLevel: eventual and, but for $search, "
+            "$count=true.",
             cure="Send both, or ask with eq and startsWith.",
         )
 
