@@ -128,7 +128,7 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
             *client_settings.routes(db, gate, now),
             *deployments.routes(db, gate, now),
             *comanagement.routes(db, cloud.others, gate, now),
-            *adminservice.routes(db, gate),
+            *adminservice.routes(db, gate, now),
         ],
         role="site",
     )

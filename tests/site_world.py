@@ -27,7 +27,7 @@ from tandem.infra.errors import AppError
 from tandem.infra.jobs import Jobs
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox, write_private
-from tandem.site import administrators, cloud_services, discovery, properties
+from tandem.site import administrators, adminservice, cloud_services, discovery, properties
 from tenant_world import ADMIN
 from tenant_world import PASSWORD as TENANT_PASSWORD
 
@@ -239,12 +239,15 @@ async def site(
         issuing = pki.pem(await properties.root_certificate(tx))
         await administrators.create_first(tx, "siteadmin", PASSWORD, now(), cheap)
     gate = administrators.Gate(db, now, cheap)
+    scripts = adminservice.Collaborators.of(cloud, "localhost")
     app = http.application(
         [
             *administrators.routes(db, gate, now, tenants.account),
             *cloud_services.routes(cloud, gate),
             *cloud_services.connector_routes(cloud),
             *discovery.routes(db, found, gate),
+            *adminservice.routes(db, gate, now, scripts),
+            *adminservice.gateway_routes(db, gate, now, scripts),
         ],
         role="site",
     )

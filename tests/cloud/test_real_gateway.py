@@ -12,6 +12,7 @@ import pytest
 
 import site_world
 import tenant_world
+from scripts_world import REDIRECT, SCOPE, add_ada, register
 from site_world import NAME, PFX_PASSWORD, Site, admin, connect, pfx
 from tandem.infra.database import Database
 from tandem.site.cloud_services.gateways import INSTANCE
@@ -53,6 +54,7 @@ async def test_a_client_on_the_internet_reaches_what_is_published_and_nothing_el
         await _connected(site)
         role = (await site.run("management-point", "set", "--allow-gateway-traffic"))["role_id"]
         await _look(site, world, made["nodes"][0], public_root, role)
+        await _scripts(site, world, made["nodes"][0], public_root, role)
     finally:
         connector.terminate()
         await connector.wait()
@@ -86,3 +88,42 @@ async def _look(
         assert answer.status_code == 401, answer.text  # Published, but not for the nameless.
         hidden = await client.get(f"{server}/SMS_CMG/connector/configuration", **named)  # type: ignore[arg-type]
         assert hidden.status_code in {403, 404}, hidden.text
+
+
+async def _scripts(
+    site: Site, world: tenant_world.World, node: dict[str, Any], root: Path, role: str
+) -> None:
+    """The AdminService through both entries, for an administrator's token of a published app."""
+    await add_ada(site, world)
+    app_id = await register(world)
+    tokens = await world.user_tokens(
+        SCOPE, upn="ada@contoso.com", client_id=app_id, redirect=REDIRECT
+    )
+    headers = {"Host": NAME, "Authorization": f"Bearer {tokens['access_token']}"}
+    tls = ssl.create_default_context(cafile=str(root))
+    base = f"https://{node['host']}:{node['port']}"
+    named: dict[str, Any] = {"extensions": {"sni_hostname": NAME}}
+    paths = [f"/CCM_Proxy_{entry}/{role}/AdminService" for entry in ("MutualAuth", "ServerAuth")]
+    async with httpx.AsyncClient(base_url=base, verify=tls, trust_env=False) as client:
+        closed = await client.get(f"{paths[0]}/wmi/SMS_Site", headers=headers, **named)
+        assert closed.status_code == 403
+        assert "CMGService_Not_Published" in closed.text
+        await site.run("management-point", "publish-adminservice", app_id)
+        for path in paths:
+            for _ in range(50):  # The news is on its way.
+                answer = await client.get(
+                    f"{path}/wmi/SMS_Site?$select=SiteCode", headers=headers, **named
+                )
+                if answer.status_code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            assert answer.status_code == 200, answer.text
+            assert [item["SiteCode"] for item in answer.json()["value"]] == ["CM1"]
+            outside = f"https://{NAME}:{node['port']}{path}/wmi/$metadata#SMS_Site"
+            assert answer.json()["@odata.context"] == outside
+        nameless = await client.get(f"{path}/wmi/SMS_Site", headers={"Host": NAME}, **named)
+        assert nameless.status_code == 401
+        written = await client.post(
+            f"{path}/wmi/SMS_Collection", json={"Name": "x"}, headers=headers, **named
+        )
+        assert written.status_code == 405  # Reading was published, and nothing else.

@@ -1,7 +1,7 @@
 """The site's pages on the site's real database, with a tenant that answers, lags or is gone."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -271,6 +271,7 @@ class Way:
     lines: list[dict[str, object]]
     reported_at: datetime | None = NOW
     open: bool = True
+    apps: list[SimpleNamespace] = field(default_factory=list)
 
     async def gateways(self, _: object) -> list[SimpleNamespace]:
         state = SimpleNamespace(value="Ready")
@@ -293,6 +294,9 @@ class Way:
 
     async def allowed(self, _: object) -> bool:
         return self.open
+
+    async def adminservice_apps(self, _: object) -> list[SimpleNamespace]:
+        return self.apps
 
 
 def line(instance: int, state: str, reason: str = "") -> dict[str, object]:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -36,11 +37,39 @@ def _text(value: dict[str, Any]) -> str:
         f"  Gateway traffic  {allowed}",
         f"  CCMHOSTNAME      {value['gateway_host'] or '-'}",
     ]
+    for item in value["adminservice"]:
+        right = "reads and writes" if item["writes"] else "reads only"
+        lines.append(f"  AdminService     {right}, for users of the app {item['app_id']}")
     for item in value["endpoints"]:
         lines.append(
             f"  {' '.join(item['methods']):<5} {item['prefix']} ({', '.join(item['auth'])})"
         )
     return "\n".join(lines)
+
+
+@app.command("publish-adminservice")
+def publish_adminservice(
+    application: Annotated[str, typer.Argument(help="Client id of the app that scripts use.")],
+    allow_writes: Annotated[
+        bool, typer.Option("--allow-writes", help="Let it change things, too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Let users of an app reach the AdminService through the gateway; reading only, unless said."""
+    wanted = {"writes": allow_writes}
+    path = f"/api/v1/management-point/adminservice/{quote(application, safe='')}"
+    emit(site_client().put(path, wanted), _text, json)
+
+
+@app.command("unpublish-adminservice")
+def unpublish_adminservice(
+    application: Annotated[str, typer.Argument(help="Client id of the app.")],
+    json: Json = False,
+) -> None:
+    """Take it back. Tokens of the app never open a session of an administrator, not later either."""
+    path = f"/api/v1/management-point/adminservice/{quote(application, safe='')}"
+    site_client().delete(path)
+    emit(site_client().get("/api/v1/management-point"), _text, json)
 
 
 @app.command("trust-root")

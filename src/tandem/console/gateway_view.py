@@ -54,6 +54,11 @@ class KnownPoint(Protocol):
     def reported_at(self) -> datetime | None: ...
 
 
+class KnownApp(Protocol):
+    @property
+    def writes(self) -> bool: ...
+
+
 class GatewayService(Protocol):
     async def gateways(self, tx: Tx) -> Sequence[KnownGateway]: ...
     async def instances(self, tx: Tx, service_name: str) -> Sequence[KnownInstance]: ...
@@ -63,6 +68,7 @@ class ConnectionService(Protocol):
     async def connection_points(self, tx: Tx) -> Sequence[KnownPoint]: ...
     async def connections(self, tx: Tx) -> list[dict[str, Any]]: ...
     async def allowed(self, tx: Tx) -> bool: ...
+    async def adminservice_apps(self, tx: Tx) -> Sequence[KnownApp]: ...
 
 
 STATES = {
@@ -82,6 +88,7 @@ NO_POINT_CURE = N_("Add one: “tandem connection-point add”.")
 CLOSED = N_("The management point takes no gateway traffic.")
 CLOSED_CURE = N_("Allow it: “tandem management-point set --allow-gateway-traffic”.")
 INSTANCE_DOWN = N_("The instance does not run.")
+ADMINSERVICE, ADMINSERVICE_READS = N_("AdminService"), N_("AdminService, reading only")
 POINT, MANAGEMENT_POINT, SITE = N_("Connection point"), N_("Management point"), N_("Site")
 
 
@@ -104,7 +111,8 @@ def reader(
             mine = [point for point in points if point.service_name == gateway.service_name]
             instances = await gateways.instances(tx, gateway.service_name)
             shown.append(_gateway(gateway, instances, mine, lines, lost))
-        return Gateways(tuple(shown), _inside(points, lost, await connections.allowed(tx)))
+        inside = _inside(points, lost, await connections.allowed(tx))
+        return Gateways(tuple(shown), inside + _scripts(await connections.adminservice_apps(tx)))
 
     return read
 
@@ -169,3 +177,11 @@ def _inside(points: Sequence[KnownPoint], lost: set[str], allowed: bool) -> tupl
     else:
         hops.append(Hop(POINT, MANAGEMENT_POINT, Health.BAD, cause=CLOSED, cure=CLOSED_CURE))
     return tuple(hops)
+
+
+def _scripts(apps: Sequence[KnownApp]) -> tuple[Hop, ...]:
+    """The AdminService, when it is published for an app: what else a gateway leads to."""
+    if not apps:
+        return ()
+    target = ADMINSERVICE if any(app.writes for app in apps) else ADMINSERVICE_READS
+    return (Hop(POINT, target, Health.GOOD),)

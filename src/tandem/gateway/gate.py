@@ -202,7 +202,7 @@ class Gate:
         else:
             tenant: Tenant = self._issuers[issuer]
             keys, algorithms = self._tenant_keys[tenant.tenant_id], ["RS256"]
-            audiences = {tenant.app_id_uri}
+            audiences = {tenant.app_id_uri, tenant.server_app_id} - {""}
             if str(peek.get("tid", "")) != tenant.tenant_id:
                 raise ValueError("another tenant")
         verified = jws.deserialize_compact(token, keys, algorithms=algorithms)

@@ -138,6 +138,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     clients.register(jobs, db, now=utc_now)
     point = _management_point(settings, box, cloud, packages)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
+    scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
     admin = http.application(
         [
             *administrators.routes(db, gate, utc_now, cloud.tenants.account),
@@ -150,13 +151,18 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *discovery.routes(db, found, gate),
             *cloud_services.routes(cloud, gate),
             *comanagement.routes(db, others, gate, utc_now),
-            *adminservice.routes(db, gate),
+            *adminservice.routes(db, gate, utc_now, scripts),
             *console.site_routes(_pages(settings, db, cloud, devices), now=utc_now),
         ],
         role="site",
     )
     management_point = http.application(
-        [*clients.routes(db, point), *cloud_services.connector_routes(cloud)], role="site"
+        [
+            *clients.routes(db, point),
+            *cloud_services.connector_routes(cloud),
+            *adminservice.gateway_routes(db, gate, utc_now, scripts),
+        ],
+        role="site",
     )
     front, inner = await _certificates(settings, db, box)
 

@@ -23,6 +23,8 @@ class Tenant(msgspec.Struct, frozen=True):
     issuers: list[str]
     jwks: dict[str, Any]
     authority: str = ""
+    # Version 2 tokens name the server app by its id, not by its URI.
+    server_app_id: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from argon2 import PasswordHasher
@@ -33,6 +33,8 @@ from tandem.site.administrators.model import (
 # The object id of a tenant's account (by tenant id and sign-in name). Raises when the site knows
 # no such account.
 KnownAccount = Callable[[Tx, str, str], Awaitable[str]]
+
+T = TypeVar("T")
 
 _DEFAULTS = AdministratorsSettings()
 _USED_EVERY = timedelta(minutes=1)
@@ -141,7 +143,42 @@ async def sign_in(
     now: datetime,
     settings: AdministratorsSettings = _DEFAULTS,
 ) -> Session:
-    """A session for the right password. Raises SignInFailed, TooManyAttempts.
+    """A session for the right password. Raises SignInFailed, TooManyAttempts."""
+
+    async def signed_in(tx: Tx, who: Administrator) -> Session:
+        await audit.record(
+            tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now
+        )
+        return await open_session(tx, who, now, settings)
+
+    return await _checked(db, name, password, now, settings, signed_in)
+
+
+async def authenticate(
+    db: Database,
+    name: str,
+    password: str,
+    now: datetime,
+    settings: AdministratorsSettings = _DEFAULTS,
+) -> Administrator:
+    """Who has this password, for one request that brings it along. A wrong one counts towards the
+    lock as it does at sign-in. Raises SignInFailed, TooManyAttempts."""
+
+    async def known(_: Tx, who: Administrator) -> Administrator:
+        return who
+
+    return await _checked(db, name, password, now, settings, known)
+
+
+async def _checked(
+    db: Database,
+    name: str,
+    password: str,
+    now: datetime,
+    settings: AdministratorsSettings,
+    then: Callable[[Tx, Administrator], Awaitable[T]],
+) -> T:
+    """What `then` makes of the account whose password it is. Raises SignInFailed, TooManyAttempts.
 
     Takes the database and not a transaction: a wrong password must be counted although the
     request fails, and no connection may wait for the hash.
@@ -161,12 +198,9 @@ async def sign_in(
             refusal = locked
         else:
             if right and found is not None:
-                await store.save_failures(tx, found["name"], 0, None)
-                who = store.administrator(found)
-                await audit.record(
-                    tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now
-                )
-                return await open_session(tx, who, now, settings)
+                if found["failures"]:
+                    await store.save_failures(tx, found["name"], 0, None)
+                return await then(tx, store.administrator(found))
             if found is not None:
                 await _count_failure(tx, found["name"], found["failures"] + 1, now, settings)
             refusal = SignInFailed(
@@ -233,9 +267,7 @@ async def sign_in_external(
 
     The account is known by its object id: whoever gets a name that somebody else had is not them.
     """
-    # The site's own accounts have neither, and must not be found by that.
-    known = tenant_id and object_id
-    who = await store.external(tx, tenant_id.lower(), object_id) if known else None
+    who = await find_external(tx, tenant_id, object_id)
     if who is None:
         raise SignInFailed(
             f"{upn or 'This account'} is not an administrator of this site.",
@@ -243,6 +275,13 @@ async def sign_in_external(
         )
     await audit.record(tx, actor=who.name, action="administrator.sign-in", target=who.name, now=now)
     return await open_session(tx, who, now, settings)
+
+
+async def find_external(tx: Tx, tenant_id: str, object_id: str) -> Administrator | None:
+    """The administrator that this account of a tenant is."""
+    # The site's own accounts have neither, and must not be found by that.
+    known = tenant_id and object_id
+    return await store.external(tx, tenant_id.lower(), object_id) if known else None
 
 
 async def open_session(

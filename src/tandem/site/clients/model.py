@@ -33,7 +33,7 @@ class ClientsSettings(Settings, frozen=True):
 class TenantIdentity(msgspec.Struct, frozen=True):
     """Who a directory token speaks for, after its signature, audience and life were verified.
 
-    `app_id` is the application that asked for the token.
+    `app_id` is the application that asked for the token, `scopes` what it may do for its user.
     """
 
     tenant_id: str
@@ -42,6 +42,7 @@ class TenantIdentity(msgspec.Struct, frozen=True):
     object_id: str = ""
     upn: str = ""
     app_id: str = ""
+    scopes: tuple[str, ...] = ()
 
 
 class TokenHolder(msgspec.Struct, frozen=True):
@@ -235,6 +236,10 @@ class NoSuchClient(AppError):
 
 class BlockedClient(AppError):
     kind, code = Kind.FORBIDDEN, "client.blocked"
+
+
+class StillBlocked(AppError):
+    kind, code = Kind.CONFLICT, "client.still-blocked"
 
 
 class BadToken(AppError):

@@ -39,6 +39,7 @@ from tandem.site.clients.model import (
     Package,
     Replayed,
     SetupState,
+    StillBlocked,
     TenantIdentity,
     TimelineEntry,
     TokenHolder,
@@ -473,6 +474,23 @@ async def _set_blocked(tx: Tx, client_id: str, blocked: bool, actor: str, now: d
         tx, actor=actor, action=action, target=client_id, outcome="done", details={}, now=now
     )
     return client
+
+
+async def forget(tx: Tx, resource_id: int, *, actor: str, now: datetime) -> None:
+    """Delete a device: its resource and the record of its client. A client that still runs
+    registers again and becomes another resource.
+
+    Raises NoSuchResource, and StillBlocked: deleting a blocked client would let it back in.
+    """
+    found = await collections.resource(tx, str(resource_id))
+    client = await store.client(tx, found.client_id)
+    if client is not None and client.blocked:
+        raise StillBlocked(
+            f"{found.name} is blocked; if it were deleted, it could register again.",
+            cure="Unblock it first, or leave it blocked.",
+        )
+    await store.delete_client(tx, found.client_id)
+    await collections.forget(tx, found.id, actor=actor, now=now)
 
 
 async def forget_nonces(tx: Tx, now: datetime) -> int:

@@ -161,6 +161,10 @@ async def set_blocked(tx: Tx, client_id: str, blocked: bool) -> Client | None:
     return _client(row) if row is not None else None
 
 
+async def delete_client(tx: Tx, client_id: str) -> None:
+    await tx.execute("DELETE FROM clients_client WHERE id = %s", (client_id,))
+
+
 async def policy_version(tx: Tx, client_id: str, digest: str) -> int:
     """The number of this content for this client: one more than the last, when it differs."""
     cursor = await tx.execute(

@@ -4,10 +4,13 @@ Owns the tables cloud_…. A global administrator's token is used within the req
 and is kept nowhere. Gateways are real processes that outlive the site and are found again.
 """
 
-from tandem.site.cloud_services.connection import Connections, News
+from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
 from tandem.site.cloud_services.model import (
+    COMMAND_LINE_APP,
+    AdminServiceApp,
+    App,
     AzureService,
     BadServiceName,
     BadTenantToken,
@@ -24,6 +27,7 @@ from tandem.site.cloud_services.model import (
     NameTaken,
     NoSuchService,
     NotGlobalAdministrator,
+    NotPublished,
     TenantRefuses,
     TenantUnreachable,
     fold_service_name,
@@ -31,6 +35,10 @@ from tandem.site.cloud_services.model import (
 from tandem.site.cloud_services.tenants import Graph, Tenants
 
 __all__ = [
+    "ADMINSERVICE_DOOR",
+    "COMMAND_LINE_APP",
+    "AdminServiceApp",
+    "App",
     "AzureService",
     "BadServiceName",
     "BadTenantToken",
@@ -52,6 +60,7 @@ __all__ = [
     "News",
     "NoSuchService",
     "NotGlobalAdministrator",
+    "NotPublished",
     "TenantRefuses",
     "TenantUnreachable",
     "Tenants",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -22,17 +22,23 @@ from tandem.site import clients, properties
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
+    AdminServiceApp,
     CloudSettings,
     ConnectionPoint,
     ConnectionPointExists,
     Gateway,
     GatewayState,
+    NoSuchApp,
     NoSuchConnectionPoint,
     NotAConnectionPoint,
+    NotPublished,
 )
 from tandem.site.cloud_services.tenants import Tenants
 
 SERVER, MUTUAL = "/CCM_Proxy_ServerAuth", "/CCM_Proxy_MutualAuth"
+# Where the AdminService waits for what came through a gateway, on the management point's listener.
+ADMINSERVICE_DOOR = "AdminService_Gateway"
+ADMINSERVICE_LIMIT = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,69 @@ class Connections:
                     token, prefix=f"{MUTUAL}/{role}/{item.path}", auth=["certificate"]
                 )
             )
+        methods = adminservice_methods(await store.adminservice_apps(tx))
+        if methods:
+            found += [
+                tunnel.Endpoint(
+                    f"{entry}/{role}/AdminService", methods, ADMINSERVICE_LIMIT, ["token"]
+                )
+                for entry in (SERVER, MUTUAL)
+            ]
         return found
+
+    # -------------------------------------------------------------- the AdminService, published
+
+    async def adminservice_apps(self, tx: Tx) -> list[AdminServiceApp]:
+        """The apps whose users' tokens are let through now."""
+        return [app for app in await store.adminservice_apps(tx) if app.published]
+
+    async def adminservice_app(self, tx: Tx, app_id: str) -> AdminServiceApp | None:
+        """An app whose tokens a gateway has seen, whether or not it is published now."""
+        return await store.adminservice_app(tx, app_id)
+
+    async def publish_adminservice(
+        self, tx: Tx, app_id: str, *, writes: bool, actor: str
+    ) -> AdminServiceApp:
+        """Let users of this app reach the AdminService through the gateway. Raises BadApp."""
+        app_id = await self.tenants.check_adminservice_app(tx, app_id)
+        made = AdminServiceApp(app_id, True, writes, self.now(), actor)
+        await store.save_adminservice_app(tx, made)
+        action = "adminservice.publish-writes" if writes else "adminservice.publish"
+        await self._audit(tx, actor, action, app_id)
+        return made
+
+    async def unpublish_adminservice(self, tx: Tx, app_id: str, *, actor: str) -> None:
+        """Raises NoSuchApp."""
+        found = await store.adminservice_app(tx, app_id.strip())
+        if found is None or not found.published:
+            raise NoSuchApp(
+                f"The AdminService is not published for the app {app_id}.",
+                cure="See `tandem management-point show`.",
+            )
+        gone = AdminServiceApp(found.app_id, False, False, self.now(), actor)
+        await store.save_adminservice_app(tx, gone)
+        await self._audit(tx, actor, "adminservice.unpublish", found.app_id)
+
+    async def adminservice_address(self, tx: Tx, service_name: str, entry: str) -> str:
+        """How a client on the internet writes the address of the AdminService: what came through
+        this gateway's entry gets links that lead back there. Raises NotPublished."""
+        apps = await self.adminservice_apps(tx)
+        found = [item for item in await store.gateways(tx) if item.service_name == service_name]
+        entries = {"serverauth": SERVER, "mutualauth": MUTUAL}
+        if (
+            not apps
+            or not found
+            or entry.lower() not in entries
+            or not await store.gateway_traffic_allowed(tx)
+        ):
+            raise NotPublished(
+                "The AdminService is not published through the gateway.",
+                cure="A full administrator publishes it: `tandem management-point"
+                " publish-adminservice APP`.",
+            )
+        role = (await properties.site(tx)).management_point_id
+        where = entries[entry.lower()]
+        return f"https://{self._authority(found[0])}{where}/{role}/AdminService"
 
     async def gateway_host(self, tx: Tx) -> str | None:
         """The CCMHOSTNAME of the gateway that clients use; None while there is none."""
@@ -211,20 +279,27 @@ class Connections:
                     configuration,
                 )
             )
-        return tunnel.ConnectorConfiguration(point.name, targets, await self._map(tx))
+        return tunnel.ConnectorConfiguration(point.name, targets, await self._map(tx, gateway))
 
-    async def _map(self, tx: Tx) -> list[tunnel.Mapping]:
+    async def _map(self, tx: Tx, gateway: Gateway) -> list[tunnel.Mapping]:
         """Where each published prefix leads. Nothing else of the management point is reachable by
         way of a gateway, not even by a stolen one: this listener also serves connection points."""
         if not await store.gateway_traffic_allowed(tx):
             return []
         role = (await properties.site(tx)).management_point_id
         inside = self.settings.management_point_url.rstrip("/")
-        return [
+        found = [
             tunnel.Mapping(f"{entry}/{role}/{item.path}", f"{inside}/{item.path}")
             for item in clients.ENDPOINTS
             for entry in (SERVER, MUTUAL)
         ]
+        if await self.adminservice_apps(tx):
+            door = f"{inside}/{ADMINSERVICE_DOOR}/{gateway.service_name}"
+            found += [
+                tunnel.Mapping(f"{entry}/{role}/AdminService", f"{door}/{name}")
+                for entry, name in ((SERVER, "ServerAuth"), (MUTUAL, "MutualAuth"))
+            ]
+        return found
 
     async def _configuration(self, tx: Tx, gateway: Gateway) -> tunnel.Configuration:
         made = tunnel.Configuration(
@@ -272,6 +347,15 @@ class Connections:
 
     async def _audit(self, tx: Tx, actor: str, action: str, target: str) -> None:
         await audit.record(tx, actor=actor, action=action, target=target, now=self.now())
+
+
+def adminservice_methods(apps: Iterable[AdminServiceApp]) -> list[str]:
+    """What a gateway lets through: nothing, reading, or writing as well when an app may write."""
+    published = [app for app in apps if app.published]
+    if not published:
+        return []
+    writes = any(app.writes for app in published)
+    return ["GET", "POST", "PUT", "PATCH", "DELETE"] if writes else ["GET"]
 
 
 def _pem(der: bytes) -> str:

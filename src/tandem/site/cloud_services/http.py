@@ -129,6 +129,12 @@ class GatewayTraffic(msgspec.Struct):
     allow_gateway_traffic: bool
 
 
+class AdminServicePublication(msgspec.Struct):
+    """`writes`: whether users of the app may also change things, as their roles allow."""
+
+    writes: bool = False
+
+
 @dataclass(frozen=True)
 class CloudServices:
     """Everything of this module that the routes need, made in `roles/`."""
@@ -184,6 +190,16 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route("/api/v1/connection-points/{name}/credentials", api.credentials, methods=["POST"]),
         Route("/api/v1/management-point", api.management_point, methods=["GET"]),
         Route("/api/v1/management-point", api.set_management_point, methods=["PATCH"]),
+        Route(
+            "/api/v1/management-point/adminservice/{app_id}",
+            api.publish_adminservice,
+            methods=["PUT"],
+        ),
+        Route(
+            "/api/v1/management-point/adminservice/{app_id}",
+            api.unpublish_adminservice,
+            methods=["DELETE"],
+        ),
         Route("/api/v1/traffic", api.traffic, methods=["GET"]),
     ]
 
@@ -610,6 +626,27 @@ class _Api:
         self._cloud.news.tell()
         return http.reply(shape)
 
+    async def publish_adminservice(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, AdminServicePublication)
+        app_id = request.path_params["app_id"]
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.connections.publish_adminservice(
+                tx, app_id, writes=wanted.writes, actor=who.name
+            )
+            shape = await self._management_point(tx)
+        self._cloud.news.tell()
+        return http.reply(shape)
+
+    async def unpublish_adminservice(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        app_id = request.path_params["app_id"]
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.connections.unpublish_adminservice(tx, app_id, actor=who.name)
+            shape = await self._management_point(tx)
+        self._cloud.news.tell()
+        return http.reply(shape)
+
     async def _management_point(self, tx: Tx) -> dict[str, Any]:
         return {
             "role_id": str((await properties.site(tx)).management_point_id),
@@ -617,6 +654,10 @@ class _Api:
             "allow_gateway_traffic": await self._cloud.connections.allowed(tx),
             "gateway_host": await self._cloud.connections.gateway_host(tx) or "",
             "endpoints": [as_dict_struct(e) for e in await self._cloud.connections.endpoints(tx)],
+            "adminservice": [
+                {"app_id": app.app_id, "writes": app.writes, "published_by": app.changed_by}
+                for app in await self._cloud.connections.adminservice_apps(tx)
+            ],
         }
 
     async def traffic(self, request: Request) -> Response:

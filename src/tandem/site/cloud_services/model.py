@@ -24,6 +24,8 @@ SERVER_APP_SCOPES = (
     "DeviceManagementApps.Read.All",
 )
 DISCOVERY_PERMISSION = "Directory.Read.All"
+# The public client that every tenant knows, with which `tandem sign-in` asks (graph-compat 3.7).
+COMMAND_LINE_APP = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 DEFAULT_APP_ID_URI = "https://ConfigMgrService"
 DEFAULT_REPLY_URL = "https://ConfigMgrClient"
 
@@ -132,6 +134,21 @@ class App:
     app_id_uri: str
     secret_expires_at: datetime | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AdminServiceApp:
+    """A client app of the tenant whose users' tokens reach the AdminService through the gateway.
+
+    Its tokens count for this much at every door, and are kept apart for good: a gateway that was
+    broken into has seen them.
+    """
+
+    app_id: str
+    published: bool
+    writes: bool
+    changed_at: datetime
+    changed_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +276,14 @@ class AppExists(AppError):
 
 class BadApp(Invalid):
     code = "azure-service.bad-app"
+
+
+class NotPublished(AppError):
+    kind, code = Kind.NOT_FOUND, "adminservice.not-published"
+
+
+class NoSuchApp(AppError):
+    kind, code = Kind.NOT_FOUND, "adminservice.app-not-published"
 
 
 class AppIdUriInUse(AppError):

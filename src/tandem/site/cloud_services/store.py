@@ -6,6 +6,7 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.protocols.tunnel import ConnectorReport
 from tandem.site.cloud_services.model import (
+    AdminServiceApp,
     App,
     AzureService,
     CertificateRequest,
@@ -458,4 +459,32 @@ async def allow_gateway_traffic(tx: Tx, allowed: bool, now: datetime) -> None:
         " ON CONFLICT (singleton) DO UPDATE SET allowed = EXCLUDED.allowed,"
         " changed_at = EXCLUDED.changed_at",
         (allowed, now),
+    )
+
+
+async def adminservice_apps(tx: Tx) -> list[AdminServiceApp]:
+    found = await tx.execute(
+        "SELECT app_id, published, writes, changed_at, changed_by FROM cloud_adminservice_app"
+        " ORDER BY app_id"
+    )
+    return [AdminServiceApp(**row) async for row in found]
+
+
+async def adminservice_app(tx: Tx, app_id: str) -> AdminServiceApp | None:
+    found = await tx.execute(
+        "SELECT app_id, published, writes, changed_at, changed_by FROM cloud_adminservice_app"
+        " WHERE app_id = lower(%s)",
+        (app_id,),
+    )
+    row = await found.fetchone()
+    return AdminServiceApp(**row) if row else None
+
+
+async def save_adminservice_app(tx: Tx, app: AdminServiceApp) -> None:
+    await tx.execute(
+        "INSERT INTO cloud_adminservice_app (app_id, published, writes, changed_at, changed_by)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (app_id) DO UPDATE SET"
+        " published = EXCLUDED.published, writes = EXCLUDED.writes,"
+        " changed_at = EXCLUDED.changed_at, changed_by = EXCLUDED.changed_by",
+        (app.app_id, app.published, app.writes, app.changed_at, app.changed_by),
     )

@@ -28,6 +28,7 @@ from tandem.protocols import tunnel
 from tandem.site import clients, collections
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.model import (
+    COMMAND_LINE_APP,
     DEFAULT_APP_ID_URI,
     DEFAULT_REPLY_URL,
     DISCOVERY_PERMISSION,
@@ -396,6 +397,7 @@ class Tenants:
                     tenant_id=service.tenant_id,
                     client_app_id=client.app_id,
                     app_id_uri=server.app_id_uri,
+                    server_app_id=server.app_id,
                     issuers=_issuers(known.issuer),
                     jwks=known.jwks,
                     authority=f"{self.environment.authority}/{service.tenant_id}",
@@ -432,6 +434,21 @@ class Tenants:
     async def verify_administrator(self, tx: Tx, token: str) -> clients.TenantIdentity:
         """Which account of a tenant wants to sign in to the site. Raises BadTenantToken.
 
+        A gateway has seen tokens of the apps that were ever published for the AdminService: they
+        open no session.
+        """
+        who = await self.verify_account(tx, token)
+        if await store.adminservice_app(tx, who.app_id) is not None:
+            raise BadTenantToken(
+                "This token is of an app whose tokens travel through the gateway. It opens no"
+                " session.",
+                cure="Sign in with `tandem sign-in site --with-tenant`.",
+            )
+        return who
+
+    async def verify_account(self, tx: Tx, token: str) -> clients.TenantIdentity:
+        """Which account of a tenant an app speaks for here. Raises BadTenantToken.
+
         Devices send tokens of their users for the same audience through the gateway, which nobody
         has to trust. They are of the client app, and open nothing here.
         """
@@ -442,7 +459,27 @@ class Tenants:
                 "This token is for a device's client, not for an administrator's sign-in.",
                 cure="Sign in with `tandem sign-in site --with-tenant`.",
             )
+        if "user_impersonation" not in who.scopes:
+            raise BadTenantToken(
+                "This token does not let its app act for a user of the site.",
+                cure="Ask the tenant for the scope user_impersonation of the server app.",
+            )
         return who
+
+    async def check_adminservice_app(self, tx: Tx, app_id: str) -> str:
+        """An app's id as tokens spell it, when its tokens may travel. Raises BadApp."""
+        try:
+            folded = str(uuid.UUID(app_id.strip()))
+        except ValueError:
+            raise BadApp(
+                f"{app_id!r} is not an app's client id.", cure="See `tandem app-registration list`."
+            ) from None
+        if folded == COMMAND_LINE_APP or any(app.app_id == folded for app in await store.apps(tx)):
+            raise BadApp(
+                "This app has another use: sign-in of administrators, or the site's own devices.",
+                cure="Register an app for your scripts: docs/guide/adminservice.md.",
+            )
+        return folded
 
     async def account(self, tx: Tx, tenant_id: str, upn: str) -> str:
         """The object id of an account of a connected tenant, as discovery found it.
@@ -626,6 +663,7 @@ def _identity(tenant_id: str, claims: Mapping[str, Any]) -> clients.TenantIdenti
         str(claims.get("oid", "")),
         str(claims.get("upn") or claims.get("preferred_username") or ""),
         str(claims.get("appid") or claims.get("azp") or ""),
+        tuple(str(claims.get("scp") or "").split()),
     )
 
 

@@ -4,8 +4,10 @@ A collection's members are those of its limiting collection to whom a rule of it
 is stored per device and collection: a change of a rule or of a device takes effect at once.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from tandem import audit
 from tandem.infra.database import Tx
@@ -84,6 +86,15 @@ async def resources(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownRes
     return await store.resources(tx, "true", (), limit, offset)
 
 
+async def forget(tx: Tx, id: int, *, actor: str, now: datetime) -> None:
+    """The resource, with the direct rules for it. Raises NoSuchResource."""
+    found = await resource(tx, str(id))
+    await store.delete_resource(tx, found.id)
+    await _audit(
+        tx, actor, "resource.delete", found.client_id, now, name=found.name, resource=found.id
+    )
+
+
 async def create(
     tx: Tx,
     site_code: str,
@@ -96,14 +107,10 @@ async def create(
     now: datetime,
 ) -> Collection:
     """A device collection. Raises BadName, NameTaken, NoSuchCollection, BadQuery."""
-    name = name.strip()
-    if not name or len(name) > 256:
-        raise BadName("A collection has a name of 1 to 256 characters.")
+    name = _named(name, comment)
     limit = await collection(tx, limiting)
     if query:
         compile_query(query)
-    if len(comment) > 1024:
-        raise BadName("A comment has at most 1,024 characters.")
     number = await store.next_number(tx)
     made = Collection(CollectionId(f"{site_code}{number:05X}"), name, comment, limit.id, now)
     if not await store.insert_collection(tx, made):
@@ -115,6 +122,40 @@ async def create(
         await store.add_rule(tx, made.id, "query", name, query)
     await _audit(tx, actor, "collection.create", made.id, now, name=name, query=query)
     return made
+
+
+def _named(name: str, comment: str) -> str:
+    """The name as it is kept. Raises BadName."""
+    name = name.strip()
+    if not name or len(name) > 256:
+        raise BadName("A collection has a name of 1 to 256 characters.")
+    if len(comment) > 1024:
+        raise BadName("A comment has at most 1,024 characters.")
+    return name
+
+
+async def describe(
+    tx: Tx,
+    wanted: str,
+    *,
+    name: str | None = None,
+    comment: str | None = None,
+    actor: str,
+    now: datetime,
+) -> Collection:
+    """Another name or comment; None leaves it. Raises NoSuchCollection, BuiltIn, NameTaken."""
+    found = await collection(tx, wanted)
+    name = found.name if name is None else name
+    comment = found.comment if comment is None else comment
+    name = _named(name, comment)
+    if (name, comment) == (found.name, found.comment):
+        return found
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems is built in and keeps its name.")
+    if not await store.save_description(tx, found.id, name, comment):
+        raise NameTaken(f"There is a collection {name!r} already.", cure="Take another name.")
+    await _audit(tx, actor, "collection.describe", found.id, now, name=name, before=found.name)
+    return await collection(tx, found.id)
 
 
 async def limit(tx: Tx, wanted: str, limiting: str, *, actor: str, now: datetime) -> Collection:
@@ -244,6 +285,38 @@ async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
     """The clients of a collection's members."""
     condition = await _condition(tx, id)
     return await store.client_ids(tx, condition.sql, condition.values)
+
+
+async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dict[str, Any]]:
+    """A SELECT of collection_id, resource_id and is_direct for every member of these collections,
+    with named parameters: for listings that filter and page in the database."""
+    asked = list(dict.fromkeys(ids))
+    direct: dict[CollectionId, list[int]] = {}
+    for id, rule in await store.rules(tx, asked):
+        if rule.resource_id is not None:
+            direct.setdefault(id, []).append(rule.resource_id)
+    parts, parameters = [], dict[str, Any]()
+
+    def bind(value: Any) -> str:
+        parameters[name := f"m{len(parameters)}"] = value
+        return f"%({name})s"
+
+    for id, condition in zip(asked, await _conditions(tx, asked), strict=True):
+        values = iter(condition.values)
+        sql = re.sub(
+            "%[%s]",
+            lambda found, of=values: bind(next(of)) if found[0] == "%s" else "%%",  # type: ignore[misc]
+            condition.sql,
+        )
+        parts.append(
+            f"SELECT {bind(id)}::text AS collection_id, r.id AS resource_id,"  # noqa: S608
+            f" r.id = ANY({bind(direct.get(id, []))}::bigint[]) AS is_direct"
+            f" FROM collections_resource r WHERE {sql}"
+        )
+    nobody = (
+        "SELECT ''::text AS collection_id, 0::bigint AS resource_id, false AS is_direct LIMIT 0"
+    )
+    return " UNION ALL ".join(parts) or nobody, parameters
 
 
 async def _condition(tx: Tx, id: CollectionId) -> Condition:

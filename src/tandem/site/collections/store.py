@@ -2,11 +2,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from psycopg.errors import ForeignKeyViolation
+from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
-from tandem.infra.listing import Source
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
@@ -23,41 +22,6 @@ _RESOURCE = (
     " r.client_version, r.discovered_at"
 )
 _COLLECTION = "id, name, comment, limiting_id, created_at"
-
-# The same devices as the two surfaces of the AdminService name them.
-_OS = "trim(r.os_name || ' ' || r.os_version)"
-SYSTEMS = Source(
-    "collections_resource r",
-    {
-        "ResourceId": "r.id",
-        "Name": "r.name",
-        "NetbiosName": "r.name",
-        "SMSUniqueIdentifier": "r.client_id",
-        "Client": "(r.client_id <> '')::int",
-        "ClientVersion": "r.client_version",
-        "OperatingSystemNameandVersion": _OS,
-        "Build": "r.os_version",
-        "AADDeviceID": "r.device_id",
-        "AADTenantID": "r.tenant_id",
-        "CreationDate": "r.discovered_at",
-    },
-    key="ResourceId",
-)
-DEVICES = Source(
-    "collections_resource r",
-    {
-        "MachineId": "r.id",
-        "Name": "r.name",
-        "SMSID": "r.client_id",
-        "IsClient": "(r.client_id <> '')::int",
-        "ClientVersion": "r.client_version",
-        "DeviceOS": _OS,
-        "DeviceOSBuild": "r.os_version",
-        "AADDeviceID": "r.device_id",
-        "AADTenantID": "r.tenant_id",
-    },
-    key="MachineId",
-)
 
 
 async def save_resource(tx: Tx, resource: Resource, now: datetime) -> int:
@@ -222,6 +186,24 @@ async def collection(tx: Tx, wanted: str) -> Collection | None:
         )
     ).fetchone()
     return Collection(**row) if row else None
+
+
+async def save_description(tx: Tx, id: CollectionId, name: str, comment: str) -> bool:
+    """False when another collection has the name."""
+    try:
+        async with tx.transaction():
+            await tx.execute(
+                "UPDATE collections_collection SET name = %s, comment = %s WHERE id = %s",
+                (name, comment, id),
+            )
+    except UniqueViolation:
+        return False
+    return True
+
+
+async def delete_resource(tx: Tx, id: int) -> None:
+    """Direct rules for it go with it."""
+    await tx.execute("DELETE FROM collections_resource WHERE id = %s", (id,))
 
 
 async def next_number(tx: Tx) -> int:

@@ -1,0 +1,330 @@
+"""Device collections and their rules."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tandem.infra.listing import Row
+from tandem.protocols.odata import Primitive
+from tandem.site import collections
+from tandem.site.adminservice.model import (
+    BadProperty,
+    Body,
+    Call,
+    Class,
+    Complex,
+    Key,
+    Method,
+    Property,
+)
+from tandem.site.collections import Rule
+
+_INTEGER, _BOOLEAN = Primitive.INTEGER, Primitive.BOOLEAN
+_DEVICES = 2
+# Manual, periodic, continuous, both. Here a change counts at once, which is continuous.
+_REFRESH_TYPES, _CONTINUOUS = (1, 2, 4, 6), 4
+_DIRECT, _QUERY = "SMS_CollectionRuleDirect", "SMS_CollectionRuleQuery"
+
+COMPLEXES = (
+    Complex("SMS_CollectionRule", (Property("RuleName"),), abstract=True),
+    Complex(
+        _DIRECT,
+        (Property("ResourceClassName"), Property("ResourceID", _INTEGER)),
+        base="SMS_CollectionRule",
+    ),
+    Complex(
+        _QUERY,
+        (Property("QueryExpression"), Property("QueryID", _INTEGER)),
+        base="SMS_CollectionRule",
+    ),
+    Complex(
+        "SMS_ST_RecurInterval",
+        (
+            *(Property(f"{unit}Span", _INTEGER) for unit in ("Day", "Hour", "Minute")),
+            *(Property(f"{unit}Duration", _INTEGER) for unit in ("Day", "Hour", "Minute")),
+            Property("StartTime", Primitive.TIME),
+            Property("IsGMT", _BOOLEAN),
+        ),
+    ),
+)
+
+
+async def _read(call: Call) -> list[Row]:
+    every = await collections.collections(call.tx)
+    names = {item.id: item.name for item in every}
+    return [
+        {
+            "CollectionID": item.id,
+            "Name": item.name,
+            "Comment": item.comment,
+            "CollectionType": _DEVICES,
+            "LimitToCollectionID": item.limiting_id or "",
+            "LimitToCollectionName": names[item.limiting_id] if item.limiting_id else "",
+            "RefreshType": _CONTINUOUS,
+            "CurrentStatus": 1,  # Ready: there is no evaluation to wait for.
+            "MemberClassName": f"SMS_CM_RES_COLL_{item.id}",
+            "ObjectPath": "/",
+            "IsBuiltIn": item.id == collections.ALL_SYSTEMS,
+            "IsReferenceCollection": item.limiting_id is None,
+            "CollectionVariablesCount": 0,
+        }
+        for item in every
+    ]
+
+
+async def _count(call: Call, rows: Sequence[Row]) -> list[int]:
+    return [await collections.count(call.tx, row["CollectionID"]) for row in rows]
+
+
+async def _rules(call: Call, rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
+    return [
+        [_shown(rule) for rule in await collections.rules(call.tx, row["CollectionID"])]
+        for row in rows
+    ]
+
+
+def _shown(rule: Rule) -> dict[str, Any]:
+    if rule.kind == "direct":
+        return {
+            "@odata.type": f"#AdminService.{_DIRECT}",
+            "RuleName": rule.name,
+            "ResourceClassName": "SMS_R_System",
+            "ResourceID": rule.resource_id,
+        }
+    return {
+        "@odata.type": f"#AdminService.{_QUERY}",
+        "RuleName": rule.name,
+        "QueryExpression": rule.query,
+        "QueryID": rule.id,
+    }
+
+
+async def _no_schedule(call: Call, rows: Sequence[Row]) -> list[list[Any]]:
+    return [[] for _ in rows]
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+async def _create(call: Call, body: Body) -> Key:
+    _check_type(body)
+    made = await collections.create(
+        call.tx,
+        call.site,
+        body["Name"],
+        limiting=body.get("LimitToCollectionID") or collections.ALL_SYSTEMS,
+        comment=body.get("Comment") or "",
+        actor=call.who.name,
+        now=call.now,
+    )
+    for rule in body.get("CollectionRules") or []:
+        await _add(call, made.id, rule)
+    return {"CollectionID": made.id}
+
+
+async def _update(call: Call, key: Key, body: Body) -> None:
+    _check_type(body)
+    if "CollectionRules" in body:
+        raise BadProperty(
+            "Rules of a collection are changed one by one.",
+            cure="POST to …/AdminService.AddMembershipRule or DeleteMembershipRule.",
+        )
+    id, actor, now = key["CollectionID"], call.who.name, call.now
+    if "LimitToCollectionID" in body:
+        await collections.limit(
+            call.tx, id, body["LimitToCollectionID"] or "", actor=actor, now=now
+        )
+    name, comment = body.get("Name"), body.get("Comment")
+    await collections.describe(call.tx, id, name=name, comment=comment, actor=actor, now=now)
+
+
+def _check_type(body: Body) -> None:
+    if body.get("CollectionType", _DEVICES) != _DEVICES:
+        raise BadProperty(
+            "There are collections of devices only.", cure="Send CollectionType 2, or leave it out."
+        )
+    if body.get("RefreshType", _CONTINUOUS) not in _REFRESH_TYPES:
+        raise BadProperty("RefreshType is 1, 2, 4 or 6.", cure="Leave it out: members are current.")
+
+
+async def _delete(call: Call, key: Key) -> None:
+    await collections.delete(call.tx, key["CollectionID"], actor=call.who.name, now=call.now)
+
+
+# ------------------------------------------------------------------------------- rules
+
+
+def _sort(rule: Mapping[str, Any]) -> str:
+    """Raises BadProperty for a kind of rule that is not served."""
+    said = str(rule.get("@odata.type", "")).removeprefix("#").rpartition(".")[2].lower()
+    if not said:
+        said = (_QUERY if "QueryExpression" in rule else _DIRECT).lower()
+    for known in (_DIRECT, _QUERY):
+        if said == known.lower():
+            return known
+    raise BadProperty(
+        "Collections have direct rules and query rules here.",
+        cure=f'Send "@odata.type": "#AdminService.{_DIRECT}" or "#AdminService.{_QUERY}".',
+    )
+
+
+def _text(rule: Mapping[str, Any], name: str) -> str:
+    value = rule.get(name)
+    if not isinstance(value, str) or not value.strip() or len(value) > 8_192:
+        raise BadProperty(f"A rule needs {name}, a text.", cure="Add it to the rule.")
+    return value
+
+
+def _resource_id(rule: Mapping[str, Any]) -> int:
+    value, of = rule.get("ResourceID"), rule.get("ResourceClassName", "SMS_R_System")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise BadProperty(
+            "A direct rule needs ResourceID, a number.", cure="Take it from SMS_R_System."
+        )
+    if str(of).lower() != "sms_r_system":
+        raise BadProperty("A direct rule is for an SMS_R_System.", cure="Correct the rule.")
+    return value
+
+
+async def _add(call: Call, id: collections.CollectionId, rule: Mapping[str, Any]) -> int:
+    """The QueryID; 0 of a direct rule. The same rule twice is there once."""
+    actor, now = call.who.name, call.now
+    if _sort(rule) == _DIRECT:
+        wanted = _resource_id(rule)
+        if (await collections.resource(call.tx, str(wanted))).id != wanted:
+            raise collections.NoSuchResource(f"There is no SMS_R_System {wanted}.")
+        await collections.add_members(call.tx, id, [str(wanted)], actor=actor, now=now)
+        return 0
+    name, query = _text(rule, "RuleName"), _text(rule, "QueryExpression")
+    if len(name) > 256:
+        raise BadProperty("RuleName has at most 256 characters.", cure="Shorten it.")
+    for known in await collections.rules(call.tx, id):
+        if (known.kind, known.name, known.query) == ("query", name, query):
+            return known.id
+    await collections.add_query(call.tx, id, name, query, actor=actor, now=now)
+    return next(
+        known.id
+        for known in await collections.rules(call.tx, id)
+        if known.kind == "query" and known.name == name
+    )
+
+
+async def _remove(call: Call, id: collections.CollectionId, rule: Mapping[str, Any]) -> None:
+    """By the resource, or by the query's number or name. Raises NoSuchRule."""
+    known = await collections.rules(call.tx, id)
+    if _sort(rule) == _DIRECT:
+        wanted = _resource_id(rule)
+        found = [item for item in known if item.resource_id == wanted]
+    else:
+        number = rule.get("QueryID")
+        name = "" if number else _text(rule, "RuleName").lower()
+        found = [
+            item
+            for item in known
+            if item.kind == "query" and (item.id == number if number else item.name.lower() == name)
+        ]
+    if not found:
+        raise collections.NoSuchRule(
+            f"{id} has no such rule.", cure=f"See them: SMS_Collection('{id}')."
+        )
+    await collections.remove_rule(call.tx, id, found[0].id, actor=call.who.name, now=call.now)
+
+
+async def _add_one(call: Call, key: Key, arguments: Body) -> Body:
+    return {"QueryID": await _add(call, key["CollectionID"], arguments["collectionRule"])}
+
+
+async def _add_all(call: Call, key: Key, arguments: Body) -> Body:
+    rules = arguments["collectionRules"]
+    return {"QueryIDs": [await _add(call, key["CollectionID"], rule) for rule in rules]}
+
+
+async def _remove_one(call: Call, key: Key, arguments: Body) -> Body:
+    await _remove(call, key["CollectionID"], arguments["collectionRule"])
+    return {}
+
+
+async def _remove_all(call: Call, key: Key, arguments: Body) -> Body:
+    for rule in arguments["collectionRules"]:
+        await _remove(call, key["CollectionID"], rule)
+    return {}
+
+
+async def _refresh(call: Call, key: Key, arguments: Body) -> Body:
+    """Members are computed when somebody asks, so they are fresh."""
+    return {}
+
+
+_ONE = (Property("collectionRule", Primitive.COMPLEX, complex="SMS_CollectionRule", required=True),)
+_ALL = (
+    Property(
+        "collectionRules",
+        Primitive.COMPLEX,
+        complex="SMS_CollectionRule",
+        many=True,
+        required=True,
+    ),
+)
+_PLAIN = (
+    Property("CollectionID"),
+    Property("Name", writable=True, required=True),
+    Property("Comment", writable=True),
+    Property("CollectionType", _INTEGER, writable=True),
+    Property("LimitToCollectionID", writable=True),
+    Property("LimitToCollectionName"),
+    Property("MemberCount", _INTEGER, load=_count),
+    Property("LocalMemberCount", _INTEGER, load=_count),
+    Property("RefreshType", _INTEGER, writable=True),
+    Property("CurrentStatus", _INTEGER),
+    Property("MemberClassName"),
+    Property("ObjectPath"),
+    Property("IsBuiltIn", _BOOLEAN),
+    Property("IsReferenceCollection", _BOOLEAN),
+    Property("CollectionVariablesCount", _INTEGER),
+)
+COLLECTION = Class(
+    surface="wmi",
+    name="SMS_Collection",
+    key=("CollectionID",),
+    properties=(
+        *_PLAIN,
+        Property(
+            "RefreshSchedule",
+            Primitive.COMPLEX,
+            load=_no_schedule,
+            many=True,
+            lazy=True,
+            complex="SMS_ST_RecurInterval",
+            writable=True,
+        ),
+        Property(
+            "CollectionRules",
+            Primitive.COMPLEX,
+            load=_rules,
+            many=True,
+            lazy=True,
+            complex="SMS_CollectionRule",
+            writable=True,
+        ),
+    ),
+    read=_read,
+    create=_create,
+    update=_update,
+    delete=_delete,
+    methods=(
+        Method("AddMembershipRule", _add_one, _ONE),
+        Method("AddMembershipRules", _add_all, _ALL),
+        Method("DeleteMembershipRule", _remove_one, _ONE),
+        Method("DeleteMembershipRules", _remove_all, _ALL),
+        Method("RequestRefresh", _refresh, (Property("IncludeSubCollections", _BOOLEAN),)),
+    ),
+)
+PLAIN = Class(
+    surface="v1.0",
+    name="Collections",
+    key=("CollectionID",),
+    properties=tuple(replace(item, writable=False, required=False) for item in _PLAIN),
+    read=_read,
+)
+
+CLASSES = (COLLECTION, PLAIN)
