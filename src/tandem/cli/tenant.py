@@ -35,6 +35,14 @@ def show(json: Json = False) -> None:
     emit(value, _text, json)
 
 
+@app.command()
+def openapi(
+    version: Annotated[str, typer.Option(help="v1.0 or beta.")] = "v1.0",
+) -> None:
+    """Print what the tenant's Graph serves, as OpenAPI 3.1 in JSON."""
+    emit(graph_client().get(f"/{version}/openapi.json"), lambda _: None, True)
+
+
 def _text(value: dict[str, Any]) -> str:
     authority = "not set" if value["mdm_authority"] == "unknown" else "MDM service"
     return "\n".join(

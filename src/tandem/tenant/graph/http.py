@@ -23,7 +23,7 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import HTTP_STATUS, AppError, Kind
 from tandem.protocols import odata
 from tandem.tenant import directory, oidc
-from tandem.tenant.graph import bodies
+from tandem.tenant.graph import bodies, describe
 from tandem.tenant.graph.model import (
     BadProperty,
     Call,
@@ -61,6 +61,7 @@ _NOBODY = Caller("", "", "", "")
 
 _VERSION = re.compile(r"^/+(v1\.0|beta)(?:/|$)", re.IGNORECASE)
 _BATCH = re.compile(r"^/+(v1\.0|beta)/+\$batch/?$", re.IGNORECASE)
+_DESCRIBED = re.compile(r"^/+(v1\.0|beta)/+(\$metadata|openapi\.json)/?$", re.IGNORECASE)
 _ORIGIN = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 _CLIENT_ID = re.compile(r"^[\w.:-]{1,100}$")
 
@@ -91,6 +92,7 @@ class GraphRoute(BaseRoute):
         self._database = database
         self._clock = clock
         self._authenticate = authenticate
+        self._documents: dict[str, bytes] = {}
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and _VERSION.match(scope["path"]):
@@ -116,6 +118,8 @@ class GraphRoute(BaseRoute):
         try:
             if _BATCH.match(request.url.path) and request.method == "POST":
                 return await self._batch(request, headers)
+            if request.method == "GET" and (found := _DESCRIBED.match(request.url.path)):
+                return self._described(found[1].lower(), found[2].lower(), state.base, headers)
             reply = await self._answer(request, state)
         except AppError as error:
             return problem(request, error, state.family, headers, self._clock())
@@ -142,6 +146,16 @@ class GraphRoute(BaseRoute):
             reply.body["@odata.deltaLink"] = f"{state.base}{path}?$deltatoken={token}"
         content = msgspec.json.encode(reply.body)
         return Response(content, reply.status, {**headers, "Content-Type": JSON})
+
+    def _described(self, version: str, what: str, base: str, headers: dict[str, str]) -> Response:
+        """What is served, which is no secret: clients read it before they have a token."""
+        if what == "$metadata":
+            known = self._documents.get(version)
+            if known is None:
+                known = self._documents[version] = describe.metadata(self._frame, version)
+            return Response(known, 200, headers, media_type="application/xml")
+        content = msgspec.json.encode(describe.openapi(self._frame, version, base))
+        return Response(content, 200, headers, media_type="application/json")
 
     async def _batch(self, request: Request, headers: dict[str, str]) -> Response:
         """Up to 20 requests in one, each with its own transaction, those it depends on first."""

@@ -229,7 +229,7 @@ def _mdm_url(path: str) -> Callable[[Row], str]:
 async def _set_mdm_policy(call: Call, key: str, body: Body) -> None:
     here = await directory.tenant(call.tx)
     shown = {value: scope for scope, value in _SHOWN.items()}
-    scope = shown[body["appliesTo"]] if "appliesTo" in body else here.mdm_scope
+    scope = shown[body["appliesTo"]] if body.get("appliesTo") else here.mdm_scope
     bound = body.get("includedGroups@odata.bind")
     groups = list(here.mdm_scope_groups)
     if bound is not None:

@@ -99,7 +99,7 @@ APPLICATIONS_WRITE = access(
 ROLE_ASSIGNMENTS_WRITE = access("AppRoleAssignment.ReadWrite.All", roles=_GLOBAL)
 GRANTS_READ = access("DelegatedPermissionGrant.ReadWrite.All", *_DIRECTORY_READ)
 GRANTS_WRITE = access("DelegatedPermissionGrant.ReadWrite.All", roles=_GLOBAL)
-DEVICES_READ = access("Device.Read.All", "Device.ReadWrite.All", *_DIRECTORY_READ)
+DEVICES_READ = access("Device.Read.All", *_DIRECTORY_READ, application=("Device.ReadWrite.All",))
 DEVICES_WRITE = access(
     application=("Device.ReadWrite.All",),
     delegated=("Directory.AccessAsUser.All",),
