@@ -31,7 +31,7 @@ from tenant_world import BASE, CHEAP, Joined, World, make_world
 
 MANAGEMENT = "https://manage.example/ManagementServer/MDM.svc"
 WINDOWS_ID = "0A1B2C3D4E5F60718293A4B5C6D7E8F9"
-_WSSE = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd"
+WSSE = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd"
 _PKI = "http://schemas.microsoft.com/windows/pki/2009/01"
 _ENR = "http://schemas.microsoft.com/windows/management/2012/01/enrollment"
 _TRUST = "http://docs.oasis-open.org/ws-sx/ws-trust/200512"
@@ -44,7 +44,7 @@ def envelope(action: str, body: str, security: str = "", message_id: str = "urn:
     return (
         '<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope"'
         ' xmlns:a="http://www.w3.org/2005/08/addressing"'
-        f' xmlns:wsse="{_WSSE}" xmlns:wst="{_TRUST}"'
+        f' xmlns:wsse="{WSSE}" xmlns:wst="{_TRUST}"'
         ' xmlns:ac="http://schemas.xmlsoap.org/ws/2006/12/authorization"><s:Header>'
         f'<a:Action s:mustUnderstand="1">{action}</a:Action>'
         f"<a:MessageID>{message_id}</a:MessageID><a:To>https://tenant.example/</a:To>"
@@ -52,10 +52,10 @@ def envelope(action: str, body: str, security: str = "", message_id: str = "urn:
     ).encode()
 
 
-def bearer(token: str) -> str:
+def bearer(token: str, kind: str = "urn:ietf:params:oauth:token-type:jwt") -> str:
     return (
-        f'<wsse:Security><wsse:BinarySecurityToken ValueType="urn:ietf:params:oauth:token-type:jwt"'
-        f' EncodingType="{_WSSE}#base64binary">{base64.b64encode(token.encode()).decode()}'
+        f'<wsse:Security><wsse:BinarySecurityToken ValueType="{kind}"'
+        f' EncodingType="{WSSE}#base64binary">{base64.b64encode(token.encode()).decode()}'
         "</wsse:BinarySecurityToken></wsse:Security>"
     )
 
@@ -94,7 +94,7 @@ def request_token(
     body = (
         f"<wst:RequestSecurityToken><wst:RequestType>{_TRUST}/{issue}</wst:RequestType>"
         f'<wsse:BinarySecurityToken ValueType="{_PKI}/enrollment#PKCS10"'
-        f' EncodingType="{_WSSE}#base64binary">{base64.encodebytes(request).decode()}'
+        f' EncodingType="{WSSE}#base64binary">{base64.encodebytes(request).decode()}'
         f"</wsse:BinarySecurityToken><ac:AdditionalContext>{context}</ac:AdditionalContext>"
         "</wst:RequestSecurityToken>"
     )

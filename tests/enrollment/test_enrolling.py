@@ -1,5 +1,6 @@
 """Enrolling over the wire: the three messages, every refusal, and what the device gets."""
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from lxml import etree
 from mdm_world import (
     MANAGEMENT,
     WINDOWS_ID,
+    WSSE,
     Mdm,
+    bearer,
     certificate_request,
     discover,
     get_policies,
@@ -26,6 +29,8 @@ from mdm_world import (
 from tandem import pki
 from tandem.infra.database import Database
 from tandem.infra.errors import Kind
+from tandem.protocols import soap
+from tandem.protocols.syncml import Message
 from tandem.tenant import directory, enrollment, licensing
 from tandem.tenant.enrollment.http import _FAULTS
 from tenant_world import Joined
@@ -227,7 +232,7 @@ async def test_a_request_that_cannot_be_certified_is_refused(mdm: Mdm) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"DeviceID": ""}, {"EnrollmentType": "Kiosk"}, {"issue": "Renew"}]
+    "changes", [{"DeviceID": ""}, {"EnrollmentType": "Kiosk"}, {"issue": "Cancel"}]
 )
 async def test_an_incomplete_or_other_request_is_refused(mdm: Mdm, changes: dict[str, str]) -> None:
     _, _, token = await someone(mdm)
@@ -236,6 +241,63 @@ async def test_an_incomplete_or_other_request_is_refused(mdm: Mdm, changes: dict
         "s:MessageFormat",
         "InvalidEnrollmentData",
     )
+
+
+async def test_renewal_and_recovery_are_refused_in_their_own_words(mdm: Mdm) -> None:
+    """Also without a credential: what stands in the header of a renewal proves nothing."""
+    _, _, token = await someone(mdm)
+    answer = await asks(mdm, token, issue="Renew")
+    assert (subcode(answer), said(answer)["ErrorType"]) == ("s:Authorization", "NotEligibleToRenew")
+    assert subcode(await asks(mdm, "", issue="Renew")) == "s:Authorization"
+    assert subcode(await asks(mdm, token, issue="Recovery")) == "s:Authentication"
+
+
+FEDERATED = soap.USER_TOKEN_TYPE
+
+
+async def test_a_token_is_taken_by_every_way_that_windows_brings_it(mdm: Mdm) -> None:
+    """Federated and programmatic callers use one type; some of them encode twice (section 4)."""
+    _, _, token = await someone(mdm)
+    twice = base64.b64encode(token.encode()).decode()
+    for number, security in enumerate(
+        (bearer(token), bearer(token, FEDERATED), bearer(twice, FEDERATED))
+    ):
+        request = certificate_request(pki.generate_key("rsa2048"))
+        message = request_token("", request, security=security, DeviceID=f"{number:032X}")
+        assert subcode(await mdm.soap("Enrollment", message)) == "", number
+        # What a lost answer makes the device send again.
+        assert subcode(await mdm.soap("Enrollment", message)) == "", number
+    (found,) = (await mdm.graph("GET", "deviceManagement/managedDevices")).json()["value"]
+    assert found["deviceName"] == "LAB-001"
+
+
+async def test_a_key_is_certified_for_one_device(mdm: Mdm) -> None:
+    """A request that was captured is of no use for another enrollment (section 20)."""
+    _, _, token = await someone(mdm)
+    key = pki.generate_key("rsa2048")
+    assert subcode(await asks(mdm, token, key)) == ""
+    assert subcode(await asks(mdm, token, key, DeviceID=new_id())) == "s:CertificateRequest"
+
+
+async def test_two_requests_of_one_device_at_once_end_with_one_enrollment(mdm: Mdm) -> None:
+    _, _, token = await someone(mdm)
+    answers = await asyncio.gather(*(asks(mdm, token) for _ in range(4)))
+    assert [subcode(answer) for answer in answers] == [""] * 4
+    rows = (await mdm.graph("GET", "deviceManagement/managedDevices")).json()["value"]
+    assert len(rows) == 1
+
+
+async def test_a_good_token_in_the_wrong_place_is_no_credential(mdm: Mdm) -> None:
+    _, _, token = await someone(mdm)
+    request = certificate_request(pki.generate_key("rsa2048"))
+    x509v3 = f"{WSSE.rpartition('/')[0]}/oasis-200401-wss-x509-token-profile-1.0#X509v3"
+    password = (
+        "<wsse:Security><wsse:UsernameToken><wsse:Username>alex@contoso.com</wsse:Username>"
+        f"<wsse:Password>{token}</wsse:Password></wsse:UsernameToken></wsse:Security>"
+    )
+    for security in (bearer(token, "urn:else"), bearer(token, x509v3), password):
+        message = request_token("", request, security=security)
+        assert subcode(await mdm.soap("Enrollment", message)) == "s:Authentication"
 
 
 async def test_another_user_does_not_take_an_enrolled_device_over(mdm: Mdm) -> None:
@@ -258,9 +320,8 @@ async def test_a_device_that_enrols_anew_is_one_device(mdm: Mdm, windows_id: str
     first = await mdm.enrolled()
     again = await mdm.enroll(first.user, first.joined, windows_id)
     assert await again.check_in() == []
-    mdm.peer.certificate = first.certificate
-    answer = await mdm.management.post("/ManagementServer/MDM.svc", content=b"<SyncML/>")
-    assert answer.status_code in {400, 401}
+    old = await first.send(Message("1", 1, MANAGEMENT, first.windows_id))
+    assert (old.status_code, old.content) == (401, b"")
     async with mdm.database.transaction() as tx:
         assert [item.id for item in await enrollment.devices(tx)] == [again.id]
         assert (await enrollment.device(tx, first.id)).state == "unenrolled"
@@ -297,27 +358,6 @@ async def test_what_we_did_not_foresee_is_an_internal_fault(
 
 def test_every_kind_of_refusal_has_a_fault() -> None:
     assert set(_FAULTS) == set(Kind)
-
-
-async def test_examples_of_devices_get_the_fault_they_deserve(mdm: Mdm, samples: Path) -> None:
-    for file in sorted((samples / "mdm").glob("d2s-*.xml")):
-        for kind, path in (
-            ("discover", "Discovery"),
-            ("getpolicies", "Policy"),
-            ("rst", "Enrollment"),
-        ):
-            if not file.name.startswith(f"d2s-{kind}-"):
-                continue
-            answer = await mdm.soap(path, file.read_bytes())
-            assert answer.status_code == 200, file.name
-            assert subcode(answer) in {
-                "",
-                "s:MessageFormat",
-                "s:Authentication",
-                "a:InvalidSecurity",
-            }, file.name
-            if kind != "discover":
-                assert subcode(answer), f"{file.name}: nobody here signed its token"
 
 
 async def test_the_real_request_of_windows_is_certified(mdm: Mdm, samples: Path) -> None:

@@ -136,7 +136,8 @@ class Machine:
         answers: list[Command | Status | Results] = list(self.accepts(asked))
         if config_info:
             uri = enrollment.CONFIG_INFO_URI
-            answers.append(Results("80", "1", "9", (Item(source=uri, data=config_info),)))
+            (asks,) = [c.id for c in asked.commands if c.items[0].target == uri]
+            answers.append(Results("80", "1", asks, (Item(source=uri, data=config_info),)))
         return await self.says(*answers)
 
 
@@ -145,7 +146,7 @@ async def enroll(tenant: Tenant, windows_id: str = "AB" * 16) -> Machine:
     pem = pki.certificate_request(key, pki.name("x!y"), ())
     der = x509.load_pem_x509_csr(pem).public_bytes(Encoding.DER)
     context = {"DeviceID": (windows_id,), "EnrollmentType": ("Device",), "DeviceName": ("LAB-1",)}
-    asked = soap.RequestToken("t", "http://x/Issue", der, context)
+    asked = soap.RequestToken("t", "http://x/Issue", "PKCS10", der, context)
     async with tenant.database.transaction() as tx:
         answer = await tenant.enrolling.enroll(tx, CREDENTIAL, asked)
     document = etree.fromstring(answer.provisioning)

@@ -157,6 +157,8 @@ READ = {
     "d2s-rst-fleet-jwt.xml": soap.RequestToken,
     "d2s-rst-fleet-devicetoken.xml": soap.RequestToken,
     "d2s-rst-real-usernametoken-b.xml": soap.RequestToken,
+    "d2s-rst-renew-robo.xml": soap.RequestToken,
+    "d2s-rst-spec-onpremise.xml": soap.RequestToken,
 }
 REFUSED = [
     "d2s-discover-docs-truncated.xml",
@@ -164,7 +166,6 @@ REFUSED = [
     "d2s-discover-minimal-no-authpolicies.xml",
     "d2s-rst-docs-certificate.xml",
     "d2s-rst-docs-federated-malformed.xml",
-    "d2s-rst-renew-robo.xml",
 ]
 
 

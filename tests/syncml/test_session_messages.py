@@ -92,6 +92,9 @@ def test_other_nodes_are_other_nodes() -> None:
         b"<SyncML><SyncHdr><MsgID>1</MsgID></SyncHdr><SyncBody>"
         + b"<Get><CmdID>1</CmdID></Get>" * 2001
         + b"</SyncBody></SyncML>",
+        b"<SyncML><SyncHdr><MsgID>1</MsgID></SyncHdr><SyncBody><Results>"
+        + b"<Item/>" * 10_001
+        + b"</Results></SyncBody></SyncML>",
     ],
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:

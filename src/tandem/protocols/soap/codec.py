@@ -46,7 +46,8 @@ _TOKEN = (
     "http://schemas.microsoft.com/5.0.0.0/ConfigurationManager/Enrollment/DeviceEnrollmentToken"  # noqa: S105
 )
 _BASE64 = f"{WSSE}#base64binary"
-_SINGLE = {"MAC", "IMEI"}
+# Of a machine with several network cards or modems; any other item says one thing.
+_REPEATED = {"MAC", "IMEI"}
 
 
 def _parse(data: bytes) -> Any:
@@ -184,20 +185,30 @@ def _request_token(body: Any) -> RequestToken:
     token = request.find(_tag(WSSE, "BinarySecurityToken"))
     if token is None:
         raise BadMessage("the certificate request is missing")
-    if not token.get("ValueType", "").endswith("#PKCS10"):
+    kind = token.get("ValueType", "").rpartition("#")[2]
+    if kind not in {"PKCS10", "PKCS7"}:
         raise BadMessage("the certificate request is not PKCS#10")
     context: dict[str, list[str]] = {}
     for item in request.findall(_tag(AC, "AdditionalContext", "ContextItem")):
         context.setdefault(item.get("Name", ""), []).append(_text(item, _tag(AC, "Value")))
     for name, values in context.items():
-        if name not in _SINGLE and len(set(values)) > 1:
+        if name not in _REPEATED and len(set(values)) > 1:
             raise BadMessage(f"{name[:40]} is given twice")
     return RequestToken(
         _text(request, _tag(WST, "TokenType")),
         _text(request, _tag(WST, "RequestType")),
-        _b64("".join((token.text or "").split())),
+        kind,
+        _request(token),
         {name: tuple(values) for name, values in context.items()},
     )
+
+
+def _request(token: Any) -> bytes:
+    """Empty when it is not base64: who asks is judged before what is asked (section 4)."""
+    try:
+        return _b64("".join((token.text or "").split()))
+    except BadMessage:
+        return b""
 
 
 # ---------------------------------------------------------------------- answers

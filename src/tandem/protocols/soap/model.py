@@ -52,7 +52,8 @@ class RequestToken:
 
     token_type: str
     request_type: str
-    request: bytes  # DER of the PKCS#10
+    sort: str  # "PKCS10", or "PKCS7" for a renewal
+    request: bytes  # what was decoded; empty where it cannot be
     context: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def item(self, name: str) -> str:

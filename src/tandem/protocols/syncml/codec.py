@@ -11,6 +11,7 @@ META = "syncml:metinf"
 _MS = "http://schemas.microsoft.com/MobileDevice/MDM"
 _COMMANDS = {"Get", "Add", "Replace", "Delete", "Exec", "Alert"}
 _MAX_COMMANDS = 2000
+_MAX_ITEMS = 10_000
 
 
 def _local(element: Any) -> str:
@@ -46,6 +47,8 @@ def read(data: bytes) -> Message:
     information: Any = root.getroottree().docinfo
     if information.doctype or _local(root) != "SyncML":
         raise BadMessage("not a SyncML message")
+    if sum(1 for _ in root.iter("{*}Item")) > _MAX_ITEMS:
+        raise BadMessage("too many items in one message")
     header, body = _child(root, "SyncHdr"), _child(root, "SyncBody")
     if header is None or body is None:
         raise BadMessage("SyncHdr or SyncBody is missing")

@@ -16,7 +16,7 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, oidc
-from tandem.tenant.enrollment.model import BadEnrollment
+from tandem.tenant.enrollment.model import BadEnrollment, RenewalRefused
 from tandem.tenant.enrollment.service import Enrollment
 
 log = get_logger("enrollment")
@@ -83,6 +83,8 @@ class _Edge:
         asked = envelope.body
         if not isinstance(asked, soap.RequestToken):
             raise soap.BadMessage("another message was expected")
+        # Before the credential: the header of a renewal proves nothing (section 8).
+        self._enrollment.require_new(asked)
         credential = soap.one_credential(envelope)
         try:
             async with self._db.transaction() as tx:
@@ -167,6 +169,8 @@ def _vocabulary(error: AppError) -> _Refusal:
             return _Refusal("s:Authorization", "NotSupported", "0x80180015")
         case BadEnrollment():
             return _Refusal("s:MessageFormat", "InvalidEnrollmentData", "0x80180019")
+        case RenewalRefused():
+            return _Refusal("s:Authorization", "NotEligibleToRenew", "0x80180016")
         case pki.BadRequest():
             return _Refusal("s:CertificateRequest", "", "0x80180004")
         case _:

@@ -87,6 +87,14 @@ class BadEnrollment(AppError):
     kind, code = Kind.INVALID, "enrollment.invalid"
 
 
+class RenewalRefused(AppError):
+    kind, code = Kind.FORBIDDEN, "enrollment.renewal-refused"
+
+
+class RecoveryRefused(AppError):
+    kind, code = Kind.UNAUTHENTICATED, "enrollment.recovery-refused"
+
+
 class NotEnrolled(AppError):
     kind, code = Kind.UNAUTHENTICATED, "device.not-enrolled"
 

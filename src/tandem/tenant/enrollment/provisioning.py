@@ -29,7 +29,7 @@ def document(
     _certificate(system, root)
     mine = _characteristic(certificates, "My", store)
     _certificate(mine, certificate)
-    _characteristic(_characteristic(mine, pki.sha1_thumbprint(certificate)), "PrivateKeyContainer")
+    _characteristic(mine, "PrivateKeyContainer")
     _application(top, device, settings, certificate, management_url, store)
     provider = _characteristic(top, "DMClient", "Provider", settings.provider_id)
     _parm(provider, "EntDMID", device.id, "string")

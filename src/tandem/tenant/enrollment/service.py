@@ -3,10 +3,11 @@
 import uuid
 from base64 import b64decode
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tandem import pki
 from tandem.infra import events
@@ -24,10 +25,13 @@ from tandem.tenant.enrollment.model import (
     Event,
     NoSuchDevice,
     NotEnrolled,
+    RecoveryRefused,
+    RenewalRefused,
 )
 
 _CONTEXT = "enrollment.authority"
 _ROOT_DAYS = 365 * 15
+_TOKENS = {soap.JWT_TYPE, soap.USER_TOKEN_TYPE}
 # Enrollment versions; a device that is answered 5.0 attests its TPM, which nobody reads here.
 _OLDEST, _NEWEST = 3.0, 4.0
 
@@ -93,8 +97,29 @@ class Enrollment:
             f"{min(asked.request_version, _NEWEST):.1f}",
         )
 
+    def require_new(self, asked: soap.RequestToken) -> None:
+        """Raises RenewalRefused, RecoveryRefused, BadEnrollment unless a first certificate is
+        asked for."""
+        match asked.request_type.rpartition("/")[2]:
+            case "Issue" if asked.sort == "PKCS10":
+                return
+            case "Renew":
+                raise RenewalRefused(
+                    "Certificates are not renewed here.", cure="Have the device enrol again."
+                )
+            case "Recovery":
+                raise RecoveryRefused("Certificates are not recovered here.")
+            case _:
+                raise BadEnrollment("RequestType says nothing that can be done here.")
+
     async def user(self, tx: Tx, credential: soap.Credential) -> oidc.Claims:
-        """Whose token came with the request. Raises BadToken."""
+        """Whose token came with the request. Raises BadToken.
+
+        A device brings its user's directory token, by itself (JWT) or as its caller gave it
+        (federated, programmatic): the type of the value says by which way, not what it is.
+        """
+        if credential.kind != "token" or credential.value_type not in _TOKENS:
+            raise oidc.BadToken("Devices enrol here with their user's token of the directory.")
         return await self._tokens.verify_mdm(tx, _token(credential), self.now())
 
     async def enroll(
@@ -111,10 +136,14 @@ class Enrollment:
         kind = asked.item("EnrollmentType")
         if not windows_id or len(windows_id) > 128 or kind.lower() not in {"full", "device"}:
             raise BadEnrollment("DeviceID or EnrollmentType is missing.")
-        if not asked.request_type.endswith("/Issue"):
-            raise BadEnrollment("Only new certificates are issued here.")
         key = pki.windows_request(asked.request)
+        await store.lock(tx, [windows_id, claims.device_id])
         await self._same_person(tx, windows_id, claims)
+        key_sha256 = sha256(
+            key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        ).hexdigest()
+        if await store.key_is_anothers(tx, key_sha256, windows_id):
+            raise pki.BadRequest("The key is certified for another enrollment already.")
         authority = await self._authority(tx)
         id = str(uuid.uuid4())
         certificate = authority.issue(
@@ -141,7 +170,7 @@ class Enrollment:
             None,
         )
         await self._retire_older(tx, device)
-        await store.insert(tx, device)
+        await store.insert(tx, device, key_sha256)
         if claims.device_id:
             await directory.set_device_management(
                 tx, claims.device_id, is_managed=True, mdm_app_id=oidc.MDM_APP
@@ -186,6 +215,10 @@ class Enrollment:
             if older is not None and older.state != "unenrolled":
                 await store.set_state(tx, older.id, "unenrolled", self.now())
                 await mobile_apps.forget_device(tx, older.id)
+                if older.directory_device_id not in {"", device.directory_device_id}:
+                    await directory.set_device_management(
+                        tx, older.directory_device_id, is_managed=False
+                    )
                 await self.note(tx, older, "superseded", "The device enrolled again")
 
     async def refused(

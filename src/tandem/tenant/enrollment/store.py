@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -67,11 +68,25 @@ async def insert_authority(tx: Tx, sealed_key: bytes, certificate: bytes) -> Non
     )
 
 
-async def insert(tx: Tx, made: Device) -> None:
+async def lock(tx: Tx, ids: Iterable[str]) -> None:
+    """One enrollment of a device at a time, until the transaction ends."""
+    for id in sorted(set(ids) - {""}):
+        await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-enrol:' || %s))", (id,))
+
+
+async def key_is_anothers(tx: Tx, key_sha256: str, windows_id: str) -> bool:
+    found = await tx.execute(
+        "SELECT FROM enrollment_device WHERE key_sha256 = %s AND windows_id <> %s LIMIT 1",
+        (key_sha256, windows_id),
+    )
+    return await found.fetchone() is not None
+
+
+async def insert(tx: Tx, made: Device, key_sha256: str) -> None:
     await tx.execute(
         "INSERT INTO enrollment_device (id, windows_id, hardware_id, directory_device_id, user_id,"
-        " upn, name, os_version, kind, state, fingerprint, enrolled_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " upn, name, os_version, kind, state, fingerprint, enrolled_at, key_sha256)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             made.id,
             made.windows_id,
@@ -85,6 +100,7 @@ async def insert(tx: Tx, made: Device) -> None:
             made.state,
             made.fingerprint,
             made.enrolled_at,
+            key_sha256,
         ),
     )
 

@@ -4,11 +4,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from tandem import pki
 from tandem.infra import http
 from tandem.infra.database import Database
 from tandem.infra.errors import HTTP_STATUS, AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import syncml
+from tandem.tenant.enrollment import NotEnrolled
 from tandem.tenant.sessions.service import Sessions
 
 log = get_logger("sessions")
@@ -27,8 +29,20 @@ def routes(db: Database, sessions: Sessions) -> list[BaseRoute]:
         except syncml.BadMessage as error:
             log.info("message refused", reason=str(error))
             return Response(status_code=400)
-        async with db.transaction() as tx:
-            answer = await sessions.exchange(tx, http.peer_certificate(request), message)
+        peer = http.peer_certificate(request)
+        try:
+            async with db.transaction() as tx:
+                answer = await sessions.exchange(tx, peer, message)
+        except NotEnrolled as error:
+            # The device hears nothing (section 20); who runs the service has to see it.
+            fingerprint = pki.sha256_fingerprint(peer) if peer is not None else ""
+            log.warning(
+                "session refused",
+                source=message.source[:128],
+                certificate=fingerprint,
+                **error.details,
+            )
+            raise
         return Response(answer, media_type=f"{_TYPE}; charset=utf-8")
 
     return [Route("/ManagementServer/MDM.svc", manage, methods=["POST"])]

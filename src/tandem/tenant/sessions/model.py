@@ -15,6 +15,8 @@ from tandem.tenant.policies import Configuration, loc_uri
 from tandem.workloads import Authority, Workload, owner_of
 
 MSI = "./Device/Vendor/MSFT/EnterpriseDesktopAppManagement/MSI"
+DEVICE_ID = "./DevInfo/DevId"
+ABORT = "1223"
 MSI_ALERT = "win32csp_install"
 UNENROLL_ALERT = "mdm.unenrollment.userrequest"
 # Enough of them to make round trips rare, few enough for any device's buffer (section 11.9).
@@ -28,10 +30,24 @@ INVENTORY = {
     "./DevDetail/Ext/Microsoft/DNSComputerName": "name",
     "./DevDetail/OEM": "manufacturer",
     "./DevDetail/HwV": "hardware_version",
+    "./DevDetail/FwV": "firmware_version",
+    "./DevDetail/DevTyp": "device_type",
     "./DevDetail/Ext/Microsoft/SMBIOSSerialNumber": "serial_number",
+    "./DevDetail/Ext/Microsoft/OSPlatform": "os_platform",
+    "./DevDetail/Ext/Microsoft/ProcessorArchitecture": "processor_architecture",
     "./DevDetail/Ext/Microsoft/TotalRAM": "ram_mb",
+    "./DevDetail/Ext/Microsoft/TotalStorage": "storage_mb",
 }
-DEVICE_INFO = {"./DevInfo/Man": "manufacturer", "./DevInfo/Mod": "model"}
+DEVICE_INFO = {
+    "./DevInfo/Man": "manufacturer",
+    "./DevInfo/Mod": "model",
+    "./DevInfo/DmV": "dm_version",
+    "./DevInfo/Lang": "language",
+}
+# What makers leave where a serial number belongs (section 12.1): many machines would be one.
+_NO_SERIALS = {"0", "to be filled by o.e.m.", "system serial number", "default string", "none"}
+# Statuses of what the device did not get to: it is asked again (section 11.4).
+NOT_DONE = {214, 215}
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -107,7 +123,8 @@ LAPSED = 0
 def questions(inventory_too: bool, product_codes: Iterable[str]) -> list[Order]:
     """The first answer of a session: what the agent says, the inventory, how installs go."""
     uris = [CONFIG_INFO_URI, *(INVENTORY if inventory_too else ())]
-    uris += [f"{MSI}/{encoded(code)}/Status" for code in product_codes]
+    for code in product_codes:
+        uris += [f"{MSI}/{encoded(code)}/{leaf}" for leaf in ("Status", "LastError")]
     return [Order(Sent("ask", uri), "Get", Item(target=uri)) for uri in uris]
 
 
@@ -230,6 +247,21 @@ def commands(orders: Iterable[Order], first: int) -> tuple[list[Command], dict[s
         made.append(Command(order.name, str(number), (order.item,)))
         sent[str(number)] = order.sent
     return made, sent
+
+
+def inventory_value(name: str, text: str) -> str:
+    text = text.strip()[:512]
+    return "" if name == "serial_number" and text.lower() in _NO_SERIALS else text
+
+
+def whole(text: str | None) -> int | None:
+    """A number of at most 32 bits, as devices write it; None for anything else."""
+    text = (text or "").strip()
+    digits = text.removeprefix("-")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 10:
+        return None
+    number = int(text)
+    return number if -(1 << 31) <= number < 1 << 32 else None
 
 
 # Status of a download and install on the device (section 12.3).

@@ -7,6 +7,7 @@ computed again in its next session; a device that repeats a message gets the ans
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from tandem.infra import events
 from tandem.infra.clock import Clock
@@ -14,7 +15,7 @@ from tandem.infra.database import Tx
 from tandem.protocols import ccm, syncml
 from tandem.protocols.syncml import Command, Item, Message, Results, Status
 from tandem.tenant import directory, enrollment, licensing, mobile_apps, policies
-from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
+from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment, NotEnrolled
 from tandem.tenant.mobile_apps import Content
 from tandem.tenant.sessions import model, store
 from tandem.tenant.sessions.model import ActionResult, Order, Sent
@@ -44,9 +45,17 @@ class Sessions:
     async def exchange(self, tx: Tx, certificate: bytes | None, message: Message) -> bytes:
         """The answer to a message. Raises NotEnrolled."""
         device = await self._enrollment.authenticate(tx, certificate, message.source)
+        if _names_another(message, device):
+            raise NotEnrolled("This device is not enrolled.", claimed="DevId")
         before = await store.session(tx, device.id)
         now = self._now()
-        begins = message.number == 1 and (before is None or not _repeats(before, message, now))
+        first = before.first_sha256 if before is not None else ""
+        if message.number == 1:
+            # Compared as it was understood: white space and prefixes say nothing.
+            first = sha256(syncml.write(message)).hexdigest()
+        begins = message.number == 1 and (
+            before is None or not _repeats(before, message, first, now)
+        )
         if before is not None and not begins:
             if before.session != message.session or message.number < before.number:
                 # Late, or of another session: nothing is done, and the session ends.
@@ -59,11 +68,12 @@ class Sessions:
         if begins:
             await self._came(tx, device, now)
         ended = await self._take(tx, device, before, message, begins)
-        if ended:
+        if ended or any((c.name, c.data) == ("Alert", model.ABORT) for c in message.commands):
             return self._closing(message)
         device = await enrollment.device(tx, device.id)
         asked, orders = await self._next(tx, device, before, message, begins)
-        return await self._answer(tx, device, message, orders, asked, begins, before)
+        open_before = {} if begins or before is None else before.sent
+        return await self._answer(tx, device, message, orders, asked, open_before, first)
 
     async def _came(self, tx: Tx, device: Device, now: datetime) -> None:
         """A session is what an administrator who asked for a sync wanted."""
@@ -82,8 +92,7 @@ class Sessions:
             what = sent.get(status.message_ref, {}).get(status.command_ref)
             if what is not None:
                 await self._status(tx, device, what, status)
-        for results in message.results:
-            await self._results(tx, device, results)
+        await self._results(tx, device, _answers(sent, message.results))
         for command in message.commands:
             if command.name == "Alert" and await self._alert(tx, device, command):
                 return True
@@ -94,6 +103,10 @@ class Sessions:
     async def _status(self, tx: Tx, device: Device, what: Sent, status: Status) -> None:
         now = self._now()
         good = 200 <= status.code < 300
+        told = f"status {status.code}"
+        told += f", {status.original_error[:32]}" if status.original_error else ""
+        if status.code in model.NOT_DONE:
+            return
         if what.kind == "setting":
             await store.save_delivery(
                 tx, device.id, what.subject, what.value, status.code, what.workload, now
@@ -101,7 +114,7 @@ class Sessions:
             text = (
                 f"{what.subject} set to {what.value}"
                 if good
-                else (f"{what.subject} refused by the device (status {status.code})")
+                else (f"{what.subject} refused by the device ({told})")
             )
             await self._enrollment.note(tx, device, "setting", text)
             if status.code == 403:
@@ -114,14 +127,17 @@ class Sessions:
             # A new device may not know the node yet (section 12.3): offered again next time.
             state = "offered" if status.code == 404 else state
             code = 0 if good else status.code
-            await mobile_apps.save_status(tx, what.subject, device.id, state, code, what.value, now)
-            app = await mobile_apps.app(tx, what.subject)
-            text = f"{app.name}: installation {'began' if good else 'was refused'}"
+            try:
+                app = await mobile_apps.app(tx, what.subject)
+            except mobile_apps.NoSuchApp:
+                return  # It was deleted since: nobody asks what became of it.
+            await mobile_apps.save_status(tx, app.id, device.id, state, code, what.value, now)
+            text = f"{app.name}: installation {'began' if good else f'was refused ({told})'}"
             await self._enrollment.note(tx, device, "app", text)
         elif what.kind == "action":
             await store.end_command(tx, what.order, now, status.code)
             text = f"{what.subject}: " + (
-                "the device has it" if good else f"refused by the device (status {status.code})"
+                "the device has it" if good else f"refused by the device ({told})"
             )
             await self._enrollment.note(tx, device, "action", text)
             if what.subject in _WIPES:
@@ -129,7 +145,7 @@ class Sessions:
                 await enrollment.set_management(tx, device.id, "management_state", state)
         elif what.kind == "unenroll" and not good:
             # It is told again at its next session: the order stands until the device has left.
-            text = f"The device refuses to leave (status {status.code})"
+            text = f"The device refuses to leave ({told})"
             await self._enrollment.note(tx, device, "unenrolling", text)
         elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
             await self._config_info(tx, device, "", now)
@@ -142,20 +158,20 @@ class Sessions:
         text = f"{setting} removed" if good else f"{setting} stays (status {status.code})"
         await self._enrollment.note(tx, device, "setting", text)
 
-    async def _results(self, tx: Tx, device: Device, results: Results) -> None:
+    async def _results(self, tx: Tx, device: Device, answers: dict[str, str]) -> None:
         now = self._now()
-        known: dict[str, str] = {}
-        for item in results.items:
-            uri, data = item.source or item.target, (item.data or "").strip()
-            if syncml.same_node(uri, CONFIG_INFO_URI):
-                await self._config_info(tx, device, data, now)
-                continue
-            for wanted, name in model.INVENTORY.items():
-                if syncml.same_node(uri, wanted):
-                    known[name] = data[:512]
-            await self._install_status(tx, device, uri, data)
+        agent = answers.get(syncml.normal(CONFIG_INFO_URI))
+        if agent is not None:
+            await self._config_info(tx, device, agent, now)
+        known = {
+            name: model.inventory_value(name, answers[syncml.normal(uri)])
+            for uri, name in model.INVENTORY.items()
+            if syncml.normal(uri) in answers
+        }
         if known:
             await enrollment.save_inventory(tx, device.id, known, now)
+        if any(uri.startswith(syncml.normal(model.MSI)) for uri in answers):
+            await self._install_states(tx, device, answers)
 
     async def _config_info(self, tx: Tx, device: Device, text: str, now: datetime) -> None:
         text = text[:4096]
@@ -183,14 +199,14 @@ class Sessions:
             tx, "device.config-info", device.id, {"flags": after.flags, "policy": after.policy}
         )
 
-    async def _install_status(self, tx: Tx, device: Device, uri: str, data: str) -> None:
-        if not data.isdigit() or not syncml.normal(uri).endswith("/status"):
-            return
+    async def _install_states(self, tx: Tx, device: Device, answers: dict[str, str]) -> None:
         for app in await mobile_apps.apps(tx):
-            if app.product_code and model.encoded(app.product_code).lower() in uri.lower().replace(
-                "{", "%7b"
-            ).replace("}", "%7d"):
-                await self._installed(tx, device, app, model.install_state(int(data)), 0)
+            node = syncml.normal(f"{model.MSI}/{app.product_code}")
+            status = model.whole(answers.get(f"{node}/status"))
+            if status is not None:
+                state = model.install_state(status)
+                error = model.whole(answers.get(f"{node}/lasterror")) or 0
+                await self._installed(tx, device, app, state, error if state == "failed" else 0)
 
     async def _installed(
         self, tx: Tx, device: Device, app: mobile_apps.App, state: str, code: int
@@ -224,10 +240,9 @@ class Sessions:
         return False
 
     async def _msi_alert(self, tx: Tx, device: Device, item: Item) -> None:
-        try:
-            code = int((item.data or "").strip())
-        except ValueError:
-            return
+        code = model.whole(item.data)
+        if code is None:
+            return  # How it ended is asked for at the next session.
         uri = syncml.normal(item.source or item.target)
         for app in await mobile_apps.apps(tx):
             if app.product_code and app.product_code.lower() in uri:
@@ -239,7 +254,7 @@ class Sessions:
 
     async def _told(self, tx: Tx, device: Device, command: Command) -> None:
         known = {
-            name: (item.data or "").strip()[:512]
+            name: model.inventory_value(name, item.data or "")
             for item in command.items
             for uri, name in model.DEVICE_INFO.items()
             if syncml.same_node(item.source or item.target, uri)
@@ -314,8 +329,8 @@ class Sessions:
         message: Message,
         orders: list[Order],
         asked: bool,
-        begins: bool,
-        before: Session | None,
+        open_before: dict[str, dict[str, Sent]],
+        first_sha256: str,
     ) -> bytes:
         statuses = _statuses(message)
         made, sent = model.commands(orders, len(statuses) + 1)
@@ -329,7 +344,6 @@ class Sessions:
                 tuple(statuses),
             )
         )
-        open_before = {} if begins or before is None else before.sent
         kept = Session(
             message.session,
             message.number,
@@ -337,6 +351,7 @@ class Sessions:
             {**open_before, str(message.number): sent},
             asked,
             self._now(),
+            first_sha256,
         )
         await store.save_session(tx, device.id, kept)
         return answer
@@ -405,7 +420,30 @@ class Sessions:
         await self._enrollment.note(tx, device, "sync", "An administrator asks for a check-in")
 
 
-def _repeats(before: Session, message: Message, now: datetime) -> bool:
+def _names_another(message: Message, device: Device) -> bool:
+    """Whether it says another DevId than its certificate was issued for (section 11.7)."""
+    return any(
+        (item.data or "").strip() != device.windows_id
+        for command in message.commands
+        if command.name == "Replace"
+        for item in command.items
+        if syncml.same_node(item.source or item.target, model.DEVICE_ID)
+    )
+
+
+def _answers(sent: dict[str, dict[str, Sent]], given: Sequence[Results]) -> dict[str, str]:
+    """Values by node, of what this session asked for; anything else is passed over."""
+    found: dict[str, str] = {}
+    for results in given:
+        what = sent.get(results.message_ref, {}).get(results.command_ref)
+        if what is not None and what.kind == "ask":
+            for item in results.items:
+                uri = item.source or item.target or what.subject
+                found[syncml.normal(uri)] = (item.data or "").strip()
+    return found
+
+
+def _repeats(before: Session, message: Message, first: str, now: datetime) -> bool:
     """The same first message again: its answer was lost on the way.
 
     Session ids come again after a restart of the device (section 11.2), so a message that says
@@ -414,20 +452,20 @@ def _repeats(before: Session, message: Message, now: datetime) -> bool:
     return (
         (before.session, before.number) == (message.session, 1)
         and now - before.changed_at <= _REPEATS_WITHIN
-        and list(syncml.read(before.answer).statuses) == _statuses(message)
+        and before.first_sha256 == first
     )
 
 
 def _statuses(message: Message) -> list[Status]:
-    """200 for the header and for each command of the device that has an id, in order."""
+    """200 for the header and for each command of the device that has an id, in order.
+
+    Statuses and results are not answered (section 11.3).
+    """
     number = str(message.number)
     made = [Status("1", number, "0", "SyncHdr", 200)]
     for command in message.commands:
         if command.id:
             made.append(Status(str(len(made) + 1), number, command.id, command.name, 200))
-    for results in message.results:
-        if results.id:
-            made.append(Status(str(len(made) + 1), number, results.id, "Results", 200))
     return made
 
 

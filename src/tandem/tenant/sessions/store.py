@@ -14,7 +14,8 @@ from tandem.tenant.sessions.model import LAPSED, Delivery, Sent
 class Session:
     """`sent` is, by our message's number and the command's id, what this session asked for.
 
-    `asked`: the questions of its first message are not answered yet.
+    `asked`: the questions of its first message are not answered yet. `first_sha256` is the
+    digest of that message.
     """
 
     session: str
@@ -23,6 +24,7 @@ class Session:
     sent: dict[str, dict[str, Sent]]
     asked: bool
     changed_at: datetime
+    first_sha256: str
 
 
 async def session(tx: Tx, device_id: str) -> Session | None:
@@ -30,8 +32,8 @@ async def session(tx: Tx, device_id: str) -> Session | None:
     await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-session:' || %s))", (device_id,))
     row = await (
         await tx.execute(
-            "SELECT session, number, answer, sent, asked, changed_at FROM sessions_session"
-            " WHERE device_id = %s",
+            "SELECT session, number, answer, sent, asked, changed_at, first_sha256"
+            " FROM sessions_session WHERE device_id = %s",
             (device_id,),
         )
     ).fetchone()
@@ -43,10 +45,12 @@ async def session(tx: Tx, device_id: str) -> Session | None:
 
 async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
     await tx.execute(
-        "INSERT INTO sessions_session (device_id, session, number, answer, sent, asked, changed_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (device_id) DO UPDATE SET"
+        "INSERT INTO sessions_session"
+        " (device_id, session, number, answer, sent, asked, changed_at, first_sha256)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (device_id) DO UPDATE SET"
         " session = EXCLUDED.session, number = EXCLUDED.number, answer = EXCLUDED.answer,"
-        " sent = EXCLUDED.sent, asked = EXCLUDED.asked, changed_at = EXCLUDED.changed_at",
+        " sent = EXCLUDED.sent, asked = EXCLUDED.asked, changed_at = EXCLUDED.changed_at,"
+        " first_sha256 = EXCLUDED.first_sha256",
         (
             device_id,
             kept.session,
@@ -55,6 +59,7 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
             Jsonb(msgspec.to_builtins(kept.sent)),
             kept.asked,
             kept.changed_at,
+            kept.first_sha256,
         ),
     )
 
