@@ -22,6 +22,7 @@ from tandem.infra.net import Resolver
 from tandem.infra.process import run_role
 from tandem.infra.secrets import SecretBox, private_folder, write_private
 from tandem.tenant import directory, enrollment, graph, licensing, mobile_apps, oidc, sessions
+from tandem.tenant.graph import GraphSettings
 
 log = get_logger("tenant")
 
@@ -57,7 +58,7 @@ class TenantSettings(Settings, frozen=True):
     mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
     authority: oidc.OidcSettings = oidc.OidcSettings()  # Its public_url is this file's.
-    graph: graph.GraphSettings = graph.GraphSettings()
+    graph: GraphSettings = GraphSettings()  # The module's name is the field's in this body.
 
 
 class NoTenantYet(AppError):
@@ -88,7 +89,7 @@ async def _main(settings: TenantSettings, stop: asyncio.Event) -> None:
             await asyncio.to_thread(embedded.stop)
 
 
-async def _first(settings: TenantSettings, database: Database) -> None:
+async def begin(settings: TenantSettings, database: Database) -> None:
     """Begin the tenant that the settings describe, if the database has none."""
     async with database.transaction() as tx:
         if await directory.find_tenant(tx) is not None:
@@ -109,10 +110,12 @@ async def _first(settings: TenantSettings, database: Database) -> None:
             settings=settings.sign_in,
         )
         await licensing.establish(tx, utc_now())
+        if first.licence_required:
+            await licensing.require_licence(tx, True)
 
 
 async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Event) -> None:
-    await _first(settings, database)
+    await begin(settings, database)
     box = SecretBox.open(settings.state / "secrets" / "box.key")
     authority = msgspec.structs.replace(settings.authority, public_url=settings.public_url)
     tokens = oidc.Tokens(authority, box)
