@@ -88,6 +88,16 @@ async def test_a_device_that_cannot_enrol_here_is_told_at_once(mdm: Mdm, message
     assert subcode(await mdm.soap("Discovery", message)) == "s:MessageFormat"
 
 
+async def test_who_has_no_token_is_told_how_to_get_one(mdm: Mdm) -> None:
+    """The address that discovery gives for a sign-in is there; nothing of the query is in it."""
+    found = said(await mdm.soap("Discovery", discover()))
+    url = found["AuthenticationServiceUrl"] + "?appru=ms-app://x&login_hint=<script>"
+    answer = await mdm.world.client.get(url)
+    assert answer.status_code == 200
+    assert "Join the device to the directory" in answer.text
+    assert "script" not in answer.text
+
+
 async def test_the_certificate_policy_is_for_users_of_the_tenant(mdm: Mdm) -> None:
     _, _, token = await someone(mdm)
     found = said(await mdm.soap("Policy", get_policies(token)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lxml import etree
 
 from app_content import publish
 from mdm_world import Mdm, TestDevice, mdm_service
@@ -164,6 +165,30 @@ async def test_a_required_app_is_added_and_executed_in_one_message(
     assert f"/quiet {LINE}" in unescape(job)
 
 
+async def test_the_order_is_built_like_the_documented_one(
+    mdm: Mdm, package: bytes, samples: Path
+) -> None:
+    """Add, then Exec of the same node, and a job with every element in the schema's order."""
+    theirs = etree.parse(str(samples / "mdm" / "s2d-msi-install-user.xml"))
+    device = await mdm.enrolled()
+    await offered(mdm, package, device)
+    work = await device.check_in()
+    body = theirs.find("{*}SyncBody")
+    commands = [etree.QName(item).localname for item in body]
+    assert [command.name for command in work] == commands[:-1]
+    exec_item = theirs.find(".//{*}Exec/{*}Item")
+    meta = exec_item.find("{*}Meta")
+    assert [work[1].items[0].format, work[1].items[0].type] == [item.text for item in meta]
+    job = exec_item.find("{*}Data/*")
+    wanted = [etree.QName(item).localname for item in job.iter()]
+    ours = etree.fromstring(work[1].items[0].data or "")
+    assert [item.tag for item in ours.iter()] == list(dict.fromkeys(wanted))
+    assert (ours.attrib.keys(), ours[0].attrib.keys()) == (job.attrib.keys(), job[0].attrib.keys())
+    assert len(ours.findtext(".//FileHash") or "") == 64
+    for name in ("TimeOut", "RetryCount", "RetryInterval"):
+        assert 0 <= int(ours.findtext(f".//{name}") or "-1") <= 255
+
+
 async def test_the_content_is_served_by_a_signed_link_with_ranges(mdm: Mdm, package: bytes) -> None:
     device = await mdm.enrolled()
     app = await offered(mdm, package, device, fileName="my client & co.msi")
@@ -317,6 +342,11 @@ async def test_the_msis_fate_and_the_clients_are_told_apart(mdm: Mdm, package: b
         "policyPresent": False,
         "stuckAt": "No answer from the gateway",
     }
+    device.agent("flags=0;agent=1;client=GUID:1;policy=0")
+    await device.check_in()
+    (status,) = await statuses(mdm, app)
+    assert status["client"]["registered"]
+    assert status["client"]["stuckAt"] == "The client is registered and waits for its policy."
     device.agent("flags=1;agent=1;client=GUID:1;policy=1")
     await device.check_in()
     (status,) = await statuses(mdm, app)

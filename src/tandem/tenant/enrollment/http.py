@@ -31,6 +31,7 @@ def routes(db: Database, enrollment: Enrollment) -> list[BaseRoute]:
         _any_case("/EnrollmentServer/Discovery.svc", edge.discovery, "POST"),
         _any_case("/EnrollmentServer/Policy.svc", edge.policy, "POST"),
         _any_case("/EnrollmentServer/Enrollment.svc", edge.enrollment, "POST"),
+        _any_case("/EnrollmentServer/Auth", edge.sign_in, "GET"),
         _any_case("/TermsOfUse.aspx", edge.terms, "GET"),
     ]
 
@@ -54,6 +55,19 @@ class _Edge:
         return HTMLResponse(
             "<!doctype html><html lang='en'><title>Terms of use</title>"
             "<p>Your organisation manages this device.</p></html>"
+        )
+
+    async def sign_in(self, _: Request) -> Response:
+        """Where a device goes that has no token yet (section 4): it is told how it gets one.
+
+        Windows needs the address, and shows the page to whoever enrols from the Settings.
+        """
+        return HTMLResponse(
+            "<!doctype html><html lang='en'><title>Enrolment</title>"
+            "<h1>This device is not joined to your organisation's directory</h1>"
+            "<p>Devices enrol here with the directory's token. Join the device to the directory, or"
+            " have your organisation's agent enrol it; it enrols by itself then.</p></html>",
+            headers={"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"},
         )
 
     async def discovery(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols import odata
+from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive
 from tandem.tenant import assignments, directory, enrollment, mobile_apps
 from tandem.tenant.assignments import Assignment
@@ -562,13 +563,22 @@ async def _why(call: Call, given: Sequence[Assignment], device: Device) -> str |
     return "" if included else None
 
 
+def _stands_at(agent: ConfigInfo | None) -> str:
+    """Where a client without policy stands: its log line, and a line of ours before it has one."""
+    if agent is None:
+        return "The client has not said anything yet."
+    if agent.client:
+        return agent.log or "The client is registered and waits for its policy."
+    return agent.log or "The client's setup has not logged anything yet."
+
+
 def _status(app: App, device: Device, status: Status | None, excluded_by: str) -> dict[str, Any]:
     """The MSI's fate and the client's side by side: the first says nothing of the second."""
     agent = device.agent
     stuck = ""
     installed = status is not None and status.state == "installed"
     if app.brings_client and installed and (agent is None or not agent.policy):
-        stuck = agent.log if agent is not None else "The client has not said anything yet."
+        stuck = _stands_at(agent)
     state = status.state if status is not None else "notInstalled"
     return {
         "deviceId": device.id,
