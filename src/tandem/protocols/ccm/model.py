@@ -211,7 +211,7 @@ class ConfigInfo(msgspec.Struct, frozen=True):
             parts.get("policy") == "1",
             number("setup"),
             number("code"),
-            "".join(c for c in unquote(parts.get("log", "")) if c.isprintable()),
+            unquote(parts.get("log", "")),
         )
 
 

@@ -14,6 +14,7 @@ from tandem.tenant.enrollment.model import (
     Event,
     NoSuchDevice,
     NotEnrolled,
+    agent_of,
     management_agent,
 )
 from tandem.tenant.enrollment.service import (
@@ -46,6 +47,7 @@ __all__ = [
     "Event",
     "NoSuchDevice",
     "NotEnrolled",
+    "agent_of",
     "count_by_agent",
     "count_by_eligibility",
     "count_by_flags",

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from tandem.infra.config import Settings
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols.ccm import ConfigInfo
@@ -47,13 +49,21 @@ class Device:
     @property
     def agent(self) -> ConfigInfo | None:
         """What the site's client on the device says of itself; None before there is one."""
-        return ConfigInfo.read(self.config_info) if self.config_info else None
+        return agent_of(self.config_info) if self.config_info else None
 
     @property
     def flags(self) -> int | None:
         """Workload flags of a client that has policy; None without one."""
         agent = self.agent
         return agent.flags if agent is not None and agent.policy else None
+
+
+def agent_of(text: str) -> ConfigInfo:
+    """What a device publishes of its agent. Its line goes to logs and terminals, so it has no
+    control characters."""
+    found = ConfigInfo.read(text)
+    line = "".join(character for character in found.log if character.isprintable())
+    return msgspec.structs.replace(found, log=line)
 
 
 def management_agent(agent: ConfigInfo | None) -> str:

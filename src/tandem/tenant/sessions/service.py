@@ -177,7 +177,7 @@ class Sessions:
         text = text[:4096]
         if text == device.config_info:
             return
-        before, after = device.agent or ccm.ConfigInfo(), ccm.ConfigInfo.read(text)
+        before, after = device.agent or ccm.ConfigInfo(), enrollment.agent_of(text)
         if not text:
             await self._enrollment.note(tx, device, "client", "The site's client is gone")
         await enrollment.save_config_info(tx, device.id, text, now)
