@@ -181,6 +181,15 @@ async def test_site_systems_answer_with_certificates_of_the_issuing_root_and_giv
             assert (manifest.site_code, manifest.sha256) == ("CM1", package["client"]["sha256"])
             client = await web.get(f"{site.management_point}/CCM_Client/{manifest.sha256}")
             assert hashlib.sha256(client.content).hexdigest() == manifest.sha256
+            scripts = await web.get(
+                f"{site.url}/AdminService/wmi/SMS_Site", auth=("siteadmin", PASSWORD)
+            )
+            assert [item["SiteCode"] for item in scripts.json()["value"]] == ["CM1"]
+            door = f"{site.management_point}/AdminService_Gateway/{NAME}/ServerAuth/wmi/SMS_Site"
+            closed = (await web.get(door)).json()["error"]["code"]
+            assert closed == "adminservice.not-published"
+            nowhere = await web.get(f"{site.management_point}/AdminService/wmi/SMS_Site")
+            assert nowhere.json()["error"]["code"] == "http.not-found"
             stranger = pki.new_root(pki.name("SMS Issuing"), now=utc_now()).certificate
             with pytest.raises(ccm.BadDocument):
                 ccm.open_manifest(sealed, stranger, utc_now())

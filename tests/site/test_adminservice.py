@@ -4,12 +4,15 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree
 
 from site_api import CHEAP, NOW, TENANT, Api, add_device
 from tandem import audit
 from tandem.site import administrators, clients, collections
 from tandem.site.administrators import Role
+from tandem.site.adminservice import NoSuchClass, paths
 
 BASE = "/AdminService/wmi"
 DIRECT = "#AdminService.SMS_CollectionRuleDirect"
@@ -711,9 +714,17 @@ async def test_analysts_read_and_operators_write(fleet: Api) -> None:
 
 async def test_a_page_of_another_origin_changes_nothing(fleet: Api) -> None:
     device = await resource_id(fleet, "LAB-001")
-    path, evil = f"{BASE}/SMS_R_System({device})", {"Origin": "https://evil.example"}
-    assert (await fleet.web.delete(path, headers=evil)).status_code == 403
-    assert (await fleet.web.get(path, headers=evil)).status_code == 200
+    path = f"{BASE}/SMS_R_System({device})"
+    for origin in (
+        "https://evil.example",
+        "null",
+        "https://[",
+        "https://site.test.evil.example",
+        "",
+    ):
+        foreign = {"Origin": origin}
+        assert (await fleet.web.delete(path, headers=foreign)).status_code == 403, origin
+        assert (await fleet.web.get(path, headers=foreign)).status_code == 200, origin
     assert (
         await fleet.web.delete(path, headers={"Origin": "https://site.test"})
     ).status_code == 204
@@ -740,3 +751,14 @@ async def test_every_call_is_written_down(fleet: Api) -> None:
     )
     assert "SiteCode" in done.details["query"]
     assert refused.details["reason"] == "collection.name-taken"
+
+
+@given(st.text(max_size=60) | st.text(alphabet="aZ_.$()',/= 1\x00é", max_size=60))
+def test_any_path_is_read_or_refused(path: str) -> None:
+    try:
+        segments = paths.split(path)
+    except NoSuchClass:
+        return
+    assert all(segment.raw for segment in segments)
+    # Read once or twice, it is the same.
+    assert paths.split("/".join(segment.raw for segment in segments)) == segments

@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -397,7 +397,9 @@ def _refuse_foreign(request: Request, changes: bool) -> None:
     """A browser that remembers a Basic credential sends it for any page that asks it to: what a
     page of another origin sends changes nothing. Raises NotAllowed."""
     origin = request.headers.get("origin")
-    if changes and origin is not None and urlsplit(origin).netloc != request.url.netloc:
+    if not changes or origin is None:
+        return
+    if origin.partition("://")[2].lower() != request.url.netloc.lower():
         raise NotAllowed(
             "This request comes from a web page of another origin.", cure="Send it from a script."
         )
