@@ -2,7 +2,9 @@
 # Run the tests. FAST=1 leaves out those marked slow, browser and e2e.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-args=(-q)
+# A worker for each processor, at most four; a file's tests stay together.
+workers=$(nproc)
+args=(-q -n "$((workers < 4 ? workers : 4))" --dist loadfile)
 if [ -n "${FAST:-}" ]; then
   args+=(-m "not slow and not browser and not e2e")
 fi

@@ -36,9 +36,13 @@ _DEVICE = """d.id::text AS id, d.device_id::text AS device_id, d.display_name, d
 _ABOVE = """WITH RECURSIVE above (id) AS (
     SELECT group_id FROM directory_member WHERE member_id = %(id)s::uuid
     UNION SELECT m.group_id FROM directory_member m JOIN above ON m.member_id = above.id)"""
-_BELOW = """WITH RECURSIVE below (id) AS (
-    SELECT member_id FROM directory_member WHERE group_id = %(id)s::uuid
-    UNION SELECT m.member_id FROM directory_member m JOIN below ON m.group_id = below.id)"""
+# Only groups are walked: a large group's people lead nowhere, and the planner cannot know.
+_BELOW = """WITH RECURSIVE nested (id) AS (
+    SELECT %(id)s::uuid
+    UNION SELECT g.id FROM nested JOIN directory_member m ON m.group_id = nested.id
+        JOIN directory_group g ON g.id = m.member_id),
+below (id) AS (SELECT DISTINCT m.member_id FROM nested
+    JOIN directory_member m ON m.group_id = nested.id)"""
 
 
 # Free texts of a user, by their Graph name, and their column in a row.

@@ -189,9 +189,13 @@ async def waiting(tx: Tx, sku_id: str, limit: int) -> list[str]:
     return [row["id"] for row in await cursor.fetchall()]
 
 
-_BELOW = """WITH RECURSIVE below (id) AS (
-    SELECT member_id FROM directory_member WHERE group_id = %(group)s::uuid
-    UNION SELECT m.member_id FROM directory_member m JOIN below ON m.group_id = below.id)"""
+# Only groups are walked: a large group's people lead nowhere, and the planner cannot know.
+_BELOW = """WITH RECURSIVE nested (id) AS (
+    SELECT %(group)s::uuid
+    UNION SELECT g.id FROM nested JOIN directory_member m ON m.group_id = nested.id
+        JOIN directory_group g ON g.id = m.member_id),
+below (id) AS (SELECT DISTINCT m.member_id FROM nested
+    JOIN directory_member m ON m.group_id = nested.id)"""
 
 
 async def users_below(
