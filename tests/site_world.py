@@ -71,6 +71,8 @@ class Site:
     app: Any = None
     url: str = ""
     commands: Commands = field(default_factory=Commands)
+    # What the site asked the tenant: method and path.
+    asked: list[tuple[str, str]] = field(default_factory=list)
 
     async def run(self, *words: object) -> Any:
         """What a command answers with --json. Raises CommandFailed."""
@@ -239,6 +241,11 @@ async def site(
         issuing = pki.pem(await properties.root_certificate(tx))
         await administrators.create_first(tx, "siteadmin", PASSWORD, now(), cheap)
     gate = administrators.Gate(db, now, cheap)
+
+    async def note(request: httpx.Request) -> None:
+        made.asked.append((request.method, request.url.path))
+
+    web.event_hooks = {"request": [note]}
     scripts = adminservice.Collaborators.of(cloud, "localhost")
     app = http.application(
         [

@@ -227,8 +227,6 @@ async def test_an_application_is_registered_consented_to_and_used(admin: Graph) 
         status=400,
     )
     assert taken["error"]["details"][0]["target"] == "identifierUris"
-    granted = await admin.post(f"applications/{app['id']}/grantAdminConsent", {}, status=200)
-    assert granted["granted"] == ["User.Read.All"]
     await admin.call("DELETE", f"applications/{app['id']}")
     assert (await admin.world.token(**form)).json()["error_codes"] == [700016]
 

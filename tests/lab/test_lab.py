@@ -17,6 +17,7 @@ import psutil
 import pytest
 from lxml import html
 
+import vendor_paths
 from tandem.cli.lab.steps import STEPS
 from tandem.cli.lab.topology import Timers
 from tandem.cli.sign_in import Form
@@ -314,6 +315,15 @@ def _moved(console: httpx.Client) -> str:
     page = html.fromstring(console.get("/console/").content)
     links = page.xpath("//table//a[contains(@href, 'workload=windows-update')]")
     return " ".join(link.get("href") for link in links if link.text_content().strip() != "0")
+
+
+def test_the_site_asks_the_tenant_for_nothing_that_the_vendor_has_not(lab: RunningLab) -> None:
+    """Registration, consent and discovery of the tutorial: one URL would point them there."""
+    lines = (Path(lab.contract["logs"]) / "site.jsonl").read_text("utf-8").splitlines()
+    events = [json.loads(line) for line in lines if '"tenant asked"' in line]
+    asked = {(event["method"], event["path"]) for event in events}
+    assert {"users", "applications", "token"} <= {path.rpartition("/")[2] for _, path in asked}
+    assert {item for item in asked if not vendor_paths.knows(*item)} == set()
 
 
 def test_secrets_of_people_are_in_no_log(lab: RunningLab) -> None:

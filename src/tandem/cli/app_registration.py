@@ -240,10 +240,69 @@ def consent(
     """Grant admin consent to everything that the registration asks for."""
     graph = graph_client()
     found = _find(graph, application)
-    answer = graph.post(f"/v1.0/applications/{found['id']}/grantAdminConsent", {})
-    value = {"app_id": found["appId"], "granted": answer["granted"]}
-    granted = ", ".join(answer["granted"]) or "nothing: the registration asks for no permission"
-    emit(value, lambda _: f"Granted to {found['displayName']}: {granted}.", json)
+    principal = _principal(graph, found["appId"])
+    if principal is None:
+        principal = graph.post("/v1.0/servicePrincipals", {"appId": found["appId"]})
+    granted: list[str] = []
+    for needed in found["requiredResourceAccess"]:
+        resource = _principal(graph, needed["resourceAppId"])
+        if resource is None:
+            raise Refused(
+                f"The tenant does not know the application {needed['resourceAppId']}, of which"
+                f" {found['displayName']} wants permissions.",
+                cure="Register it first, or take it out of the registration.",
+            )
+        granted += _grant(graph, principal["id"], resource, needed["resourceAccess"])
+    value = {"app_id": found["appId"], "granted": sorted(granted)}
+    text = ", ".join(value["granted"]) or "nothing: the registration asks for no permission"
+    emit(value, lambda _: f"Granted to {found['displayName']}: {text}.", json)
+
+
+def _principal(graph: Api, app_id: str) -> dict[str, Any] | None:
+    found = graph.every("/v1.0/servicePrincipals", **{"$filter": f"appId eq '{app_id}'"})
+    return found[0] if found else None
+
+
+def _grant(
+    graph: Api, client_id: str, resource: dict[str, Any], access: list[dict[str, str]]
+) -> list[str]:
+    """Give a client these roles and scopes of a resource, for everybody; their names."""
+    at = f"/v1.0/servicePrincipals/{client_id}"
+    wanted = {(item["type"], item["id"]) for item in access}
+    roles = {r["id"]: r["value"] for r in resource["appRoles"] if ("Role", r["id"]) in wanted}
+    scopes = {
+        scope["value"]
+        for scope in resource["oauth2PermissionScopes"]
+        if ("Scope", scope["id"]) in wanted
+    }
+    held = {
+        item["appRoleId"]
+        for item in graph.every(f"{at}/appRoleAssignments")
+        if item["resourceId"] == resource["id"]
+    }
+    for role in roles.keys() - held:
+        body = {"principalId": client_id, "resourceId": resource["id"], "appRoleId": role}
+        graph.post(f"{at}/appRoleAssignments", body)
+    if scopes:
+        _grant_scopes(graph, client_id, resource["id"], scopes)
+    return [*roles.values(), *scopes]
+
+
+def _grant_scopes(graph: Api, client_id: str, resource_id: str, scopes: set[str]) -> None:
+    """One grant for everybody holds all scopes of a resource: it is made, or it grows."""
+    for grant in graph.every(f"/v1.0/servicePrincipals/{client_id}/oauth2PermissionGrants"):
+        if (grant["resourceId"], grant["consentType"]) == (resource_id, "AllPrincipals"):
+            every = scopes | set(grant["scope"].split())
+            body = {"scope": " ".join(sorted(every))}
+            graph.patch(f"/v1.0/oauth2PermissionGrants/{grant['id']}", body)
+            return
+    body = {
+        "clientId": client_id,
+        "consentType": "AllPrincipals",
+        "resourceId": resource_id,
+        "scope": " ".join(sorted(scopes)),
+    }
+    graph.post("/v1.0/oauth2PermissionGrants", body)
 
 
 def _find(graph: Api, text: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tandem import audit
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
+from tandem.infra.logs import get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import clients, collections
@@ -62,6 +63,9 @@ _RETRY_SECONDS = 10.0
 _NEW_TOKEN = "Get a new token from the tenant."  # noqa: S105
 # An administrator wants to know of a secret's end before it comes.
 _SECRET_WARNING = timedelta(days=30)
+
+
+log = get_logger("cloud_services")
 
 
 class Tenants:
@@ -549,13 +553,7 @@ class Tenants:
         return found
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        try:
-            return await self._http.request(method, url, **options)
-        except httpx.HTTPError as error:
-            raise TenantUnreachable(
-                f"The tenant does not answer ({type(error).__name__}).",
-                cure="Check the network of the site server, and the environment in its settings.",
-            ) from None
+        return await _ask(self._http, method, url, **options)
 
     # -------------------------------------------------------------- checks with the administrator
 
@@ -598,6 +596,21 @@ class Tenants:
                 cure="Set it first: `tandem mdm-authority set`.",
                 authority=authority,
             )
+
+
+async def _ask(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> httpx.Response:
+    """One request to the tenant; the log tells of each. Raises TenantUnreachable."""
+    path = urlsplit(url).path
+    try:
+        answer = await http.request(method, url, **options)
+    except httpx.HTTPError as error:
+        log.warning("tenant asked", method=method, path=path, failure=type(error).__name__)
+        raise TenantUnreachable(
+            f"The tenant does not answer ({type(error).__name__}).",
+            cure="Check the network of the site server, and the environment in its settings.",
+        ) from None
+    log.info("tenant asked", method=method, path=path, status=answer.status_code)
+    return answer
 
 
 async def _check(text: str, work: Awaitable[Any]) -> Check:
@@ -795,13 +808,7 @@ class Graph:
         if path.startswith("http") and not path.startswith(self._base):
             raise TenantRefuses("The tenant's next page leads somewhere else.")
         url = path if path.startswith("http") else f"{self._base}{path}"
-        try:
-            answer = await self._http.request(method, url, json=body, headers=self._headers)
-        except httpx.HTTPError as error:
-            raise TenantUnreachable(
-                f"The tenant does not answer ({type(error).__name__}).",
-                cure="Check the network of the site server, and the environment in its settings.",
-            ) from None
+        answer = await _ask(self._http, method, url, json=body, headers=self._headers)
         value = _json(answer) if answer.content else {}
         if answer.status_code >= 400:
             raise _refusal(answer.status_code, value, app_id_uri, self._app_id, _permission(path))

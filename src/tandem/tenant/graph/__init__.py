@@ -5,8 +5,7 @@ written. `roles/tenant.py` serves all of them:
 
     graph.routes(database, tokens, now, parts=[*graph.directory_parts(passwords), managed_devices(…)])
 
-Paths that are not Graph's and only ours: /tandem/licensing, /tandem/subscribe,
-/applications/{id}/grantAdminConsent.
+Paths that are not Graph's and only ours begin with /tandem; the site asks none of them.
 """
 
 from collections.abc import Sequence

@@ -476,11 +476,6 @@ async def _remove_password(call: Call, body: Body) -> Answer:
     return None
 
 
-async def _admin_consent(call: Call, body: Body) -> Answer:
-    granted = await applications.admin_consent(call.tx, call.keys["application"], call.now)
-    return Value({"granted": granted})
-
-
 # ---------------------------------------------------------------------------------- principals
 
 
@@ -871,13 +866,6 @@ def application_parts() -> Part:
                 _remove_password,
                 permissions.APPLICATIONS_WRITE,
                 body=(Field("keyId", Primitive.GUID, writable=True, required=True),),
-            ),
-            # Not Graph's: the portal's button "Grant admin consent" as one call.
-            Action(
-                "applications/{application}/grantAdminConsent",
-                _admin_consent,
-                permissions.ROLE_ASSIGNMENTS_WRITE,
-                open=True,
             ),
         ),
     )

@@ -1,0 +1,41 @@
+"""The site asks its tenant for nothing that the vendor's cloud has not: one URL points it there."""
+
+import vendor_paths
+from site_world import Site, admin, connect
+from tenant_world import PASSWORD, World
+
+
+def test_what_the_vendor_serves_is_told_from_what_is_ours() -> None:
+    known = vendor_paths.knows
+    one = "11111111-1111-1111-1111-111111111111"
+    assert known("GET", "/v1.0/users")
+    assert known("POST", f"/v1.0/applications/{one}/addPassword")
+    assert known("GET", "/v1.0/deviceManagement/managedDevices")
+    assert known("POST", f"/{one}/oauth2/v2.0/token")
+    assert not known("GET", f"/v1.0/applications/{one}/addPassword")
+    assert not known("POST", f"/v1.0/applications/{one}/grantAdminConsent")
+    assert not known("GET", "/v1.0/tandem/licensing")
+    assert not known("GET", "/v1.0/nonsense")
+    assert not known("GET", "/healthz")
+
+
+async def test_the_site_asks_for_nothing_that_the_vendor_has_not(
+    contoso: tuple[Site, World],
+) -> None:
+    """Registration of both apps, consent, checks, a new secret, discovery, a tenant's sign-in."""
+    site, world = contoso
+    await world.user("ada")
+    await connect(site)
+    await site.run("azure-service", "verify")
+    await site.run("azure-service", "renew-secret", *admin(site))
+    await site.run("discovery", "run")
+    account = ("--upn", "ada@contoso.com", "--tenant-id", world.tenant.id)
+    await site.run("administrator", "add", "Ada", *account)
+    password = site.secret("ada", PASSWORD)
+    words = ("sign-in", "site", "--with-tenant", "--user", "ada@contoso.com")
+    await site.run(*words, "--password-file", password)
+    asked = set(site.asked)
+    last = {path.rpartition("/")[2] for _, path in asked}
+    assert {"organization", "applications", "servicePrincipals", "addPassword", "users"} <= last
+    assert {"token", "openid-configuration", "keys"} <= last
+    assert {item for item in asked if not vendor_paths.knows(*item)} == set()
