@@ -42,6 +42,7 @@ from msgraph.generated.device_management.managed_devices.item.windows_defender_s
     WindowsDefenderScanPostRequestBody,
 )
 from msgraph.generated.models.all_devices_assignment_target import AllDevicesAssignmentTarget
+from msgraph.generated.models.device_category import DeviceCategory
 from msgraph.generated.models.device_compliance_action_item import DeviceComplianceActionItem
 from msgraph.generated.models.device_compliance_action_type import DeviceComplianceActionType
 from msgraph.generated.models.device_compliance_policy_assignment import (
@@ -164,6 +165,40 @@ async def test_managed_devices_show_both_authorities_and_take_orders(sdk: Sdk) -
     )
     nobody = devices.by_managed_device_id("00000000-0000-0000-0000-000000000009")
     await refused(nobody.get, 404, "ResourceNotFound")
+
+
+async def test_what_else_a_tenant_begins_with_is_read(sdk: Sdk) -> None:
+    """Each answer is one that the SDK has a type for, and finds the members of."""
+    management, management_of_apps = sdk.client.device_management, sdk.client.device_app_management
+    root = await management.get()
+    assert root.subscription_state.value == "active"
+    defaults = (await management.device_enrollment_configurations.get()).value
+    assert len({type(item).__name__ for item in defaults}) == len(defaults) == 4
+    roles = (await management.role_definitions.get()).value
+    assert all(role.is_built_in and role.role_permissions for role in roles)
+    admins = (await sdk.client.directory_roles.get()).value
+    assert "62e90394-69f5-4237-9190-012177145e10" in {item.role_template_id for item in admins}
+    assert (await sdk.client.role_management.directory.role_assignments.get()).value
+    category = await management.device_categories.post(DeviceCategory(display_name="Kiosk"))
+    listed = (await management.device_categories.get()).value
+    assert [(item.id, item.display_name) for item in listed] == [(category.id, "Kiosk")]
+    events = (await management.audit_events.get()).value
+    assert [event.resources[0].resource_id for event in events] == [category.id]
+    signed_in = (await sdk.client.audit_logs.sign_ins.get()).value
+    assert {item.app_display_name for item in signed_in} == {"Script"}
+    for builder in (
+        management.notification_message_templates,
+        management.windows_autopilot_device_identities,
+        management.imported_windows_autopilot_device_identities,
+        management.terms_and_conditions,
+        management.troubleshooting_events,
+        management_of_apps.mobile_app_categories,
+        management_of_apps.managed_app_policies,
+        management_of_apps.mobile_app_configurations,
+        sdk.client.identity.conditional_access.policies,
+        sdk.client.identity.conditional_access.named_locations,
+    ):
+        assert (await builder.get()).value == [], type(builder).__name__
 
 
 # ------------------------------------------------------------------ policies

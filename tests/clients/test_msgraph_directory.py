@@ -8,9 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from graph_sdk import EVERYTHING, Sdk, ask, connect, refused, with_headers
+from azure.core.credentials import AccessToken
+from graph_sdk import DEFAULT, EVERYTHING, Sdk, ask, connect, refused, with_headers
 from kiota_abstractions.base_request_configuration import RequestConfiguration
+from kiota_authentication_azure.azure_identity_authentication_provider import (
+    AzureIdentityAuthenticationProvider,
+)
 from kiota_http.middleware.options import RetryHandlerOption
+from msgraph import GraphServiceClient
 from msgraph.generated.applications.item.add_password.add_password_post_request_body import (
     AddPasswordPostRequestBody,
 )
@@ -35,6 +40,7 @@ from msgraph.generated.models.user import User
 from msgraph.generated.users.item.assign_license.assign_license_post_request_body import (
     AssignLicensePostRequestBody as UserLicences,
 )
+from msgraph.graph_request_adapter import GraphRequestAdapter
 from msgraph_core import PageIterator
 from msgraph_core.requests.batch_request_content import BatchRequestContent
 from msgraph_core.requests.batch_request_item import BatchRequestItem
@@ -362,6 +368,24 @@ async def test_refusals_arrive_as_odata_errors(sdk: Sdk) -> None:
         )
         policies = reader.client.device_management.device_configurations
         await refused(policies.get, 403, "Forbidden")
+
+
+class Nobody:
+    """A credential whose tokens are not ours."""
+
+    async def get_token(self, *_: str, **__: Any) -> AccessToken:
+        return AccessToken("eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2ln", int(time.time()) + 3600)
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_token_of_somebody_else_is_refused_as_an_odata_error(sdk: Sdk) -> None:
+    provider = AzureIdentityAuthenticationProvider(Nobody(), scopes=[DEFAULT])
+    adapter = GraphRequestAdapter(provider, sdk.adapter._http_client)
+    adapter.base_url = f"{sdk.base}/v1.0"
+    other: Any = GraphServiceClient(request_adapter=adapter)
+    await refused(other.users.get, 401, "InvalidAuthenticationToken")
 
 
 async def test_the_default_client_s_double_slash_is_understood(sdk: Sdk) -> None:
