@@ -323,7 +323,8 @@ def test_the_site_asks_the_tenant_for_nothing_that_the_vendor_has_not(lab: Runni
     events = [json.loads(line) for line in lines if '"tenant asked"' in line]
     asked = {(event["method"], event["path"]) for event in events}
     assert {"users", "applications", "token"} <= {path.rpartition("/")[2] for _, path in asked}
-    assert {item for item in asked if not vendor_paths.knows(*item)} == set()
+    strange = {item for item in asked if not vendor_paths.knows(*item)}
+    assert {path for _, path in strange if not vendor_paths.DOES_WITHOUT.fullmatch(path)} == set()
 
 
 def test_secrets_of_people_are_in_no_log(lab: RunningLab) -> None:
