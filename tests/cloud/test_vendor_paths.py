@@ -1,8 +1,12 @@
 """The site asks its tenant for nothing that the vendor's cloud has not: one URL points it there."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import vendor_paths
 from site_world import Site, admin, connect
-from tenant_world import PASSWORD, World
+from tandem.console.tenant_view import GraphDevices
+from tenant_world import ADMIN, PASSWORD, World
 
 
 def test_what_the_vendor_serves_is_told_from_what_is_ours() -> None:
@@ -39,3 +43,21 @@ async def test_the_site_asks_for_nothing_that_the_vendor_has_not(
     assert {"organization", "applications", "servicePrincipals", "addPassword", "users"} <= last
     assert {"token", "openid-configuration", "keys"} <= last
     assert {item for item in asked if not vendor_paths.knows(*item)} == set()
+
+
+async def test_what_a_tenant_s_graph_has_not_is_done_without(
+    contoso: tuple[Site, World],
+) -> None:
+    """This tenant serves the directory alone: no devices, no apps, no statuses of theirs."""
+    site, world = contoso
+    await connect(site)
+    joined = await world.joined(ADMIN, "LAB-001")
+
+    async def get(path: str) -> Mapping[str, Any]:
+        async with site.db.transaction() as tx:
+            client = await site.cloud.tenants.graph(tx, await site.cloud.tenants.service(tx))
+        return await client.get(f"/{path}")
+
+    found = await GraphDevices(get)()
+    assert [(item.name, item.mdm_enrolled) for item in found.values()] == [("LAB-001", False)]
+    assert list(found) == [joined.device_id]

@@ -18,7 +18,7 @@ from tandem.console.site_pages import SitePages
 from tandem.console.tenant_view import GraphDevices, TenantDevice
 from tandem.infra import http
 from tandem.infra.database import Database
-from tandem.infra.errors import AppError, Invalid, Kind
+from tandem.infra.errors import AppError, Kind
 from tandem.protocols.ccm import COMANAGEMENT_TOPIC as COMANAGEMENT
 from tandem.site import administrators
 from tandem.site.clients import model as clients_model
@@ -262,20 +262,6 @@ async def test_graph_is_read_once_for_pages_that_follow_each_other() -> None:
     assert device.trouble == "ccmsetup failed"
     assert device.flags == capabilities([Workload.CLIENT_APPS])
     assert found["dev-9"].enrollment_error == 0x80180018
-
-
-async def test_what_a_tenant_s_graph_has_not_is_done_without() -> None:
-    """The vendor's v1.0 has no device statuses of an app any more."""
-
-    async def get(path: str) -> dict[str, object]:
-        if path.startswith("deviceManagement/managedDevices"):
-            return {"value": [{"id": "m-1", "azureADDeviceId": "dev-1", "deviceName": "LAB-001"}]}
-        if path == "deviceAppManagement/mobileApps":
-            return {"value": [{"id": "a-1", "commandLine": 'CCMSETUPCMD="CCMHOSTNAME=gw"'}]}
-        raise Invalid("Resource not found for the segment.", cure="Check the path.")
-
-    device = (await GraphDevices(get)())["dev-1"]
-    assert (device.name, device.msi_installed, device.trouble) == ("LAB-001", False, "")
 
 
 @dataclass

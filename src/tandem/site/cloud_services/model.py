@@ -312,6 +312,12 @@ class TenantRefuses(AppError):
     kind, code = Kind.UNAVAILABLE, "tenant.refuses"
 
 
+class NotInTenant(TenantRefuses):
+    """What was asked for is not there, or no part of this tenant's Graph at all."""
+
+    kind, code = Kind.NOT_FOUND, "tenant.not-found"
+
+
 class TenantUnreachable(AppError):
     kind, code = Kind.UNAVAILABLE, "tenant.unreachable"
 

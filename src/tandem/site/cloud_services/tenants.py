@@ -7,6 +7,7 @@ request's calls to Graph, and is kept nowhere.
 import base64
 import contextlib
 import json
+import re
 import uuid
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ from tandem.site.cloud_services.model import (
     NoMdmAuthority,
     NoSuchService,
     NotGlobalAdministrator,
+    NotInTenant,
     ServiceExists,
     TenantRefuses,
     TenantUnreachable,
@@ -853,7 +855,13 @@ def _refusal(
             f" The tenant says: {message}",
             cure=f"A global administrator grants it: `tandem app-registration consent {app_id}`.",
         )
-    return TenantRefuses(f"The tenant refuses: {message}", cure="See the tenant's sign-in log.")
+    # For a part that it does not have, Graph answers 400 and not 404.
+    absent = status == 404 or (status == 400 and _ABSENT.match(message))
+    kind = NotInTenant if absent else TenantRefuses
+    return kind(f"The tenant refuses: {message}", cure="See the tenant's sign-in log.")
+
+
+_ABSENT = re.compile(r"Resource not found for the segment", re.IGNORECASE)
 
 
 async def _audit(tx: Tx, actor: str, action: str, target: str, now: datetime) -> None:
