@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import psutil
 
@@ -30,7 +29,7 @@ from tandem.cli.lab.topology import (
     Timers,
     Topology,
 )
-from tandem.infra import config
+from tandem.infra import config, net
 from tandem.infra.database import Embedded
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import private_folder, write_private
@@ -244,21 +243,21 @@ class Lab:
     async def record(self, name: str, kind: str, *values: str) -> None:
         """Set a DNS record, as the owner of the zone does."""
         url = f"http://{ON_PREMISES}:{self.topology.ports.dns_control}/records/{name}"
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with net.plain_client() as client:
             answer = await client.put(url, json={"kind": kind, "values": list(values)})
             answer.raise_for_status()
 
     async def certify(self, request: bytes) -> bytes:
         """What the public CA answers to a certificate request."""
         url = f"http://{ON_PREMISES}:{self.topology.ports.ca}/certificates"
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with net.plain_client() as client:
             answer = await client.post(url, content=request)
             answer.raise_for_status()
             return answer.content
 
     async def _fetch_public_root(self) -> None:
         url = f"http://{ON_PREMISES}:{self.topology.ports.ca}/root.pem"
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with net.plain_client() as client:
             write_private(self.public_root, (await client.get(url)).content)
         if not self.ca_file.exists():
             write_private(self.ca_file, self.public_root.read_bytes())
@@ -364,7 +363,7 @@ class Lab:
     async def _learn(self) -> None:
         """Tell the commands whom to talk to, and sign in as both administrators."""
         url = f"http://{ON_PREMISES}:{self.topology.ports.tenant_health}/readyz"
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with net.plain_client() as client:
             self.tenant_id = str((await client.get(url)).json()["tenant_id"])
         here = self.topology
         context.save_profile(

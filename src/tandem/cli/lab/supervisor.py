@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import psutil
 
+from tandem.infra import net
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import write_private
 
@@ -170,7 +171,7 @@ def _alive(process: psutil.Process) -> bool:
 async def answers(url: str) -> bool:
     """Whether a role's private /readyz says that it is ready."""
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+        async with net.plain_client(timeout=2) as client:
             return (await client.get(url)).status_code == 200
     except httpx.TransportError:
         return False

@@ -25,7 +25,7 @@ import psutil
 from cryptography import x509
 
 from tandem import audit, pki
-from tandem.infra import config
+from tandem.infra import config, net
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
@@ -502,8 +502,7 @@ class Gateways:
     async def _answers(self, item: GatewayInstance) -> bool:
         url = f"http://{self.settings.gateway.health_host}:{item.health_port}/healthz"
         try:
-            timeout = self.answer_seconds
-            async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
+            async with net.plain_client(timeout=self.answer_seconds) as client:
                 return (await client.get(url)).status_code == 200
         except httpx.HTTPError:
             return False
