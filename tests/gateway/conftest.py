@@ -61,6 +61,7 @@ class Rig:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     seen: list[dict[str, Any]] = field(default_factory=list)
+    begun: int = 0  # Answers of /halting whose head went out.
     reports: list[tunnel.ConnectorReport] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
     crls: list[str] = field(default_factory=list)
@@ -135,6 +136,7 @@ class Rig:
                 published(BASE, "large", ["POST"], 512 * 1024, "token"),
                 published(BASE, "big", ["GET"], 0, "token"),
                 published(BASE, "slow", ["GET"], 0, "token"),
+                published(BASE, "halting", ["GET"], 0, "token"),
                 published(MUTUAL, "echo", ["GET"], 0, "certificate"),
             ],
             limits=tunnel.Limits(request_seconds=5, tunnel_silence_seconds=self.silence),
@@ -147,7 +149,7 @@ class Rig:
         mappings = [
             tunnel.Mapping(f"{base}/{path}", f"{url}/{path}")
             for base in (BASE, MUTUAL)
-            for path in ("echo", "large", "big", "slow")
+            for path in ("echo", "large", "big", "slow", "halting")
         ]
         return tunnel.ConnectorConfiguration(name, [target], mappings)
 
@@ -196,6 +198,17 @@ class Rig:
             await asyncio.sleep(30)
             return Response()
 
+        async def halting(_: Request) -> Response:
+            """The first time the head alone; the whole answer from then on."""
+            first, self.begun = self.begun == 0, self.begun + 1
+
+            async def pieces() -> AsyncIterator[bytes]:
+                if first:
+                    await asyncio.sleep(30)
+                yield b"whole"
+
+            return StreamingResponse(pieces(), headers={"content-length": "5"})
+
         return Starlette(
             routes=[
                 Route("/SMS_CMG/connector/configuration", configuration),
@@ -205,6 +218,7 @@ class Rig:
                 Route("/secret{rest:path}", echo, methods=["GET", "POST"]),
                 Route("/big", big),
                 Route("/slow", slow),
+                Route("/halting", halting),
             ]
         )
 

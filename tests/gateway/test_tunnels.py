@@ -60,6 +60,18 @@ async def test_connection_points_take_turns_and_stand_in_for_each_other(rig: Rig
     assert set(answers) == {200}
 
 
+async def test_an_answer_of_which_only_the_head_came_is_asked_for_again(rig: Rig) -> None:
+    """The client has seen nothing of it yet, so another connection point can answer."""
+    asking = asyncio.create_task(rig.ask("GET", f"{BASE}/halting", rig.token()))
+    while rig.begun == 0:
+        assert not asking.done(), asking.result().text
+        await asyncio.sleep(0.02)
+    await second_connector(rig)
+    await asyncio.to_thread(rig.stop, "connector", signal.SIGKILL)
+    answer = await asking
+    assert (answer.status_code, answer.text, rig.begun) == (200, "whole", 2)
+
+
 async def test_a_connection_point_that_fell_silent_gets_no_more_requests(rig: Rig) -> None:
     """A machine that lost its power says no goodbye."""
     await rig.news(silence=1.0)

@@ -351,6 +351,9 @@ class Exchange:
         self._count = count
         self._status = 0
         self._chunked = False
+        # The answer's head waits for the first of its body: until then another connection point
+        # can answer in place of one that dies, and a small answer goes out in one write.
+        self._held = b""
         self._tried = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -398,8 +401,9 @@ class Exchange:
             extra += b"transfer-encoding: chunked\r\n"
         if not self._keep:
             extra += b"connection: close\r\n"
-        client.write(first + b"\r\n" + extra + rest)
+        self._held = first + b"\r\n" + extra + rest
         if fin:
+            client.write(self._release())
             self._done()
 
     def data(self, payload: bytes, fin: bool) -> None:
@@ -407,22 +411,25 @@ class Exchange:
         if client is None:
             return
         if payload:
-            if self._chunked:
-                client.write(b"%x\r\n%s\r\n" % (len(payload), payload))
-            else:
-                client.write(payload)
+            framed = b"%x\r\n%s\r\n" % (len(payload), payload) if self._chunked else payload
+            client.write(self._release() + framed)
             self._owed += len(payload)
             self._count.response_bytes += len(payload)
             if not self.paused:
                 self._give()
         if fin:
-            if self._chunked:
-                client.write(b"0\r\n\r\n")
+            rest = self._release() + (b"0\r\n\r\n" if self._chunked else b"")
+            if rest:
+                client.write(rest)
             self._done()
         elif self._owed > 4 * WINDOW:
             # The peer sends more than it has credit for.
             self._cancel("flow control was broken")
             client.close()
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
 
     def writable(self) -> None:
         pass
@@ -431,10 +438,11 @@ class Exchange:
         """The tunnel broke, or the connection point gave up on this request."""
         if self._client is None:
             return
-        if self._status:
+        if self._status and not self._held:
             # Half an answer is out: only a closed connection tells the client.
             self._client.close()
             return
+        self._status, self._chunked, self._held = 0, False, b""
         if not self._tried and self._method in _IDEMPOTENT:
             self._tried = True
             self.begin()
