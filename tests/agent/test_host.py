@@ -36,6 +36,8 @@ from tandem.protocols import ccm
 from tandem.site import clients
 from tandem.workloads import Authority, Workload, capabilities
 
+pytestmark = pytest.mark.slow
+
 SETTING = "Desktop/Banner"
 
 

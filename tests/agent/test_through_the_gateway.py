@@ -20,7 +20,7 @@ from tandem.infra import net
 from tandem.infra.database import Database
 from tandem.site import clients
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 TOPIC = 1300
 

@@ -17,6 +17,8 @@ from site_world import NAME, PFX_PASSWORD, Site, admin, connect, pfx
 from tandem.infra.database import Database
 from tandem.site.cloud_services.gateways import INSTANCE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def contoso(

@@ -27,6 +27,8 @@ from tandem.infra.database import Database
 from tandem.infra.secrets import write_private
 from tandem.protocols import ccm
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Role:

@@ -21,7 +21,7 @@ from tandem.infra import config
 
 from .conftest import BASE, MUTUAL, NAME, TENANT, Rig, code, serving
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_a_request_reaches_the_management_point_with_its_path_unchanged(shared: Rig) -> None:

@@ -13,7 +13,7 @@ from tandem.protocols import cmtrace, tunnel
 
 from .conftest import BASE, NAME, Rig
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
 
 
 async def second_connector(rig: Rig, **changes: float) -> None:
