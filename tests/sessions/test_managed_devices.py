@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mdm_world import Mdm, TestDevice
+from tandem.protocols.syncml import Command, Item
 from tandem.workloads import Workload, capabilities
 
 PATH = "deviceManagement/managedDevices"
@@ -208,3 +209,12 @@ async def test_orders_are_audit_events_of_device_management(mdm: Mdm) -> None:
     assert types["value"] == ["Update managedDevice", "rebootNow"]
     none = await read(mdm, f"{base}/getAuditActivityTypes(category='Role')")
     assert none["value"] == []
+
+
+@pytest.mark.parametrize("action", ["rebootNow", "wipe", "syncDevice", "remoteLock"])
+async def test_a_device_that_has_left_takes_no_orders(mdm: Mdm, action: str) -> None:
+    device = await mdm.enrolled()
+    await order(mdm, device, "retire")
+    item = Item(data="1", type="com.microsoft:mdm.unenrollment.userrequest", format="int")
+    await device.begins(Command("Alert", "3", (item,), "1226"))
+    assert await order(mdm, device, action) == 404

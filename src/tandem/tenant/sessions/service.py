@@ -384,7 +384,7 @@ class Sessions:
 
         An order that is still open is not given twice. Raises NoSuchDevice.
         """
-        device = await enrollment.device(tx, device_id)
+        device = await _present(tx, device_id)
         now = self._now()
         if kind in model.UNSUPPORTED_ACTIONS:
             order = await store.add_command(tx, device.id, kind, now)
@@ -413,7 +413,7 @@ class Sessions:
 
     async def request_sync(self, tx: Tx, device_id: str) -> None:
         """Note that a session is wanted; the device comes at its next poll. Raises NoSuchDevice."""
-        device = await enrollment.device(tx, device_id)
+        device = await _present(tx, device_id)
         now = self._now()
         order = await store.add_command(tx, device.id, "syncDevice", now)
         await store.mark_sent(tx, order, now)
@@ -441,6 +441,16 @@ def _answers(sent: dict[str, dict[str, Sent]], given: Sequence[Results]) -> dict
                 uri = item.source or item.target or what.subject
                 found[syncml.normal(uri)] = (item.data or "").strip()
     return found
+
+
+async def _present(tx: Tx, device_id: str) -> Device:
+    """A device that has not left. Raises NoSuchDevice."""
+    device = await enrollment.device(tx, device_id)
+    if device.state == "unenrolled":
+        raise enrollment.NoSuchDevice(
+            f"The device {device.name} has left the MDM service.", cure="It can enroll again."
+        )
+    return device
 
 
 def _repeats(before: Session, message: Message, first: str, now: datetime) -> bool:
