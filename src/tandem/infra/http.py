@@ -10,6 +10,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,11 +182,81 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     )
 
 
+class Changed(AppError):
+    """If-Match names another version of the thing than there is; answered with 412."""
+
+    kind, code = Kind.CONFLICT, "request.changed"
+
+
+def version_of(value: Any) -> str:
+    """An ETag: another one whenever anything of the value is another."""
+    return f'"{sha256(msgspec.json.encode(value, enc_hook=str)).hexdigest()[:32]}"'
+
+
+def check_version(request: Request, version: str) -> None:
+    """What If-Match asks for, when it is sent. Raises Changed."""
+    wanted = request.headers.get("if-match", "")
+    if wanted and wanted != "*" and version not in (item.strip() for item in wanted.split(",")):
+        raise Changed(
+            "Somebody else changed it since you read it.",
+            cure="Read it again, and make your change to what it is now.",
+            version=version,
+        )
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Which part of a list is asked for: `?search=…&sort=-name&limit=50&offset=100`.
+
+    `order` is a pair of a name that can be sorted by and whether it descends.
+    """
+
+    search: str
+    order: tuple[str, bool]
+    limit: int
+    offset: int
+
+
+_MOST_ROWS = 1000
+
+
+def listing(
+    request: Request, sorts: Sequence[str], *, limit: int = 100, most: int = _MOST_ROWS
+) -> Listing:
+    """What a list is asked for; the first of `sorts` is the usual order. Raises Invalid."""
+    asked = request.query_params
+    sort = asked.get("sort") or sorts[0]
+    name = sort.removeprefix("-")
+    if name not in sorts:
+        raise Invalid(
+            f"This list cannot be sorted by {name[:64]!r}.",
+            cure=f"Take one of: {', '.join(sorts)}; with - before it, the last come first.",
+            field="sort",
+        )
+    search = asked.get("search", "").strip()
+    if len(search) > 256 or "\x00" in search:
+        raise Invalid("A search has at most 256 characters.", field="search")
+    wanted = number_of(request, "limit", limit)
+    if not 1 <= wanted <= most:
+        raise Invalid(f"limit is a number from 1 to {most}.", field="limit")
+    return Listing(search, (name, sort.startswith("-")), wanted, number_of(request, "offset", 0))
+
+
+def number_of(request: Request, name: str, default: int) -> int:
+    """A number of the query, 0 or more. Raises Invalid."""
+    raw = request.query_params.get(name, "")
+    if not raw:
+        return default
+    if not raw.isascii() or not raw.isdigit() or len(raw) > 9:
+        raise Invalid(f"{name} is a number of rows, 0 or more.", field=name)
+    return int(raw)
+
+
 def problem_json(request: Request, error: Exception) -> Response:
     """The error shape of our own APIs. What is not an AppError is a bug and stays unnamed."""
     if not isinstance(error, AppError):
         return _problem(500, "internal", "Something went wrong on the server.", _BUG_CURE, {})
-    return _problem(HTTP_STATUS[error.kind], error.code, error.message, error.cure, error.details)
+    status = 412 if isinstance(error, Changed) else HTTP_STATUS[error.kind]
+    return _problem(status, error.code, error.message, error.cure, error.details)
 
 
 _BUG_CURE = "Look for the correlation id of this answer in the role's log, and report it."
