@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from tandem.protocols.syncml import Item
-from tandem.tenant.assignments import Assignment, Target, TargetKind
+from tandem.tenant.assignments import Assignment, Membership, Target, TargetKind
 from tandem.tenant.mobile_apps import App, Status
 from tandem.tenant.policies import Configuration, choose
 from tandem.tenant.sessions import LAPSED, Delivery, model
@@ -48,7 +48,7 @@ DELIVERED = st.dictionaries(
 def chosen(configurations: list[Configuration], flags: int | None) -> dict[str, Configuration]:
     group = Target(TargetKind.GROUP, "g")
     assignments = [Assignment(f"{n}", item.id, group, {}) for n, item in enumerate(configurations)]
-    return choose(configurations, assignments, {"g"}, flags)
+    return choose(configurations, assignments, Membership(frozenset({"g"})), flags)
 
 
 @given(CONFIGURATIONS, DELIVERED, FLAGS)

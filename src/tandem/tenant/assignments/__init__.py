@@ -7,6 +7,7 @@ member of groups; what follows from it is the owner's to decide.
 from tandem.tenant.assignments.model import (
     Assignment,
     BadAssignment,
+    Membership,
     New,
     NoSuchAssignment,
     Target,
@@ -28,6 +29,7 @@ from tandem.tenant.assignments.service import (
 __all__ = [
     "Assignment",
     "BadAssignment",
+    "Membership",
     "New",
     "NoSuchAssignment",
     "Target",

@@ -1,6 +1,6 @@
 """Assignments: a target each, in the words of Graph, and what else the owner keeps with it."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -57,6 +57,14 @@ class Assignment:
     values: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The groups that count for a device: its user's, and its own as a directory object."""
+
+    user: frozenset[str] = frozenset()
+    device: frozenset[str] = frozenset()
+
+
 class BadAssignment(Invalid):
     code = "assignment.invalid"
 
@@ -102,26 +110,46 @@ def numbered(owner_id: str, wanted: Sequence[New]) -> list[Assignment]:
 
 
 def reasons(
-    assignments: Iterable[Assignment], groups: Collection[str]
+    assignments: Iterable[Assignment], groups: Membership
 ) -> tuple[list[Assignment], list[Assignment]]:
-    """What includes a device whose user and own object are in these groups, and what excludes it.
+    """What includes a device, and what excludes it; both are empty for one that is not meant.
+
+    What excludes counts only against what includes by the same kind of object: a group of devices
+    takes nobody out of a group of users (comanagement, 2.12). So a device that is included by one
+    kind and excluded by it is still meant when the other kind includes it.
 
     Targets with a filter include nobody as long as no filter is evaluated: giving it to those
     whom the filter leaves out would be worse than waiting. The site's collections are the site's.
     """
+    given = list(assignments)
+    sides = (
+        _side(given, groups.user, TargetKind.ALL_USERS),
+        _side(given, groups.device, TargetKind.ALL_DEVICES),
+    )
+    meant = [item for included, excluded in sides if not excluded for item in included]
+    if meant:
+        return meant, []
+    included = [item for side, _ in sides for item in side]
+    return included, [item for side, excluded in sides if side for item in excluded]
+
+
+def _side(
+    given: Iterable[Assignment], groups: frozenset[str], everybody: TargetKind
+) -> tuple[list[Assignment], list[Assignment]]:
+    """What includes and what excludes an object of one kind."""
     included, excluded = [], []
-    for item in assignments:
+    for item in given:
         match item.target.kind:
             case TargetKind.EXCLUDED_GROUP if item.target.subject in groups:
                 excluded.append(item)
             case TargetKind.GROUP if item.target.subject in groups:
                 included.append(item)
-            case TargetKind.ALL_DEVICES | TargetKind.ALL_USERS:
+            case kind if kind is everybody:
                 included.append(item)
     return [item for item in included if item.target.filter_mode == "none"], excluded
 
 
-def given_to(assignments: Iterable[Assignment], groups: Collection[str]) -> bool:
-    """Included by one, and excluded by none: exclusion wins."""
+def given_to(assignments: Iterable[Assignment], groups: Membership) -> bool:
+    """Included, and not excluded by the same kind of object."""
     included, excluded = reasons(assignments, groups)
     return bool(included) and not excluded

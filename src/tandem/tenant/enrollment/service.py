@@ -16,6 +16,7 @@ from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, mobile_apps, oidc
+from tandem.tenant.assignments import Membership
 from tandem.tenant.enrollment import provisioning, store
 from tandem.tenant.enrollment.model import (
     BadEnrollment,
@@ -286,14 +287,14 @@ async def timeline(tx: Tx, *, device_id: str = "", kind: str = "", limit: int = 
     return await store.events(tx, device_id=device_id, kind=kind, limit=limit)
 
 
-async def groups_of(tx: Tx, device: Device) -> frozenset[str]:
+async def groups_of(tx: Tx, device: Device) -> Membership:
     """Groups that count for a device: its user's, and its own as a directory object."""
-    groups = set(await directory.groups_of(tx, device.user_id))
+    own: frozenset[str] = frozenset()
     if device.directory_device_id:
         found = await directory.find_device(tx, device.directory_device_id)
         if found is not None:
-            groups |= await directory.groups_of(tx, found.id)
-    return frozenset(groups)
+            own = await directory.groups_of(tx, found.id)
+    return Membership(await directory.groups_of(tx, device.user_id), own)
 
 
 def _token(credential: soap.Credential) -> str:

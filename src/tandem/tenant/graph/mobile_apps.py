@@ -5,11 +5,9 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols import odata
-from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive
-from tandem.tenant import assignments, directory, enrollment, mobile_apps
-from tandem.tenant.assignments import Assignment
-from tandem.tenant.enrollment import Device
+from tandem.tenant import assignments, mobile_apps
+from tandem.tenant.graph.app_statuses import app_statuses
 from tandem.tenant.graph.model import (
     Action,
     Answer,
@@ -29,7 +27,7 @@ from tandem.tenant.graph.policy_kinds import APPS
 from tandem.tenant.graph.policy_objects import Kind, clean, document, find
 from tandem.tenant.graph.properties import properties
 from tandem.tenant.graph.targets import Assignable, assigning
-from tandem.tenant.mobile_apps import App, ContentFile, Status, Uploads, UploadState, rules
+from tandem.tenant.mobile_apps import App, ContentFile, Uploads, UploadState, rules
 from tandem.tenant.policies import check
 
 _READ, _WRITE = APPS
@@ -534,70 +532,6 @@ def _content(uploads: Uploads) -> Part:
     return Part(resources, actions)
 
 
-# ---------------------------------------------------------------------------------- statuses
-
-
-async def _statuses(call: Call, body: Body) -> Answer:
-    key = call.keys["mobileApp"]
-    found = await mobile_apps.app(call.tx, key)
-    known = {item.device_id: item for item in await mobile_apps.statuses(call.tx, app_id=key)}
-    given = [
-        item
-        for item in await assignments.of(call.tx, mobile_apps.OWNER, key)
-        if item.values.get("intent") == "required"
-    ]
-    meant = []
-    for device in await enrollment.devices(call.tx):
-        why = await _why(call, given, device)
-        if why is not None or device.id in known:
-            meant.append(_status(found, device, known.get(device.id), why or ""))
-    return Value(meant)
-
-
-async def _why(call: Call, given: Sequence[Assignment], device: Device) -> str | None:
-    """Why a device has this app, or is left out of it: "" included, else the excluding group."""
-    groups = await enrollment.groups_of(call.tx, device)
-    included, excluded = assignments.reasons(given, groups)
-    if excluded:
-        return (await directory.group(call.tx, excluded[0].target.subject)).display_name
-    return "" if included else None
-
-
-def _stands_at(agent: ConfigInfo | None) -> str:
-    """Where a client without policy stands: its log line, and a line of ours before it has one."""
-    if agent is None:
-        return "The client has not said anything yet."
-    if agent.client:
-        return agent.log or "The client is registered and waits for its policy."
-    return agent.log or "The client's setup has not logged anything yet."
-
-
-def _status(app: App, device: Device, status: Status | None, excluded_by: str) -> dict[str, Any]:
-    """The MSI's fate and the client's side by side: the first says nothing of the second."""
-    agent = device.agent
-    stuck = ""
-    installed = status is not None and status.state == "installed"
-    if app.brings_client and installed and (agent is None or not agent.policy):
-        stuck = _stands_at(agent)
-    state = status.state if status is not None else "notInstalled"
-    return {
-        "deviceId": device.id,
-        "deviceName": device.name,
-        "userPrincipalName": device.upn,
-        "installState": "excluded" if excluded_by else state,
-        "excludedBy": excluded_by or None,
-        "errorCode": status.code if status is not None else 0,
-        "lastSyncDateTime": status.at if status is not None else device.seen_at,
-        "client": {
-            "step": str(agent.setup or "") if agent is not None else "",
-            "code": agent.code if agent is not None else None,
-            "registered": bool(agent.client) if agent is not None else False,
-            "policyPresent": agent.policy if agent is not None else False,
-            "stuckAt": stuck,
-        },
-    }
-
-
 # ---------------------------------------------------------------------------------- the part
 
 
@@ -649,6 +583,7 @@ def mobile_app_parts(uploads: Uploads) -> Part:
     )
     content = _content(uploads)
     categories = document(CATEGORIES)
+    became = app_statuses()
     return Part(
         (
             apps,
@@ -656,13 +591,14 @@ def mobile_app_parts(uploads: Uploads) -> Part:
             *assigned.resources,
             *content.resources,
             *categories.resources,
+            *became.resources,
         ),
         (
-            Action(f"{_ONE}/deviceStatuses", _statuses, _READ, method="GET", family=_INTUNE),
             Action(f"{_ONE}/updateRelationships", _relate, _WRITE, open=True, family=_INTUNE),
             *assigned.actions,
             *content.actions,
             *categories.actions,
+            *became.actions,
         ),
     )
 

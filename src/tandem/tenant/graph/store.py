@@ -1,10 +1,12 @@
-"""The SQL of the change log that delta queries read."""
+"""The SQL of the change log that delta queries read, and of reports over several modules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from tandem.infra.database import Tx
+from tandem.infra.listing import Source
+from tandem.tenant.assignments import TargetKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +77,150 @@ async def member_changes(
 async def prune(tx: Tx, before: datetime) -> int:
     cursor = await tx.execute("DELETE FROM graph_change WHERE at < %s", (before,))
     return cursor.rowcount
+
+
+# ---------------------------------------------------------------------------------- app statuses
+
+
+def _members(groups: str) -> str:
+    """Everything in these groups, at any depth. Only groups are walked."""
+    return f"""(WITH RECURSIVE nested (id) AS ({groups}
+        UNION SELECT g.id FROM nested JOIN directory_member m ON m.group_id = nested.id
+            JOIN directory_group g ON g.id = m.member_id)
+        SELECT m.member_id FROM nested JOIN directory_member m ON m.group_id = nested.id)"""  # noqa: S608
+
+
+def _given(target: TargetKind) -> str:
+    return f"""FROM assignments_assignment a WHERE a.owner_kind = 'mobileApps'
+        AND a.owner_id = %(app)s AND a.target = '{target.value}'
+        AND a."values"->>'intent' = %(intent)s"""
+
+
+_INCLUDED = _members(
+    f"SELECT a.subject::uuid {_given(TargetKind.GROUP)} AND a.filter_mode = 'none'"
+)
+_EXCLUDED = _members(f"SELECT a.subject::uuid {_given(TargetKind.EXCLUDED_GROUP)}")
+_ALL_USERS = f"EXISTS (SELECT {_given(TargetKind.ALL_USERS)} AND a.filter_mode = 'none')"
+_ALL_DEVICES = f"EXISTS (SELECT {_given(TargetKind.ALL_DEVICES)} AND a.filter_mode = 'none')"
+
+# What `assignments.reasons` says of one device, over all of them: parameters are the app and the
+# intent. A device that is left out by a group counts among the rows, and says so.
+_MEANT = f"""(SELECT m.*, (m.by_user AND NOT m.not_user) OR (m.by_device AND NOT m.not_device)
+        AS meant, m.by_user OR m.by_device AS included
+    FROM (SELECT d.id, d.name, d.upn, d.user_id, d.os_version, d.config_info, d.directory_device_id,
+        d.management_agent, coalesce(d.seen_at, d.enrolled_at) AS seen_at,
+        s.state AS known, s.code, s.at,
+        ({_ALL_USERS} OR d.user_id::uuid IN {_INCLUDED}) AS by_user,
+        d.user_id::uuid IN {_EXCLUDED} AS not_user,
+        ({_ALL_DEVICES} OR coalesce(o.id IN {_INCLUDED}, false)) AS by_device,
+        coalesce(o.id IN {_EXCLUDED}, false) AS not_device
+    FROM enrollment_device d
+    LEFT JOIN directory_device o ON o.device_id = nullif(d.directory_device_id, '')::uuid
+    LEFT JOIN mobile_apps_status s ON s.app_id = %(app)s AND s.device_id = d.id
+    WHERE d.state <> 'unenrolled') m) r"""  # noqa: S608
+_STATE = "CASE WHEN r.included AND NOT r.meant THEN 'excluded' ELSE coalesce(r.known, 'notInstalled') END"
+DEVICE_STATUSES = Source(
+    _MEANT,
+    {
+        "id": "r.id",
+        "device_name": "r.name",
+        "user_principal_name": "r.upn",
+        "user_id": "r.user_id",
+        "azure_ad_device_id": "r.directory_device_id",
+        "os_version": "r.os_version",
+        "install_state": _STATE,
+        "error_code": "coalesce(r.code, 0)",
+        "last_sync_date_time": "coalesce(r.at, r.seen_at)",
+        "management_agent": "r.management_agent",
+        "config_info": "r.config_info",
+    },
+)
+# Who is among the rows: a device that is not meant any more, and has something to say, stays.
+CONCERNED = "r.included OR r.known IS NOT NULL"
+USER_STATUSES = Source(
+    f"""(SELECT r.user_id AS id, max(r.upn) AS upn, count(*) AS devices,
+        count(*) FILTER (WHERE {_STATE} = 'installed') AS installed,
+        count(*) FILTER (WHERE {_STATE} = 'failed') AS failed,
+        count(*) FILTER (WHERE {_STATE} = 'excluded') AS excluded,
+        count(*) FILTER (WHERE {_STATE} NOT IN ('installed', 'failed', 'excluded')) AS waiting
+    FROM {_MEANT} WHERE {CONCERNED} GROUP BY r.user_id) u""",  # noqa: S608
+    {
+        "id": "u.id",
+        "user_principal_name": "u.upn",
+        "device_count": "u.devices",
+        "installed_count": "u.installed",
+        "failed_count": "u.failed",
+        "excluded_count": "u.excluded",
+        "waiting_count": "u.waiting",
+    },
+)
+
+
+async def count_app_states(tx: Tx, app_id: str, intent: str) -> list[tuple[str, str, int]]:
+    """(state of the app, management agent, devices) over all devices that an app concerns."""
+    cursor = await tx.execute(
+        f"SELECT {_STATE} AS state, r.management_agent AS agent, count(*) AS n FROM {_MEANT}"  # noqa: S608
+        f" WHERE {CONCERNED} GROUP BY 1, 2".encode(),
+        {"app": app_id, "intent": intent},
+    )
+    return [(row["state"], row["agent"], row["n"]) for row in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    users: int
+    devices: int
+    joined: int
+
+
+async def reach(
+    tx: Tx,
+    included: Sequence[str],
+    excluded: Sequence[str],
+    *,
+    all_users: bool,
+    all_devices: bool,
+) -> Reach:
+    """How many users these targets mean, how many enrolled devices get something by them, and how
+    many joined ones would once they are enrolled."""
+    inside = _members("SELECT unnest(%(included)s::uuid[])")
+    outside = _members("SELECT unnest(%(excluded)s::uuid[])")
+    meant = f"""((%(users)s OR {{user}} IN {inside}) AND {{user}} NOT IN {outside})
+        OR ((%(devices)s OR {{object}} IN {inside}) AND {{object}} NOT IN {outside})"""
+    enrolled = meant.format(user="d.user_id::uuid", object="o.id")
+    joined = meant.format(user="o.owner_id", object="o.id")
+    cursor = await tx.execute(
+        f"""SELECT (SELECT count(*) FROM directory_user u
+                WHERE (%(users)s OR u.id IN {inside}) AND u.id NOT IN {outside}) AS users,
+            (SELECT count(*) FROM enrollment_device d
+                LEFT JOIN directory_device o ON o.device_id = nullif(d.directory_device_id, '')::uuid
+                WHERE d.state <> 'unenrolled' AND ({enrolled})) AS devices,
+            (SELECT count(*) FROM directory_device o
+                WHERE NOT o.is_managed AND ({joined})) AS joined""".encode(),  # noqa: S608
+        {
+            "included": list(included),
+            "excluded": list(excluded),
+            "users": all_users,
+            "devices": all_devices,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Reach(**row)
+
+
+async def count_members(tx: Tx, group_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Users and devices in each of these groups, at any depth."""
+    found = {}
+    for id in group_ids:
+        inside = _members("SELECT %(id)s::uuid")
+        cursor = await tx.execute(
+            f"""SELECT count(*) FILTER (WHERE o.sort = 'user') AS users,
+                count(*) FILTER (WHERE o.sort = 'device') AS devices
+            FROM directory_object o WHERE o.id IN {inside}""".encode(),  # noqa: S608
+            {"id": id},
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        found[id] = (row["users"], row["devices"])
+    return found

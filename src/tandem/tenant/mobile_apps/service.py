@@ -3,7 +3,7 @@
 import hmac
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from tandem.infra.blobs import Blobs
 from tandem.infra.database import Tx
 from tandem.tenant import assignments, directory
-from tandem.tenant.assignments import Assignment
+from tandem.tenant.assignments import Assignment, Membership
 from tandem.tenant.mobile_apps import store
 from tandem.tenant.mobile_apps.model import (
     COMMAND_LINE_LIMIT,
@@ -185,12 +185,12 @@ async def assign(tx: Tx, id: str, included: Sequence[str], excluded: Sequence[st
     await assignments.replace(tx, OWNER, id, wanted)
 
 
-async def required(tx: Tx, groups: Collection[str]) -> list[App]:
-    """The published MSI apps that a member of these groups is to have."""
+async def required(tx: Tx, groups: Membership) -> list[App]:
+    """The published MSI apps that a device of these groups is to have."""
     return choose(await store.apps(tx), await assignments.every(tx, OWNER), groups)
 
 
-def choose(apps: Iterable[App], given: Iterable[Assignment], groups: Collection[str]) -> list[App]:
+def choose(apps: Iterable[App], given: Iterable[Assignment], groups: Membership) -> list[App]:
     """Required by an assignment, and excluded by none."""
     by_owner: dict[str, list[Assignment]] = {}
     for one in given:

@@ -1,12 +1,12 @@
 """Device configurations: what of them a device is to have now."""
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tandem.infra.database import Tx
 from tandem.tenant import assignments
-from tandem.tenant.assignments import Assignment
+from tandem.tenant.assignments import Assignment, Membership
 from tandem.tenant.policies import store
 from tandem.tenant.policies.model import (
     KIND,
@@ -66,8 +66,8 @@ async def assign(tx: Tx, id: str, included: Sequence[str], excluded: Sequence[st
     await assignments.replace(tx, KIND, id, assignments.targets(included, excluded))
 
 
-async def effective(tx: Tx, groups: Collection[str], flags: int | None) -> dict[str, Configuration]:
-    """Setting → configuration, for a member of these groups. See `choose`."""
+async def effective(tx: Tx, groups: Membership, flags: int | None) -> dict[str, Configuration]:
+    """Setting → configuration, for a device of these groups. See `choose`."""
     given = await assignments.every(tx, KIND)
     return choose(await configurations(tx), given, groups, flags)
 
@@ -75,7 +75,7 @@ async def effective(tx: Tx, groups: Collection[str], flags: int | None) -> dict[
 def choose(
     configurations: Iterable[Configuration],
     given: Iterable[Assignment],
-    groups: Collection[str],
+    groups: Membership,
     flags: int | None,
 ) -> dict[str, Configuration]:
     """What a device gets. `flags` are its agent's workload flags, None without an agent.
