@@ -37,21 +37,24 @@ class Pseudo(gettext.NullTranslations):
 
 
 def test_every_message_of_the_pages_is_in_every_catalogue() -> None:
-    wanted = {message.id for message in messages() if message.id}
+    wanted = {area: {m.id for m in found if m.id} for area, found in messages().items()}
     for folder in FOLDER.iterdir():
-        with (folder / "messages.po").open("rb") as file:
-            catalogue = read_po(file, locale=folder.name)
-        known = {message.id for message in catalogue if message.id}
-        assert known == wanted, "run: python -m tools.console_messages"
-        for message in catalogue:
-            if not message.id:
-                continue
-            assert not message.fuzzy, message.id
-            sources = message.id if isinstance(message.id, tuple) else (message.id,)
-            targets = message.string if isinstance(message.string, tuple) else (message.string,)
-            for target in targets:
-                assert target, message.id
-                assert set(PLACES.findall(target)) == set(PLACES.findall(sources[-1])), message.id
+        for area, ids in wanted.items():
+            with (folder / f"{area}.po").open("rb") as file:
+                catalogue = read_po(file, locale=folder.name)
+            known = {message.id for message in catalogue if message.id}
+            assert known == ids, f"{area}: run python -m tools.console_messages"
+            for message in catalogue:
+                if not message.id:
+                    continue
+                assert not message.fuzzy, message.id
+                sources = message.id if isinstance(message.id, tuple) else (message.id,)
+                targets = message.string if isinstance(message.string, tuple) else (message.string,)
+                for target in targets:
+                    assert target, message.id
+                    assert set(PLACES.findall(target)) == set(PLACES.findall(sources[-1])), (
+                        message.id
+                    )
 
 
 @pytest.mark.parametrize(

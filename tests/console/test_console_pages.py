@@ -300,8 +300,11 @@ async def test_a_fragment_is_sent_only_when_it_has_news(
 async def test_an_ended_session_leads_a_fragment_to_the_sign_in(
     site: httpx.AsyncClient,
 ) -> None:
-    answer = await site.get("/console/", headers={"HX-Request": "true"})
-    assert answer.headers["hx-redirect"] == "/console/sign-in"
+    current = "https://site.test/console/devices?search=x"
+    headers = {"HX-Request": "true", "HX-Current-URL": current}
+    answer = await site.get("/console/", headers=headers)
+    back = "%2Fconsole%2Fdevices%3Fsearch%3Dx"
+    assert answer.headers["hx-redirect"] == f"/console/sign-in?return_to={back}"
 
 
 async def test_a_broken_hop_is_named_with_its_cause_and_cure(

@@ -19,6 +19,10 @@ const ICONS = [
   "dismiss_circle", "document", "flow", "globe", "history", "home", "info", "key", "laptop", "link",
   "organization", "people", "person", "plug_connected", "search", "server", "settings", "shield",
   "sign_out", "warning", "weather_moon", "weather_sunny",
+  "add", "alert", "apps_list", "archive", "arrow_right", "arrow_undo", "arrow_upload", "beaker", "book_open",
+  "calendar", "checkmark", "clipboard_task", "copy", "delete", "dismiss", "edit", "filter", "lock_closed",
+  "more_horizontal", "navigation", "open", "people_audience", "people_team", "play", "pulse", "send", "stop", "tag",
+  "task_list_ltr", "wrench",
 ];
 
 const variables = (theme, keep) =>

@@ -1,9 +1,11 @@
 """The web pages of site and tenant: a library that each role mounts.
 
-Pages know no database: they ask `SiteReads` and `TenantReads`. Owns console_sign_in and
-console_session (tenant database).
+Pages know no database: they ask `SiteReads` and `TenantReads`, and act through the role's own API.
+Owns console_draft (both databases), console_sign_in and console_session (tenant database).
 """
 
+from tandem.console.backend import Transport
+from tandem.console.drafts import Drafts
 from tandem.console.model import (
     App,
     AppStatus,
@@ -30,17 +32,21 @@ from tandem.console.model import (
     UnknownApp,
     UnknownDevice,
 )
+from tandem.console.pages import Backend, Elsewhere
 from tandem.console.summary import dashboard, listing
-from tandem.console.views import site_routes, tenant_routes
+from tandem.console.views import navigation, site_routes, tenant_routes
 
 __all__ = [
     "App",
     "AppStatus",
+    "Backend",
     "Begun",
     "Dashboard",
     "Device",
     "DeviceFacts",
     "Devices",
+    "Drafts",
+    "Elsewhere",
     "Fact",
     "Filter",
     "Gateway",
@@ -56,10 +62,12 @@ __all__ = [
     "Slice",
     "Stage",
     "TenantReads",
+    "Transport",
     "UnknownApp",
     "UnknownDevice",
     "dashboard",
     "listing",
+    "navigation",
     "site_routes",
     "tenant_routes",
 ]

@@ -23,6 +23,7 @@ class Place(NamedTuple):
     path: str
     title: str
     icon: str
+    group: str = ""
 
 
 BROKEN = N_("Something went wrong on the server.")

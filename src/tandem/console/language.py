@@ -1,17 +1,21 @@
 """The languages of the pages: gettext catalogues, compiled in memory when the console is loaded."""
 
 import gettext
-from datetime import datetime
+import re
+from datetime import date, datetime
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 from babel import Locale
 from babel.core import negotiate_locale
-from babel.dates import format_datetime, format_timedelta
+from babel.dates import format_date, format_datetime, format_timedelta
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
+
+from tandem.infra.errors import AppError
 
 FOLDER = Path(__file__).parent / "locales"
 LANGUAGES = {"en": "English", "fr": "Français"}
@@ -19,15 +23,39 @@ LANGUAGES = {"en": "English", "fr": "Français"}
 
 @cache
 def catalogue(language: str) -> gettext.NullTranslations:
-    """English is what the templates say; every other language is a .po file."""
-    source = FOLDER / language / "messages.po"
-    if not source.is_file():
+    """English is what the templates say; every other language is a folder of .po files, one for each
+    area of the console."""
+    merged = Catalog(locale=language)
+    for source in sorted((FOLDER / language).glob("*.po")):
+        with source.open("rb") as file:
+            for message in read_po(file, locale=language):
+                if message.id:
+                    merged.add(message.id, message.string)
+    if not len(merged):
         return gettext.NullTranslations()
     compiled = BytesIO()
-    with source.open("rb") as file:
-        write_mo(compiled, read_po(file, locale=language))
+    write_mo(compiled, merged)
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)
+
+
+_PLACE = re.compile(r"%\\\((\w+)\\\)s")
+
+
+@cache
+def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+    """The sentences of the APIs that hold data: what recognises each, and its translation."""
+    source = FOLDER / language / "api.po"
+    if not source.is_file():
+        return []
+    found = []
+    with source.open("rb") as file:
+        for message in read_po(file, locale=language):
+            if isinstance(message.id, str) and "%(" in message.id and message.string:
+                expression = _PLACE.sub(r"(?P<\1>.+)", re.escape(message.id))
+                found.append((re.compile(expression, re.DOTALL), str(message.string)))
+    # The one that says most itself recognises best.
+    return sorted(found, key=lambda pair: -len(pair[0].pattern))
 
 
 def negotiate(chosen: str | None, accepted: str) -> str:
@@ -58,6 +86,22 @@ class Language:
         found = self._translations.gettext(message) if message else ""
         return found % values if values else found
 
+    def said(self, message: str) -> str:
+        """A sentence that an API made, data and all, in this language where it is known."""
+        found = self.text(message)
+        if found != message or not message:
+            return found
+        for pattern, translated in _patterns(self.code):
+            if match := pattern.fullmatch(message):
+                return translated % match.groupdict()
+        return message
+
+    def problem(self, error: AppError) -> str:
+        """What is wrong and what to do, in one line."""
+        values = getattr(error, "values", None)
+        first = self.text(error.message, **values) if values else self.said(error.message)
+        return f"{first} {self.said(error.cure)}".strip()
+
     def plural(self, one: str, many: str, number: int, **values: object) -> str:
         found = self._translations.ngettext(one, many, number)
         return found % {"number": self.number(number), **values}
@@ -70,6 +114,9 @@ class Language:
 
     def time(self, at: datetime) -> str:
         return format_datetime(at, "medium", locale=self._locale)
+
+    def day(self, at: date) -> str:
+        return format_date(at, "medium", locale=self._locale)
 
     def since(self, at: datetime, now: datetime) -> str:
         return format_timedelta(at - now, add_direction=True, locale=self._locale)

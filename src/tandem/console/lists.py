@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import StreamingResponse
 
@@ -101,12 +101,12 @@ def export(
     """Everything that the list holds, as CSV, a block of rows at a time."""
 
     async def lines() -> AsyncIterator[str]:
-        yield _line([language.text(title) for title in labels.COLUMNS.values()])
+        yield cells([language.text(title) for title in labels.COLUMNS.values()])
         page = 1
         while True:
             block = await fetch(Slice(page, EXPORT_SIZE, sort.sort, sort.descending))
             for device in block.rows:
-                yield _line(_cells(device, language))
+                yield cells(_cells(device, language))
             if page * EXPORT_SIZE >= block.total:
                 return
             page += 1
@@ -131,9 +131,10 @@ def _cells(device: DeviceFacts, language: Language) -> list[str]:
     ]
 
 
-def _line(cells: list[str]) -> str:
-    # A cell that starts like a formula is data: a spreadsheet must not run it.
-    safe = [f"'{cell}" if cell[:1] in "=+-@\t\r" and cell else cell for cell in cells]
+def cells(row: Iterable[Any]) -> str:
+    """One line of a CSV file. A cell that starts like a formula is data: no spreadsheet runs it."""
+    texts = ["" if cell is None else str(cell) for cell in row]
+    safe = [f"'{cell}" if cell[:1] in "=+-@\t\r" and cell else cell for cell in texts]
     text = io.StringIO()
     csv.writer(text).writerow(safe)
     return text.getvalue()

@@ -9,7 +9,8 @@ Every refusal becomes a page in the reader's language; a bug becomes one with th
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jinja2
+import msgspec
 import structlog
 from markupsafe import Markup
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -26,12 +30,15 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tandem.console import labels, summary
+from tandem.console.backend import Api, Refused, Transport
+from tandem.console.drafts import Drafts
+from tandem.console.fields import Upload
 from tandem.console.labels import N_
 from tandem.console.language import LANGUAGES, Language, negotiate
 from tandem.console.model import FormExpired, NotSignedIn, Session, UnknownPage
 from tandem.infra import http
 from tandem.infra.clock import Clock
-from tandem.infra.errors import HTTP_STATUS, AppError, Kind
+from tandem.infra.errors import HTTP_STATUS, AppError, Invalid, Kind
 
 log = structlog.get_logger("console")
 
@@ -41,9 +48,13 @@ SESSION_COOKIE = "__Host-tandem-session"
 FORM_COOKIE = "__Host-tandem-form"
 THEME_COOKIE = "tandem-theme"
 LANGUAGE_COOKIE = "tandem-language"
+# A sentence for the next page: what has just been done.
+SAID_COOKIE = "__Host-tandem-said"
 THEMES = ("light", "dark")
 YEAR = 365 * 24 * 3600
-MAX_FORM_BYTES = 16 * 1024
+MAX_FORM_BYTES = 64 * 1024
+MOST_FIELDS = 2000
+MOST_SAID = 1500
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
@@ -60,6 +71,26 @@ class HasSessions(Protocol):
     async def session(self, token: str) -> Session | None: ...
 
     async def sign_out(self, session: Session) -> None: ...
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """What pages act through. `bearer` is the token of the role's API that a session stands for."""
+
+    transport: Transport
+    bearer: Callable[[Session], Awaitable[str]]
+    drafts: Drafts
+
+
+class Elsewhere(msgspec.Struct, frozen=True):
+    """The other authority's console: its address, and its places below that."""
+
+    area: str
+    url: str
+    navigation: tuple[labels.Place, ...]
+
+
+async def nowhere() -> Elsewhere | None:
+    return None
 
 
 Reads = TypeVar("Reads", bound=HasSessions)
@@ -117,6 +148,10 @@ class Page(Generic[Reads]):
         self.theme = theme if theme in THEMES else "auto"
         self.now = console.now()
         self._form_secret = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
+        self._fields: dict[str, Sequence[str]] | None = None
+        self._bearer = ""
+        self.files: dict[str, Upload] = {}
+        self.elsewhere: Elsewhere | None = None
 
     @property
     def session(self) -> Session:
@@ -135,23 +170,145 @@ class Page(Generic[Reads]):
     def partial(self) -> bool:
         return self.request.headers.get("hx-request") == "true"
 
-    def form_token(self) -> str:
+    @property
+    def cookie(self) -> str:
+        """The session that the browser names, whether it still holds or not."""
+        return self.request.cookies.get(SESSION_COOKIE, "")
+
+    @property
+    def api(self) -> Api:
+        """The role's own API with the rights of who is signed in. Raises NotSignedIn."""
+        if not self._bearer:
+            raise NotSignedIn(
+                N_("You are not signed in, or your session has ended."), cure=N_("Sign in again.")
+            )
+        return Api(self._backend.transport, self._bearer)
+
+    @property
+    def drafts(self) -> Drafts:
+        return self._backend.drafts
+
+    @property
+    def _backend(self) -> Backend:
+        backend = self._console.backend
+        if backend is None:
+            raise RuntimeError("This console was made without a backend.")
+        return backend
+
+    async def arrive(self) -> None:
+        """What a page needs that has to be asked for: its rights, and the other console."""
+        if self._session is not None and self._console.backend is not None:
+            self._bearer = await self._console.backend.bearer(self._session)
+        if self._session is not None and not self.partial:
+            self.elsewhere = await self._console.elsewhere()
+
+    def form_token(self, secret: str = "") -> str:
         """What a form of this page proves to come from it: no other site can read or guess it."""
-        secret = self._session.token if self._session else self._form_secret
+        secret = secret or (self._session.token if self._session else self._form_secret)
         return hmac.new(secret.encode(), b"console form", hashlib.sha256).hexdigest()
 
-    async def form(self) -> Mapping[str, str]:
-        """The fields of a form that one of our own pages sent. Raises FormExpired."""
-        raw = await http.body(self.request, MAX_FORM_BYTES)
-        fields = dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
-        known = self._session is not None or FORM_COOKIE in self.request.cookies
+    async def form(self, limit: int = MAX_FORM_BYTES, *, ended: bool = False) -> Mapping[str, str]:
+        """The fields of a form that one of our own pages sent; files are in `files`, names that come
+        more than once in `form_lists`. `ended`: also of a session that has ended meanwhile.
+
+        Raises FormExpired, TooLarge, Invalid.
+        """
+        if self._fields is None:
+            self._fields = await self._parse(limit)
+        fields = {name: values[-1] for name, values in self._fields.items()}
         given = fields.pop("form_token", "")
-        if not (known and self._same_origin() and hmac.compare_digest(given, self.form_token())):
+        if ended and self._session is None:
+            known, wanted = bool(self.cookie), self.form_token(self.cookie or "-")
+        else:
+            known = self._session is not None or FORM_COOKIE in self.request.cookies
+            wanted = self.form_token()
+        if not (known and self._same_origin() and hmac.compare_digest(given, wanted)):
             raise FormExpired(
                 N_("This form is no longer valid, so nothing was done."),
                 cure=N_("Go back, reload the page and try again."),
             )
         return fields
+
+    @property
+    def form_lists(self) -> Mapping[str, Sequence[str]]:
+        """All values of each field, after `form`."""
+        return self._fields or {}
+
+    @property
+    def form_values(self) -> Mapping[str, str]:
+        return {name: values[-1] for name, values in (self._fields or {}).items()}
+
+    async def _parse(self, limit: int) -> dict[str, Sequence[str]]:
+        raw = await http.body(self.request, limit)
+        found: dict[str, list[str]] = {}
+        if self.request.headers.get("content-type", "").startswith("multipart/form-data"):
+            for name, value in await _multipart(self.request, raw):
+                if isinstance(value, UploadFile):
+                    data = await value.read()
+                    await value.close()
+                    if value.filename:
+                        self.files[name] = Upload(_file_name(value.filename), data)
+                else:
+                    found.setdefault(name, []).append(value)
+        else:
+            try:
+                pairs = parse_qsl(
+                    raw.decode("utf-8", "replace"),
+                    keep_blank_values=True,
+                    max_num_fields=MOST_FIELDS,
+                )
+            except ValueError:
+                raise http_too_many() from None
+            for name, value in pairs:
+                found.setdefault(name, []).append(value)
+        return dict(found)
+
+    def to(self, path: str, said: str = "", **values: object) -> Response:
+        """On to another page, which shows the sentence once. A path of this console only."""
+        answer = RedirectResponse(local_path(path), 303)
+        if said:
+            sentence = {"said": said, "values": {k: str(v)[:300] for k, v in values.items()}}
+            packed = urlsafe_b64encode(msgspec.json.encode(sentence)).decode()
+            if len(packed) <= MOST_SAID:
+                set_cookie(answer, SAID_COOKIE, packed, max_age=60)
+        return answer
+
+    def _said(self) -> str:
+        try:
+            found = msgspec.json.decode(
+                urlsafe_b64decode(self.request.cookies.get(SAID_COOKIE, "")),
+                type=dict[str, str | dict[str, str]],
+            )
+            said, values = found["said"], found["values"]
+            return self.language.text(str(said), **(values if isinstance(values, dict) else {}))
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+    def confirm(
+        self,
+        title: str,
+        text: str,
+        label: str,
+        *,
+        back: str,
+        fields: Mapping[str, str] | None = None,
+        items: Sequence[str] = (),
+        danger: bool = True,
+        status: int = 200,
+    ) -> Response:
+        """Ask before what cannot be taken back. `text` names how far it reaches; the form comes to
+        this address again, with `fields` and `confirmed`. Texts are translated already."""
+        return self.render(
+            "confirm.html",
+            status,
+            heading=title,
+            text=text,
+            label=label,
+            back=local_path(back),
+            fields=dict(fields or {}),
+            items=list(items),
+            danger=danger,
+        )
 
     def _same_origin(self) -> bool:
         if self.request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
@@ -166,8 +323,11 @@ class Page(Generic[Reads]):
         vary = {"Vary": "HX-Request"}
         if self.partial and self.request.headers.get("x-fragment-version") == version:
             return Response(status_code=204, headers=vary)
-        text = self._fill(template, partial=self.partial, version=version, **context)
+        said = "" if self.partial else self._said()
+        text = self._fill(template, partial=self.partial, version=version, said_now=said, **context)
         answer = Response(text, status, vary, media_type="text/html")
+        if said:
+            answer.delete_cookie(SAID_COOKIE, path="/", secure=True, httponly=True)
         if not self.signed_in and not self.partial:
             set_cookie(answer, FORM_COOKIE, self._form_secret)
         return answer
@@ -179,10 +339,14 @@ class Page(Generic[Reads]):
             .get_template(template)
             .render(
                 _=language.text,
+                said=language.said,
+                problem=language.problem,
                 plural=language.plural,
                 number=language.number,
                 share=language.share,
                 time=language.time,
+                day=language.day,
+                moment=moment,
                 ago=lambda at: language.since(at, self.now),
                 language=language.code,
                 theme=self.theme,
@@ -191,7 +355,10 @@ class Page(Generic[Reads]):
                 path=self.request.url.path,
                 here=self.here,
                 area=self._console.area,
-                navigation=self._console.navigation,
+                navigation=_grouped(self._console.navigation),
+                has_backend=self._console.backend is not None,
+                elsewhere=self.elsewhere,
+                other_navigation=_grouped(self.elsewhere.navigation if self.elsewhere else ()),
                 with_query=self.with_query,
                 **context,
             )
@@ -212,6 +379,53 @@ class Page(Generic[Reads]):
             else:
                 query[name] = str(value)
         return Markup.escape(self.request.url.path + (f"?{urlencode(query)}" if query else ""))
+
+
+async def _multipart(request: Request, raw: bytes) -> list[tuple[str, UploadFile | str]]:
+    """The parts of a form with files. Raises Invalid."""
+
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield raw
+
+    parser = MultiPartParser(
+        request.headers, once(), max_files=20, max_fields=MOST_FIELDS, max_part_size=len(raw) + 1
+    )
+    try:
+        return (await parser.parse()).multi_items()
+    except (MultiPartException, UnicodeDecodeError, KeyError, ValueError):
+        raise Invalid(
+            N_("The form did not arrive whole, so nothing was done."), cure=N_("Send it again.")
+        ) from None
+
+
+def moment(value: object) -> datetime | None:
+    """A time of the API's JSON, for `time()`; None for none."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
+def http_too_many() -> Invalid:
+    return Invalid(N_("The form has too many fields, so nothing was done."))
+
+
+def _file_name(name: str) -> str:
+    """The last part of it: some browsers send a whole path."""
+    return name.replace("\\", "/").rpartition("/")[2].replace("\0", "")[:200]
+
+
+def _grouped(
+    places: Sequence[labels.Place],
+) -> list[tuple[str, list[labels.Place]]]:
+    """Places by group, each in the order in which the first of it comes."""
+    groups: dict[str, list[labels.Place]] = {}
+    for place in places:
+        groups.setdefault(place.group, []).append(place)
+    return list(groups.items())
 
 
 def set_cookie(answer: Response, name: str, value: str, max_age: int | None = None) -> None:
@@ -235,9 +449,13 @@ class Console(Generic[Reads]):
         sign_in: View[Reads],
         now: Clock,
         languages: Callable[[str], Language] = Language,
+        backend: Backend | None = None,
+        elsewhere: Callable[[], Awaitable[Elsewhere | None]] = nowhere,
     ) -> None:
         self.area = area
         self.navigation = navigation
+        self.backend = backend
+        self.elsewhere = elsewhere
         self.now: Callable[[], datetime] = now
         self.languages = languages
         self._reads = reads
@@ -267,19 +485,29 @@ class Console(Generic[Reads]):
         try:
             session = await self._reads.session(token) if token else None
             page = Page(request, self._reads, session, self)
+            await page.arrive()
             return await view(page)
         except NotSignedIn:
-            page = page or Page(request, self._reads, None, self)
-            if page.partial:
-                return Response(headers={"HX-Redirect": f"{ROOT}/sign-in"})
-            return await self._sign_in(page)
+            return await self._sign_in_again(request)
         except AppError as error:
+            if isinstance(error, Refused) and error.kind is Kind.UNAUTHENTICATED:
+                return await self._sign_in_again(request)
             page = page or Page(request, self._reads, None, self)
             return self._refusal(page, error)
         except Exception:
             log.exception("unexpected", path=request.url.path)
             page = page or Page(request, self._reads, None, self)
             return self._refusal(page, Broken(labels.BROKEN, cure=labels.BROKEN_CURE))
+
+    async def _sign_in_again(self, request: Request) -> Response:
+        page = Page(request, self._reads, None, self)
+        if page.partial:
+            # htmx says which page it is on: that one is come back to.
+            current = urlsplit(request.headers.get("hx-current-url", ""))
+            back = local_path(current.path + (f"?{current.query}" if current.query else ""))
+            to = f"{ROOT}/sign-in?{urlencode({'return_to': back})}"
+            return Response(headers={"HX-Redirect": to})
+        return await self._sign_in(page)
 
     def _refusal(self, page: Page[Reads], error: AppError) -> Response:
         status = 500 if isinstance(error, Broken) else HTTP_STATUS[error.kind]

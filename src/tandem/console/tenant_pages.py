@@ -192,6 +192,14 @@ class TenantPages:
         async with self._db.transaction() as tx:
             await store.forget(tx, session.token)
 
+    async def bearer(self, session: Session) -> str:
+        """The Graph token of who is signed in. Raises NotSignedIn."""
+        async with self._db.transaction() as tx:
+            kept = await store.kept(tx, session.token, self._now())
+        if kept is None:
+            raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN)
+        return self._box.unseal(kept.token, TOKEN).decode()
+
     async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices:
         found = await self._devices(session)
         return summary.listing(map(facts, found.values()), wanted, part)
@@ -254,11 +262,7 @@ class TenantPages:
         return await GraphDevices(await self._graph(session))()
 
     async def _graph(self, session: Session) -> "_Graph":
-        async with self._db.transaction() as tx:
-            kept = await store.kept(tx, session.token, self._now())
-        if kept is None:
-            raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN)
-        return _Graph(self._http, self._base, self._box.unseal(kept.token, TOKEN).decode())
+        return _Graph(self._http, self._base, await self.bearer(session))
 
 
 class _Graph:

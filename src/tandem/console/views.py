@@ -1,14 +1,16 @@
 """The pages. Each asks its reads once, and hands what it got to a template."""
 
-from collections.abc import Callable
-from typing import Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import msgspec
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tandem.console import lists, summary
+from tandem.console import lists, summary, wizards
+from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
 from tandem.console.language import Language
 from tandem.console.model import (
@@ -25,10 +27,13 @@ from tandem.console.pages import (
     FORM_COOKIE,
     ROOT,
     SESSION_COOKIE,
+    Backend,
     Console,
+    Elsewhere,
     Page,
     View,
     local_path,
+    nowhere,
     set_cookie,
 )
 from tandem.infra.clock import Clock
@@ -36,14 +41,24 @@ from tandem.infra.errors import AppError, Kind
 from tandem.workloads import Authority
 
 SITE_PLACES = (
-    Place(f"{ROOT}/", N_("Co-management"), "flow"),
-    Place(f"{ROOT}/devices", N_("Devices"), "laptop"),
-    Place(f"{ROOT}/gateways", N_("Cloud management gateway"), "cloud_link"),
+    Place(f"{ROOT}/", N_("Co-management dashboard"), "flow", N_("Monitoring")),
+    Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Assets and compliance")),
+    Place(f"{ROOT}/gateways", N_("Cloud management gateway"), "cloud_link", N_("Cloud")),
 )
 TENANT_PLACES = (
-    Place(f"{ROOT}/devices", N_("Devices"), "laptop"),
-    Place(f"{ROOT}/apps", N_("Apps"), "apps"),
+    Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Devices")),
+    Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
 )
+# In the order of the navigation, which shows the groups in this order too.
+SITE_GROUPS = (
+    N_("Monitoring"),
+    N_("Assets and compliance"),
+    N_("Cloud"),
+    N_("Administration"),
+)
+TENANT_GROUPS = (N_("Devices"), N_("Apps"), N_("Directory"), N_("Administration"))
+SITE_AREAS: tuple[Area, ...] = ()
+TENANT_AREAS: tuple[Area, ...] = ()
 TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
 # A page that is looked at asks for its news this often, and gets no body when there is none.
 REFRESH_SECONDS = 5
@@ -149,7 +164,7 @@ async def gateways(page: Page[SiteReads]) -> Response:
 async def site_sign_in_page(page: Page[SiteReads]) -> Response:
     """In place of a page that needs a session; the address stays, to go on to afterwards."""
     own = page.request.url.path == f"{ROOT}/sign-in"
-    back = "" if own else page.here
+    back = page.request.query_params.get("return_to", "") if own else page.here
     status = 200 if own else 401
     return page.render("sign_in.html", status, error=None, user="", return_to=back)
 
@@ -176,20 +191,32 @@ def _signed_in(session: Session, back: str) -> Response:
 
 
 def site_routes(
-    reads: SiteReads, *, now: Clock, languages: Callable[[str], Language] = Language
+    reads: SiteReads,
+    *,
+    now: Clock,
+    languages: Callable[[str], Language] = Language,
+    backend: Backend | None = None,
+    elsewhere: Callable[[], Awaitable[Elsewhere | None]] = nowhere,
+    areas: Sequence[Area] = SITE_AREAS,
 ) -> list[BaseRoute]:
-    """The site's pages, all under /console; `/` leads there. Put them after the role's own routes."""
+    """The site's pages, all under /console; `/` leads there. Put them after the role's own routes.
+
+    Without a backend only the pages that read are there.
+    """
     console = Console(
         reads,
         area=N_("Site"),
-        navigation=SITE_PLACES,
+        navigation=navigation("site", with_areas=backend is not None),
         sign_in=site_sign_in_page,
         now=now,
         languages=languages,
+        backend=backend,
+        elsewhere=elsewhere,
     )
     return [
         Route("/", _home),
         Route(ROOT, _home),
+        *_area_routes(console, areas),
         console.route(f"{ROOT}/", dashboard),
         console.route(f"{ROOT}/sign-in", site_sign_in_page),
         console.route(f"{ROOT}/sign-in", site_sign_in, post=True),
@@ -197,6 +224,79 @@ def site_routes(
         *_device_routes(console),  # type: ignore[arg-type]
         *console.shared(),
     ]
+
+
+def navigation(area: str, *, with_areas: bool = True) -> tuple[Place, ...]:
+    """The places of one authority's console, group by group."""
+    own, areas, groups = (
+        (SITE_PLACES, SITE_AREAS, SITE_GROUPS)
+        if area == "site"
+        else (TENANT_PLACES, TENANT_AREAS, TENANT_GROUPS)
+    )
+    places = [*own, *(place for one in areas if with_areas for place in one.places)]
+    # The same path twice: the area's own word for it stands.
+    known = {place.path: place for place in places}
+    return tuple(sorted(known.values(), key=lambda place: groups.index(place.group)))
+
+
+def _area_routes(console: Console[Any], areas: Sequence[Area]) -> list[BaseRoute]:
+    """Every area's pages and wizards, and what the shell asks all of them."""
+
+    async def search(page: Page[Any]) -> Response:
+        query = page.request.query_params.get("q", "")[:200].replace("\0", "").strip()
+        asked = [one(page, query) for area in areas for one in area.search] if query else []
+        answers, missing = await _all(page, asked)
+        hits = [hit for answer in answers for hit in answer]
+        groups: dict[str, list[Hit]] = {}
+        for hit in hits:
+            groups.setdefault(hit.kind, []).append(hit)
+        return page.render(
+            "search.html", query=query, hits=hits, groups=list(groups.items()), missing=missing
+        )
+
+    async def told(page: Page[Any]) -> list[Notice]:
+        asked = [one(page) for area in areas for one in area.notices]
+        answers, _ = await _all(page, asked)
+        order = {"bad": 0, "waiting": 1}
+        found = [notice for answer in answers for notice in answer]
+        return sorted(found, key=lambda notice: order.get(notice.state, 2))
+
+    async def notifications(page: Page[Any]) -> Response:
+        return page.render(
+            "notifications.html", notices=await told(page), refresh_seconds=REFRESH_SECONDS
+        )
+
+    async def count(page: Page[Any]) -> Response:
+        wanting = sum(notice.state != "good" for notice in await told(page))
+        return page.render("_count.html", count=wanting)
+
+    if console.backend is None:
+        return []
+    return [
+        console.route(f"{ROOT}/search", search),
+        console.route(f"{ROOT}/notifications", notifications),
+        console.route(f"{ROOT}/notifications/count", count),
+        *(route for area in areas for route in area.routes(console)),
+        *(
+            route
+            for area in areas
+            for one in area.wizards
+            for route in wizards.routes(console, one)
+        ),
+    ]
+
+
+async def _all(page: Page[Any], asked: list[Awaitable[Any]]) -> tuple[list[Any], list[str]]:
+    """The answers of those that could answer, and why the others could not."""
+    _ = page.session
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    missing = []
+    for answer in answers:
+        if isinstance(answer, AppError):
+            missing.append(answer.message)
+        elif isinstance(answer, BaseException):
+            raise answer
+    return [one for one in answers if not isinstance(one, BaseException)], missing
 
 
 async def _home(_: object) -> Response:
@@ -218,7 +318,9 @@ async def app(page: Page[TenantReads]) -> Response:
 
 async def tenant_sign_in_page(page: Page[TenantReads]) -> Response:
     own = page.request.url.path == f"{ROOT}/sign-in"
-    back = f"{ROOT}/" if own else page.here
+    back = page.here
+    if own:
+        back = local_path(page.request.query_params.get("return_to", ""))
     begin = f"{ROOT}/sign-in/begin?{urlencode({'return_to': back})}"
     return page.render("signed_out.html", 200 if own else 401, error=None, begin=begin)
 
@@ -245,20 +347,32 @@ async def tenant_home(page: Page[TenantReads]) -> Response:
 
 
 def tenant_routes(
-    reads: TenantReads, *, now: Clock, languages: Callable[[str], Language] = Language
+    reads: TenantReads,
+    *,
+    now: Clock,
+    languages: Callable[[str], Language] = Language,
+    backend: Backend | None = None,
+    elsewhere: Callable[[], Awaitable[Elsewhere | None]] = nowhere,
+    areas: Sequence[Area] = TENANT_AREAS,
 ) -> list[BaseRoute]:
-    """The tenant's pages, all under /console; `/` leads there. Put them after the role's own routes."""
+    """The tenant's pages, all under /console; `/` leads there. Put them after the role's own routes.
+
+    Without a backend only the pages that read are there.
+    """
     console = Console(
         reads,
         area=N_("Tenant"),
-        navigation=TENANT_PLACES,
+        navigation=navigation("tenant", with_areas=backend is not None),
         sign_in=tenant_sign_in_page,
         now=now,
         languages=languages,
+        backend=backend,
+        elsewhere=elsewhere,
     )
     return [
         Route("/", _home),
         Route(ROOT, _home),
+        *_area_routes(console, areas),
         console.route(f"{ROOT}/", tenant_home),
         console.route(f"{ROOT}/sign-in", tenant_sign_in_page),
         console.route(f"{ROOT}/sign-in/begin", tenant_begin),

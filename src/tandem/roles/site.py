@@ -6,6 +6,7 @@ site's own issuing root). Neither is meant for the internet; connection points d
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     point = _management_point(settings, box, cloud, packages)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
     scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
+    behind = console.Backend(
+        console.Transport("https://site"), _token_itself, console.Drafts(db, box, utc_now)
+    )
     admin = http.application(
         [
             *administrators.routes(db, gate, utc_now, cloud.tenants.account),
@@ -152,10 +156,16 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *cloud_services.routes(cloud, gate),
             *comanagement.routes(db, others, gate, utc_now),
             *adminservice.routes(db, gate, utc_now, scripts),
-            *console.site_routes(_pages(settings, db, cloud, devices), now=utc_now),
+            *console.site_routes(
+                _pages(settings, db, cloud, devices),
+                now=utc_now,
+                backend=behind,
+                elsewhere=_tenant_console(settings),
+            ),
         ],
         role="site",
     )
+    behind.transport.app = admin
     management_point = http.application(
         [
             *clients.routes(db, point),
@@ -279,6 +289,24 @@ def _pages(
         tenant=devices,
         gateways=gateway_view.reader(cloud.gateways, cloud.connections, now=utc_now),
     )
+
+
+async def _token_itself(session: console.Session) -> str:
+    """A session of the console is one of the admin API."""
+    return session.token
+
+
+def _tenant_console(
+    settings: SiteSettings,
+) -> Callable[[], Awaitable[console.Elsewhere | None]]:
+    """The tenant's pages, at the address that its Graph has."""
+    url = settings.cloud.environment.graph.rstrip("/").removesuffix("/v1.0")
+    there = console.Elsewhere("Tenant", url, console.navigation("tenant")) if url else None
+
+    async def known() -> console.Elsewhere | None:
+        return there
+
+    return known
 
 
 async def _certificates(

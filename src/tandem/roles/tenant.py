@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class TenantSettings(Settings, frozen=True):
     health_port: int = 8081
     logs: Path | None = None
     resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
+    site_console_url: str = ""  # The site's console, for links from the tenant's; empty: none.
     ca_file: Path | None = None  # Roots for the tenant's own certificate; unset: the system's.
     mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
@@ -154,6 +156,12 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         now=utc_now,
     )
 
+    behind = console.Backend(
+        console.Transport(settings.public_url),
+        pages.bearer,
+        console.Drafts(database, box, utc_now),
+    )
+
     async def ready() -> dict[str, Any]:
         async with database.transaction() as tx:
             return {"tenant_id": (await directory.tenant(tx)).id}
@@ -174,10 +182,13 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
             *mobile_apps.routes(database, content, utc_now),
             *mobile_apps.upload_routes(uploads),
             *oidc.routes(database, tokens, utc_now, settings.sign_in),
-            *console.tenant_routes(pages, now=utc_now),
+            *console.tenant_routes(
+                pages, now=utc_now, backend=behind, elsewhere=_site_console(settings)
+            ),
         ],
         role="tenant",
     )
+    behind.transport.app = public
     management = http.application(
         sessions.routes(database, managing), role="tenant", problems=sessions.problems
     )
@@ -200,6 +211,19 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         await working
         await oidc.flush(database, tokens)
         await web.aclose()
+
+
+def _site_console(
+    settings: TenantSettings,
+) -> Callable[[], Awaitable[console.Elsewhere | None]]:
+    """The site's pages, where the settings say that they are."""
+    url = settings.site_console_url.rstrip("/")
+    there = console.Elsewhere("Site", url, console.navigation("site")) if url else None
+
+    async def known() -> console.Elsewhere | None:
+        return there
+
+    return known
 
 
 def _secret(path: Path) -> bytes:

@@ -282,6 +282,7 @@ class Lab:
                 "state": self.folder / "tenant",
                 "dsn": await asyncio.to_thread(self._dsn, "tenant"),
                 "public_url": here.tenant_url,
+                "site_console_url": here.site_url,
                 "management_url": here.management_url,
                 "certificate": certificate,
                 "key": key,

@@ -98,3 +98,48 @@ document.addEventListener("close", (event) => {
 }, true);
 document.addEventListener("htmx:error", () => toast(document.body.dataset.unreachable));
 document.addEventListener("htmx:response:error", () => toast(document.body.dataset.failed));
+
+// Buttons that copy a text; a form that is sent once; a file that is sent with its progress and can be called back.
+document.documentElement.classList.add("has-script");
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  try {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    toast(document.body.dataset.copied);
+  } catch {
+    getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
+  }
+});
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  const bar = form.querySelector("progress[data-upload]");
+  if (bar && form.querySelector("input[type=file]")?.files.length) return send(event, form, bar);
+  if (form.querySelector("[data-once]")) {
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "1";
+  }
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+
+function send(event, form, bar) {
+  event.preventDefault();
+  const request = new XMLHttpRequest();
+  const cancel = form.querySelector("[data-cancel]");
+  const over = (text) => { bar.hidden = true; if (cancel) cancel.hidden = true; if (text) toast(text); };
+  bar.hidden = false;
+  bar.value = 0;
+  if (cancel) { cancel.hidden = false; cancel.onclick = () => request.abort(); }
+  request.upload.onprogress = (at) => { if (at.lengthComputable) { bar.max = at.total; bar.value = at.loaded; } };
+  request.onabort = () => over("");
+  request.onerror = () => over(document.body.dataset.unreachable);
+  request.onload = () => {
+    if (request.responseURL && new URL(request.responseURL).pathname !== new URL(form.action).pathname) { location.href = request.responseURL; return; }
+    const page = new DOMParser().parseFromString(request.responseText, "text/html");
+    document.getElementById("main").replaceWith(page.getElementById("main"));
+    window.htmx?.process(document.body);
+    document.querySelector("main [autofocus]")?.focus();
+  };
+  request.open("POST", form.action);
+  request.send(new FormData(form, event.submitter));
+}

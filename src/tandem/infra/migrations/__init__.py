@@ -59,6 +59,29 @@ CREATE TRIGGER audit_head_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON aud
 """
 
 
+# Also in both databases, in the same words: what wizards of the console were told so far.
+CONSOLE_DRAFTS = """
+-- A wizard on its way, one row a draft. Secrets and small files are sealed, and gone when it is done.
+CREATE TABLE console_draft (
+    id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    owner text NOT NULL,
+    -- SHA-256 of the session that last wrote: its typed text is kept when it has ended meanwhile.
+    session bytea NOT NULL,
+    given jsonb NOT NULL DEFAULT '{}',
+    sealed bytea,
+    -- The steps that were accepted.
+    passed text[] NOT NULL DEFAULT '{}',
+    claimed_at timestamptz,
+    outcome jsonb,
+    created_at timestamptz NOT NULL,
+    changed_at timestamptz NOT NULL
+);
+CREATE INDEX ON console_draft (owner, kind, changed_at);
+CREATE INDEX ON console_draft (changed_at);
+"""
+
+
 def jobs_schema() -> None:
     """Procrastinate's own tables, in the version that is installed."""
     from procrastinate.schema import SchemaManager

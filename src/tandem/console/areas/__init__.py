@@ -1,0 +1,1 @@
+"""The pages, by area. Each exports AREA; views.py lists them."""

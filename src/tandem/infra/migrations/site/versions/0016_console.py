@@ -1,0 +1,12 @@
+"""Drafts of the console's wizards."""
+
+from alembic import op
+
+from tandem.infra import migrations
+
+revision = "0016"
+down_revision = "0015"
+
+
+def upgrade() -> None:
+    op.execute(migrations.CONSOLE_DRAFTS)
