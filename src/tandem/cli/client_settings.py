@@ -54,6 +54,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
         "default": "Default",
         "name": "Name",
     }
+    if all("source" in row for row in rows):
+        columns = {**columns, "source": "From"}
     return table(shown, columns)
 
 

@@ -14,28 +14,91 @@ _WAIT_SECONDS = 3600.0
 _POSITIONS = {"site": "Configuration Manager", "pilot": "Pilot Intune", "mdm": "Intune"}
 
 
+Workloads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--workload",
+        help="NAME=POSITION, any number: windows-update=pilot:Pilot devices, client-apps=mdm.",
+    ),
+]
+NewPilots = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--new-collection",
+        help="NAME=QUERY: a pilot collection that is made with it; NAME alone has no members yet.",
+    ),
+]
+
+
 @app.command()
 def enable(
     automatic_enrollment: Annotated[
-        str, typer.Option(help="Enrol existing clients: pilot, all or none.")
-    ] = "pilot",
+        str | None,
+        typer.Option(help="Enrol existing clients: pilot (the first time), all or none."),
+    ] = None,
     collection: Annotated[
         str, typer.Option(help="Collection whose clients are enrolled, when it is pilot.")
     ] = "",
+    workload: Workloads = None,
+    new_collection: NewPilots = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Say what would change, and change nothing.")
+    ] = False,
     tenant_admin: TenantAdmin = None,
     tenant_password_file: TenantPassword = None,
     json: Json = False,
 ) -> None:
-    """Enable co-management, or change whom automatic enrolment is for.
+    """Enable co-management, or change all of it at once.
 
-    The tenant administrator's sign-in is used for this step and kept nowhere.
+    Enabling it needs a sign-in to the tenant, which is used for this step and kept nowhere; what is
+    enabled is changed without one.
     """
+    api = site_client()
+    enabled = api.get("/api/v1/comanagement")["enabled"]
     wanted = {
-        "automatic_enrollment": automatic_enrollment,
+        "automatic_enrollment": automatic_enrollment or ("" if enabled else "pilot"),
         "collection": collection,
-        "access_token": administrator_token(tenant_admin, tenant_password_file),
+        "workloads": dict(_workload(item) for item in workload or ()),
+        "new_collections": [
+            dict(zip(("name", "query"), _parts(item, "="), strict=True))
+            for item in new_collection or ()
+        ],
     }
-    emit(site_client().put("/api/v1/comanagement", wanted), _text, json)
+    if preview:
+        emit(api.post("/api/v1/comanagement/preview", wanted), _preview, json)
+        return
+    token = ""
+    if tenant_admin or not enabled:
+        token = administrator_token(tenant_admin, tenant_password_file)
+    emit(api.put("/api/v1/comanagement", {**wanted, "access_token": token}), _text, json)
+
+
+def _parts(text: str, separator: str) -> tuple[str, str]:
+    first, _, second = text.partition(separator)
+    return first.strip(), second.strip()
+
+
+def _workload(text: str) -> tuple[str, dict[str, str]]:
+    name, wanted = _parts(text, "=")
+    if not wanted:
+        raise typer.BadParameter(f"{text!r} is not NAME=POSITION.")
+    position, collection = _parts(wanted, ":")
+    return name, {"position": position, "collection": collection}
+
+
+def _preview(value: dict[str, Any]) -> str:
+    rows = [item for item in value["changes"] if item["to_mdm"] or item["to_site"]]
+    lines = [f"{value['co_managed']} of {value['devices']} clients are co-managed."]
+    lines.append(f"Clients that the site would enrol into MDM: {value['enrols']}")
+    for name, members in value["collections"].items():
+        lines.append(f"New collection {name}: {members} devices")
+    for word, key in (("New", "creates"), ("Changed", "alters"), ("Removed", "removes")):
+        if value[key]:
+            lines.append(f"{word} policies: {', '.join(value[key])}")
+    if not rows:
+        return "\n".join([*lines, "No device changes owner."])
+    columns = {"title": "Workload", "to_mdm": "To the MDM service", "to_site": "To the site"}
+    return "\n".join([*lines, "", table(rows, columns)])
 
 
 def _text(value: dict[str, Any]) -> str:
@@ -147,6 +210,7 @@ def _status(value: dict[str, Any]) -> str:
             "authority": _POSITIONS[move["position"]],
             "mdm": f"{move['with_mdm']} of {move['to_mdm']}",
             "site": f"{move['with_site']} of {move['to_site']}",
+            "followed": f"{move['followed']} of {move['moving']}" if move["moving"] else "",
         }
         for move in value["moves"]
     ]
@@ -155,12 +219,29 @@ def _status(value: dict[str, Any]) -> str:
         "authority": "Set to",
         "mdm": "With the MDM service",
         "site": "With the site",
+        "followed": "Followed the last change",
     }
     return (
         f"{value['clients']} clients, {value['policy_present']} with policy,"
         f" {value['mdm_enrolled']} enrolled in MDM, {value['co_managed']} co-managed\n\n"
         + table(rows, columns)
     )
+
+
+@app.command()
+def policies(json: Json = False) -> None:
+    """List the production and pilot policies, and how many clients have applied each."""
+    columns = {
+        "name": "Policy",
+        "kind": "Kind",
+        "collection": "Collection",
+        "members": "Clients",
+        "applied": "Applied",
+        "capabilities": "Capabilities",
+        "version": "Version",
+    }
+    found = site_client().get("/api/v1/comanagement/policies")
+    emit(found, lambda rows: table(rows, columns), json)
 
 
 @app.command()

@@ -41,7 +41,10 @@ def list_configurations(json: Json = False) -> None:
         "workload": "Workload",
         "setting": "Setting",
         "value": "Value",
-        "collection_id": "Collection",
+        "collection": "Collection",
+        "members": "Clients",
+        "applied": "In force",
+        "with_mdm": "Set by MDM",
     }
     emit(found, lambda rows: table(rows, columns), json)
 

@@ -116,6 +116,28 @@ class ClientSummary(msgspec.Struct, frozen=True):
         )
 
 
+class Reported(msgspec.Struct, frozen=True):
+    """What a client says of itself, as counts over the whole fleet need it."""
+
+    id: ClientId
+    name: str
+    flags: int
+    mdm_enrolled: bool
+    policy_present: bool
+    policy_at: datetime | None
+
+    @property
+    def co_managed(self) -> bool:
+        return self.mdm_enrolled and self.policy_present
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """The value of a setting that a client says is in force, and which authority set it."""
+
+    value: str
+    source: str
+
+
 class TimelineEntry(msgspec.Struct, frozen=True):
     """`text` says it for people."""
 

@@ -34,10 +34,12 @@ from tandem.site.clients.model import (
     ClientSummary,
     DeviceUnnamed,
     EnrollmentProgress,
+    InForce,
     NoPackage,
     NoSuchClient,
     Package,
     Replayed,
+    Reported,
     SetupState,
     StillBlocked,
     TenantIdentity,
@@ -394,6 +396,16 @@ async def list_clients(
 ) -> list[ClientSummary]:
     """By name; all of them without a limit. `search` is part of a name, or a client or device id."""
     return [ClientSummary.of(client) for client in await store.clients(tx, search, limit, offset)]
+
+
+async def reported(tx: Tx) -> list[Reported]:
+    """Every client's own account of where it stands, by name."""
+    return await store.reported(tx)
+
+
+async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
+    """Which value of a setting each client says is in force, by client id."""
+    return await store.in_force(tx, setting)
 
 
 async def count(tx: Tx, search: str = "") -> int:

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
-from tandem.site.clients.model import Client, ClientId
+from tandem.site.clients.model import Client, ClientId, InForce, Reported
 
 _CLIENT = """id, tenant_id, device_id, thumbprint, name, os_name, os_version, client_version,
     approval, blocked, registered_at, last_seen_at, policy_at, policy_version, state_at, state"""
@@ -92,6 +92,29 @@ async def clients(tx: Tx, search: str, limit: int | None, offset: int) -> list[C
         {"search": search, "like": _like(search), "limit": limit, "offset": offset},
     )
     return [_client(row) for row in await cursor.fetchall()]
+
+
+async def reported(tx: Tx) -> list[Reported]:
+    cursor = await tx.execute(
+        """SELECT id, name, coalesce((state->>'flags')::bigint, 0) AS flags,
+               coalesce((state->>'mdm_enrolled')::boolean, false) AS mdm_enrolled,
+               coalesce((state->>'policy_present')::boolean, false) AS policy_present, policy_at
+           FROM clients_client ORDER BY lower(name), id"""
+    )
+    return [Reported(**row) for row in await cursor.fetchall()]
+
+
+async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
+    cursor = await tx.execute(
+        """SELECT id, state->'applied'->%(s)s->>'value' AS value,
+               state->'applied'->%(s)s->>'source' AS source
+           FROM clients_client WHERE state->'applied'->%(s)s IS NOT NULL""",
+        {"s": setting},
+    )
+    return {
+        row["id"]: InForce(row["value"] or "", row["source"] or "")
+        for row in await cursor.fetchall()
+    }
 
 
 async def count(tx: Tx, search: str) -> int:

@@ -1,6 +1,8 @@
 """Co-management of the admin API."""
 
+import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -14,20 +16,18 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Invalid
 from tandem.site import collections
 from tandem.site.administrators import Require, Role
-from tandem.site.collections import as_dict
+from tandem.site.collections import ALL_SYSTEMS, as_dict
 from tandem.site.comanagement import service
 from tandem.site.comanagement.dashboard import TenantFacts, figures
-from tandem.site.comanagement.model import AutoEnroll, Slider, read_workload
+from tandem.site.comanagement.model import (
+    AutoEnroll,
+    NewCollection,
+    Settings,
+    Slider,
+    read_workload,
+)
 from tandem.site.comanagement.service import Collaborators
-from tandem.workloads import Position
-
-
-class Enable(msgspec.Struct):
-    """`access_token` is a tenant administrator's, for this one request."""
-
-    automatic_enrollment: str
-    access_token: str
-    collection: str = ""
+from tandem.workloads import Authority, Position, owners
 
 
 class Switch(msgspec.Struct):
@@ -35,47 +35,147 @@ class Switch(msgspec.Struct):
     collection: str = ""
 
 
+class NewPilot(msgspec.Struct):
+    name: str
+    query: str = ""
+    devices: list[str] = []
+    limiting: str = ALL_SYSTEMS
+    comment: str = ""
+
+
+class Configure(msgspec.Struct):
+    """`access_token` is a tenant administrator's, for this one request; co-management that is
+    enabled needs none. What is not named stays as it is."""
+
+    automatic_enrollment: str = ""
+    access_token: str = ""
+    collection: str = ""
+    workloads: dict[str, Switch] = {}
+    new_collections: list[NewPilot] = []
+
+    def settings(self) -> Settings:
+        """Raises Invalid, UnknownWorkload."""
+        how = self.automatic_enrollment
+        return Settings(
+            _read(AutoEnroll, how, "automatic_enrollment") if how else None,
+            self.collection,
+            {
+                read_workload(name): (_read(Position, item.position, name), item.collection)
+                for name, item in self.workloads.items()
+            },
+            tuple(
+                NewCollection(n.name, n.query, tuple(n.devices), n.limiting, n.comment)
+                for n in self.new_collections
+            ),
+        )
+
+
+_BODY_LIMIT = 1_000_000
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
 def routes(db: Database, others: Collaborators, require: Require, now: Clock) -> list[BaseRoute]:
     async def show(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
-            return http.reply(await _shape(tx, others))
+            return await _answer(tx, others)
 
-    async def enable(request: Request) -> Response:
+    async def configure(request: Request) -> Response:
+        """Enablement, workloads and pilot collections at once; If-Match and Idempotency-Key."""
         who = await require(request, Role.FULL_ADMINISTRATOR)
-        wanted = await http.decode(request, Enable)
+        wanted = await http.decode(request, Configure, _BODY_LIMIT)
+        settings = wanted.settings()
+        key = request.headers.get("idempotency-key", "")
+        if key and not _KEY.fullmatch(key):
+            raise Invalid("An Idempotency-Key has 1 to 128 visible characters.")
+        plain = msgspec.json.encode([who.name, msgspec.structs.replace(wanted, access_token="")])
+        digest = sha256(plain).digest()
         async with db.transaction() as tx:
-            await service.enable(
-                tx,
-                others,
-                auto_enroll=_read(AutoEnroll, wanted.automatic_enrollment),
-                collection=wanted.collection,
-                access_token=wanted.access_token,
-                actor=who.name,
-                now=now(),
-            )
-            return http.reply(await _shape(tx, others))
+            await service.hold(tx)
+            if not (key and await service.applied_before(tx, key, digest)):
+                http.check_version(request, await service.version(tx))
+                await service.configure(
+                    tx,
+                    others,
+                    settings,
+                    access_token=wanted.access_token,
+                    actor=who.name,
+                    now=now(),
+                )
+                if key:
+                    await service.note_applied(tx, key, digest, now())
+            return await _answer(tx, others)
+
+    async def preview(request: Request) -> Response:
+        who = await require(request, Role.READ_ONLY_ANALYST)
+        wanted = await http.decode(request, Configure, _BODY_LIMIT)
+        async with db.transaction() as tx:
+            found = await service.preview(tx, others, wanted.settings(), actor=who.name, now=now())
+        changes = [{**as_dict(item), "title": item.workload.title} for item in found.changes]
+        return http.reply({**as_dict(found), "changes": changes})
+
+    async def prerequisites(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            checks = await service.prerequisites(tx, others)
+            ok = all(check.ok for check in checks)
+            line = await service.command_line_now(tx, others) if ok else ""
+        value = {"ok": ok, "command_line": line, "checks": [as_dict(item) for item in checks]}
+        return http.reply(value)
+
+    async def policies(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.deployed(tx)
+        value = [
+            {
+                **as_dict(item.policy),
+                "collection": item.collection,
+                "members": item.members,
+                "applied": item.applied,
+                "workloads": [
+                    workload.value
+                    for workload, who in owners(item.policy.capabilities).items()
+                    if who is Authority.MDM
+                ],
+            }
+            for item in found
+        ]
+        return http.reply(value)
 
     async def switch(request: Request) -> Response:
         who = await require(request, Role.FULL_ADMINISTRATOR)
         wanted = await http.decode(request, Switch)
         async with db.transaction() as tx:
+            await service.hold(tx)
+            http.check_version(request, await service.version(tx))
             slider = await service.switch(
                 tx,
                 read_workload(request.path_params["workload"]),
-                _read(Position, wanted.position),
+                _read(Position, wanted.position, "position"),
                 collection=wanted.collection,
                 actor=who.name,
                 now=now(),
             )
-            return http.reply(await _slider(tx, slider))
+            tag = await service.version(tx)
+            return http.reply(await _slider(tx, slider), headers={"ETag": tag})
 
     async def status(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
             found = await service.status(tx)
         moves = [
-            {**as_dict(move), "devices": move.devices, "changed": move.changed, "done": move.done}
+            {
+                **{k: v for k, v in as_dict(move).items() if k != "begun"},
+                "title": move.workload.title,
+                "devices": move.devices,
+                "changed": move.changed,
+                "done": move.done,
+                "moving": move.moving,
+                "followed": move.followed,
+                "began_at": move.begun.began_at if move.begun else None,
+                "began_by": move.begun.began_by if move.begun else "",
+            }
             for move in found.moves
         ]
         return http.reply({**as_dict(found), "moves": moves})
@@ -95,7 +195,10 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
 
     return [
         Route("/api/v1/comanagement", show, methods=["GET"]),
-        Route("/api/v1/comanagement", enable, methods=["PUT"]),
+        Route("/api/v1/comanagement", configure, methods=["PUT"]),
+        Route("/api/v1/comanagement/preview", preview, methods=["POST"]),
+        Route("/api/v1/comanagement/prerequisites", prerequisites, methods=["GET"]),
+        Route("/api/v1/comanagement/policies", policies, methods=["GET"]),
         Route("/api/v1/comanagement/status", status, methods=["GET"]),
         Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
         Route("/api/v1/comanagement/command-line", command_line, methods=["GET"]),
@@ -114,6 +217,10 @@ async def _tenant_devices(
         return await others.tenant_devices(), ""
     except AppError as error:
         return {}, error.message
+
+
+async def _answer(tx: Tx, others: Collaborators) -> Response:
+    return http.reply(await _shape(tx, others), headers={"ETag": await service.version(tx)})
 
 
 async def _shape(tx: Tx, others: Collaborators) -> dict[str, Any]:
@@ -140,13 +247,16 @@ async def _slider(tx: Tx, slider: Slider) -> dict[str, Any]:
         **as_dict(slider),
         "title": slider.workload.title,
         "bits": slider.workload.bits,
+        "moves_along": [item.value for item in slider.workload.moves_along],
         "collection": name,
     }
 
 
-def _read(wanted: Any, name: str) -> Any:
+def _read(wanted: Any, name: str, field: str) -> Any:
     try:
         return wanted(name.strip().lower())
     except ValueError:
         names = ", ".join(item.value for item in wanted)
-        raise Invalid(f"{name!r} is not one of: {names}.", cure="Take one of them.") from None
+        raise Invalid(
+            f"{name[:64]!r} is not one of: {names}.", cure="Take one of them.", field=field
+        ) from None

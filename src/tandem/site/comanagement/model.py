@@ -2,13 +2,13 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Literal
 
 from tandem.infra.errors import AppError, Invalid, Kind
-from tandem.site.collections import CollectionId
+from tandem.site.collections import ALL_SYSTEMS, CollectionId
 from tandem.workloads import BASE, Position, Workload, plan
 
 # Every MSI property page and the MDM's form stop here.
@@ -73,6 +73,46 @@ class Wanted:
     capabilities: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewCollection:
+    """A pilot collection that is made together with what it is for."""
+
+    name: str
+    query: str = ""
+    devices: tuple[str, ...] = ()
+    limiting: str = ALL_SYSTEMS
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an administrator wants of co-management, all at once. What is not named stays as it is;
+    a collection is named by its id or its name, one of `collections` too."""
+
+    auto_enroll: AutoEnroll | None
+    collection: str = ""
+    workloads: Mapping[Workload, tuple[Position, str]] = field(default_factory=dict)
+    collections: tuple[NewCollection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prerequisite:
+    code: str
+    ok: bool
+    text: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The last change that gave a workload another owner on some devices."""
+
+    workload: Workload
+    began_at: datetime
+    began_by: str
+    devices: int  # Co-managed devices that were to change owner.
+
+
 class NotEnabled(AppError):
     kind, code = Kind.CONFLICT, "comanagement.not-enabled"
 
@@ -85,6 +125,14 @@ class Prerequisites(AppError):
 
 class NeedsCollection(Invalid):
     code = "comanagement.needs-collection"
+
+
+class NeedsSignIn(Invalid):
+    code = "comanagement.needs-sign-in"
+
+
+class OtherRequest(AppError):
+    kind, code = Kind.CONFLICT, "comanagement.other-request"
 
 
 class UnknownWorkload(Invalid):

@@ -2,22 +2,30 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tandem import audit
-from tandem.infra import events
+from tandem.infra import events, http
 from tandem.infra.database import Tx
+from tandem.infra.errors import AppError
 from tandem.protocols import ccm
 from tandem.site import clients, collections, deployments, properties, settings
+from tandem.site.collections import CollectionId
 from tandem.site.comanagement import store
 from tandem.site.comanagement.dashboard import DeviceFacts, TenantFacts, facts
 from tandem.site.comanagement.model import (
     AutoEnroll,
+    Begun,
     Enablement,
     NeedsCollection,
+    NeedsSignIn,
+    NewCollection,
     NotEnabled,
+    OtherRequest,
     Policy,
+    Prerequisite,
     Prerequisites,
+    Settings,
     Slider,
     command_line,
     new_policy_id,
@@ -25,7 +33,16 @@ from tandem.site.comanagement.model import (
 )
 from tandem.workloads import Authority, Position, Workload, effective, merge, owner_of, owners
 
+# A finished wizard that is sent again comes within minutes; a week is for whoever comes back late.
+_KEEP_REQUESTS = timedelta(days=7)
 _SENTENCE = "Please ensure the proper prerequisites are installed."
+_NO_TENANT = "The site is not connected to a tenant."
+_CONNECT = "Connect it first: `tandem azure-service create` (step 2)."
+_NO_GATEWAY = "No gateway is ready whose traffic a management point allows."
+_ADD_GATEWAY = (
+    "Create the gateway and its connection point (steps 3 and 4), and allow gateway traffic:"
+    " `tandem management-point set --allow-gateway-traffic`."
+)
 
 
 async def _no_devices() -> Mapping[str, TenantFacts]:
@@ -49,6 +66,16 @@ class Collaborators:
     tenant_devices: Callable[[], Awaitable[Mapping[str, TenantFacts]]] = _no_devices
 
 
+async def hold(tx: Tx) -> None:
+    """One administrator at a time changes co-management, until this transaction ends."""
+    await store.lock(tx)
+
+
+async def version(tx: Tx) -> str:
+    """An ETag of what administrators have set."""
+    return http.version_of([await store.enablement(tx), list((await store.sliders(tx)).values())])
+
+
 async def enable(
     tx: Tx,
     others: Collaborators,
@@ -61,45 +88,131 @@ async def enable(
 ) -> Enablement:
     """Turn co-management on, or change whom automatic enrolment is for.
 
-    Raises Prerequisites, NeedsCollection, NoSuchCollection, and what the tenant refuses.
+    Raises Prerequisites, NeedsSignIn, NeedsCollection, NoSuchCollection, and what the tenant refuses.
     """
-    tenant_id = await others.tenant_id(tx)
-    if not tenant_id:
-        raise Prerequisites(
-            f"{_SENTENCE} The site is not connected to a tenant.",
-            cure="Connect it first: `tandem azure-service create` (step 2).",
-        )
-    await command_line_now(tx, others)
-    await others.check_tenant(tx, access_token)
-    collection_id = await _pilot(tx, auto_enroll is AutoEnroll.PILOT, collection)
+    wanted = Settings(auto_enroll, collection)
+    return await configure(tx, others, wanted, access_token=access_token, actor=actor, now=now)
+
+
+async def configure(
+    tx: Tx,
+    others: Collaborators,
+    wanted: Settings,
+    *,
+    access_token: str = "",
+    actor: str,
+    now: datetime,
+) -> Enablement:
+    """Enablement, workloads and pilot collections in one step, all of it or nothing.
+
+    A tenant administrator's token is needed the first time; later changes are the site's own. Raises
+    Prerequisites, NeedsSignIn, NeedsCollection, NoSuchCollection, what the tenant refuses, and what
+    a new collection is refused for.
+    """
     await store.lock(tx)
     before = await store.enablement(tx)
-    wanted = Enablement(
-        tenant_id, auto_enroll, collection_id, before.enabled_at if before else now, actor
-    )
-    await store.save_enablement(tx, wanted)
-    await _settle(tx, wanted, now)
-    details = {"auto_enroll": auto_enroll.value, "collection": collection_id}
-    await audit.record(
-        tx,
-        actor=actor,
-        action="comanagement.enable",
-        target=tenant_id,
-        now=now,
-        details=details,
-    )
-    return wanted
+    if before is None:
+        tenant_id = await _ready(tx, others)
+        if not access_token:
+            raise NeedsSignIn(
+                "Enabling co-management needs a sign-in to the tenant.",
+                cure="Sign in as a global administrator of the tenant; it is kept nowhere.",
+                field="access_token",
+            )
+    else:
+        tenant_id = before.tenant_id
+    if access_token:
+        await others.check_tenant(tx, access_token)
+    return await _apply(tx, tenant_id, before, wanted, actor, now)
 
 
-async def _pilot(tx: Tx, piloted: bool, collection: str) -> str:
+async def _ready(tx: Tx, others: Collaborators) -> str:
+    """The tenant to be co-managed with. Raises Prerequisites."""
+    tenant_id = await others.tenant_id(tx)
+    if not tenant_id:
+        raise Prerequisites(f"{_SENTENCE} {_NO_TENANT}", cure=_CONNECT)
+    await command_line_now(tx, others)
+    return tenant_id
+
+
+async def _apply(
+    tx: Tx,
+    tenant_id: str,
+    before: Enablement | None,
+    wanted: Settings,
+    actor: str,
+    now: datetime,
+) -> Enablement:
+    owned = await _decided(tx)
+    for new in wanted.collections:
+        await _create(tx, new, actor, now)
+    enrols = wanted.auto_enroll or (before.auto_enroll if before else AutoEnroll.NONE)
+    kept = before.collection_id if before else ""
+    piloted = enrols is AutoEnroll.PILOT
+    collection_id = await _pilot(tx, piloted, wanted.collection or kept, "collection")
+    made = Enablement(
+        tenant_id,
+        enrols,
+        collection_id,
+        before.enabled_at if before else now,
+        actor,
+    )
+    if before is None or (before.auto_enroll, before.collection_id) != (
+        made.auto_enroll,
+        made.collection_id,
+    ):
+        await store.save_enablement(tx, made)
+        await audit.record(
+            tx,
+            actor=actor,
+            action="comanagement.enable",
+            target=tenant_id,
+            now=now,
+            details={"auto_enroll": made.auto_enroll.value, "collection": collection_id},
+        )
+    else:
+        made = before
+    for workload, (position, collection) in wanted.workloads.items():
+        await _put(tx, workload, position, collection, actor, now)
+    await _settle(tx, made, now)
+    await _note_moves(tx, owned, actor, now)
+    return made
+
+
+async def _create(tx: Tx, new: NewCollection, actor: str, now: datetime) -> None:
+    """Its refusals name it, for there may be several."""
+    try:
+        made = await collections.create(
+            tx,
+            (await properties.site(tx)).code,
+            new.name,
+            limiting=new.limiting,
+            query=new.query,
+            comment=new.comment,
+            actor=actor,
+            now=now,
+        )
+        if new.devices:
+            await collections.add_members(tx, made.id, new.devices, actor=actor, now=now)
+    except AppError as error:
+        error.details.setdefault("new_collection", new.name)
+        raise
+
+
+async def _pilot(tx: Tx, piloted: bool, collection: str, field: str) -> str:
     if not piloted:
         return ""
     if not collection:
         raise NeedsCollection(
             "Pilot needs a collection that the pilot is for.",
             cure="Name it with --collection; make one with `tandem collection create`.",
+            field=field,
         )
-    return (await collections.collection(tx, collection)).id
+    try:
+        return (await collections.collection(tx, collection)).id
+    except AppError as error:
+        error.details.setdefault("field", field)
+        raise
 
 
 async def switch(
@@ -117,27 +230,159 @@ async def switch(
     """
     await store.lock(tx)
     enablement = await required(tx)
+    owned = await _decided(tx)
+    slider, changed = await _put(tx, workload, position, collection, actor, now)
+    if changed:
+        await _settle(tx, enablement, now)
+        await _note_moves(tx, owned, actor, now)
+    return slider
+
+
+async def _put(
+    tx: Tx, workload: Workload, position: Position, collection: str, actor: str, now: datetime
+) -> tuple[Slider, bool]:
+    """The slider as it stands then, and whether that is news."""
     before = (await store.sliders(tx))[workload]
     if position is Position.PILOT:
-        collection_id = await _pilot(tx, True, collection or before.collection_id)
+        wanted = collection or before.collection_id
+        collection_id = await _pilot(tx, True, wanted, workload.value)
     else:
         # Remembered, so going back to the pilot takes no thought.
         collection_id = before.collection_id
+    if (before.position, before.collection_id) == (position, collection_id):
+        return before, False
     slider = Slider(workload, position, collection_id, now, actor)
-    if (before.position, before.collection_id) != (position, collection_id):
-        await store.save_slider(tx, slider)
-        await _settle(tx, enablement, now)
-        details = {"from": before.position.value, "to": position.value, "pilot": collection_id}
-        await audit.record(
-            tx,
-            actor=actor,
-            action="comanagement.switch",
-            target=workload.value,
-            now=now,
-            details=details,
+    await store.save_slider(tx, slider)
+    details = {"from": before.position.value, "to": position.value, "pilot": collection_id}
+    await audit.record(
+        tx,
+        actor=actor,
+        action="comanagement.switch",
+        target=workload.value,
+        now=now,
+        details=details,
+    )
+    await events.record(tx, "comanagement.switched", workload.value, details)
+    return slider, True
+
+
+Owned = dict[Workload, set[str]]
+
+
+async def _decided(tx: Tx) -> Owned:
+    """For each workload, the clients that are to have it with the MDM service."""
+    found: Owned = {workload: set() for workload in Workload}
+    for policy in await store.policies(tx):
+        moved = [w for w in Workload if owner_of(w, policy.capabilities) is Authority.MDM]
+        if moved:
+            members = await collections.client_ids(tx, policy.collection_id)
+            for workload in moved:
+                found[workload] |= members
+    return found
+
+
+async def _note_moves(tx: Tx, before: Owned, actor: str, now: datetime) -> None:
+    """How many co-managed devices have to follow what was just decided, for each workload."""
+    after = await _decided(tx)
+    changed = {w: before[w] ^ after[w] for w in Workload}
+    if any(changed.values()):
+        together = {one.id for one in await clients.reported(tx) if one.co_managed}
+        for workload, devices in changed.items():
+            if devices:
+                await store.save_begun(tx, Begun(workload, now, actor, len(devices & together)))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change does to the co-managed devices, for one workload. Names are the first of them."""
+
+    workload: Workload
+    to_mdm: int
+    to_site: int
+    names: tuple[str, ...]
+    along: bool  # It follows another workload's slider, not its own.
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would come of settings. Counts are of devices that are co-managed now; `enrols` is of
+    clients that would be enrolled into MDM by the site."""
+
+    changes: tuple[Change, ...]
+    devices: int
+    co_managed: int
+    enrols: int
+    creates: tuple[str, ...]
+    alters: tuple[str, ...]
+    removes: tuple[str, ...]
+    collections: dict[str, int]
+
+
+_NAMES = 20
+
+
+async def preview(
+    tx: Tx, others: Collaborators, wanted: Settings, *, actor: str, now: datetime
+) -> Preview:
+    """What `configure` would do: it is done, counted, and undone. Refusals are those of `configure`,
+    but nobody has to sign in for it and prerequisites may still be missing."""
+    async with tx.transaction(force_rollback=True):
+        await store.lock(tx)
+        before = await store.enablement(tx)
+        owned = await _decided(tx)
+        known = {policy.id: policy for policy in await store.policies(tx)}
+        tenant_id = before.tenant_id if before else await others.tenant_id(tx)
+        made = await _apply(tx, tenant_id, before, wanted, actor, now)
+        after = await _decided(tx)
+        policies = {policy.id: policy for policy in await store.policies(tx)}
+        every = await clients.reported(tx)
+        enrols = await _enrols(tx, made, every)
+        sizes = {}
+        for new in wanted.collections:
+            found = await collections.collection(tx, new.name)
+            sizes[found.name] = await collections.count(tx, found.id)
+    together = {one.id: one.name for one in every if one.co_managed}
+    changes = []
+    for workload in Workload:
+        to_mdm = [name for id, name in together.items() if id in after[workload] - owned[workload]]
+        to_site = [name for id, name in together.items() if id in owned[workload] - after[workload]]
+        names = tuple((to_mdm + to_site)[:_NAMES])
+        along = workload not in wanted.workloads
+        changes.append(Change(workload, len(to_mdm), len(to_site), names, along))
+    return Preview(
+        changes=tuple(changes),
+        devices=len(every),
+        co_managed=len(together),
+        enrols=enrols,
+        creates=tuple(p.name for id, p in policies.items() if id not in known),
+        alters=tuple(p.name for id, p in policies.items() if id in known and p != known[id]),
+        removes=tuple(p.name for id, p in known.items() if id not in policies),
+        collections=sizes,
+    )
+
+
+async def _enrols(tx: Tx, wanted: Enablement, every: list[clients.Reported]) -> int:
+    waiting = {one.id for one in every if not one.mdm_enrolled}
+    if wanted.auto_enroll is AutoEnroll.NONE:
+        return 0
+    if wanted.auto_enroll is AutoEnroll.PILOT:
+        pilot = CollectionId(wanted.collection_id)
+        waiting &= await collections.client_ids(tx, pilot)
+    return len(waiting)
+
+
+async def applied_before(tx: Tx, key: str, digest: bytes) -> bool:
+    """Whether the request of this idempotency key was applied. Raises OtherRequest."""
+    known = await store.request_digest(tx, key)
+    if known is not None and known != digest:
+        raise OtherRequest(
+            "This Idempotency-Key was used for another request.", cure="Take a new key for it."
         )
-        await events.record(tx, "comanagement.switched", workload.value, details)
-    return slider
+    return known is not None
+
+
+async def note_applied(tx: Tx, key: str, digest: bytes, now: datetime) -> None:
+    await store.keep_request(tx, key, digest, now, now - _KEEP_REQUESTS)
 
 
 async def _settle(tx: Tx, enablement: Enablement, now: datetime) -> None:
@@ -188,12 +433,28 @@ async def command_line_now(tx: Tx, others: Collaborators) -> str:
     """The line for the client's MSI, made of what is true now. Raises Prerequisites."""
     host = await others.gateway_host(tx)
     if host is None:
-        raise Prerequisites(
-            f"{_SENTENCE} No gateway is ready whose traffic a management point allows.",
-            cure="Create the gateway and its connection point (steps 3 and 4), and allow gateway"
-            " traffic: `tandem management-point set --allow-gateway-traffic`.",
-        )
+        raise Prerequisites(f"{_SENTENCE} {_NO_GATEWAY}", cure=_ADD_GATEWAY)
     return command_line(host, (await properties.site(tx)).code)
+
+
+async def prerequisites(tx: Tx, others: Collaborators) -> list[Prerequisite]:
+    """What the command line, and so the wizard, needs; each with whether it is there."""
+    connected = bool(await others.tenant_id(tx))
+    host = await others.gateway_host(tx)
+    return [
+        Prerequisite(
+            "tenant",
+            connected,
+            "The site is connected to a tenant." if connected else _NO_TENANT,
+            "" if connected else _CONNECT,
+        ),
+        Prerequisite(
+            "gateway",
+            host is not None,
+            f"Clients use the gateway {host}." if host is not None else _NO_GATEWAY,
+            "" if host is not None else _ADD_GATEWAY,
+        ),
+    ]
 
 
 async def policies_for(tx: Tx, resource_id: int) -> list[ccm.ConfigurationPolicy]:
@@ -242,6 +503,7 @@ class Move:
     with_mdm: int
     to_site: int
     with_site: int
+    begun: Begun | None = None
 
     @property
     def done(self) -> bool:
@@ -257,6 +519,16 @@ class Move:
         """Those of them that have it where it is to be."""
         return self.with_mdm + self.with_site
 
+    @property
+    def moving(self) -> int:
+        """Devices that the last change, or their coming and going since, gave another owner."""
+        return max(self.begun.devices if self.begun else 0, self.devices - self.changed)
+
+    @property
+    def followed(self) -> int:
+        """Those of them that have followed."""
+        return self.moving - (self.devices - self.changed)
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -271,18 +543,13 @@ class Status:
 
 async def status(tx: Tx) -> Status:
     """Where the fleet stands. `moves` compares what is set with what each device reports."""
-    everyone = await clients.list_clients(tx)
-    together = {one.id: one for one in everyone if one.mdm_enrolled and one.policy_present}
-    deployed = [
-        (policy, await collections.client_ids(tx, policy.collection_id))
-        for policy in await store.policies(tx)
-    ]
+    everyone = await clients.reported(tx)
+    together = {one.id: one for one in everyone if one.co_managed}
+    decided = await _decided(tx)
+    begun = await store.begun(tx)
     moves = []
     for slider in (await store.sliders(tx)).values():
-        wanted: set[str] = set()
-        for policy, members in deployed:
-            if owner_of(slider.workload, policy.capabilities) is Authority.MDM:
-                wanted |= members & together.keys()
+        wanted = decided[slider.workload] & together.keys()
         have = {
             id
             for id, one in together.items()
@@ -298,6 +565,7 @@ async def status(tx: Tx) -> Status:
                 len(wanted & have),
                 len(stay),
                 len(stay - have),
+                begun.get(slider.workload),
             )
         )
     return Status(
@@ -307,6 +575,35 @@ async def status(tx: Tx) -> Status:
         len(together),
         tuple(moves),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A policy with the collection that it is deployed to. A client has applied it when it fetched
+    its policy since the last change, and reports what this policy hands over."""
+
+    policy: Policy
+    collection: str
+    members: int
+    applied: int
+
+
+async def deployed(tx: Tx) -> list[Deployed]:
+    """The production and pilot policies, with how many clients have applied each."""
+    every: dict[str, clients.Reported] = {one.id: one for one in await clients.reported(tx)}
+    found = []
+    for policy in await store.policies(tx):
+        target = await collections.collection(tx, policy.collection_id)
+        members = [every[id] for id in await collections.client_ids(tx, target.id) if id in every]
+        applied = sum(_has_applied(one, policy) for one in members)
+        found.append(Deployed(policy, target.name, len(members), applied))
+    return found
+
+
+def _has_applied(client: clients.Reported, policy: Policy) -> bool:
+    held = client.flags & policy.capabilities == policy.capabilities
+    fresh = client.policy_at is not None and client.policy_at >= policy.changed_at
+    return client.policy_present and held and fresh
 
 
 async def fleet(

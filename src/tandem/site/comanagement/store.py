@@ -2,7 +2,14 @@ from datetime import datetime
 from typing import Any
 
 from tandem.infra.database import Tx
-from tandem.site.comanagement.model import AutoEnroll, Enablement, Policy, Slider, Wanted
+from tandem.site.comanagement.model import (
+    AutoEnroll,
+    Begun,
+    Enablement,
+    Policy,
+    Slider,
+    Wanted,
+)
 from tandem.workloads import Position, Workload
 
 _LOCK = 7_311_002
@@ -117,3 +124,36 @@ async def change_policy(tx: Tx, id: str, wanted: Wanted, now: datetime) -> None:
 
 async def delete_policy(tx: Tx, id: str) -> None:
     await tx.execute("DELETE FROM comanagement_policy WHERE id = %s", (id,))
+
+
+async def begun(tx: Tx) -> dict[Workload, Begun]:
+    found = await tx.execute("SELECT workload, began_at, began_by, devices FROM comanagement_move")
+    return {
+        Workload(row["workload"]): Begun(**{**row, "workload": Workload(row["workload"])})
+        async for row in found
+    }
+
+
+async def save_begun(tx: Tx, move: Begun) -> None:
+    await tx.execute(
+        "INSERT INTO comanagement_move (workload, began_at, began_by, devices)"
+        " VALUES (%s, %s, %s, %s) ON CONFLICT (workload) DO UPDATE SET"
+        " began_at = EXCLUDED.began_at, began_by = EXCLUDED.began_by, devices = EXCLUDED.devices",
+        (move.workload.value, move.began_at, move.began_by, move.devices),
+    )
+
+
+async def request_digest(tx: Tx, key: str) -> bytes | None:
+    row = await (
+        await tx.execute("SELECT digest FROM comanagement_request WHERE key = %s", (key,))
+    ).fetchone()
+    return bytes(row["digest"]) if row else None
+
+
+async def keep_request(tx: Tx, key: str, digest: bytes, now: datetime, before: datetime) -> None:
+    """Keep it, and forget those that are older than `before`."""
+    await tx.execute("DELETE FROM comanagement_request WHERE applied_at < %s", (before,))
+    await tx.execute(
+        "INSERT INTO comanagement_request (key, digest, applied_at) VALUES (%s, %s, %s)",
+        (key, digest, now),
+    )

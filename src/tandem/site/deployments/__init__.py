@@ -12,21 +12,25 @@ from tandem.site.deployments.model import (
     read_workload,
 )
 from tandem.site.deployments.service import (
+    Deployed,
     configurations,
     configurations_for,
     create,
     delete,
+    deployed,
 )
 
 __all__ = [
     "BadConfiguration",
     "Configuration",
+    "Deployed",
     "NameTaken",
     "NoSuchConfiguration",
     "configurations",
     "configurations_for",
     "create",
     "delete",
+    "deployed",
     "read_workload",
     "routes",
 ]

@@ -29,7 +29,18 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
     async def listed(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
-            return http.reply([_shape(item) for item in await service.configurations(tx)])
+            found = await service.deployed(tx)
+        value = [
+            {
+                **_shape(item.configuration),
+                "collection": item.collection,
+                "members": item.members,
+                "applied": item.applied,
+                "with_mdm": item.with_mdm,
+            }
+            for item in found
+        ]
+        return http.reply(value)
 
     async def create(request: Request) -> Response:
         who = await require(request)

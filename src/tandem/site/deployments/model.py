@@ -38,14 +38,15 @@ class NoSuchConfiguration(AppError):
 def check(name: str, setting: str, value: str) -> None:
     """Raises BadConfiguration."""
     if not name.strip() or len(name) > 256:
-        raise BadConfiguration("A configuration has a name of 1 to 256 characters.")
+        raise BadConfiguration("A configuration has a name of 1 to 256 characters.", field="name")
     if not _SETTING.match(setting):
         raise BadConfiguration(
             f"{setting!r} is not the name of a setting.",
             cure="Name it by area and name, like DeviceLock/MaxInactivityTimeDeviceLock.",
+            field="setting",
         )
     if len(value) > 4096:
-        raise BadConfiguration("A value has at most 4,096 characters.")
+        raise BadConfiguration("A value has at most 4,096 characters.", field="value")
 
 
 def read_workload(name: str) -> Workload:
@@ -55,5 +56,5 @@ def read_workload(name: str) -> Workload:
     except ValueError:
         names = ", ".join(item.value for item in Workload)
         raise BadConfiguration(
-            f"There is no workload {name!r}.", cure=f"Take one of: {names}."
+            f"There is no workload {name!r}.", cure=f"Take one of: {names}.", field="workload"
         ) from None

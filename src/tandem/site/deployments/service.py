@@ -1,12 +1,13 @@
 """What the site deploys, and what of it is meant for a device."""
 
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
-from tandem.site import collections
+from tandem.site import clients, collections
 from tandem.site.deployments import store
 from tandem.site.deployments.model import (
     Configuration,
@@ -33,7 +34,9 @@ async def create(
     target = await collections.collection(tx, collection)
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):
-        raise NameTaken(f"There is a configuration {name!r} already.", cure="Take another name.")
+        raise NameTaken(
+            f"There is a configuration {name!r} already.", cure="Take another name.", field="name"
+        )
     await audit.record(
         tx,
         actor=actor,
@@ -57,6 +60,32 @@ async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
 
 async def configurations(tx: Tx) -> list[Configuration]:
     return await store.configurations(tx)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A configuration with its collection: on how many clients its value is in force, and on how
+    many the MDM service has set the same thing."""
+
+    configuration: Configuration
+    collection: str
+    members: int
+    applied: int
+    with_mdm: int
+
+
+async def deployed(tx: Tx) -> list[Deployed]:
+    """The configurations, and how far each has come by the clients' own account."""
+    found = []
+    for item in await store.configurations(tx):
+        target = await collections.collection(tx, item.collection_id)
+        held = await clients.in_force(tx, item.setting)
+        members = await collections.client_ids(tx, target.id)
+        mine = [held[id] for id in members if id in held]
+        applied = sum(one.source == "site" and one.value == item.value for one in mine)
+        with_mdm = sum(one.source == "mdm" for one in mine)
+        found.append(Deployed(item, target.name, len(members), applied, with_mdm))
+    return found
 
 
 async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration]:

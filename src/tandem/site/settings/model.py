@@ -1,6 +1,7 @@
 """Client settings: what the default ones are, by the words of the field."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tandem.infra.errors import Invalid
@@ -35,15 +36,36 @@ class Setting:
                 return True
             if word in {"no", "false", "0", "non"}:
                 return False
-            raise BadValue(f"{self.title} is Yes or No, not {value!r}.")
+            raise BadValue(f"{self.title} is Yes or No, not {value!r}.", field=self.name)
         text = str(value).strip()
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
         if isinstance(value, bool) or not self.minimum <= number <= self.maximum:
             raise BadValue(
-                f"{self.title} is a number from {self.minimum} to {self.maximum}, not {value!r}."
+                f"{self.title} is a number from {self.minimum} to {self.maximum}, not {value!r}.",
+                field=self.name,
             )
         return number
 
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A default setting that somebody set."""
+
+    value: bool | int
+    changed_at: datetime
+    changed_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resultant:
+    """What a device gets for one setting, and from which settings."""
+
+    setting: Setting
+    value: bool | int
+    source: str
+
+
+DEFAULT_SETTINGS = "Default Client Settings"
 
 # The order of the field's pages; names are those of protocols.ccm.ClientSettings.
 CATALOGUE = {

@@ -3,11 +3,22 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
+from tandem.site.settings.model import Changed
+
+_LOCK = 7_311_004
 
 
-async def changed(tx: Tx) -> dict[str, bool | int]:
-    found = await tx.execute("SELECT name, value FROM settings_default")
-    return {row["name"]: row["value"] async for row in found}
+async def lock(tx: Tx) -> None:
+    """One administrator at a time changes the default settings."""
+    await tx.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+async def changed(tx: Tx) -> dict[str, Changed]:
+    found = await tx.execute("SELECT name, value, changed_at, changed_by FROM settings_default")
+    return {
+        row["name"]: Changed(row["value"], row["changed_at"], row["changed_by"])
+        async for row in found
+    }
 
 
 async def save(tx: Tx, name: str, value: bool | int, now: datetime, actor: str) -> None:
