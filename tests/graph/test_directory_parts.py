@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from graph_caller import USER, Graph, app_graph, group_body
+from graph_caller import USER, Graph, app_graph, group_body, ref, role_user
 from tandem.tenant import directory, licensing, oidc
 from tenant_world import ADMIN, BASE, World
 
@@ -349,3 +349,136 @@ async def test_refusals_have_graphs_codes(
     admin: Graph, method: str, path: str, status: int, code: str
 ) -> None:
     assert (await admin.call(method, path, status=status))["error"]["code"] == code
+
+
+MDM = f"policies/mobileDeviceManagementPolicies/{oidc.MDM_APP}"
+MAM = f"policies/mobileAppManagementPolicies/{oidc.MDM_APP}"
+
+
+async def test_the_mdm_addresses_are_chosen_and_restored(admin: Graph) -> None:
+    usual = (await admin.get(f"{MDM}?$select=discoveryUrl,defaultUrls"))["defaultUrls"]
+    assert usual["discoveryUrl"].endswith("/EnrollmentServer/Discovery.svc")
+    await admin.call("PATCH", MDM, {"discoveryUrl": "https://mdm.example/discover"})
+    assert (await admin.get(MDM))["discoveryUrl"] == "https://mdm.example/discover"
+    assert (await admin.get(MDM))["complianceUrl"] == usual["complianceUrl"]
+    for wrong in ("http://mdm.example/", "https:///", "mdm", "https://[", "https://a b/"):
+        refused = await admin.call("PATCH", MDM, {"termsOfUseUrl": wrong}, status=400)
+        assert refused["error"]["details"][0]["target"] == "termsOfUseUrl", refused
+    await admin.call("PATCH", MDM, {"discoveryUrl": None})
+    assert (await admin.get(MDM))["discoveryUrl"] == usual["discoveryUrl"]
+
+
+async def test_two_administrators_do_not_overwrite_each_others_scope(admin: Graph) -> None:
+    read = (await admin.raw("GET", MDM)).headers["etag"]
+    await admin.call("PATCH", MDM, {"appliesTo": "all"})
+    late = await admin.raw("PATCH", MDM, {"appliesTo": "none"}, {"If-Match": read})
+    assert late.status_code == 412, late.text
+    assert (await admin.get(MDM))["appliesTo"] == "all"
+
+
+async def test_the_mam_scope_is_a_scope_of_its_own(admin: Graph) -> None:
+    group = await admin.post("groups", group_body("Phones"))
+    change = {
+        "appliesTo": "selected",
+        "includedGroups@odata.bind": [f"{BASE}/v1.0/groups/{group['id']}"],
+    }
+    await admin.call("PATCH", MAM, change)
+    assert (await admin.get(f"{MAM}/includedGroups"))["value"][0]["id"] == group["id"]
+    assert (await admin.get(MDM))["appliesTo"] == "none"
+    await admin.call("DELETE", f"groups/{group['id']}", status=400)
+    await admin.call("PATCH", MAM, {"appliesTo": "none"})
+    await admin.call("DELETE", f"groups/{group['id']}")
+
+
+async def test_who_gets_the_mdm_addresses_is_told_with_the_reason(admin: Graph) -> None:
+    made = await admin.post("users", USER)
+    outer = await admin.post("groups", group_body("Pilot"))
+    inner = await admin.post("groups", group_body("Sales"))
+    await admin.call("POST", f"groups/{outer['id']}/members/$ref", ref(inner["id"]), 204)
+    asked = {"user": USER["userPrincipalName"]}
+
+    async def checks() -> tuple[bool, dict[str, Any]]:
+        said = await admin.post("tandem/enrollmentCheck", asked, status=200)
+        return said["getsUrls"], {item["name"]: item for item in said["checks"]}
+
+    gets, found = await checks()
+    assert not gets
+    assert {name for name, item in found.items() if not item["holds"]} == {"authority", "scope"}
+    here = (await admin.get("organization"))["value"][0]
+    path = f"organization/{here['id']}/setMobileDeviceManagementAuthority"
+    await admin.post(path, {}, status=200)
+    bound = [f"{BASE}/v1.0/groups/{outer['id']}"]
+    await admin.call("PATCH", MDM, {"appliesTo": "selected", "includedGroups@odata.bind": bound})
+    assert not (await checks())[0], "the group is in the scope, the user is not in the group"
+    await admin.call("POST", f"groups/{inner['id']}/members/$ref", ref(made["id"]), 204)
+    gets, found = await checks()
+    assert gets
+    assert found["scope"]["groups"] == ["Pilot"], "through a group inside it"
+    await admin.call("PATCH", "tandem/licensing", {"licenceRequired": True}, status=200)
+    gets, found = await checks()
+    assert not gets
+    assert not found["premium"]["holds"]
+    assert not found["licence"]["holds"]
+    unknown = await admin.post("tandem/enrollmentCheck", {"user": "nobody@contoso.com"}, 404)
+    assert "nobody@contoso.com" in unknown["error"]["message"]
+
+
+async def test_a_rule_is_tried_before_it_is_a_groups(admin: Graph) -> None:
+    await admin.post("users", USER)
+    tried = await admin.post(
+        "tandem/membershipRule", {"membershipRule": 'user.department -eq "sales"'}, status=200
+    )
+    assert (tried["memberType"], tried["count"]) == ("user", 1)
+    assert tried["first"][0]["displayName"] == "Alex Wilber"
+    for wrong in ("user.shoe -eq 4", 'user.department -eq "', 'user.department -match "("'):
+        refused = await admin.post("tandem/membershipRule", {"membershipRule": wrong}, 400)
+        assert refused["error"]["details"][0]["target"] == "membershipRule", refused
+        group = group_body("Bad", groupTypes=["DynamicMembership"], membershipRule=wrong)
+        refused = await admin.post("groups", group, 400)
+        assert refused["error"]["details"][0]["target"] == "membershipRule", refused
+    assert (await admin.get("groups?$filter=displayName eq 'Bad'"))["value"] == []
+
+
+async def test_users_groups_and_applications_have_entity_tags(admin: Graph) -> None:
+    """Two administrators who have the same page open: the second is told, and loses nothing."""
+    paths = [
+        f"users/{(await admin.post('users', USER))['id']}",
+        f"groups/{(await admin.post('groups', group_body('Sales')))['id']}",
+        f"applications/{(await admin.post('applications', {'displayName': 'App'}))['id']}",
+    ]
+    for path in paths:
+        first = (await admin.raw("GET", path)).headers["etag"]
+        fine = await admin.raw("PATCH", path, {"displayName": "One"}, {"If-Match": first})
+        assert fine.status_code == 204, fine.text
+        late = await admin.raw("PATCH", path, {"displayName": "Two"}, {"If-Match": first})
+        assert late.status_code == 412, late.text
+        assert (await admin.get(path))["displayName"] == "One"
+        assert "@odata.etag" not in await admin.get(path), "Graph's own objects carry none"
+
+
+async def test_a_caller_is_told_what_it_may_do(world: World, admin: Graph) -> None:
+    mine = (await admin.get("tandem/access"))["parts"]
+    assert all(part["read"] and part["write"] for part in mine.values()), mine
+    reader = await role_user(world, "reader", directory.GLOBAL_READER)
+    parts = (await reader.get("tandem/access"))["parts"]
+    assert parts["users"]["read"]
+    assert not parts["users"]["write"]
+    assert "User Administrator" in parts["users"]["writers"]
+    licences = await role_user(world, "licences", directory.LICENSE_ADMINISTRATOR)
+    parts = (await licences.get("tandem/access"))["parts"]
+    assert parts["licences"]["write"]
+    assert not parts["roles"]["write"]
+
+
+async def test_the_audit_log_is_verified_where_it_is(world: World, admin: Graph) -> None:
+    await admin.post("users", USER)
+    said = await admin.post("tandem/verifyAudit", {}, status=200)
+    assert said["whole"]
+    assert said["entries"] == said["head"]["entries"] > 0
+    async with world.database.transaction() as tx:
+        await tx.execute("ALTER TABLE audit_entry DISABLE TRIGGER ALL")
+        await tx.execute("UPDATE audit_entry SET actor = 'user:nobody' WHERE id = 1")
+        await tx.execute("ALTER TABLE audit_entry ENABLE TRIGGER ALL")
+    said = await admin.post("tandem/verifyAudit", {}, status=200)
+    assert not said["whole"]
+    assert said["problems"][0]["entry"] == 1

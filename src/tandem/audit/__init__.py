@@ -23,6 +23,7 @@ from tandem.audit.offline import BadExport, Export, inspect, read_export, read_h
 from tandem.audit.service import (
     Outcome,
     entries,
+    examine,
     heads,
     last_head,
     record,
@@ -44,6 +45,7 @@ __all__ = [
     "Stored",
     "as_json",
     "entries",
+    "examine",
     "heads",
     "inspect",
     "key_id",

@@ -89,7 +89,7 @@ def inspect(
     `keys` are the keys that the verifier trusts, `anchors` heads that were kept elsewhere: with one
     of them, rows and heads that were rewritten together are found even if the key was stolen.
     """
-    problems = list(_heads(export.heads, {key_id(key): key for key in keys}))
+    problems = list(judge_heads(export.heads, {key_id(key): key for key in keys}))
     problems += _anchors(export.heads, list(anchors))
     for problem in _rows(export):
         problems.append(problem)
@@ -98,7 +98,7 @@ def inspect(
     return problems
 
 
-def _heads(heads: Sequence[Head], keys: dict[str, Ed25519PublicKey]) -> Iterator[Problem]:
+def judge_heads(heads: Sequence[Head], keys: dict[str, Ed25519PublicKey]) -> Iterator[Problem]:
     if not heads:
         yield Problem("no-head", "The export has no signed head, so it proves nothing.")
     previous, entries = GENESIS.hex(), 0

@@ -1,19 +1,33 @@
 """The log in the database: appending, reading, signing its head."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from psycopg.types.json import Jsonb
 
-from tandem.audit.model import GENESIS, Broken, Entry, Head, Signer, Stored, digest
+from tandem.audit.model import (
+    GENESIS,
+    Broken,
+    Entry,
+    Head,
+    Problem,
+    Signer,
+    Stored,
+    digest,
+    key_id,
+)
+from tandem.audit.offline import judge_heads
 from tandem.infra.database import Tx
 
 Outcome = Literal["done", "refused"]
 
 # One writer at a time: the chain has one end.
 _LOCK = 4_120_771
+# One an hour for a hundred years.
+MOST_HEADS = 1_000_000
 _ENTRY = "id, at, actor, action, target, outcome, details"
 _HEAD = """number, at, entries, encode(digest, 'hex') AS digest, encode(previous, 'hex') AS previous,
     key_id, encode(signature, 'hex') AS signature"""
@@ -98,6 +112,24 @@ async def verify(tx: Tx) -> Broken | None:
             return Broken(entry.id)
         previous, expected = stored, expected + 1
     return None
+
+
+async def examine(tx: Tx, keys: Sequence[Ed25519PublicKey]) -> list[Problem]:
+    """Everything that is wrong with the log and its heads, as `inspect` tells of an export."""
+    known = await heads(tx, limit=MOST_HEADS)
+    problems = list(judge_heads(known, {key_id(key): key for key in keys})) if known else []
+    cursor = await tx.execute(
+        """SELECT h.number, h.entries FROM audit_head h LEFT JOIN audit_entry e ON e.id = h.entries
+        WHERE e.digest IS DISTINCT FROM h.digest ORDER BY h.number LIMIT 20"""
+    )
+    for row in await cursor.fetchall():
+        text = f"Entry {row['entries']} is not the one that head {row['number']} signed."
+        problems.append(Problem("not-as-signed", text, row["entries"], row["number"]))
+    broken = await verify(tx)
+    if broken is not None:
+        text = f"Entry {broken.id} was changed, or does not follow from the one before."
+        problems.insert(0, Problem("entry-changed", text, entry=broken.id))
+    return problems
 
 
 # ---------------------------------------------------------------------------------- heads

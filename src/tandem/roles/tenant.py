@@ -168,7 +168,9 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
 
     signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     parts = [
-        *graph.directory_parts(settings.sign_in, signer, later=runs.later, texts=resolver.texts),
+        *graph.directory_parts(
+            settings.sign_in, signer, later=runs.later, texts=resolver.texts, authority=authority
+        ),
         graph.managed_devices(managing),
         graph.comanagement(),
         graph.audit_events(),

@@ -87,6 +87,24 @@ def role_name(role_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class RulePreview:
+    """`sort` is user or device; `first` are ids and names."""
+
+    sort: str
+    total: int
+    first: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MdmAddresses:
+    """What joined devices are told; None: the usual address of this tenant."""
+
+    discovery: str | None = None
+    terms_of_use: str | None = None
+    compliance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     id: str
     display_name: str
@@ -97,6 +115,9 @@ class Tenant:
     mdm_authority_set_at: datetime | None
     mdm_scope: MdmScope
     mdm_scope_groups: tuple[str, ...]
+    mam_scope: MdmScope = MdmScope.NONE
+    mam_scope_groups: tuple[str, ...] = ()
+    mdm_addresses: MdmAddresses = MdmAddresses()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -27,6 +28,7 @@ from tandem.tenant.directory.model import (
     DynamicMembers,
     Group,
     LastAdministrator,
+    MdmAddresses,
     MdmAuthority,
     MdmAuthorityIsSet,
     MdmScope,
@@ -34,6 +36,7 @@ from tandem.tenant.directory.model import (
     NewUser,
     NoMdmAuthority,
     NoTenant,
+    RulePreview,
     Taken,
     Tenant,
     TenantExists,
@@ -45,6 +48,13 @@ from tandem.tenant.directory.model import (
 )
 
 _DEFAULTS = DirectorySettings()
+LONGEST_ADDRESS = 1024
+# The addresses of MDM under the names that an API has for them.
+ADDRESS_NAMES = {
+    "discovery": "discoveryUrl",
+    "terms_of_use": "termsOfUseUrl",
+    "compliance": "complianceUrl",
+}
 # Each check takes tens of MiB for tens of milliseconds: only few at once, whoever asks.
 _checking = ThreadPoolExecutor(2, "password")
 
@@ -130,11 +140,48 @@ async def set_mdm_scope(tx: Tx, scope: MdmScope, groups: Sequence[str] = ()) -> 
     return await tenant(tx)
 
 
+async def set_mam_scope(tx: Tx, scope: MdmScope, groups: Sequence[str] = ()) -> Tenant:
+    """Whose apps would be managed without an enrolment of the device."""
+    if (scope is MdmScope.SOME) != bool(groups):
+        raise BadValue(
+            "The MAM user scope 'some' needs at least one group, and only it takes groups.",
+            cure="Name the groups with scope 'some', or choose 'none' or 'all'.",
+        )
+    found = [(await group(tx, group_id)).id for group_id in groups]
+    await store.set_mam_scope(tx, scope, found)
+    return await tenant(tx)
+
+
+async def set_mdm_addresses(tx: Tx, addresses: MdmAddresses) -> None:
+    """Where joined devices are sent instead of to this tenant's own MDM."""
+    for name in ("discovery", "terms_of_use", "compliance"):
+        url = getattr(addresses, name)
+        if url is None:
+            continue
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            known = False
+        if not known or len(url) > LONGEST_ADDRESS or not url.isprintable() or " " in url:
+            raise BadValue(
+                f"'{url[:120]}' is no address that devices can be sent to.",
+                cure="Give an https address, or restore the default.",
+                target=ADDRESS_NAMES[name],
+            )
+    await store.set_addresses(tx, addresses)
+
+
 async def in_mdm_scope(tx: Tx, user_id: str) -> bool:
     here = await tenant(tx)
     if here.mdm_scope is MdmScope.SOME:
-        return await store.in_scope_groups(tx, user_id)
+        return bool(await store.scope_groups_of(tx, user_id))
     return here.mdm_scope is MdmScope.ALL
+
+
+async def scope_groups_of(tx: Tx, user_id: str) -> list[str]:
+    """Ids of the groups by which the user is in the MDM user scope, when it is 'some'."""
+    return await store.scope_groups_of(tx, user_id)
 
 
 # ---------------------------------------------------------------------------------- users
@@ -436,14 +483,24 @@ async def follow_rules(tx: Tx, sort: str, object_ids: Sequence[str]) -> None:
             await _apply_rule(tx, item, object_ids)
 
 
+async def preview_rule(tx: Tx, text: str, limit: int = 20) -> RulePreview:
+    """Whom a membership rule names now, before it is a group's. Raises BadRule."""
+    rule = rules.compile_rule(text)
+    total, found = await store.rule_matches(tx, rule.table, rule.condition, rule.parameters, limit)
+    return RulePreview(rule.sort, total, tuple((row["id"], row["display_name"]) for row in found))
+
+
 async def delete_group(tx: Tx, group_id: str, now: datetime) -> None:
     """Soft: it has no members and gives nothing from now on, until it is restored."""
     found = await group(tx, group_id)
-    if found.id in (await tenant(tx)).mdm_scope_groups:
-        raise Taken(
-            f"The MDM user scope names the group '{found.display_name}'.",
-            cure="Take the group out of the MDM user scope first.",
-        )
+    here = await tenant(tx)
+    scopes = {"MDM": here.mdm_scope_groups, "MAM": here.mam_scope_groups}
+    for name, named in scopes.items():
+        if found.id in named:
+            raise Taken(
+                f"The {name} user scope names the group '{found.display_name}'.",
+                cure=f"Take the group out of the {name} user scope first.",
+            )
     await store.soft_delete(tx, found.id, "group", now)
     if found.is_assignable_to_role:
         await _keep_an_administrator(tx)

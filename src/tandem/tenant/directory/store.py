@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
 from tandem.infra.listing import Source
 from tandem.tenant.directory.model import (
+    BadRule,
     Deleted,
     Device,
     Domain,
     Group,
+    MdmAddresses,
     MdmAuthority,
     MdmScope,
     Member,
@@ -89,6 +92,8 @@ USERS = Source(
         "sign_in_sessions_valid_from_date_time": "u.sessions_valid_from",
         "profile": "u.profile",
         "manager_id": "u.manager_id",
+        # Everything of a user that an administrator can read or change.
+        "version": "md5((to_jsonb(u) - '{failures,locked_until,password_hash}'::text[])::text)",
         **{column: f"u.profile->>'{name}'" for name, column in USER_TEXTS.items()},
     },
 )
@@ -109,6 +114,7 @@ GROUPS = Source(
         "visibility": "g.visibility",
         "profile": "g.profile",
         "unique_name": "g.profile->>'uniqueName'",
+        "version": "md5(to_jsonb(g)::text)",
     },
 )
 DEVICES = Source(
@@ -144,11 +150,13 @@ DEVICES = Source(
 async def tenant(tx: Tx) -> Tenant | None:
     cursor = await tx.execute(
         """SELECT t.id::text AS id, t.display_name, t.created_at, t.mdm_authority,
-            t.mdm_authority_set_at, t.mdm_scope,
+            t.mdm_authority_set_at, t.mdm_scope, t.mam_scope, t.mdm_discovery_url,
+            t.mdm_terms_of_use_url, t.mdm_compliance_url,
             (SELECT name FROM directory_domain WHERE is_default) AS default_domain,
             ARRAY(SELECT name FROM directory_domain WHERE is_verified
                 ORDER BY NOT is_default, name) AS domains,
-            ARRAY(SELECT group_id::text FROM directory_mdm_scope_group ORDER BY 1) AS groups
+            ARRAY(SELECT group_id::text FROM directory_mdm_scope_group ORDER BY 1) AS groups,
+            ARRAY(SELECT group_id::text FROM directory_mam_scope_group ORDER BY 1) AS mam_groups
         FROM directory_tenant t"""
     )
     row = await cursor.fetchone()
@@ -164,6 +172,11 @@ async def tenant(tx: Tx) -> Tenant | None:
         mdm_authority_set_at=row["mdm_authority_set_at"],
         mdm_scope=MdmScope(row["mdm_scope"]),
         mdm_scope_groups=tuple(row["groups"]),
+        mam_scope=MdmScope(row["mam_scope"]),
+        mam_scope_groups=tuple(row["mam_groups"]),
+        mdm_addresses=MdmAddresses(
+            row["mdm_discovery_url"], row["mdm_terms_of_use_url"], row["mdm_compliance_url"]
+        ),
     )
 
 
@@ -196,13 +209,31 @@ async def set_scope(tx: Tx, scope: MdmScope, groups: Sequence[str]) -> None:
     )
 
 
-async def in_scope_groups(tx: Tx, user_id: str) -> bool:
+async def set_mam_scope(tx: Tx, scope: MdmScope, groups: Sequence[str]) -> None:
+    await tx.execute("UPDATE directory_tenant SET mam_scope = %s", (scope.value,))
+    await tx.execute("DELETE FROM directory_mam_scope_group")
+    await tx.execute(
+        "INSERT INTO directory_mam_scope_group (group_id) SELECT unnest(%s::uuid[])",
+        (list(groups),),
+    )
+
+
+async def set_addresses(tx: Tx, addresses: MdmAddresses) -> None:
+    await tx.execute(
+        "UPDATE directory_tenant SET mdm_discovery_url = %s, mdm_terms_of_use_url = %s,"
+        " mdm_compliance_url = %s",
+        (addresses.discovery, addresses.terms_of_use, addresses.compliance),
+    )
+
+
+async def scope_groups_of(tx: Tx, user_id: str) -> list[str]:
+    """The groups of the MDM user scope that the user is in, directly or through others."""
     cursor = await tx.execute(
-        _ABOVE + " SELECT 1 FROM above"  # noqa: S608
-        " JOIN directory_mdm_scope_group s ON s.group_id = above.id LIMIT 1",
+        _ABOVE + " SELECT DISTINCT above.id::text AS id FROM above"  # noqa: S608
+        " JOIN directory_mdm_scope_group s ON s.group_id = above.id ORDER BY 1",
         {"id": user_id},
     )
-    return await cursor.fetchone() is not None
+    return [row["id"] for row in await cursor.fetchall()]
 
 
 # ---------------------------------------------------------------------------------- objects
@@ -914,7 +945,8 @@ async def apply_rule(
     """Bring the members in line with the rule, all of them or only these objects; returns whose
     membership changed. `table` and `condition` are our own text."""
     values = {**parameters, "group": group_id, "ids": list(object_ids) if object_ids else None}
-    cursor = await tx.execute(
+    cursor = await _matching(
+        tx,
         f"""WITH wanted AS (
             SELECT o.id FROM {table} o
             WHERE ({condition}) AND (%(ids)s::uuid[] IS NULL OR o.id = ANY(%(ids)s::uuid[]))),
@@ -926,7 +958,35 @@ async def apply_rule(
             INSERT INTO directory_member (group_id, member_id)
             SELECT %(group)s::uuid, id FROM wanted ON CONFLICT DO NOTHING RETURNING member_id)
         SELECT member_id::text AS id FROM gone
-        UNION ALL SELECT member_id::text FROM come""".encode(),  # noqa: S608
+        UNION ALL SELECT member_id::text FROM come""",  # noqa: S608
         values,
     )
     return [row["id"] for row in await cursor.fetchall()]
+
+
+async def _matching(tx: Tx, statement: str, values: dict[str, Any]) -> psycopg.AsyncCursor[Any]:
+    """Only PostgreSQL knows what it reads as a regular expression. Raises BadRule."""
+    try:
+        async with tx.transaction():
+            return await tx.execute(statement.encode(), values)
+    except psycopg.errors.InvalidRegularExpression:
+        raise BadRule(
+            "The membership rule is not valid here: a pattern of -match is no regular expression.",
+            cure="Close every bracket of the pattern, and write \\ before a character that is meant "
+            "as it stands.",
+            target="membershipRule",
+        ) from None
+
+
+async def rule_matches(
+    tx: Tx, table: str, condition: str, parameters: dict[str, Any], limit: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """How many objects a rule names, and the first of them by name."""
+    cursor = await _matching(
+        tx,
+        f"SELECT o.id::text AS id, o.display_name, count(*) OVER () AS total FROM {table} o"  # noqa: S608
+        f" WHERE {condition} ORDER BY lower(o.display_name), o.id LIMIT %(limit)s",
+        {**parameters, "limit": limit},
+    )
+    rows = await cursor.fetchall()
+    return (int(rows[0]["total"]) if rows else 0), rows

@@ -11,7 +11,7 @@ Paths that are not Graph's and only ours begin with /tandem; the site asks none 
 from collections.abc import Sequence
 
 from tandem import audit
-from tandem.tenant import directory, licensing
+from tandem.tenant import directory, licensing, oidc
 from tandem.tenant.graph.applications import application_parts
 from tandem.tenant.graph.audit_events import audit_events
 from tandem.tenant.graph.audits import audits
@@ -47,6 +47,7 @@ from tandem.tenant.graph.model import (
     access,
 )
 from tandem.tenant.graph.organization import organization
+from tandem.tenant.graph.own_access import own_access
 from tandem.tenant.graph.permissions import READERS, WRITERS
 from tandem.tenant.graph.roles import roles
 from tandem.tenant.graph.sign_ins import sign_ins
@@ -64,20 +65,23 @@ def directory_parts(
     *,
     later: licensing.Later | None = None,
     texts: Texts = _no_texts,
+    authority: oidc.OidcSettings | None = None,
 ) -> list[Part]:
     """Users, groups, devices, organization, roles, licences, applications, consent, what was
     deleted, the audit log and the sign-in log.
 
     `signer` signs the log's heads; without one a key of this process's own does. `later` defers
     licences of large groups; without it they are settled in the request. `texts` asks DNS for the
-    TXT records that prove a domain.
+    TXT records that prove a domain; `authority` says which MDM addresses are the usual ones.
     """
+    usual = oidc.usual_mdm_urls(authority) if authority else None
     return [
         audits(signer or audit.Signer.generate()),
         users(passwords or directory.DirectorySettings(), later),
         groups(later),
+        own_access(),
         devices(),
-        organization(),
+        organization(usual),
         roles(),
         domains(texts),
         directory_objects(),

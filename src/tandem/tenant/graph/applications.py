@@ -94,6 +94,7 @@ def _application_row(item: Application) -> Row:
         "required_resource_access": list(item.required_access),
         "is_fallback_public_client": item.public,
         **{f"kept_{name}": item.properties.get(name) for name in _KEPT},
+        "version": repr(item),
     }
 
 
@@ -405,6 +406,8 @@ APPLICATIONS = Resource(
     update=_update,
     delete=_delete,
     alternate_keys={"appId": "app_id"},
+    etag="version",
+    tells_etag=False,
     fields=(
         Field("id", Primitive.GUID),
         Field("appId", Primitive.GUID),

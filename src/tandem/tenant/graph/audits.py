@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from tandem import audit
 from tandem.infra.listing import Row, Source
 from tandem.protocols.odata import Primitive
@@ -213,8 +215,25 @@ def audits(signer: audit.Signer) -> Part:
         head = await audit.sign(call.tx, signer, call.now)
         return Value({"entries": head.entries if head else 0, "publicKey": signer.public_pem()})
 
+    async def verify(call: Call, body: Body) -> Answer:
+        """What `tandem audit verify` asks of an export, asked of the log itself: the newest head
+        is signed first, so that every entry is covered."""
+        head = await audit.sign(call.tx, signer, call.now)
+        problems = await audit.examine(call.tx, [signer.public])
+        return Value(
+            {
+                "whole": not problems,
+                "entries": head.entries if head else 0,
+                "head": msgspec.to_builtins(head) if head else None,
+                "problems": [msgspec.to_builtins(item) for item in problems],
+            }
+        )
+
     return Part(
         (AUDITS, ENTRIES, HEADS),
         # Asked, not done: signing what is there changes nothing that an audit would tell of.
-        (Action("tandem/auditKey", sign, permissions.AUDITS_READ, method="GET"),),
+        (
+            Action("tandem/auditKey", sign, permissions.AUDITS_READ, method="GET"),
+            Action("tandem/verifyAudit", verify, permissions.AUDITS_READ, open=True, asks=True),
+        ),
     )

@@ -10,6 +10,8 @@ from tandem.protocols.odata import Primitive
 from tandem.tenant import directory, licensing
 from tandem.tenant.graph import permissions
 from tandem.tenant.graph.model import (
+    Action,
+    Answer,
     BadProperty,
     Body,
     Call,
@@ -20,6 +22,7 @@ from tandem.tenant.graph.model import (
     Part,
     Ref,
     Resource,
+    Value,
 )
 from tandem.tenant.graph.users import member_of, security_identifier, transitive_member_of
 
@@ -223,6 +226,8 @@ GROUPS = Resource(
     update=_update,
     delete=_delete,
     alternate_keys={"uniqueName": "unique_name"},
+    etag="version",
+    tells_etag=False,
     fields=(
         Field("id", Primitive.GUID),
         Field("displayName", writable=True, required=True),
@@ -290,6 +295,18 @@ GROUPS = Resource(
 )
 
 
+async def _preview(call: Call, body: Body) -> Answer:
+    """Whom a rule would bring into a group, or what is wrong with it."""
+    found = await directory.preview_rule(call.tx, body["membershipRule"])
+    return Value(
+        {
+            "memberType": found.sort,
+            "count": found.total,
+            "first": [{"id": key, "displayName": name} for key, name in found.first],
+        }
+    )
+
+
 def groups(later: licensing.Later | None = None) -> Part:
     members, *others = GROUPS.navigations
     members = replace(members, add=partial(_add, later=later), remove=partial(_remove, later=later))
@@ -297,4 +314,15 @@ def groups(later: licensing.Later | None = None) -> Part:
         GROUPS,
         navigations=(members, *others),
     )
-    return Part((resource,))
+    return Part(
+        (resource,),
+        (
+            Action(
+                "tandem/membershipRule",
+                _preview,
+                permissions.GROUPS_READ,
+                body=(Field("membershipRule", writable=True, required=True),),
+                asks=True,
+            ),
+        ),
+    )

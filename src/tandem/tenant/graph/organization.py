@@ -1,10 +1,13 @@
 """The tenant itself: organization, domains, products, roles, MDM authority and user scope."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
-from tandem.tenant import directory, licensing
+from tandem.tenant import directory, licensing, oidc
 from tandem.tenant.graph import permissions
 from tandem.tenant.graph.model import (
     Action,
@@ -19,6 +22,7 @@ from tandem.tenant.graph.model import (
     Ref,
     Resource,
     Value,
+    missing,
 )
 from tandem.tenant.graph.service import bound_id
 from tandem.tenant.oidc import MDM_APP
@@ -217,26 +221,61 @@ _SHOWN = {
 }
 
 
-async def _mdm_policies(call: Call) -> Sequence[Row]:
+_URLS = ("discoveryUrl", "termsOfUseUrl", "complianceUrl")
+
+
+async def _mdm_policies(call: Call, usual: oidc.MdmUrls | None = None) -> Sequence[Row]:
     here = await directory.tenant(call.tx)
-    return [{"id": MDM_APP, "applies_to": _SHOWN[here.mdm_scope], "base": call.base}]
+    usual = usual or oidc.usual_mdm_urls(oidc.OidcSettings(public_url=call.base))
+    chosen = here.mdm_addresses
+    return [
+        {
+            "id": MDM_APP,
+            "applies_to": _SHOWN[here.mdm_scope],
+            "discovery_url": chosen.discovery or usual.discovery_url,
+            "terms_of_use_url": chosen.terms_of_use or usual.terms_of_use_url,
+            "compliance_url": chosen.compliance or usual.compliance_url,
+            "default_urls": {
+                "discoveryUrl": usual.discovery_url,
+                "termsOfUseUrl": usual.terms_of_use_url,
+                "complianceUrl": usual.compliance_url,
+            },
+            "version": repr((here.mdm_scope, here.mdm_scope_groups, chosen)),
+        }
+    ]
 
 
-def _mdm_url(path: str) -> Callable[[Row], str]:
-    return lambda row: f"{row['base']}/{path}"
+def _wanted(
+    body: Body, scope: directory.MdmScope, groups: Sequence[str]
+) -> tuple[directory.MdmScope, list[str]]:
+    """The scope that a body asks for, from the one there is."""
+    shown = {value: item for item, value in _SHOWN.items()}
+    wanted = shown[body["appliesTo"]] if body.get("appliesTo") else scope
+    bound = body.get("includedGroups@odata.bind")
+    named = list(groups) if bound is None else [bound_id(reference) for reference in bound]
+    return wanted, named if wanted is directory.MdmScope.SOME else []
 
 
 async def _set_mdm_policy(call: Call, key: str, body: Body) -> None:
     here = await directory.tenant(call.tx)
-    shown = {value: scope for scope, value in _SHOWN.items()}
-    scope = shown[body["appliesTo"]] if body.get("appliesTo") else here.mdm_scope
-    bound = body.get("includedGroups@odata.bind")
-    groups = list(here.mdm_scope_groups)
-    if bound is not None:
-        groups = [bound_id(reference) for reference in bound]
-    if scope is not directory.MdmScope.SOME:
-        groups = []
-    await directory.set_mdm_scope(call.tx, scope, groups)
+    if body.keys() & {"appliesTo", "includedGroups@odata.bind"}:
+        scope, groups = _wanted(body, here.mdm_scope, here.mdm_scope_groups)
+        await directory.set_mdm_scope(call.tx, scope, groups)
+    if body.keys() & set(_URLS):
+        known = here.mdm_addresses
+        # Null, or nothing: the usual address again, whatever that is from now on.
+        await directory.set_mdm_addresses(
+            call.tx,
+            directory.MdmAddresses(
+                (body.get("discoveryUrl") or None) if "discoveryUrl" in body else known.discovery,
+                (body.get("termsOfUseUrl") or None)
+                if "termsOfUseUrl" in body
+                else known.terms_of_use,
+                (body.get("complianceUrl") or None)
+                if "complianceUrl" in body
+                else known.compliance,
+            ),
+        )
 
 
 async def _scope_groups(call: Call, key: str) -> Sequence[Ref]:
@@ -252,13 +291,19 @@ async def _add_scope_group(call: Call, key: str, group_id: str) -> None:
 
 async def _remove_scope_group(call: Call, key: str, group_id: str) -> None:
     here = await directory.tenant(call.tx)
-    left = sorted(set(here.mdm_scope_groups) - {group_id.lower()})
+    await directory.set_mdm_scope(
+        call.tx, directory.MdmScope.SOME, _left(here.mdm_scope_groups, group_id, "MDM")
+    )
+
+
+def _left(groups: Sequence[str], gone: str, what: str) -> list[str]:
+    left = sorted(set(groups) - {gone.lower()})
     if not left:
         raise BadProperty(
-            "The MDM user scope 'selected' needs at least one group.",
+            f"The {what} user scope 'selected' needs at least one group.",
             cure="Set appliesTo to none, or add another group first.",
         )
-    await directory.set_mdm_scope(call.tx, directory.MdmScope.SOME, left)
+    return left
 
 
 MDM_POLICIES = Resource(
@@ -268,15 +313,17 @@ MDM_POLICIES = Resource(
     read=permissions.MDM_SETTINGS_READ,
     write=permissions.MDM_SETTINGS_WRITE,
     update=_set_mdm_policy,
+    etag="version",
+    tells_etag=False,
     fields=(
         Field("id", Primitive.GUID),
         Field("displayName", value=lambda _: "Microsoft Intune"),
         Field("appliesTo", writable=True, choices=("none", "all", "selected")),
         Field("isValid", Primitive.BOOLEAN, value=lambda _: True),
         Field("description", value=lambda _: None),
-        Field("discoveryUrl", value=_mdm_url("EnrollmentServer/Discovery.svc"), needs=("base",)),
-        Field("termsOfUseUrl", value=_mdm_url("TermsOfUse.aspx"), needs=("base",)),
-        Field("complianceUrl", value=_mdm_url("portal/compliance"), needs=("base",)),
+        *(Field(name, writable=True) for name in _URLS),
+        # Ours: what the three addresses are when nobody chose others.
+        Field("defaultUrls", Primitive.COMPLEX, shown=False),
     ),
     navigations=(
         Navigation(
@@ -289,6 +336,131 @@ MDM_POLICIES = Resource(
         ),
     ),
 )
+
+
+async def _mam_policies(call: Call) -> Sequence[Row]:
+    here = await directory.tenant(call.tx)
+    return [
+        {
+            "id": MDM_APP,
+            "applies_to": _SHOWN[here.mam_scope],
+            "version": repr((here.mam_scope, here.mam_scope_groups)),
+        }
+    ]
+
+
+async def _set_mam_policy(call: Call, key: str, body: Body) -> None:
+    here = await directory.tenant(call.tx)
+    scope, groups = _wanted(body, here.mam_scope, here.mam_scope_groups)
+    await directory.set_mam_scope(call.tx, scope, groups)
+
+
+async def _mam_groups(call: Call, key: str) -> Sequence[Ref]:
+    here = await directory.tenant(call.tx)
+    return [Ref("group", item) for item in here.mam_scope_groups]
+
+
+async def _add_mam_group(call: Call, key: str, group_id: str) -> None:
+    here = await directory.tenant(call.tx)
+    groups = {*here.mam_scope_groups, group_id}
+    await directory.set_mam_scope(call.tx, directory.MdmScope.SOME, sorted(groups))
+
+
+async def _remove_mam_group(call: Call, key: str, group_id: str) -> None:
+    here = await directory.tenant(call.tx)
+    await directory.set_mam_scope(
+        call.tx, directory.MdmScope.SOME, _left(here.mam_scope_groups, group_id, "MAM")
+    )
+
+
+MAM_POLICIES = Resource(
+    path="policies/mobileAppManagementPolicies",
+    type="mobileAppManagementPolicy",
+    rows=_mam_policies,
+    read=permissions.MDM_SETTINGS_READ,
+    write=permissions.MDM_SETTINGS_WRITE,
+    update=_set_mam_policy,
+    etag="version",
+    tells_etag=False,
+    fields=(
+        Field("id", Primitive.GUID),
+        Field("displayName", value=lambda _: "Microsoft Intune"),
+        Field("appliesTo", writable=True, choices=("none", "all", "selected")),
+        Field("isValid", Primitive.BOOLEAN, value=lambda _: True),
+        Field("description", value=lambda _: None),
+        *(Field(name, value=lambda _: None) for name in _URLS),
+    ),
+    navigations=(
+        Navigation(
+            "includedGroups",
+            _mam_groups,
+            permissions.MDM_SETTINGS_READ,
+            permissions.MDM_SETTINGS_WRITE,
+            _add_mam_group,
+            _remove_mam_group,
+        ),
+    ),
+)
+
+
+async def _check_enrolment(call: Call, body: Body, usual: oidc.MdmUrls | None = None) -> Answer:
+    """Whether a user's devices get the MDM addresses when they join, and what decides it.
+
+    The same questions as at the join itself, in its order; those behind the first "no" are
+    answered too, so that everything is mended at once.
+    """
+    found = await directory.find_user(call.tx, body["user"])
+    if found is None:
+        raise missing(body["user"])
+    here = await directory.tenant(call.tx)
+    by = await directory.scope_groups_of(call.tx, found.id)
+    names = [(await directory.group(call.tx, item)).display_name for item in by]
+    located = bool(found.usage_location)
+    required = await licensing.licence_required(call.tx)
+    in_scope = await directory.in_mdm_scope(call.tx, found.id)
+    (policy,) = await _mdm_policies(call, usual)
+    scope = policy["applies_to"]
+    checks = [
+        _check("authority", here.mdm_authority is not directory.MdmAuthority.UNKNOWN),
+        _check("account", found.account_enabled),
+        _check("scope", in_scope, scope=scope, groups=names if scope == "selected" else []),
+        _check(
+            "premium",
+            await licensing.may_enroll_automatically(call.tx, found.id),
+            required=required,
+            located=located,
+        ),
+    ]
+    holds = all(item["holds"] for item in checks)
+    licensed = True
+    try:
+        await licensing.check_mdm_licence(call.tx, found.id)
+    except licensing.NoMdmLicence:
+        licensed = False
+    # It is asked at the enrolment that follows the join, which without it ends with 0x80180018.
+    checks.append(_check("licence", licensed, required=required, located=located))
+    return Value(
+        {
+            "userId": found.id,
+            "userPrincipalName": found.user_principal_name,
+            "displayName": found.display_name,
+            "getsUrls": holds,
+            "enrols": holds and licensed,
+            "urls": {
+                "discoveryUrl": policy["discovery_url"],
+                "termsOfUseUrl": policy["terms_of_use_url"],
+                "complianceUrl": policy["compliance_url"],
+            }
+            if holds
+            else None,
+            "checks": checks,
+        }
+    )
+
+
+def _check(name: str, holds: bool, **facts: Any) -> dict[str, Any]:
+    return {"name": name, "holds": holds, **facts}
+
 
 # ---------------------------------------------------------------------------------- runs
 
@@ -325,10 +497,20 @@ LICENCE_RUNS = Resource(
 )
 
 
-def organization() -> Part:
+def organization(usual: oidc.MdmUrls | None = None) -> Part:
+    """`usual` are the MDM addresses of this tenant; without them, those below the base that was
+    asked."""
+    policies = replace(MDM_POLICIES, rows=partial(_mdm_policies, usual=usual))
     return Part(
-        (ORGANIZATION, SUBSCRIBED_SKUS, LICENSING, LICENCE_RUNS, MDM_POLICIES),
+        (ORGANIZATION, SUBSCRIBED_SKUS, LICENSING, LICENCE_RUNS, policies, MAM_POLICIES),
         (
+            Action(
+                "tandem/enrollmentCheck",
+                partial(_check_enrolment, usual=usual),
+                permissions.MDM_SETTINGS_READ,
+                body=(Field("user", writable=True, required=True),),
+                asks=True,
+            ),
             Action(
                 "organization/{organization}/setMobileDeviceManagementAuthority",
                 _set_authority,

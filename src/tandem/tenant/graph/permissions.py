@@ -27,6 +27,16 @@ SESSIONS_WRITE = access(
     "Directory.ReadWrite.All",
     roles=(directory.USER_ADMINISTRATOR, directory.HELPDESK_ADMINISTRATOR),
 )
+# Whoever has any permission at all to read may ask what that comes to.
+OWN = access(
+    "Directory.Read.All",
+    "Directory.ReadWrite.All",
+    "User.Read.All",
+    "User.ReadWrite.All",
+    "Group.Read.All",
+    "Group.ReadWrite.All",
+    delegated=("User.Read",),
+)
 OWN_PASSWORD = access(
     delegated=("Directory.AccessAsUser.All", "User.ReadWrite.All"), own=("User.Read",)
 )

@@ -69,7 +69,7 @@ def fields_of(resource: Resource, type_name: str) -> tuple[Field, ...]:
 
 
 @lru_cache(maxsize=_KEPT_PLANS)
-def plan(resource: Resource, beta: bool, select: tuple[str, ...]) -> Plan:
+def plan(resource: Resource, beta: bool, select: tuple[str, ...], *, single: bool = False) -> Plan:
     """Raises BadProperty for a $select of what a directory object does not have."""
     every = every_field(resource)
     available = {
@@ -100,7 +100,8 @@ def plan(resource: Resource, beta: bool, select: tuple[str, ...]) -> Plan:
     columns = [name for key in sorted(chosen) for name in available[key].columns]
     if isinstance(resource.rows, Source):
         columns += [resource.type_column] if resource.type_column else []
-        columns += [resource.etag] if resource.etag else []
+        # Only a single object says its version when items do not.
+        columns += [resource.etag] if resource.etag and (resource.tells_etag or single) else []
         columns += ["properties"] if resource.open else []
     return Plan(
         tuple(dict.fromkeys(columns)),

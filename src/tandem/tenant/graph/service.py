@@ -300,7 +300,7 @@ class Frame:
         status: int = 200,
         once: Mapping[str, Any] | None = None,
     ) -> Reply:
-        asked = rows.plan(resource, call.beta, call.query.select)
+        asked = rows.plan(resource, call.beta, call.query.select, single=True)
         row = await rows.one(resource, call, key, asked.columns)
         name = self.path_of(resource, call)
         reply = await self._shown(call, resource, row, name, status)
@@ -332,7 +332,7 @@ class Frame:
     async def _shown(
         self, call: Call, resource: Resource, row: Row, name: str, status: int = 200
     ) -> Reply:
-        asked = rows.plan(resource, call.beta, call.query.select)
+        asked = rows.plan(resource, call.beta, call.query.select, single=True)
         found = await rows.items(resource, call, asked, [row])
         await self._expand(call, resource, [row], found)
         context = self.context(call, f"{name}{_shape(call.query)}", entity=True)

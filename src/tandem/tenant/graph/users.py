@@ -396,6 +396,8 @@ USERS = Resource(
     delete=_delete,
     resolve=_resolve,
     alternate_keys={"userPrincipalName": "user_principal_name"},
+    etag="version",
+    tells_etag=False,
     fields=(
         Field("id", Primitive.GUID),
         _list_field("businessPhones", shown=True),

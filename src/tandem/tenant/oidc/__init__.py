@@ -27,7 +27,7 @@ from tandem.tenant.oidc.catalogue import (
 from tandem.tenant.oidc.conditions import Attempt, Conditions, Decision, Result
 from tandem.tenant.oidc.grants import DEVICE_GRANT
 from tandem.tenant.oidc.http import routes
-from tandem.tenant.oidc.join import mdm_urls
+from tandem.tenant.oidc.join import MdmUrls, mdm_urls, usual_mdm_urls
 from tandem.tenant.oidc.model import (
     Application,
     BadToken,
@@ -88,6 +88,7 @@ __all__ = [
     "Grant",
     "KeyKeeper",
     "MadeKey",
+    "MdmUrls",
     "OAuthError",
     "OidcSettings",
     "Result",
@@ -107,4 +108,5 @@ __all__ = [
     "routes",
     "sign_ins",
     "tend",
+    "usual_mdm_urls",
 ]

@@ -18,7 +18,7 @@ from tandem import audit, pki
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.tenant import directory, licensing
-from tandem.tenant.oidc.model import BadToken, Claims
+from tandem.tenant.oidc.model import BadToken, Claims, OidcSettings
 from tandem.tenant.oidc.tokens import Tokens
 
 
@@ -150,7 +150,16 @@ async def mdm_urls(tx: Tx, tokens: Tokens, user_id: str) -> MdmUrls | None:
         return None
     if not await licensing.may_enroll_automatically(tx, user_id):
         return None
-    settings = tokens.settings
+    usual, chosen = usual_mdm_urls(tokens.settings), here.mdm_addresses
+    return MdmUrls(
+        chosen.discovery or usual.discovery_url,
+        chosen.terms_of_use or usual.terms_of_use_url,
+        chosen.compliance or usual.compliance_url,
+    )
+
+
+def usual_mdm_urls(settings: OidcSettings) -> MdmUrls:
+    """The addresses of this tenant's own MDM: what "restore default" goes back to."""
     return MdmUrls(
         settings.mdm_discovery_url or f"{settings.base}/EnrollmentServer/Discovery.svc",
         settings.mdm_terms_of_use_url or f"{settings.base}/TermsOfUse.aspx",
