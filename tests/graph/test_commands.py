@@ -113,6 +113,16 @@ def _first_day(run: Callable[..., Any], password: Path, secret: Path) -> None:
     assert run("mdm-authority set")["authority"] == "intune"
     assert run("mdm-authority scope some --group Pilot")["groups"][0]["name"] == "Pilot"
     assert run("mdm-authority scope all")["user_scope"] == "all"
+    assert run("mdm-authority mam-scope all")["mam_scope"] == "all"
+    licensed = run("mdm-authority check alex@contoso.com")
+    assert licensed["getsUrls"]
+    assert not run("mdm-authority check eva@contoso.com")["getsUrls"]
+    tried = run('group try-rule \'user.mailNickname -startsWith "al"\'')
+    assert [item["displayName"] for item in tried["first"]] == ["Alex"]
+    chosen = run("mdm-authority addresses --compliance https://mdm.example/compliance")
+    assert chosen["complianceUrl"] == "https://mdm.example/compliance"
+    usual = run("mdm-authority addresses --restore-default")
+    assert usual["complianceUrl"].endswith("/portal/compliance")
 
     made = run(
         "app-registration create Reports --application-permission User.Read.All --secret-file",

@@ -13,21 +13,39 @@ app = typer.Typer(help="Groups of the tenant.", no_args_is_help=True)
 def create(
     name: Annotated[str, typer.Argument(help="Display name.")],
     description: Annotated[str | None, typer.Option()] = None,
+    rule: Annotated[str | None, typer.Option(help="Members by rule: try it first.")] = None,
     json: Json = False,
 ) -> None:
-    """Create a group."""
-    made = graph_client().post(
-        "/v1.0/groups",
-        {
-            "displayName": name,
-            "description": description,
-            "mailEnabled": False,
-            "mailNickname": "".join(part for part in name if part.isalnum()) or "group",
-            "securityEnabled": True,
-        },
-    )
+    """Create a group, with members by hand or by a rule."""
+    body: dict[str, Any] = {
+        "displayName": name,
+        "description": description,
+        "mailEnabled": False,
+        "mailNickname": "".join(part for part in name if part.isalnum()) or "group",
+        "securityEnabled": True,
+    }
+    if rule is not None:
+        body |= {"groupTypes": ["DynamicMembership"], "membershipRule": rule}
+    made = graph_client().post("/v1.0/groups", body)
     value = {"id": made["id"], "name": made["displayName"]}
     emit(value, lambda _: f"Created the group {name} ({made['id']}).", json)
+
+
+@app.command("try-rule")
+def try_rule(
+    rule: Annotated[str, typer.Argument(help='For example: user.department -eq "Sales"')],
+    json: Json = False,
+) -> None:
+    """Show whom a membership rule would bring into a group, and change nothing."""
+    found = graph_client().post("/v1.0/tandem/membershipRule", {"membershipRule": rule})
+    emit(found, _tried, json)
+
+
+def _tried(value: dict[str, Any]) -> str:
+    shown = [item["displayName"] for item in value["first"]]
+    more = value["count"] - len(shown)
+    lines = [f"{value['count']} members ({value['memberType']})", *(f"  {name}" for name in shown)]
+    return "\n".join([*lines, f"  and {more} more"] if more else lines)
 
 
 @app.command("add-member")
