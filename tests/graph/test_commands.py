@@ -117,7 +117,7 @@ def _first_day(run: Callable[..., Any], password: Path, secret: Path) -> None:
     licensed = run("mdm-authority check alex@contoso.com")
     assert licensed["getsUrls"]
     assert not run("mdm-authority check eva@contoso.com")["getsUrls"]
-    tried = run('group try-rule \'user.mailNickname -startsWith "al"\'')
+    tried = run("group try-rule", 'user.mailNickname -startsWith "al"')
     assert [item["displayName"] for item in tried["first"]] == ["Alex"]
     chosen = run("mdm-authority addresses --compliance https://mdm.example/compliance")
     assert chosen["complianceUrl"] == "https://mdm.example/compliance"

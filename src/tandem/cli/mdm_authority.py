@@ -143,7 +143,10 @@ def _text(value: dict[str, Any]) -> str:
     unset = "not set (run `tandem mdm-authority set`)"
     authority = unset if value["authority"] == "unknown" else "MDM service"
     lines = [f"MDM authority    {authority}"]
-    for name, scope, groups in (("MDM", "user_scope", "groups"), ("MAM", "mam_scope", "mam_groups")):
+    for name, scope, groups in (
+        ("MDM", "user_scope", "groups"),
+        ("MAM", "mam_scope", "mam_groups"),
+    ):
         named = ": " + ", ".join(item["name"] for item in value[groups]) if value[groups] else ""
         lines.append(f"{name} user scope   {value[scope]}{named}")
     return "\n".join(lines)
