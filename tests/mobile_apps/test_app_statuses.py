@@ -183,3 +183,16 @@ async def test_the_reach_of_targets_is_counted_before_they_are_assigned(mdm: Mdm
     assert (told["displayName"], told["userCount"], told["deviceCount"]) == ("Devices", 0, 1)
     wrong = targets((inside, "00000000-0000-0000-0000-000000000001"))
     assert (await mdm.graph("POST", "tandem/assignmentReach", wrong)).status_code == 404
+
+
+async def test_managed_devices_are_found_by_their_ids(mdm: Mdm) -> None:
+    """Quoted as the vendor's texts are, and bare as GUIDs are."""
+    device = await mdm.enrolled()
+    for condition in (
+        f"id eq '{device.id}'",
+        f"id eq {device.id}",
+        f"azureADDeviceId eq '{device.joined.device_id}'",
+        f"userId eq '{device.user.id}' and deviceName eq 'pc-alex'",
+    ):
+        found = await get(mdm, f"deviceManagement/managedDevices?$filter={condition}")
+        assert [item["id"] for item in found["value"]] == [device.id], condition

@@ -10,12 +10,13 @@ import typer
 from typer.testing import CliRunner
 
 from mdm_world import live_mdm
-from tandem.cli import app, context, device_configuration, managed_device
+from tandem.cli import app, comanagement_settings, context, device_configuration, managed_device
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError
 
 NOUNS = {
     "app": app.app,
+    "comanagement-settings": comanagement_settings.app,
     "device-configuration": device_configuration.app,
     "managed-device": managed_device.app,
 }
@@ -75,7 +76,13 @@ async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
 
 def _prepare(folder: Path) -> None:
     line = str(folder / "line")
-    made = run("app", "upload", str(folder / "client.msi"), "--command-line-file", line)
+    more = ("--owner", "Ada", "--notes", "From the site", "--ignore-version")
+    made = run("app", "upload", str(folder / "client.msi"), "--command-line-file", line, *more)
+    assert (made["owner"], made["notes"], made["ignoreVersionDetection"]) == (
+        "Ada",
+        "From the site",
+        True,
+    )
     assert (made["displayName"], made["publishingState"]) == ("Client Setup", "published")
     assert made["commandLine"] == 'CCMSETUPCMD="SMSSITECODE=P01"'
     with pytest.raises(context.Refused, match="not a Windows Installer package"):
@@ -95,9 +102,11 @@ def _prepare(folder: Path) -> None:
         ("Everyone", False),
         ("Nobody", True),
     }
+    assert (given["users"], given["devices"]) == (1, 1)
     assert "Required       Everyone" in run("app", "show", "Client Setup", json=False)
     (status,) = run("app", "status", "Client Setup")
     assert status["installState"] == "notInstalled"
+    _comanagement_settings()
     run("device-configuration", "create", "Lock", "--setting", SETTING, "--value", "15")
     run("device-configuration", "assign", "Lock", "--include", "Everyone")
     assert run("device-configuration", "list")[0]["setting"] == SETTING
@@ -108,6 +117,19 @@ def _prepare(folder: Path) -> None:
     assert "15 (at the next check-in)" in run("managed-device", "show", "PC-Alex", json=False)
 
 
+def _comanagement_settings() -> None:
+    noun = "comanagement-settings"
+    line = ("--command-line", "SMSSITECODE=P01", "--include", "Everyone")
+    assert run(noun, "create", "First", *line)["priority"] == 1
+    assert run(noun, "create", "Second", "--mdm-for-all", "--no-install")["priority"] == 2
+    run(noun, "assign", "second", "--exclude", "Nobody")
+    assert run(noun, "priority", "Second", "1")["priority"] == 1
+    assert [item["displayName"] for item in run(noun, "list")] == ["Second", "First"]
+    run(noun, "delete", "Second")
+    with pytest.raises(context.Refused, match="no co-management settings policy"):
+        run(noun, "delete", "Second")
+
+
 def _afterwards(id: str) -> None:
     assert "installing" in run("app", "status", "Client Setup", json=False)
     shown = run("managed-device", "show", id)
@@ -116,6 +138,17 @@ def _afterwards(id: str) -> None:
     ]
     assert "Enrolled in MDM by alex@contoso.com" in [item["text"] for item in shown["timeline"]]
     run("managed-device", "sync", "PC-Alex")
+    run("managed-device", "restart", "PC-Alex")
+    run("managed-device", "rename", id, "LAB-%RAND:3%")
+    with pytest.raises(context.Refused, match="no name of a Windows computer"):
+        run("managed-device", "rename", id, "a b")
+    run("managed-device", "scan", id, "--full")
+    (listed,) = run("managed-device", "list")
+    assert {item["actionName"] for item in listed["deviceActionResults"]} >= {
+        "rebootNow",
+        "setDeviceName",
+        "windowsDefenderScan",
+    }
     run("device-configuration", "delete", "Lock")
     assert "(removed at the next check-in)" in run("managed-device", "show", id, json=False)
     run("managed-device", "unenrol", "PC-Alex", "--yes")

@@ -33,6 +33,14 @@ def upload(
     publisher: Annotated[str, typer.Option()] = "",
     command_line: Annotated[str, typer.Option(help="Arguments of the MSI, as copied.")] = "",
     command_line_file: Annotated[Path | None, typer.Option(exists=True)] = None,
+    developer: Annotated[str, typer.Option()] = "",
+    owner: Annotated[str, typer.Option()] = "",
+    notes: Annotated[str, typer.Option()] = "",
+    information_url: Annotated[str, typer.Option()] = "",
+    privacy_url: Annotated[str, typer.Option()] = "",
+    ignore_version: Annotated[
+        bool, typer.Option("--ignore-version", help="MSI: any version that is there will do.")
+    ] = False,
     install: Annotated[str, typer.Option(help="Win32: the command that installs.")] = "",
     uninstall: Annotated[str, typer.Option(help="Win32: the command that uninstalls.")] = "",
     detect_product: Annotated[
@@ -45,7 +53,16 @@ def upload(
 ) -> None:
     """Make an app of a package: an MSI tells its name and product code itself."""
     line = command_line_file.read_text("utf-8").strip() if command_line_file else command_line
-    said = {"displayName": name, "description": description, "publisher": publisher}
+    said = {
+        "displayName": name,
+        "description": description,
+        "publisher": publisher,
+        "developer": developer,
+        "owner": owner,
+        "notes": notes,
+        "informationUrl": information_url,
+        "privacyInformationUrl": privacy_url,
+    }
     graph = graph_client()
     with ExitStack() as held:
         if file.suffix.lower() == ".intunewin":
@@ -61,6 +78,7 @@ def upload(
                 "@odata.type": f"{_GRAPH}windowsMobileMSI",
                 "fileName": file.name,
                 "commandLine": line,
+                "ignoreVersionDetection": ignore_version,
                 **said,
             }
             sealed = held.enter_context(tempfile.TemporaryFile())
@@ -275,37 +293,66 @@ def _text(value: dict[str, Any]) -> str:
 @app.command()
 def assign(
     app: Annotated[str, typer.Argument(help="Name or id.")],
-    required: Annotated[bool, typer.Option("--required", help="The intent.")] = True,
+    required: Annotated[bool, typer.Option("--required", help="The intent (default).")] = False,
+    intent: Annotated[
+        str, typer.Option(help="required, available or uninstall.", show_default=False)
+    ] = "required",
     include: Annotated[list[str] | None, typer.Option(help="Group; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Group; repeatable.")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users")] = False,
+    all_devices: Annotated[bool, typer.Option("--all-devices")] = False,
     json: Json = False,
 ) -> None:
-    """Require an app for groups, without the excluded ones. Replaces the assignment before."""
+    """Give an app to groups, without the excluded ones. Replaces the assignments before."""
     graph = graph_client()
     found = find_app(graph, app)
-    targets = [("groupAssignmentTarget", item) for item in include or []]
-    targets += [("exclusionGroupAssignmentTarget", item) for item in exclude or []]
-    graph.post(
-        f"{_APPS}/{found['id']}/assign",
-        {
-            "mobileAppAssignments": [
-                {
-                    "intent": "required",
-                    "target": {
-                        "@odata.type": f"#microsoft.graph.{kind}",
-                        "groupId": find_group(graph, group),
-                    },
-                }
-                for kind, group in targets
-            ]
-        },
-    )
-    value = {"id": found["id"], "assignments": _assignments(graph, found["id"])}
+    given = [
+        {"intent": "required" if required else intent, "target": target}
+        for target in targets(
+            graph, include or [], exclude or [], all_users=all_users, all_devices=all_devices
+        )
+    ]
+    graph.post(f"{_APPS}/{found['id']}/assign", {"mobileAppAssignments": given})
+    reach = graph.post("/v1.0/tandem/assignmentReach", {"assignments": given})
+    value = {
+        "id": found["id"],
+        "assignments": _assignments(graph, found["id"]),
+        "users": reach["userCount"],
+        "devices": reach["deviceCount"],
+    }
+    word = "required" if required else intent
     emit(
         value,
-        lambda _: f"{found['displayName']} is required for {len(include or [])} groups.",
+        lambda _: (
+            f"{found['displayName']} is {word} for {value['users']} users and"
+            f" {value['devices']} enrolled devices."
+        ),
         json,
     )
+
+
+def targets(
+    graph: Api,
+    include: list[str],
+    exclude: list[str],
+    *,
+    all_users: bool = False,
+    all_devices: bool = False,
+) -> list[dict[str, Any]]:
+    """Targets of Graph for groups by name or id, and for everybody. Raises Refused."""
+    kinds = [("groupAssignmentTarget", item) for item in include]
+    kinds += [("exclusionGroupAssignmentTarget", item) for item in exclude]
+    found: list[dict[str, Any]] = [
+        {"@odata.type": f"{_GRAPH}{kind}", "groupId": find_group(graph, group)}
+        for kind, group in kinds
+    ]
+    for wanted, kind in (
+        (all_users, "allLicensedUsersAssignmentTarget"),
+        (all_devices, "allDevicesAssignmentTarget"),
+    ):
+        if wanted:
+            found.append({"@odata.type": f"{_GRAPH}{kind}"})
+    return found
 
 
 @app.command()
@@ -313,7 +360,7 @@ def status(app: Annotated[str, typer.Argument(help="Name or id.")], json: Json =
     """What became of an app on each device: of the MSI, and of the client that it brings."""
     graph = graph_client()
     found = find_app(graph, app)
-    rows = graph.get(f"{_APPS}/{found['id']}/deviceStatuses")["value"]
+    rows = graph.every(f"/v1.0/tandem/mobileApps/{found['id']}/deviceStatuses")
 
     def text(_: Any) -> str:
         flat = [

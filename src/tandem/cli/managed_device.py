@@ -1,14 +1,16 @@
 """tandem managed-device: devices that are enrolled in MDM."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
+from tandem.cli.context import Api, Json, Refused, confirm, emit, graph_client, table
 
 app = typer.Typer(help="Devices that are enrolled in MDM.", no_args_is_help=True)
 
 _PATH = "/v1.0/deviceManagement/managedDevices"
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @app.command("list")
@@ -25,13 +27,19 @@ def list_devices(json: Json = False) -> None:
 
 
 def _find(graph: Api, wanted: str) -> dict[str, Any]:
-    for item in graph.every(_PATH):
-        if wanted.casefold() in {
-            item["id"],
-            item["deviceName"].casefold(),
-            item["azureADDeviceId"],
-        }:
-            return dict(item)
+    """By name, or either id. A name that several devices have is none. Raises Refused."""
+    quoted = wanted.replace("'", "''")
+    condition = f"id eq '{quoted}' or azureADDeviceId eq '{quoted}'"
+    if not _GUID.fullmatch(wanted):
+        condition = f"deviceName eq '{quoted}'"
+    found = graph.get(_PATH, **{"$filter": condition, "$top": 2})["value"]
+    if len(found) == 1:
+        return dict(found[0])
+    if found:
+        raise Refused(
+            f"Several managed devices are called {wanted!r}.",
+            cure="Name the device by its id: `tandem managed-device list --json`.",
+        )
     raise Refused(
         f"There is no managed device {wanted!r}.", cure="List them: `tandem managed-device list`."
     )
@@ -90,3 +98,66 @@ def unenrol(
         typer.confirm(f"End the enrolment of {found['deviceName']}?", abort=True)
     graph.post(f"{_PATH}/{found['id']}/retire", {})
     emit({"id": found["id"]}, lambda _: f"{found['deviceName']} leaves at its next check-in.", json)
+
+
+def _order(device: str, action: str, body: dict[str, Any], said: str, json: bool) -> None:
+    graph = graph_client()
+    found = _find(graph, device)
+    graph.post(f"{_PATH}/{found['id']}/{action}", body)
+    emit({"id": found["id"]}, lambda _: said.format(found["deviceName"]), json)
+
+
+@app.command()
+def restart(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False) -> None:
+    """Restart a device; it does at its next check-in."""
+    _order(device, "rebootNow", {}, "{} restarts at its next check-in.", json)
+
+
+@app.command()
+def rename(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    name: Annotated[str, typer.Argument(help="The new name; %SERIAL% and %RAND:n% are filled in.")],
+    json: Json = False,
+) -> None:
+    """Give a device another computer name."""
+    body = {"deviceName": name}
+    _order(device, "setDeviceName", body, "{} is renamed at its next check-in.", json)
+
+
+@app.command()
+def wipe(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    keep_enrolment: Annotated[bool, typer.Option("--keep-enrolment")] = False,
+    keep_user_data: Annotated[bool, typer.Option("--keep-user-data")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Reset a device. What is on it is lost, unless it is kept by an option."""
+    confirm(f"Reset {device}? What is on it is lost.", yes, json)
+    body = {"keepEnrollmentData": keep_enrolment, "keepUserData": keep_user_data}
+    _order(device, "wipe", body, "{} is reset at its next check-in.", json)
+
+
+@app.command()
+def scan(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    full: Annotated[bool, typer.Option("--full")] = False,
+    json: Json = False,
+) -> None:
+    """Have a device scan itself for malware."""
+    body = {"quickScan": not full}
+    _order(device, "windowsDefenderScan", body, "{} scans at its next check-in.", json)
+
+
+@app.command()
+def delete(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Take a device off the list. It is told to leave at its next check-in."""
+    graph = graph_client()
+    found = _find(graph, device)
+    confirm(f"Delete {found['deviceName']}?", yes, json)
+    graph.delete(f"{_PATH}/{found['id']}")
+    emit({"id": found["id"]}, lambda _: f"{found['deviceName']} is deleted.", json)

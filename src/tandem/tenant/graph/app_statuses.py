@@ -81,19 +81,14 @@ def client_state(brings: bool, installed: bool, config_info: str) -> dict[str, A
     }
 
 
-async def _clients(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
-    app = await mobile_apps.app(call.tx, call.keys["mobileApp"])
-    return {
-        row["id"]: client_state(
-            app.brings_client, row["install_state"] == "installed", row["config_info"]
-        )
-        for row in rows
-    }
+def _client(row: Row) -> dict[str, Any]:
+    installed = row["install_state"] == "installed"
+    return client_state(row["brings_client"], installed, row["config_info"])
 
 
 async def _excluders(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
     """The group that leaves a device out, of those that are left out."""
-    left_out = [row for row in rows if row["install_state"] == "excluded"]
+    left_out = [row for row in rows if row.get("install_state", "excluded") == "excluded"]
     if not left_out:
         return {}
     given = [
@@ -122,6 +117,7 @@ _DEVICES = Resource(
     page_size=100,
     fields=(
         Field("id"),
+        Field("deviceId", column="id"),
         Field("deviceName"),
         Field("userPrincipalName"),
         Field("userId"),
@@ -132,9 +128,12 @@ _DEVICES = Resource(
         Field("lastSyncDateTime", Primitive.TIME),
         Field("managementAgent"),
         Field("excludedBy", load=_excluders),
-        Field("client", Primitive.COMPLEX, load=_clients),
-        # `client` is read from it.
-        Field("configInfo", shown=True),
+        Field(
+            "client",
+            Primitive.COMPLEX,
+            value=_client,
+            needs=("brings_client", "install_state", "config_info"),
+        ),
     ),
 )
 _USERS = Resource(
@@ -159,7 +158,7 @@ _USERS = Resource(
 
 
 async def _statuses(call: Call, body: Body) -> Answer:
-    app = await mobile_apps.app(call.tx, call.keys["mobileApp"])
+    await mobile_apps.app(call.tx, call.keys["mobileApp"])
     where, parameters = _of_app(call)
     names = list(store.DEVICE_STATUSES.columns)
     rows = await listing.rows(
@@ -176,9 +175,7 @@ async def _statuses(call: Call, body: Body) -> Answer:
                 "excludedBy": by.get(row["id"]),
                 "errorCode": row["error_code"],
                 "lastSyncDateTime": row["last_sync_date_time"],
-                "client": client_state(
-                    app.brings_client, row["install_state"] == "installed", row["config_info"]
-                ),
+                "client": _client(row),
             }
             for row in rows
         ]

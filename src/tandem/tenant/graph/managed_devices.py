@@ -416,8 +416,8 @@ def _fixed(values: Mapping[str, Any], *, beta: bool) -> tuple[Field, ...]:
 
 
 FIELDS = (
-    Field("id", Primitive.GUID),
-    Field("userId", Primitive.GUID),
+    Field("id"),
+    Field("userId"),
     Field("deviceName"),
     Field("managedDeviceName", writable=True),
     Field("managedDeviceOwnerType", writable=True, choices=("unknown", "company", "personal")),
@@ -430,7 +430,7 @@ FIELDS = (
     Field("managementState"),
     Field("deviceEnrollmentType"),
     Field("azureADRegistered", Primitive.BOOLEAN, column="azure_ad_registered"),
-    Field("azureADDeviceId", Primitive.GUID, column="azure_ad_device_id"),
+    Field("azureADDeviceId", column="azure_ad_device_id"),
     Field("emailAddress", column="user_principal_name"),
     Field("userPrincipalName"),
     Field("userDisplayName", load=_names),
@@ -465,7 +465,7 @@ FIELDS = (
         value=_client,
         needs=("config_info",),
     ),
-    Field("azureActiveDirectoryDeviceId", Primitive.GUID, column="azure_ad_device_id", beta=True),
+    Field("azureActiveDirectoryDeviceId", column="azure_ad_device_id", beta=True),
     Field("aadRegistered", Primitive.BOOLEAN, column="azure_ad_registered", beta=True),
     Field("ownerType", column="managed_device_owner_type", beta=True),
     Field("enrolledByUserPrincipalName", column="user_principal_name", beta=True),

@@ -133,6 +133,8 @@ DEVICE_STATUSES = Source(
         "last_sync_date_time": "coalesce(r.at, r.seen_at)",
         "management_agent": "r.management_agent",
         "config_info": "r.config_info",
+        "brings_client": "(SELECT position('CCMSETUPCMD' IN upper(p.command_line)) > 0"
+        " FROM mobile_apps_app p WHERE p.id = %(app)s)",
     },
 )
 # Who is among the rows: a device that is not meant any more, and has something to say, stays.
