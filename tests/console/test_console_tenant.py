@@ -9,7 +9,7 @@ from tandem import console
 from tandem.console import tenant_pages
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
-from tandem.tenant import graph
+from tandem.tenant import directory, graph
 from tenant_world import ADMIN, BASE, CHEAP, PASSWORD, World, make_world
 
 
@@ -111,9 +111,25 @@ async def test_the_answer_of_another_sign_in_is_refused(world: World) -> None:
     assert "did not start on this page" in done.text
 
 
-async def test_the_session_ends_with_the_token(world: World) -> None:
+async def test_a_session_outlives_its_token_and_ends_with_the_day(world: World) -> None:
+    """The token of an hour is renewed behind the pages; what was typed is never lost to it."""
     await sign_in(world)
-    world.wait(hours=2)
+    for _ in range(4):
+        world.wait(hours=2)
+        assert (await world.client.get("/console/devices")).status_code == 200
+    world.wait(hours=3)
+    assert (await world.client.get("/console/devices")).status_code == 401
+
+
+async def test_who_is_disabled_or_signed_out_everywhere_is_out_at_once(world: World) -> None:
+    await world.user("eva")
+    async with world.database.transaction() as tx:
+        eva = await directory.user(tx, "eva@contoso.com")
+        await directory.grant_role(tx, directory.USER_ADMINISTRATOR, eva.id)
+    await sign_in(world, "eva@contoso.com")
+    assert (await world.client.get("/console/devices")).status_code == 200
+    async with world.database.transaction() as tx:
+        await directory.update_user(tx, eva.id, {"account_enabled": False}, world.at)
     assert (await world.client.get("/console/devices")).status_code == 401
 
 

@@ -131,7 +131,12 @@ def refusal(status: int, content: bytes) -> Refused:
         code, message = str(error["code"]), str(error["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
         error, code, message = {}, f"http.{status}", f"The server answered {status}."
-    details = error.get("details") if isinstance(error.get("details"), dict) else {}
+    inner = error.get("innerError")
+    if isinstance(inner, dict) and "said" in inner:
+        # Graph's own document: its code is one of few, ours says what it is.
+        code, message = str(inner.get("code") or code), str(inner["said"])
+        error["cure"] = inner.get("cure")
+    details = _details(error.get("details"))
     if "field" not in details and isinstance(error.get("target"), str):
         details = {**details, "field": error["target"]}
     if status == 412:
@@ -139,6 +144,14 @@ def refusal(status: int, content: bytes) -> Refused:
     kind = _KINDS.get(status, Kind.UNAVAILABLE)
     cure = str(error.get("cure") or "")
     return _type(kind, code)(message, cure=cure, **{str(k): v for k, v in details.items()})
+
+
+def _details(given: Any) -> dict[str, Any]:
+    """Of our own document a table; of Graph's a list, whose first target is the field."""
+    if isinstance(given, list):
+        targets = [item.get("target") for item in given if isinstance(item, dict)]
+        return {"field": targets[0]} if targets and targets[0] else {}
+    return given if isinstance(given, dict) else {}
 
 
 @cache

@@ -105,6 +105,17 @@ ROLE = {
     "Global Administrator": N_("Global administrator"),
     "Intune Administrator": N_("MDM administrator"),
     "Global Reader": N_("Global reader"),
+    "Privileged Role Administrator": N_("Privileged role administrator"),
+    "User Administrator": N_("User administrator"),
+    "Helpdesk Administrator": N_("Helpdesk administrator"),
+    "Groups Administrator": N_("Groups administrator"),
+    "License Administrator": N_("Licence administrator"),
+    "Cloud Device Administrator": N_("Cloud device administrator"),
+    "Application Administrator": N_("Application administrator"),
+    "Conditional Access Administrator": N_("Conditional access administrator"),
+    "Microsoft Entra Joined Device Local Administrator": N_(
+        "Local administrator of joined devices"
+    ),
 }
 
 # The codes that an administrator meets when devices enrol, and what each asks for.
@@ -223,5 +234,7 @@ NO_SUCH_DEVICE_CURE = N_("The device list shows all of them.")
 NO_SUCH_APP = N_("There is no such app.")
 SIGN_IN_LOST = N_("The sign-in did not start on this page, or it took too long.")
 SIGN_IN_AGAIN = N_("Start it again.")
+NO_TOKEN_SERVICE = N_("The tenant's sign-in service does not answer.")
+NO_TOKEN_SERVICE_CURE = N_("Try again in a moment: nothing was done.")
 NOT_ALLOWED = N_("Your account has no role that may use this console.")
 NOT_ALLOWED_CURE = N_("A global administrator can give it one: Global Reader is enough.")

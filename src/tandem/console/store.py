@@ -69,3 +69,9 @@ async def kept(tx: Tx, token: str, now: datetime) -> Kept | None:
 
 async def forget(tx: Tx, token: str) -> None:
     await tx.execute("DELETE FROM console_session WHERE digest = %s", (_digest(token),))
+
+
+async def renew(tx: Tx, token: str, sealed: bytes) -> None:
+    await tx.execute(
+        "UPDATE console_session SET token = %s WHERE digest = %s", (sealed, _digest(token))
+    )

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import msgspec
 
 from tandem.console import labels, store, summary
 from tandem.console.model import (
@@ -36,6 +37,7 @@ from tandem.console.model import (
 )
 from tandem.console.tenant_view import PAGE, GraphDevices, TenantDevice, account, every, when
 from tandem.infra.clock import Clock
+from tandem.infra.config import Settings
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
@@ -44,17 +46,51 @@ from tandem.workloads import Workload, effective, owners
 
 NAME = "Tandem console"
 DONE = "/console/sign-in/done"
+# What the pages may be used for; what each person may do besides, their directory roles say.
 SCOPES = (
     "User.Read",
-    "User.Read.All",
+    "User.ReadWrite.All",
+    "User.RevokeSessions.All",
+    "User.DeleteRestore.All",
+    "Group.ReadWrite.All",
+    "GroupMember.ReadWrite.All",
     "Device.Read.All",
-    "DeviceManagementManagedDevices.Read.All",
-    "DeviceManagementApps.Read.All",
-    "Group.Read.All",
+    "Directory.Read.All",
+    "Directory.AccessAsUser.All",
+    "Organization.Read.All",
+    "LicenseAssignment.ReadWrite.All",
+    "Application.ReadWrite.All",
+    "AppRoleAssignment.ReadWrite.All",
+    "DelegatedPermissionGrant.ReadWrite.All",
+    "RoleManagement.ReadWrite.Directory",
+    "Directory.ReadWrite.All",
+    "Policy.Read.All",
+    "Policy.ReadWrite.MobilityManagement",
+    "AuditLog.Read.All",
+    "DeviceManagementManagedDevices.ReadWrite.All",
+    "DeviceManagementManagedDevices.PrivilegedOperations.All",
+    "DeviceManagementConfiguration.ReadWrite.All",
+    "DeviceManagementApps.ReadWrite.All",
+    "DeviceManagementServiceConfig.ReadWrite.All",
 )
-MAY_READ = (directory.GLOBAL_ADMINISTRATOR, directory.INTUNE_ADMINISTRATOR, directory.GLOBAL_READER)
 SIGN_IN_MINUTES = 10
+# So long before a token ends another one is fetched: a page's requests outlive no token.
+EARLY = timedelta(minutes=5)
 TOKEN, VERIFIER = "console-session", "console-sign-in"  # Contexts of the seals.
+
+
+class ConsoleSettings(Settings, frozen=True):
+    # A working day: after that the browser has to sign in again, whatever it does meanwhile.
+    session_hours: float = 10.0
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """What a session has of the token service: sealed in the database, nowhere else."""
+
+    access: str
+    ends_at: datetime
+    signed_in_at: datetime
+    refresh: str = ""
 
 
 class SignInFailed(AppError):
@@ -107,6 +143,7 @@ class TenantPages:
         client_id: str,
         public_url: str,
         now: Clock,
+        settings: ConsoleSettings | None = None,
     ) -> None:
         self._db = db
         self._tokens = tokens
@@ -115,6 +152,7 @@ class TenantPages:
         self._client_id = client_id
         self._base = public_url.rstrip("/")
         self._now = now
+        self._hours = timedelta(hours=(settings or ConsoleSettings()).session_hours)
 
     async def begin(self, return_to: str) -> Begun:
         secret, state, verifier = (secrets.token_urlsafe(32) for _ in range(3))
@@ -130,7 +168,14 @@ class TenantPages:
             "response_type": "code",
             "response_mode": "query",
             "redirect_uri": self._base + DONE,
-            "scope": " ".join(["openid", "profile", *(f"{oidc.GRAPH_URI}/{s}" for s in SCOPES)]),
+            "scope": " ".join(
+                [
+                    "openid",
+                    "profile",
+                    "offline_access",
+                    *(f"{oidc.GRAPH_URI}/{name}" for name in SCOPES),
+                ]
+            ),
             "state": state,
             "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
@@ -150,55 +195,107 @@ class TenantPages:
             reason = query.get("error_description") or query.get("error", "")
             raise SignInFailed(reason[:300], cure=labels.SIGN_IN_AGAIN)
         verifier = self._box.unseal(begun.verifier, VERIFIER).decode()
-        answer = await self._http.post(
-            f"{self._base}/{here.id}/oauth2/v2.0/token",
-            data={
-                "grant_type": "authorization_code",
-                "client_id": self._client_id,
-                "code": query["code"],
-                "redirect_uri": self._base + DONE,
-                "code_verifier": verifier,
-            },
+        said = await self._token(
+            here.id,
+            grant_type="authorization_code",
+            code=query["code"],
+            redirect_uri=self._base + DONE,
+            code_verifier=verifier,
         )
-        said = answer.json()
+        return await self._open(said, now), begun.return_to
+
+    async def _token(self, tenant_id: str, **form: str) -> dict[str, Any]:
+        """Raises SignInFailed with the service's own words, GraphRefused when it is not there."""
+        try:
+            answer = await self._http.post(
+                f"{self._base}/{tenant_id}/oauth2/v2.0/token",
+                data={"client_id": self._client_id, **form},
+            )
+            said: dict[str, Any] = answer.json()
+        except (httpx.HTTPError, ValueError):
+            raise GraphRefused(labels.NO_TOKEN_SERVICE, cure=labels.NO_TOKEN_SERVICE_CURE) from None
+        if answer.status_code in (429, 503):
+            raise GraphRefused(labels.NO_TOKEN_SERVICE, cure=labels.NO_TOKEN_SERVICE_CURE)
         if answer.status_code != 200:
             reason = str(said.get("error_description", answer.status_code))
             raise SignInFailed(reason[:300], cure=labels.SIGN_IN_AGAIN)
-        return await self._open(str(said["access_token"]), now), begun.return_to
+        return said
 
-    async def _open(self, token: str, now: datetime) -> Session:
+    async def _open(self, said: Mapping[str, Any], now: datetime) -> Session:
+        token = str(said["access_token"])
         async with self._db.transaction() as tx:
             claims = await self._tokens.verify_graph(tx, token, now)
-            role = await _role(tx, claims.object_id)
+            role = _role(await directory.roles_of(tx, claims.object_id))
             session = Session(secrets.token_urlsafe(32), claims.upn, role)
-            kept = store.Kept(
-                claims.object_id,
-                claims.upn,
-                self._box.seal(token.encode(), TOKEN),
+            held = Tokens(
+                token,
                 datetime.fromtimestamp(claims.expires_at, UTC),
+                now,
+                str(said.get("refresh_token", "")),
             )
+            kept = store.Kept(claims.object_id, claims.upn, self._sealed(held), now + self._hours)
             await store.keep(tx, session.token, kept)
         return session
 
     async def session(self, token: str) -> Session | None:
-        """Asked anew each time: who loses the role loses the pages with it."""
+        """Asked anew each time: who loses the role, is disabled or signed out loses the pages."""
         async with self._db.transaction() as tx:
             kept = await store.kept(tx, token, self._now())
             if kept is None:
                 return None
-            return Session(token, kept.upn, await _role(tx, kept.user_id))
+            held = self._opened(kept)
+            roles = await directory.standing(tx, kept.user_id, held.signed_in_at)
+            return None if roles is None else Session(token, kept.upn, _role(roles))
 
     async def sign_out(self, session: Session) -> None:
         async with self._db.transaction() as tx:
             await store.forget(tx, session.token)
 
     async def bearer(self, session: Session) -> str:
-        """The Graph token of who is signed in. Raises NotSignedIn."""
+        """The Graph token of who is signed in, another one when it is about to end.
+
+        Raises NotSignedIn when the session is over, or the token service gives no more.
+        """
+        now = self._now()
         async with self._db.transaction() as tx:
-            kept = await store.kept(tx, session.token, self._now())
+            kept = await store.kept(tx, session.token, now)
+            here = await directory.tenant(tx)
         if kept is None:
             raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN)
-        return self._box.unseal(kept.token, TOKEN).decode()
+        held = self._opened(kept)
+        if now < held.ends_at - EARLY or not held.refresh:
+            return held.access
+        try:
+            # Two requests at once both get one: the service takes a used token again for seconds.
+            said = await self._token(
+                here.id, grant_type="refresh_token", refresh_token=held.refresh
+            )
+        except GraphRefused:
+            if now < held.ends_at:
+                return held.access
+            raise
+        except SignInFailed:
+            async with self._db.transaction() as tx:
+                await store.forget(tx, session.token)
+            raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN) from None
+        fresh = Tokens(
+            str(said["access_token"]),
+            now + timedelta(seconds=int(said["expires_in"])),
+            held.signed_in_at,
+            str(said.get("refresh_token") or held.refresh),
+        )
+        async with self._db.transaction() as tx:
+            await store.renew(tx, session.token, self._sealed(fresh))
+        return fresh.access
+
+    def _sealed(self, tokens: Tokens) -> bytes:
+        return self._box.seal(msgspec.json.encode(tokens), TOKEN)
+
+    def _opened(self, kept: store.Kept) -> Tokens:
+        try:
+            return msgspec.json.decode(self._box.unseal(kept.token, TOKEN), type=Tokens)
+        except msgspec.DecodeError:  # Of a console before this one, which kept the token alone.
+            raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN) from None
 
     async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices:
         found = await self._devices(session)
@@ -282,10 +379,11 @@ class _Graph:
         raise kind(f"Graph answered {answer.status_code} to {path.partition('?')[0]}.")
 
 
-async def _role(tx: Tx, user_id: str) -> str:
-    held = await directory.roles_of(tx, user_id)
-    for role in MAY_READ:
-        if role in held:
+def _role(held: frozenset[str]) -> str:
+    """The widest of the roles, by which the pages call who is signed in. Which pages and buttons
+    there are, Graph says: any directory role may come in."""
+    for role in directory.ROLES:
+        if role in held and role != directory.DEVICE_LOCAL_ADMINISTRATOR:
             return directory.role_name(role)
     raise NotAllowed(labels.NOT_ALLOWED, cure=labels.NOT_ALLOWED_CURE)
 

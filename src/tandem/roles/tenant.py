@@ -60,6 +60,7 @@ class TenantSettings(Settings, frozen=True):
     mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
     authority: oidc.OidcSettings = oidc.OidcSettings()  # Its public_url is this file's.
+    console: tenant_pages.ConsoleSettings = tenant_pages.ConsoleSettings()
     graph: GraphSettings = GraphSettings()  # The module's name is the field's in this body.
 
 
@@ -154,6 +155,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         client_id=console_id,
         public_url=settings.public_url,
         now=utc_now,
+        settings=settings.console,
     )
 
     behind = console.Backend(

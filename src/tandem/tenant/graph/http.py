@@ -443,6 +443,9 @@ def problem(
         "message": f"{error.message} {error.cure}".strip(),
         "innerError": {
             "code": error.code,
+            # The two halves of `message`, for a page that speaks another language.
+            "said": error.message,
+            "cure": error.cure,
             "date": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
             "request-id": headers["request-id"],
             "client-request-id": headers["client-request-id"],
