@@ -1,8 +1,14 @@
 """Bring a language's catalogue up to date with the templates: python -m tools.console_messages
 
-New messages are added empty, old ones are dropped; nothing is translated by guessing.
+New messages are added empty, old ones are dropped; nothing is translated by guessing. One catalogue
+for each area of the console, one for the shell and the kit, and one ("api") for the refusals of the
+APIs that pages act through: these are read from the sources, where each is a text or an f-string,
+and written with --api.
 """
 
+import ast
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +17,32 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
-CONSOLE = Path(__file__).parents[1] / "src" / "tandem" / "console"
+PACKAGE = Path(__file__).parents[1] / "src" / "tandem"
+CONSOLE = PACKAGE / "console"
+# What the pages' APIs are made of. Devices, other services' clients and SDKs hear the rest.
+APIS = (
+    "infra/database.py",
+    "infra/http.py",
+    "infra/net.py",
+    "pki",
+    "site/administrators",
+    "site/cloud_services",
+    "site/collections",
+    "site/comanagement",
+    "site/content",
+    "site/deployments",
+    "site/discovery",
+    "site/health",
+    "site/properties",
+    "site/search",
+    "site/settings",
+    "tenant/assignments",
+    "tenant/directory",
+    "tenant/graph",
+    "tenant/licensing",
+    "tenant/mobile_apps",
+    "tenant/policies",
+)
 # A catalogue changes when a message does, and not with the day.
 EPOCH = datetime(2026, 11, 24, tzinfo=UTC)
 METHODS = [("**.py", "python"), ("templates/**.html", "jinja2.ext:babel_extract")]
@@ -56,6 +87,57 @@ def messages() -> dict[str, Catalog]:
     return found
 
 
+def api_messages() -> Catalog:
+    """The refusals of the APIs: `message` and `cure` of each, with %(name)s where data stands."""
+    catalog = empty()
+    for root in APIS:
+        path = PACKAGE / root
+        for source in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            for text in refusals(ast.parse(source.read_text("utf-8"))):
+                catalog.add(text)
+    return catalog
+
+
+def refusals(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else _name(node.func)
+        cures = [word.value for word in node.keywords if word.arg == "cure"]
+        if not cures and not called[:1].isupper():
+            continue
+        for argument in [*node.args[:1], *cures]:
+            text = template(argument)
+            # A sentence; other arguments are names and keys.
+            if text and text[0].isupper() and text.endswith((".", "!", "?")) and " " in text:
+                yield text
+
+
+def template(node: ast.expr) -> str | None:
+    """A text as it stands, an f-string with its data as %(name)s; None for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    parts, used = [], {}  # type: ignore[var-annotated]
+    for value in node.values:
+        if isinstance(value, ast.FormattedValue):
+            name = _name(value.value)
+            used[name] = used.get(name, 0) + 1
+            parts.append(f"%({name}{used[name] if used[name] > 1 else ''})s")
+        elif isinstance(value, ast.Constant):
+            parts.append(str(value.value))
+    return "".join(parts)
+
+
+def _name(node: ast.expr) -> str:
+    while isinstance(node, ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else "value"
+
+
 def main() -> None:
     for folder in (CONSOLE / "locales").iterdir():
         paths = sorted(folder.glob("*.po"))
@@ -64,7 +146,7 @@ def main() -> None:
             for message in read_po(BytesIO(path.read_bytes()), locale=folder.name):
                 if message.id and message.string:
                     known.setdefault(message.id, message.string)
-        wanted = messages()
+        wanted = {**messages(), **({API: api_messages()} if "--api" in sys.argv else {})}
         for area, fresh in wanted.items():
             for message in fresh:
                 if message.id and message.id in known:

@@ -93,3 +93,12 @@ def test_numbers_and_times_are_the_reader_s() -> None:
 
 def test_catalogues_are_part_of_the_package() -> None:
     assert (Path(console.__file__).parent / "locales" / "fr" / "messages.po").is_file()
+
+
+def test_what_an_api_refuses_is_read_in_the_reader_s_language() -> None:
+    french = Language("fr")
+    taken = f"There is a collection {'Pilot % <b>'} already."
+    assert french.said(taken) == "Il y a déjà un regroupement Pilot % <b>."
+    assert french.said("Take another name.") == "Prenez un autre nom."
+    assert french.said("Nobody has translated this.") == "Nobody has translated this."
+    assert Language("en").said(taken) == taken
