@@ -135,6 +135,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         cloud.tenants.tenant_id,
         cloud.tenants.check_mdm_authority,
         devices,
+        cloud.sign_ins.token,
     )
     clients.register(jobs, db, now=utc_now)
     point = _management_point(settings, box, cloud, packages)
@@ -183,7 +184,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     work = [
         asyncio.create_task(jobs.run(stop)),
         asyncio.create_task(cloud.gateways.watch(stop)),
-        asyncio.create_task(_tick(db, jobs, stop)),
+        asyncio.create_task(_tick(db, jobs, cloud, stop)),
     ]
     try:
         await http.serve(
@@ -332,11 +333,14 @@ async def _certificates(
     return front, http.TLS(certificate, key, ca)
 
 
-async def _tick(db: Database, jobs: Jobs, stop: asyncio.Event) -> None:
+async def _tick(
+    db: Database, jobs: Jobs, cloud: cloud_services.CloudServices, stop: asyncio.Event
+) -> None:
     """What is due now and then, as jobs."""
     while not stop.is_set():
         with contextlib.suppress(AppError):
             async with db.transaction() as tx:
                 await jobs.defer(tx, clients.FORGET_NONCES, lock=clients.FORGET_NONCES)
+                await cloud.sign_ins.forget_old(tx)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _TICK_SECONDS)

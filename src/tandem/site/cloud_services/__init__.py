@@ -1,7 +1,8 @@
 """The site's side of the cloud: certificates, tenants, gateways, connection points.
 
 Owns the tables cloud_…. A global administrator's token is used within the request that brings it
-and is kept nowhere. Gateways are real processes that outlive the site and are found again.
+and is kept nowhere; of who signs in from the console (sign_ins) it is kept sealed for minutes.
+Gateways are real processes that outlive the site and are found again.
 """
 
 from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
@@ -32,6 +33,7 @@ from tandem.site.cloud_services.model import (
     TenantUnreachable,
     fold_service_name,
 )
+from tandem.site.cloud_services.sign_ins import SignIns
 from tandem.site.cloud_services.tenants import Graph, Tenants
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "NoSuchService",
     "NotGlobalAdministrator",
     "NotPublished",
+    "SignIns",
     "TenantRefuses",
     "TenantUnreachable",
     "Tenants",

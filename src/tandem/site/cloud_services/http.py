@@ -21,7 +21,7 @@ from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import administrators, properties
-from tandem.site.administrators import Gate, Role
+from tandem.site.administrators import Administrator, Gate, Role
 from tandem.site.cloud_services import certificates
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateways import Gateways
@@ -32,12 +32,15 @@ from tandem.site.cloud_services.model import (
     CertificateRequest,
     ConnectionPoint,
     Gateway,
+    TenantSignIn,
 )
+from tandem.site.cloud_services.sign_ins import SignIns
 from tandem.site.cloud_services.tenants import Tenants
 from tandem.site.collections import as_dict
 
 _FILE_LIMIT = 1_000_000
 _MAX_WAIT_SECONDS = 50.0
+_NO_STORE = {"Cache-Control": "no-store"}
 
 
 class NewRequest(msgspec.Struct):
@@ -66,7 +69,7 @@ class Password(msgspec.Struct):
     password: str
 
 
-class TenantSignIn(msgspec.Struct):
+class AccountSignIn(msgspec.Struct):
     access_token: str
 
 
@@ -76,10 +79,12 @@ class NewService(msgspec.Struct):
 
 
 class NewApp(msgspec.Struct):
-    """`access_token` is a global administrator's, for this one request."""
+    """By a global administrator: `tenant_sign_in` is the id of a sign-in that was begun here,
+    `access_token` one of somebody who signed in elsewhere, for this one request."""
 
     name: str
-    access_token: str
+    access_token: str = ""
+    tenant_sign_in: str = ""
     app_id_uri: str = DEFAULT_APP_ID_URI
     home_page: str = DEFAULT_APP_ID_URI
     reply_url: str = DEFAULT_REPLY_URL
@@ -87,9 +92,10 @@ class NewApp(msgspec.Struct):
 
 
 class Renewal(msgspec.Struct):
-    """`access_token` is a global administrator's, for this one request."""
+    """By a global administrator, as in NewApp."""
 
-    access_token: str
+    access_token: str = ""
+    tenant_sign_in: str = ""
     secret_years: int = 1
 
 
@@ -107,9 +113,12 @@ class Switch(msgspec.Struct):
 
 
 class NewGateway(msgspec.Struct):
+    """By a global administrator, as in NewApp."""
+
     data: str
     password: str
-    access_token: str
+    access_token: str = ""
+    tenant_sign_in: str = ""
     service_name: str = ""
     region: str = ""
     resource_group: str = ""
@@ -148,6 +157,10 @@ class CloudServices:
     news: News
     now: Clock
 
+    @property
+    def sign_ins(self) -> SignIns:
+        return SignIns(self.db, self.tenants, self.box, self.now)
+
 
 def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
     """The admin API."""
@@ -158,6 +171,9 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
     return [
         Route("/api/v1/sign-in/tenant", api.tenants_of_accounts, methods=["GET"]),
         Route("/api/v1/sign-in/tenant", api.sign_in, methods=["POST"]),
+        Route("/api/v1/tenant-sign-in", api.begin_sign_in, methods=["POST"]),
+        Route("/api/v1/tenant-sign-in/{id}", api.tenant_sign_in, methods=["GET"]),
+        Route("/api/v1/tenant-sign-in/{id}", api.forget_sign_in, methods=["DELETE"]),
         Route("/api/v1/gateway-names/{name}", api.check_name, methods=["GET"]),
         Route("/api/v1/certificates", api.certificates, methods=["GET"]),
         Route("/api/v1/certificates", api.request, methods=["POST"]),
@@ -355,7 +371,7 @@ class _Api:
 
     async def sign_in(self, request: Request) -> Response:
         """A session for an administrator who is an account of a connected tenant."""
-        given = await http.decode(request, TenantSignIn)
+        given = await http.decode(request, AccountSignIn)
         async with self._cloud.db.transaction() as tx:
             who = await self._cloud.tenants.verify_administrator(tx, given.access_token)
             session = await administrators.sign_in_external(
@@ -375,6 +391,35 @@ class _Api:
             },
         }
         return http.reply(answer, headers={"Cache-Control": "no-store"})
+
+    async def begin_sign_in(self, request: Request) -> Response:
+        """A code with which a tenant's administrator signs in, on the tenant's own page."""
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        made = await self._cloud.sign_ins.begin(who.name)
+        return http.reply(_sign_in(made), 201, _NO_STORE)
+
+    async def tenant_sign_in(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        found = await self._cloud.sign_ins.look(request.path_params["id"], who.name)
+        return http.reply(_sign_in(found), headers=_NO_STORE)
+
+    async def forget_sign_in(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.sign_ins.forget(tx, request.path_params["id"], who.name)
+        return Response(status_code=204)
+
+    async def _token(self, tx: Tx, who: Administrator, given: NewApp | Renewal | NewGateway) -> str:
+        """The token of the tenant's administrator who stands behind a request."""
+        if given.tenant_sign_in:
+            return await self._cloud.sign_ins.token(tx, given.tenant_sign_in, who.name)
+        if given.access_token:
+            return given.access_token
+        raise Invalid(
+            "A global administrator of the tenant has to sign in for this.",
+            cure="Begin at /api/v1/tenant-sign-in, and name the sign-in as tenant_sign_in.",
+            field="tenant_sign_in",
+        )
 
     async def services(self, request: Request) -> Response:
         await self._require(request)
@@ -416,7 +461,7 @@ class _Api:
                 _name(request),
                 kind,
                 name=new.name,
-                access_token=new.access_token,
+                access_token=await self._token(tx, who, new),
                 app_id_uri=new.app_id_uri,
                 home_page=new.home_page,
                 reply_url=new.reply_url,
@@ -455,7 +500,7 @@ class _Api:
             app = await self._cloud.tenants.renew_secret(
                 tx,
                 _name(request),
-                access_token=wanted.access_token,
+                access_token=await self._token(tx, who, wanted),
                 secret_years=wanted.secret_years,
                 actor=who.name,
                 now=self._cloud.now(),
@@ -504,7 +549,8 @@ class _Api:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         new = await http.decode(request, NewGateway, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
-            tenant_id = await self._cloud.tenants.check_subscription(tx, new.access_token)
+            token = await self._token(tx, who, new)
+            tenant_id = await self._cloud.tenants.check_subscription(tx, token)
             made = await self._cloud.gateways.create(
                 tx,
                 pfx=File(new.data).content(),
@@ -669,6 +715,17 @@ class _Api:
 def as_dict_struct(value: msgspec.Struct) -> dict[str, Any]:
     shape: dict[str, Any] = msgspec.to_builtins(value)
     return shape
+
+
+def _sign_in(item: TenantSignIn) -> dict[str, Any]:
+    shape = as_dict(item)
+    del shape["administrator"]
+    return {
+        **shape,
+        # The page takes the code out of its address, so that nobody has to type it.
+        "verification_uri_complete": f"{item.verification_uri}?user_code={item.user_code}",
+        "global_administrator": "Global Administrator" in item.roles,
+    }
 
 
 def _certificate(item: CertificateRequest) -> dict[str, Any]:

@@ -125,6 +125,32 @@ class AzureService:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantSignIn:
+    """A tenant's administrator who signs in by a code: pending, done, refused or expired.
+
+    `expires_at` is the code's end and, once it is done, that of what the site keeps of it.
+    """
+
+    id: str
+    administrator: str
+    state: str
+    environment: str
+    user_code: str
+    verification_uri: str
+    interval_seconds: int
+    began_at: datetime
+    expires_at: datetime
+    tenant_id: str = ""
+    tenant_name: str = ""
+    upn: str = ""
+    roles: tuple[str, ...] = ()
+    # Whether the account is licensed for the MDM service; None when the tenant does not say.
+    mdm_licence: bool | None = None
+    reason: str = ""
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     service_id: str
     kind: str  # "server" or "client"
@@ -292,6 +318,22 @@ class AppIdUriInUse(AppError):
 
 class NotGlobalAdministrator(AppError):
     kind, code = Kind.FORBIDDEN, "azure-service.not-global-administrator"
+
+
+class NoEnvironment(AppError):
+    kind, code = Kind.CONFLICT, "tenant.no-environment"
+
+
+class NoSuchSignIn(AppError):
+    kind, code = Kind.NOT_FOUND, "tenant-sign-in.not-found"
+
+
+class SignInNotDone(AppError):
+    kind, code = Kind.CONFLICT, "tenant-sign-in.pending"
+
+
+class SignInOver(AppError):
+    kind, code = Kind.GONE, "tenant-sign-in.over"
 
 
 class BadTenantToken(AppError):

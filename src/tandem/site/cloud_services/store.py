@@ -15,6 +15,7 @@ from tandem.site.cloud_services.model import (
     Gateway,
     GatewayInstance,
     GatewayState,
+    TenantSignIn,
 )
 
 # ------------------------------------------------------------------ certificates
@@ -180,6 +181,108 @@ async def save_directory(tx: Tx, tenant_id: str, found: Directory) -> None:
         " VALUES (%s, %s, %s, %s) ON CONFLICT (tenant_id) DO UPDATE SET"
         " issuer = EXCLUDED.issuer, jwks = EXCLUDED.jwks, fetched_at = EXCLUDED.fetched_at",
         (tenant_id, found.issuer, Jsonb(found.jwks), found.fetched_at),
+    )
+
+
+# ------------------------------------------------------------------ sign-ins to a tenant
+
+_SIGN_IN = (
+    "id, administrator, state, environment, user_code, verification_uri, interval_seconds,"
+    " began_at, expires_at, tenant_id, tenant_name, upn, roles, mdm_licence, reason, cure"
+)
+
+
+async def sign_in(tx: Tx, id: str) -> TenantSignIn | None:
+    found = await tx.execute(
+        f"SELECT {_SIGN_IN} FROM cloud_tenant_sign_in WHERE id = %s",  # noqa: S608
+        (id,),
+    )
+    row = await found.fetchone()
+    return TenantSignIn(**{**row, "roles": tuple(row["roles"])}) if row else None
+
+
+async def insert_sign_in(tx: Tx, made: TenantSignIn, sealed: bytes) -> None:
+    await tx.execute(
+        "INSERT INTO cloud_tenant_sign_in (id, administrator, state, environment, user_code,"
+        " verification_uri, interval_seconds, began_at, expires_at, sealed)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            made.id,
+            made.administrator,
+            made.state,
+            made.environment,
+            made.user_code,
+            made.verification_uri,
+            made.interval_seconds,
+            made.began_at,
+            made.expires_at,
+            sealed,
+        ),
+    )
+
+
+async def take_turn(tx: Tx, id: str, now: datetime) -> bool:
+    """Whether the tenant may be asked now; if so nobody else may for its interval."""
+    done = await tx.execute(
+        "UPDATE cloud_tenant_sign_in SET asked_at = %(now)s WHERE id = %(id)s"
+        " AND state = 'pending' AND (asked_at IS NULL"
+        " OR asked_at <= %(now)s - make_interval(secs => interval_seconds))",
+        {"id": id, "now": now},
+    )
+    return done.rowcount == 1
+
+
+async def slow_down(tx: Tx, id: str, seconds: int) -> None:
+    await tx.execute(
+        "UPDATE cloud_tenant_sign_in SET interval_seconds = interval_seconds + %s WHERE id = %s",
+        (seconds, id),
+    )
+
+
+async def sealed_sign_in(tx: Tx, id: str) -> bytes:
+    found = await tx.execute("SELECT sealed FROM cloud_tenant_sign_in WHERE id = %s", (id,))
+    row = await found.fetchone()
+    return bytes(row["sealed"]) if row and row["sealed"] else b""
+
+
+async def save_sign_in(tx: Tx, made: TenantSignIn, sealed: bytes | None) -> None:
+    await tx.execute(
+        "UPDATE cloud_tenant_sign_in SET state = %s, expires_at = %s, tenant_id = %s,"
+        " tenant_name = %s, upn = %s, roles = %s, mdm_licence = %s, reason = %s, cure = %s,"
+        " sealed = %s WHERE id = %s AND state = 'pending'",
+        (
+            made.state,
+            made.expires_at,
+            made.tenant_id,
+            made.tenant_name,
+            made.upn,
+            list(made.roles),
+            made.mdm_licence,
+            made.reason,
+            made.cure,
+            sealed,
+            made.id,
+        ),
+    )
+
+
+async def delete_sign_in(tx: Tx, id: str) -> None:
+    await tx.execute("DELETE FROM cloud_tenant_sign_in WHERE id = %s", (id,))
+
+
+async def keep_newest_sign_ins(tx: Tx, administrator: str, count: int) -> None:
+    await tx.execute(
+        "DELETE FROM cloud_tenant_sign_in WHERE id IN (SELECT id FROM cloud_tenant_sign_in"
+        " WHERE administrator = %s ORDER BY began_at DESC, id OFFSET %s)",
+        (administrator, count),
+    )
+
+
+async def delete_old_sign_ins(tx: Tx, now: datetime) -> None:
+    await tx.execute(
+        "DELETE FROM cloud_tenant_sign_in WHERE expires_at <= %(now)s"
+        " AND (state = 'done' OR expires_at <= %(now)s - interval '1 hour')",
+        {"now": now},
     )
 
 

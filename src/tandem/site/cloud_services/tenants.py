@@ -1,7 +1,7 @@
 """The connection to a tenant: Azure services, their two apps, and tokens of the tenant (step 2).
 
 A global administrator's access token comes with the one request that needs it, is used for that
-request's calls to Graph, and is kept nowhere.
+request's calls to Graph, and is kept nowhere here.
 """
 
 import base64
@@ -56,7 +56,7 @@ from tandem.site.cloud_services.model import (
     UnknownAccount,
 )
 
-_GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
+GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
 _GRAPH_APP = "00000003-0000-0000-c000-000000000000"
 _SECRET_CONTEXT = "cloud.app-secret"  # noqa: S105
 _CLOCK_SKEW_SECONDS = 300
@@ -78,7 +78,7 @@ class Tenants:
     ) -> None:
         self.settings = settings
         self._box = box
-        self._http = http
+        self.http = http
         self._now = now
 
     @property
@@ -129,7 +129,7 @@ class Tenants:
                 "This administrator belongs to another tenant than the other app.",
                 cure="Sign in with an administrator of the same tenant.",
             )
-        graph = Graph(self._http, self.environment.graph, access_token)
+        graph = Graph(self.http, self.environment.graph, access_token)
         organization = (await graph.get("/organization"))["value"][0]
         if kind == "server":
             body = _server_app(name, home_page, app_id_uri)
@@ -204,7 +204,7 @@ class Tenants:
                 f"{service.name} has no server app in this administrator's tenant.",
                 cure="Sign in with an administrator of the connected tenant.",
             )
-        graph = Graph(self._http, self.environment.graph, access_token)
+        graph = Graph(self.http, self.environment.graph, access_token)
         found = (await graph.get(f"/applications?$filter=appId eq '{known.app_id}'"))["value"]
         if not found:
             raise TenantRefuses(
@@ -369,7 +369,7 @@ class Tenants:
         return await self._token(service.tenant_id, apps["server"].app_id, plain)
 
     async def _token(self, tenant_id: str, app_id: str, secret: str) -> str:
-        answer = await self._send(
+        answer = await self.send(
             "POST",
             f"{self.environment.authority}/{tenant_id}/oauth2/v2.0/token",
             data={
@@ -379,7 +379,7 @@ class Tenants:
                 "scope": "https://graph.microsoft.com/.default",
             },
         )
-        value = _json(answer)
+        value = read_json(answer)
         if answer.status_code != 200:
             raise TenantRefuses(
                 f"The tenant gives the site no token: {value.get('error_description', '')[:300]}",
@@ -391,7 +391,7 @@ class Tenants:
         """Graph as the server app. Refusals for a permission become ConsentMissing."""
         token = await self.app_token(tx, service)
         apps = {app.kind: app for app in await self.apps(tx, service.id)}
-        return Graph(self._http, self.environment.graph, token, apps["server"].app_id)
+        return Graph(self.http, self.environment.graph, token, apps["server"].app_id)
 
     async def trusted_tenants(self, tx: Tx) -> list[tunnel.Tenant]:
         """The directories whose tokens the gateway lets pass."""
@@ -425,7 +425,7 @@ class Tenants:
     async def verify_token(self, tx: Tx, token: str) -> clients.TenantIdentity:
         """Whom a tenant's access token for the site speaks for. Raises BadTenantToken."""
         try:
-            tenant_id = str(_claims(token).get("tid", ""))
+            tenant_id = str(claims_of(token).get("tid", ""))
         except ValueError:
             tenant_id = ""
         for service, server, _ in await self._onboarded(tx):
@@ -538,8 +538,8 @@ class Tenants:
                 return kept
         base = f"{self.environment.authority}/{tenant_id}/v2.0"
         try:
-            document = _json(await self._send("GET", f"{base}/.well-known/openid-configuration"))
-            jwks = _json(await self._send("GET", document["jwks_uri"]))
+            document = read_json(await self.send("GET", f"{base}/.well-known/openid-configuration"))
+            jwks = read_json(await self.send("GET", document["jwks_uri"]))
             KeySet.import_key_set(jwks)  # type: ignore[arg-type]
             found = Directory(str(document["issuer"]), jwks, self._now())
         except (TenantUnreachable, JoseError, KeyError, ValueError) as error:
@@ -554,8 +554,8 @@ class Tenants:
         await store.save_directory(tx, tenant_id, found)
         return found
 
-    async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        return await _ask(self._http, method, url, **options)
+    async def send(self, method: str, url: str, **options: Any) -> httpx.Response:
+        return await ask(self.http, method, url, **options)
 
     # -------------------------------------------------------------- checks with the administrator
 
@@ -576,7 +576,7 @@ class Tenants:
                 "This administrator belongs to another tenant than the site is connected to.",
                 cure="Sign in with an administrator of the connected tenant.",
             )
-        graph = Graph(self._http, self.environment.graph, access_token)
+        graph = Graph(self.http, self.environment.graph, access_token)
         await graph.get("/organization")
         return mine
 
@@ -589,7 +589,7 @@ class Tenants:
                 "This administrator belongs to another tenant than the site is connected to.",
                 cure="Sign in with an administrator of the connected tenant.",
             )
-        graph = Graph(self._http, self.environment.graph, access_token)
+        graph = Graph(self.http, self.environment.graph, access_token)
         organization = (await graph.get("/organization"))["value"][0]
         authority = str(organization.get("mobileDeviceManagementAuthority", "unknown"))
         if authority != "intune":
@@ -600,7 +600,7 @@ class Tenants:
             )
 
 
-async def _ask(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> httpx.Response:
+async def ask(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> httpx.Response:
     """One request to the tenant; the log tells of each. Raises TenantUnreachable."""
     path = urlsplit(url).path
     try:
@@ -623,7 +623,7 @@ async def _check(text: str, work: Awaitable[Any]) -> Check:
     return Check(text, True)
 
 
-def _claims(token: str) -> dict[str, Any]:
+def claims_of(token: str) -> dict[str, Any]:
     """What a token says, unverified: only to choose whom to ask. Raises ValueError."""
     parts = token.split(".")
     if len(parts) != 3 or len(token) > 16_384:
@@ -647,14 +647,14 @@ def _signed_claims(token: str, known: Directory) -> dict[str, Any] | None:
 def _global_administrator(access_token: str) -> dict[str, Any]:
     """The token's claims. Graph decides what it may do; this only says early what will not work."""
     try:
-        claims = _claims(access_token)
+        claims = claims_of(access_token)
     except ValueError:
         claims = {}
     if "tid" not in claims:
         raise NotGlobalAdministrator(
             "That is not an access token of the tenant.", cure="Sign in to the tenant again."
         )
-    if _GLOBAL_ADMINISTRATOR not in claims.get("wids", []):
+    if GLOBAL_ADMINISTRATOR not in claims.get("wids", []):
         who = claims.get("upn") or claims.get("preferred_username") or "This account"
         raise NotGlobalAdministrator(
             f"{who} is not a global administrator of the tenant.",
@@ -738,7 +738,7 @@ def _client_app(name: str, reply_url: str, server: dict[str, Any] | None) -> dic
     }
 
 
-def _json(answer: httpx.Response) -> dict[str, Any]:
+def read_json(answer: httpx.Response) -> dict[str, Any]:
     try:
         value = answer.json()
     except ValueError:
@@ -810,8 +810,8 @@ class Graph:
         if path.startswith("http") and not path.startswith(self._base):
             raise TenantRefuses("The tenant's next page leads somewhere else.")
         url = path if path.startswith("http") else f"{self._base}{path}"
-        answer = await _ask(self._http, method, url, json=body, headers=self._headers)
-        value = _json(answer) if answer.content else {}
+        answer = await ask(self._http, method, url, json=body, headers=self._headers)
+        value = read_json(answer) if answer.content else {}
         if answer.status_code >= 400:
             raise _refusal(answer.status_code, value, app_id_uri, self._app_id, _permission(path))
         return value

@@ -44,11 +44,13 @@ class NewPilot(msgspec.Struct):
 
 
 class Configure(msgspec.Struct):
-    """`access_token` is a tenant administrator's, for this one request; co-management that is
-    enabled needs none. What is not named stays as it is."""
+    """By a tenant's administrator: `tenant_sign_in` is a sign-in that was begun at the site,
+    `access_token` of one elsewhere, for this one request. Co-management that is enabled needs
+    neither. What is not named stays as it is."""
 
     automatic_enrollment: str = ""
     access_token: str = ""
+    tenant_sign_in: str = ""
     collection: str = ""
     workloads: dict[str, Switch] = {}
     new_collections: list[NewPilot] = []
@@ -88,17 +90,21 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         key = request.headers.get("idempotency-key", "")
         if key and not _KEY.fullmatch(key):
             raise Invalid("An Idempotency-Key has 1 to 128 visible characters.")
-        plain = msgspec.json.encode([who.name, msgspec.structs.replace(wanted, access_token="")])
+        unsigned = msgspec.structs.replace(wanted, access_token="", tenant_sign_in="")
+        plain = msgspec.json.encode([who.name, unsigned])
         digest = sha256(plain).digest()
         async with db.transaction() as tx:
             await service.hold(tx)
             if not (key and await service.applied_before(tx, key, digest)):
                 http.check_version(request, await service.version(tx))
+                token = wanted.access_token
+                if wanted.tenant_sign_in:
+                    token = await others.administrator_token(tx, wanted.tenant_sign_in, who.name)
                 await service.configure(
                     tx,
                     others,
                     settings,
-                    access_token=wanted.access_token,
+                    access_token=token,
                     actor=who.name,
                     now=now(),
                 )

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from tandem import audit
 from tandem.infra import events, http
 from tandem.infra.database import Tx
-from tandem.infra.errors import AppError
+from tandem.infra.errors import AppError, Invalid
 from tandem.protocols import ccm
 from tandem.site import clients, collections, deployments, properties, settings
 from tandem.site.collections import CollectionId
@@ -49,6 +49,10 @@ async def _no_devices() -> Mapping[str, TenantFacts]:
     return {}
 
 
+async def _no_sign_ins(tx: Tx, sign_in: str, administrator: str) -> str:
+    raise Invalid("There are no sign-ins to a tenant here.", field="tenant_sign_in")
+
+
 @dataclass(frozen=True)
 class Collaborators:
     """What other modules know, handed in by `roles/`.
@@ -57,13 +61,15 @@ class Collaborators:
     is the tenant that the site is connected to, empty without one. `check_tenant` asks the tenant
     with a global administrator's token whether its MDM authority is set, and raises if not; the
     token is not kept. `tenant_devices` is what the tenant knows of its devices, by device id; it
-    raises when it cannot be asked.
+    raises when it cannot be asked. `administrator_token` is the access token of the tenant's
+    administrator behind a sign-in of the console, by its id and the site's administrator.
     """
 
     gateway_host: Callable[[Tx], Awaitable[str | None]]
     tenant_id: Callable[[Tx], Awaitable[str]]
     check_tenant: Callable[[Tx, str], Awaitable[None]]
     tenant_devices: Callable[[], Awaitable[Mapping[str, TenantFacts]]] = _no_devices
+    administrator_token: Callable[[Tx, str, str], Awaitable[str]] = _no_sign_ins
 
 
 async def hold(tx: Tx) -> None:
