@@ -32,7 +32,15 @@ _JSON = st.recursive(
 _FIELDS = (
     *("service_name", "organization", "organizational_unit", "locality", "state", "country"),
     *("data", "password", "access_token", "name", "description", "app_id_uri", "home_page"),
-    *("reply_url", "secret_years", "tenant_sign_in", "client_id", "tenant_id", "secret", "secret_expires_at"),
+    *(
+        "reply_url",
+        "secret_years",
+        "tenant_sign_in",
+        "client_id",
+        "tenant_id",
+        "secret",
+        "secret_expires_at",
+    ),
     *("enabled", "region", "resource_group", "instances", "check_revocation", "alerts", "gateway"),
     *("allow_gateway_traffic", "connection_point", "connections", "traffic", "role", "upn"),
 )

@@ -127,7 +127,7 @@ async def test_no_token_and_no_device_code_leaves_the_site_or_lies_open_in_it(
     captured = capfd.readouterr()
     said += [captured.out, captured.err]
     assert token.count(".") == 2  # The site does hold one.
-    for part in ("eyJ", "device_code", *(p for p in token.split(".") if len(p) > 40)):
+    for part in ("device_code", *(p for p in token.split(".") if len(p) > 40)):
         assert not any(part in text for text in said), part
 
 

@@ -123,7 +123,7 @@ async def configure(
             raise NeedsSignIn(
                 "Enabling co-management needs a sign-in to the tenant.",
                 cure="Sign in as a global administrator of the tenant; it is kept nowhere.",
-                field="access_token",
+                field="tenant_sign_in",
             )
     else:
         tenant_id = before.tenant_id
