@@ -199,7 +199,7 @@ class Page(Generic[Reads]):
         """What a page needs that has to be asked for: its rights, and the other console."""
         if self._session is not None and self._console.backend is not None:
             self._bearer = await self._console.backend.bearer(self._session)
-        if self._session is not None and not self.partial:
+        if not self.partial:
             self.elsewhere = await self._console.elsewhere()
 
     def form_token(self, secret: str = "") -> str:
@@ -501,6 +501,7 @@ class Console(Generic[Reads]):
 
     async def _sign_in_again(self, request: Request) -> Response:
         page = Page(request, self._reads, None, self)
+        await page.arrive()
         if page.partial:
             # htmx says which page it is on: that one is come back to.
             current = urlsplit(request.headers.get("hx-current-url", ""))
