@@ -262,6 +262,11 @@ async def test_a_session_that_ends_in_mid_form_comes_back_to_the_same_step(
     page = html.fromstring((await browser.get(here)).content)
     assert page.xpath("//input[@id='name']/@value") == ["Kept name"]
     assert page.xpath("//textarea/text()") == ["kept text"]
+    # The new session goes on with it, and what is typed in that one is kept too.
+    form = token(page)
+    await browser.post(f"{here}/check/name", data={"form_token": form, "name": "Later name"})
+    page = html.fromstring((await browser.get(here)).content)
+    assert page.xpath("//input[@id='name']/@value") == ["Later name"]
 
 
 async def test_another_session_writes_nothing_into_a_draft(

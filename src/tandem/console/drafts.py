@@ -21,6 +21,8 @@ SEAL = "console-draft"
 KEPT_DAYS = 30
 # Passwords and files of a draft that nobody touches are dropped sooner.
 SECRETS_HOURS = 24
+# A wizard that was opened and left at once leaves nothing behind.
+UNTOUCHED_HOURS = 24
 CLAIM_SECONDS = 120
 MOST_BYTES = 4_000_000
 
@@ -97,8 +99,9 @@ class Drafts:
         draft.values = values
         async with self._db.transaction() as tx:
             await tx.execute(
-                "DELETE FROM console_draft WHERE changed_at < %s",
-                (now - timedelta(days=KEPT_DAYS),),
+                """DELETE FROM console_draft WHERE changed_at < %s
+                   OR (changed_at < %s AND passed = '{}' AND changed_at = created_at)""",
+                (now - timedelta(days=KEPT_DAYS), now - timedelta(hours=UNTOUCHED_HOURS)),
             )
             await tx.execute(
                 "UPDATE console_draft SET sealed = NULL WHERE sealed IS NOT NULL AND changed_at < %s",
@@ -144,6 +147,15 @@ class Drafts:
                 ),
             )
 
+    async def adopt(self, draft: Draft, session: str) -> None:
+        """The owner goes on in another session: what is typed in that one counts from now on."""
+        if draft.session == digest(session):
+            return
+        async with self._db.transaction() as tx:
+            await tx.execute(
+                "UPDATE console_draft SET session = %s WHERE id = %s", (digest(session), draft.id)
+            )
+
     async def keep_typed(self, id: str, kind: str, token: str, values: dict[str, Any]) -> None:
         """What was typed in a session that has ended meanwhile: nothing is accepted by it."""
         try:
@@ -152,9 +164,9 @@ class Drafts:
             return
         async with self._db.transaction() as tx:
             await tx.execute(
-                """UPDATE console_draft SET given = given || %s
+                """UPDATE console_draft SET given = given || %s, changed_at = %s
                    WHERE id = %s AND kind = %s AND session = %s AND outcome IS NULL""",
-                (Jsonb(values), key, kind, digest(token)),
+                (Jsonb(values), self._now(), key, kind, digest(token)),
             )
 
     async def claim(self, draft: Draft) -> bool:

@@ -159,6 +159,7 @@ class _Walk:
         step = self._step(draft, key)
         if not self._enterable(draft, step):
             return page.to(url(self._wizard, draft, self._first_open(draft)), UNFINISHED)
+        await page.drafts.adopt(draft, page.session.token)
         return await self._draw(page, draft, step, {}, 200)
 
     async def answer(self, page: Page[Any]) -> Response:
