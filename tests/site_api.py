@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from tandem.site import (
     collections,
     comanagement,
     deployments,
+    fleet,
     properties,
 )
 from tandem.site import settings as client_settings
@@ -49,7 +50,7 @@ class Cloud:
     gateway: str | None = "cmg.contoso.com/CCM_Proxy_MutualAuth/72057594037927941"
     tenant: str = TENANT
     mdm_authority: bool = True
-    devices: Mapping[str, comanagement.TenantFacts] | None = None
+    graph: "Graph" = field(default_factory=lambda: Graph())
 
     async def gateway_host(self, tx: Tx) -> str | None:
         return self.gateway
@@ -64,15 +65,95 @@ class Cloud:
         if not self.mdm_authority:
             raise NoMdmAuthority("The tenant's MDM authority is not set.", cure="Set it first.")
 
-    async def tenant_devices(self) -> Mapping[str, comanagement.TenantFacts]:
-        if self.devices is None:
-            raise NoMdmAuthority("The tenant does not answer.")
-        return self.devices
+    async def tenant_graph(self) -> fleet.Graph:
+        return self.graph
 
     @property
     def others(self) -> comanagement.Collaborators:
-        return comanagement.Collaborators(
-            self.gateway_host, self.tenant_id, self.check_tenant, self.tenant_devices
+        return comanagement.Collaborators(self.gateway_host, self.tenant_id, self.check_tenant)
+
+    @property
+    def fleet(self) -> fleet.Collaborators:
+        return fleet.Collaborators(self.tenant_id, self.tenant_graph)
+
+
+class Unreachable(AppError):
+    kind, code = Kind.UNAVAILABLE, "test.unreachable"
+
+
+class NotInGraph(AppError):
+    kind, code = Kind.NOT_FOUND, "test.not-in-graph"
+
+
+@dataclass
+class Graph:
+    """A tenant's Graph as its wire looks, of lists that a test writes; by pages of `size`.
+
+    `gone` is why nothing is answered. `installed` and `offered` are MDM ids in the app's report.
+    """
+
+    lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    installed: set[str] = field(default_factory=set)
+    offered: set[str] = field(default_factory=set)
+    gone: str = ""
+    size: int = 2
+    asked: list[str] = field(default_factory=list)
+
+    async def get(self, path: str) -> dict[str, Any]:
+        self._answers(path)
+        name, _, query = path.partition("?")
+        if name not in self.lists:
+            raise NotInGraph("Resource not found for the segment.")
+        start = int(query.partition("$skiptoken=")[2] or 0)
+        page: dict[str, Any] = {"value": self.lists[name][start : start + self.size]}
+        if start + self.size < len(self.lists[name]):
+            onward = f"{name}?$skiptoken={start + self.size}"
+            page["@odata.nextLink"] = f"https://graph.test/v1.0/{onward}"
+        return page
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._answers(path)
+        states = {**dict.fromkeys(self.offered, 3), **dict.fromkeys(self.installed, 1)}
+        rows = [[device, state] for device, state in sorted(states.items())]
+        return {
+            "TotalRowCount": len(rows),
+            "Schema": [{"Column": "DeviceId"}, {"Column": "AppInstallState"}],
+            "Values": rows[body["skip"] : body["skip"] + self.size],
+        }
+
+    def _answers(self, path: str) -> None:
+        self.asked.append(path)
+        if self.gone:
+            raise Unreachable(self.gone)
+
+    def knows(
+        self, device: str, *, enrolled: bool = True, licensed: bool = True, **more: Any
+    ) -> None:
+        """A device of this directory id, with its user."""
+        upn = more.pop("user", f"{device}@contoso.com")
+        self.lists.setdefault("devices", []).append(
+            {"deviceId": device, "displayName": more.get("name", device), **more.pop("joined", {})}
+        )
+        self.lists.setdefault("users", []).append(
+            {"userPrincipalName": upn, "assignedLicenses": [{"skuId": "x"}] if licensed else []}
+        )
+        if enrolled:
+            self.lists.setdefault("deviceManagement/managedDevices", []).append(
+                {
+                    "id": f"m-{device}",
+                    "azureADDeviceId": device,
+                    "deviceName": more.get("name", device),
+                    "userPrincipalName": upn,
+                    "osVersion": more.get("os", "10.0.22631.1"),
+                    "enrolledDateTime": "2026-11-24T08:00:00Z",
+                    "lastSyncDateTime": "2026-11-24T08:30:00Z",
+                    **more.get("managed", {}),
+                }
+            )
+
+    def refuses(self, device: str, code: int, at: str = "2026-11-24T08:00:00Z") -> None:
+        self.lists.setdefault("deviceManagement/troubleshootingEvents", []).append(
+            {"deviceId": device, "eventDateTime": at, "failureReason": f"refused ({code:#x})"}
         )
 
 
@@ -83,6 +164,7 @@ class Api:
     cloud: Cloud
     web: httpx.AsyncClient
     clock: list[datetime]
+    keeper: fleet.Keeper
     commands: Commands = field(default_factory=Commands)
 
     async def sign_in(self, name: str = "siteadmin", password: str = PASSWORD) -> httpx.Response:
@@ -94,6 +176,11 @@ class Api:
 
     async def get(self, path: str, **query: Any) -> Any:
         answer = await self.web.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def post(self, path: str, json: Any) -> Any:
+        answer = await self.web.post(path, json=json)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -128,13 +215,15 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
             *client_settings.routes(db, gate, now),
             *deployments.routes(db, gate, now),
             *comanagement.routes(db, cloud.others, gate, now),
+            *clients.admin_routes(db, require=gate, now=now),
+            *fleet.routes(db, cloud.fleet, gate, now),
             *adminservice.routes(db, gate, now),
         ],
         role="site",
     )
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
-        yield Api(db, app, cloud, web, clock)
+        yield Api(db, app, cloud, web, clock, fleet.Keeper(db, cloud.fleet, now))
 
 
 @asynccontextmanager

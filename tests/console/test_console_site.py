@@ -11,16 +11,15 @@ from console_fleet import NOW
 from lxml import html
 from test_console_pages import text, token
 
+import site_api
 from tandem import console
 from tandem.console import gateway_view, labels
-from tandem.console.model import Happening
 from tandem.console.site_pages import SitePages
-from tandem.console.tenant_view import GraphDevices, TenantDevice
+from tandem.console.tenant_view import GraphDevices
 from tandem.infra import http
-from tandem.infra.database import Database
-from tandem.infra.errors import AppError, Kind
+from tandem.infra.database import Database, Tx
 from tandem.protocols.ccm import COMANAGEMENT_TOPIC as COMANAGEMENT
-from tandem.site import administrators
+from tandem.site import administrators, fleet
 from tandem.site.clients import model as clients_model
 from tandem.site.clients.model import SITE_TOPIC
 from tandem.workloads import Workload, capabilities
@@ -29,26 +28,13 @@ CHEAP = administrators.AdministratorsSettings(password_memory_kib=64, password_p
 PASSWORD = "Correct-Horse-1"
 
 
-class Unreachable(AppError):
-    kind, code = Kind.UNAVAILABLE, "test.unreachable"
+class Tenant(site_api.Graph):
+    """What it knows is heard by the site with `heard`, as its keeper does by itself."""
 
+    keeper: fleet.Keeper
 
-class Tenant:
-    def __init__(self) -> None:
-        self.devices: dict[str, TenantDevice] = {}
-        self.gone = ""
-        self.happened: dict[str, tuple[Happening, ...]] = {}
-
-    def knows(self, device_id: str, **facts: object) -> None:
-        self.devices[device_id] = TenantDevice(device_id=device_id, **facts)  # type: ignore[arg-type]
-
-    async def __call__(self) -> dict[str, TenantDevice]:
-        if self.gone:
-            raise Unreachable(self.gone)
-        return self.devices
-
-    async def timeline(self, device: TenantDevice) -> tuple[Happening, ...]:
-        return self.happened.get(device.device_id, ())
+    async def heard(self) -> None:
+        await self.keeper.tend()
 
 
 async def client_row(db: Database, device_id: str, name: str, flags: int, policy: bool) -> None:
@@ -93,7 +79,15 @@ def tenant_side() -> Tenant:
 async def pages(site_db: Database, tenant_side: Tenant) -> SitePages:
     async with site_db.transaction() as tx:
         await administrators.create_first(tx, "admin", PASSWORD, NOW, CHEAP)
-    return SitePages(site_db, now=lambda: NOW, settings=CHEAP, tenant=tenant_side)
+
+    async def graph() -> Tenant:
+        return tenant_side
+
+    async def tenant_id(_: Tx) -> str:
+        return "t"
+
+    tenant_side.keeper = fleet.Keeper(site_db, fleet.Collaborators(tenant_id, graph), lambda: NOW)
+    return SitePages(site_db, now=lambda: NOW, settings=CHEAP, tenant=graph)
 
 
 @pytest.fixture
@@ -125,7 +119,8 @@ async def test_both_accounts_of_a_device_come_together(
 ) -> None:
     flags = capabilities([Workload.CLIENT_APPS])
     await client_row(site_db, "dev-1", "LAB-001", flags, policy=True)
-    tenant_side.knows("dev-1", mdm_enrolled=True, licensed=True, user="ada@contoso.com")
+    tenant_side.knows("dev-1", user="ada@contoso.com")
+    await tenant_side.heard()
     await sign_in(browser)
     page = html.fromstring((await browser.get("/console/devices/dev-1")).content)
     assert text(page.xpath("//p[@class='headline']")[0]) == "Co-managed ada@contoso.com"
@@ -139,9 +134,11 @@ async def test_both_authorities_tell_the_timeline_and_what_repeats_is_one_line(
     pages: SitePages, site_db: Database, tenant_side: Tenant
 ) -> None:
     await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy=True)
-    tenant_side.knows("dev-1", mdm_enrolled=True)
-    enrolled = NOW - timedelta(hours=1)
-    tenant_side.happened["dev-1"] = (Happening(enrolled, "MDM service", "Enrolled in MDM by ada"),)
+    tenant_side.knows("dev-1")
+    tenant_side.lists["deviceManagement/managedDevices/m-dev-1/timeline"] = [
+        {"dateTime": "2026-11-24T08:00:00Z", "text": "Enrolled in MDM by ada", "code": None}
+    ]
+    await tenant_side.heard()
     for minutes in range(1, 6):
         await reported(site_db, "dev-1", 4, {}, topic=SITE_TOPIC, ago=timedelta(minutes=minutes))
     await reported(site_db, "dev-1", 1, {}, topic=SITE_TOPIC, ago=timedelta(minutes=30))
@@ -183,7 +180,8 @@ async def test_one_authority_alone_does_not_make_a_device_co_managed(
     pages: SitePages, site_db: Database, tenant_side: Tenant, enrolled: bool, policy: bool
 ) -> None:
     await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy)
-    tenant_side.knows("dev-1", mdm_enrolled=enrolled)
+    tenant_side.knows("dev-1", enrolled=enrolled)
+    await tenant_side.heard()
     session = await pages.sign_in("admin", PASSWORD)
     shown = await pages.dashboard(session)
     assert shown.stages[console.Stage.CO_MANAGED] == 0
@@ -193,7 +191,8 @@ async def test_a_device_that_stands_still_is_listed_with_its_log_line(
     pages: SitePages, site_db: Database, tenant_side: Tenant
 ) -> None:
     await reported(site_db, "dev-2", 302, {"log": "Failed to get manifest 0x87d0027e"})
-    tenant_side.knows("dev-2", name="LAB-002", mdm_enrolled=True, msi_installed=True)
+    tenant_side.knows("dev-2", name="LAB-002")
+    await tenant_side.heard()
     session = await pages.sign_in("admin", PASSWORD)
     found = await pages.devices(session, console.Filter(), console.Slice())
     (device,) = found.rows
@@ -206,6 +205,7 @@ async def test_the_pages_work_while_the_tenant_is_down(
 ) -> None:
     await client_row(site_db, "dev-1", "LAB-001", capabilities([]), policy=True)
     tenant_side.gone = "The tenant does not answer."
+    await tenant_side.heard()
     await sign_in(browser)
     for path in ("/console/", "/console/devices", "/console/devices/dev-1"):
         answer = await browser.get(path)

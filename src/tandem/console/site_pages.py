@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from tandem.console import labels, summary
 from tandem.console.labels import N_
 from tandem.console.model import (
@@ -10,25 +12,29 @@ from tandem.console.model import (
     Device,
     DeviceFacts,
     Devices,
+    EnrollmentState,
+    ErrorCount,
     Fact,
     Filter,
+    FunnelStep,
     Gateways,
     Happening,
     LogText,
+    Moved,
+    OsGroup,
     Owner,
     Session,
     Slice,
+    Stage,
     UnknownDevice,
 )
-from tandem.console.tenant_view import TenantDevice, TenantDevices, account
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.protocols import ccm
-from tandem.site import administrators, clients, comanagement
+from tandem.site import administrators, clients, comanagement, fleet
 from tandem.workloads import Authority, Workload, capabilities, effective, owners
 
-EVERY = 1_000_000
 FAILED_SETUP = range(301, 330)
 SITE = N_("Site")
 
@@ -40,7 +46,7 @@ async def no_gateways(_: Tx) -> Gateways:
 
 
 class SitePages:
-    """Implements SiteReads. `tenant` is None while the site is connected to no tenant."""
+    """Implements SiteReads. `tenant` is the tenant's Graph with the site's application."""
 
     def __init__(
         self,
@@ -48,7 +54,7 @@ class SitePages:
         *,
         now: Clock,
         settings: administrators.AdministratorsSettings,
-        tenant: TenantDevices | None = None,
+        tenant: Callable[[], Awaitable[fleet.Graph]] | None = None,
         gateways: ReadGateways = no_gateways,
     ) -> None:
         self._db = db
@@ -74,150 +80,111 @@ class SitePages:
             await administrators.sign_out(tx, session.token)
 
     async def dashboard(self, session: Session) -> Dashboard:
-        known, without = await self._known_to_tenant()
         async with self._db.transaction() as tx:
-            devices = await self._fleet(tx, known)
+            reading = await fleet.look(tx, self._now())
+            figures = await fleet.figures(tx, reading)
             sliders = await comanagement.sliders(tx)
-        positions = {workload: slider.position for workload, slider in sliders.items()}
-        return summary.dashboard(devices, positions, without)
+        together = figures.stages[Stage.CO_MANAGED.value]
+        return Dashboard(
+            devices=figures.devices,
+            operating_systems={kind: figures.operating_systems[kind.value] for kind in OsGroup},
+            funnel={step: figures.funnel[step.value] for step in FunnelStep},
+            enrollment={state: figures.enrollment[state.value] for state in EnrollmentState},
+            workloads={
+                workload: Moved(
+                    sliders[workload].position,
+                    together - figures.workloads[workload.value],
+                    figures.workloads[workload.value],
+                )
+                for workload in Workload
+            },
+            errors=tuple(ErrorCount(int(code), n) for code, n in figures.errors.items()),
+            stages={stage: figures.stages[stage.value] for stage in Stage},
+            without_tenant=figures.without_tenant,
+        )
 
     async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices:
-        known, without = await self._known_to_tenant()
         async with self._db.transaction() as tx:
-            devices = await self._fleet(tx, known)
-        return summary.listing(devices, wanted, part, without)
+            reading = await fleet.look(tx, self._now())
+            found = await fleet.listing(
+                tx,
+                _filter(wanted),
+                sort=fleet.Sort(part.sort.value),
+                descending=part.descending,
+                limit=part.size,
+                offset=(part.page - 1) * part.size,
+            )
+        rows = tuple(_facts(device) for device in found.devices)
+        return Devices(rows, found.total, fleet.silence(reading))
 
     async def device(self, session: Session, device_id: str) -> Device:
-        known, without = await self._known_to_tenant()
         async with self._db.transaction() as tx:
-            devices = await self._fleet(tx, known)
-            facts = next((device for device in devices if device.id == device_id), None)
-            if facts is None:
-                raise UnknownDevice(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE)
-            summaries = await clients.list_clients(tx, device_id, limit=1)
-            client = await clients.find(tx, summaries[0].id) if summaries else None
-            decided = await _decided(tx, client)
-            entries = []
-            if client is not None:
-                entries = await clients.timeline(tx, client.tenant_id, client.device_id)
-        mine = known.get(device_id)
-        by_tenant, silent = await self._timeline_of_tenant(mine)
+            reading = await fleet.look(tx, self._now())
+            try:
+                found = await fleet.detail(tx, device_id)
+            except fleet.NoSuchDevice:
+                raise UnknownDevice(
+                    labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE
+                ) from None
+        facts = _facts(found.device)
+        by_tenant, silent = await self._timeline_of_tenant(found.device.mdm_id)
         return Device(
             facts=facts,
-            mdm=account(mine),
-            site=_account_of_site(client, decided),
-            owners=_owners(facts, decided),
-            timeline=summary.timeline((*by_tenant, *map(_happening, entries))),
-            logs=_logs(entries),
-            without_tenant=without or silent,
+            mdm=_account_of_tenant(found),
+            site=_account_of_site(found.client, found.decided),
+            owners=_owners(facts, found.decided),
+            timeline=summary.timeline((*by_tenant, *map(_happening, found.timeline))),
+            logs=_logs(found.timeline),
+            without_tenant=fleet.silence(reading) or silent,
         )
 
     async def gateways(self, session: Session) -> Gateways:
         async with self._db.transaction() as tx:
             return await self._gateways(tx)
 
-    async def _known_to_tenant(self) -> tuple[Mapping[str, TenantDevice], str]:
-        """What the tenant says of its devices, and why it says nothing when it does not."""
-        if self._tenant is None:
-            return {}, labels.TENANT_TURNED_OFF
-        try:
-            return await self._tenant(), ""
-        except AppError as error:
-            return {}, error.message
-
-    async def _timeline_of_tenant(
-        self, device: TenantDevice | None
-    ) -> tuple[tuple[Happening, ...], str]:
-        if self._tenant is None or device is None:
+    async def _timeline_of_tenant(self, mdm_id: str) -> tuple[tuple[Happening, ...], str]:
+        if self._tenant is None or not mdm_id:
             return (), ""
+        source = labels.AUTHORITY[Authority.MDM]
         try:
-            return await self._tenant.timeline(device), ""
+            said = await fleet.timeline(await self._tenant(), mdm_id)
         except AppError as error:
             return (), error.message
-
-    async def _fleet(self, tx: Tx, known: Mapping[str, TenantDevice]) -> list[DeviceFacts]:
-        registered = {
-            client.device_id: client for client in await clients.list_clients(tx, limit=EVERY)
-        }
-        setups = {item.device_id: item for item in await clients.setup_states(tx, EVERY)}
-        progress = {item.device_id: item for item in await clients.enrollment_progress(tx)}
-        ids = dict.fromkeys([*registered, *known, *setups])
-        # Without the tenant, a client's own word on its enrolment is the best there is.
-        asked = bool(known)
-        return [
-            _facts(
-                key,
-                registered.get(key),
-                known.get(key),
-                setups.get(key),
-                progress.get(key),
-                asked,
-            )
-            for key in ids
-        ]
+        return tuple(Happening(item.at, source, item.text, item.failed) for item in said), ""
 
 
 def _session(token: str, who: administrators.Administrator) -> Session:
     return Session(token, who.name, who.role.value)
 
 
-def _facts(
-    key: str,
-    client: clients.ClientSummary | None,
-    mdm: TenantDevice | None,
-    setup: clients.SetupState | None,
-    progress: clients.EnrollmentProgress | None,
-    asked: bool,
-) -> DeviceFacts:
-    mine = mdm or TenantDevice(device_id=key, mdm_enrolled=not asked and _says_enrolled(client))
-    trouble = mine.trouble
-    if client is None and setup is not None and setup.state in FAILED_SETUP:
-        trouble = trouble or _line(setup.data) or setup.text
-    times = (client.last_seen_at if client else None, mine.checked_in_at)
-    seen = [at for at in times if at is not None]
-    return DeviceFacts(
-        id=key,
-        name=(client.name if client else "") or mine.name or key,
-        user=mine.user,
-        os_version=(client.os_version if client else "") or mine.os_version,
-        hybrid=mine.hybrid,
-        joined=mine.joined,
-        licensed=mine.licensed,
-        scheduled=progress is not None and progress.scheduled,
-        initiated=progress is not None and progress.initiated,
-        pending_sign_in=progress is not None and progress.pending_sign_in,
-        mdm_enrolled=mine.mdm_enrolled,
-        app_offered=mine.app_offered,
-        msi_installed=mine.msi_installed,
-        registered=client is not None,
-        policy_present=client is not None and client.policy_present,
-        flags=client.flags if client else 0,
-        enrollment_error=_error(mine, progress),
-        client_version=client.client_version if client else "",
-        last_seen_at=max(seen, default=None),
-        trouble=trouble,
+def _facts(device: fleet.Device) -> DeviceFacts:
+    names = set(DeviceFacts.__struct_fields__)
+    known = msgspec.structs.asdict(device)
+    return DeviceFacts(**{name: value for name, value in known.items() if name in names})
+
+
+def _filter(wanted: Filter) -> fleet.Filter:
+    given = msgspec.to_builtins(wanted)
+    given["os"] = given.pop("operating_system")
+    return msgspec.convert(given, fleet.Filter)
+
+
+def _account_of_tenant(found: fleet.Detail) -> tuple[Fact, ...]:
+    told = found.tenant.mdm or found.tenant.directory
+    if told is None:
+        return (Fact(labels.ENROLLED, False),)
+    return (
+        Fact(labels.ENROLLED, found.device.mdm_enrolled),
+        Fact(labels.ENROLLED_AT, told.enrolled_at),
+        Fact(labels.LAST_CHECK_IN, told.checked_in_at),
+        Fact(labels.OWNER, told.user),
+        Fact(labels.DIRECTORY_ID, found.device.id),
+        Fact(labels.MDM_ID, told.mdm_id),
+        Fact(labels.MODEL, told.model),
+        Fact(labels.SERIAL, told.serial_number),
+        Fact(labels.APP_OFFERED, told.app_offered),
+        Fact(labels.MSI_INSTALLED, told.msi_installed),
     )
-
-
-def _error(mine: TenantDevice, progress: clients.EnrollmentProgress | None) -> int | None:
-    """Of a device that is not enrolled: the tenant's account of it, or else its own."""
-    if mine.mdm_enrolled or mine.enrollment_error is not None or progress is None:
-        return mine.enrollment_error
-    return progress.error
-
-
-def _says_enrolled(client: clients.ClientSummary | None) -> bool:
-    return client is not None and client.mdm_enrolled
-
-
-async def _decided(tx: Tx, client: clients.Client | None) -> dict[Workload, Authority] | None:
-    if client is None:
-        return None
-    try:
-        return await comanagement.decided(tx, client.id)
-    except AppError:
-        # A client that is in no collection yet: nothing has been decided for it.
-        return None
 
 
 def _owners(facts: DeviceFacts, decided: Mapping[Workload, Authority] | None) -> tuple[Owner, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem import console, pki
-from tandem.console import gateway_view, site_pages, tenant_view
+from tandem.console import gateway_view, site_pages
 from tandem.infra import config, http, logs, net
 from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
@@ -33,6 +33,7 @@ from tandem.site import (
     content,
     deployments,
     discovery,
+    fleet,
     properties,
 )
 from tandem.site import settings as client_settings
@@ -129,12 +130,11 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     cloud = _cloud(settings, db, box, jobs, web, resolver)
     found = discovery.Discovery(db, jobs, cloud.tenants.sources, now=utc_now, logs=settings.logs)
     packages = content.ClientPackages(Blobs.open(settings.state / "content"), utc_now)
-    devices = _tenant_devices(db, cloud)
+    devices = _fleet(db, cloud)
     others = comanagement.Collaborators(
         cloud.connections.gateway_host,
         cloud.tenants.tenant_id,
         cloud.tenants.check_mdm_authority,
-        devices,
         cloud.sign_ins.token,
     )
     clients.register(jobs, db, now=utc_now)
@@ -156,6 +156,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *discovery.routes(db, found, gate),
             *cloud_services.routes(cloud, gate),
             *comanagement.routes(db, others, gate, utc_now),
+            *fleet.routes(db, devices, gate, utc_now),
             *adminservice.routes(db, gate, utc_now, scripts),
             *console.site_routes(
                 _pages(settings, db, cloud, devices),
@@ -184,6 +185,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     work = [
         asyncio.create_task(jobs.run(stop)),
         asyncio.create_task(cloud.gateways.watch(stop)),
+        asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
     ]
     try:
@@ -268,26 +270,39 @@ def _management_point(
     )
 
 
-def _tenant_devices(db: Database, cloud: cloud_services.CloudServices) -> tenant_view.GraphDevices:
-    async def graph(path: str) -> dict[str, Any]:
+def _fleet(db: Database, cloud: cloud_services.CloudServices) -> fleet.Collaborators:
+    async def graph() -> fleet.Graph:
         async with db.transaction() as tx:
             client = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
-        return await client.get(f"/{path.lstrip('/')}")
+        return _BelowVersion(client)
 
-    return tenant_view.GraphDevices(graph)
+    return fleet.Collaborators(cloud.tenants.tenant_id, graph)
+
+
+class _BelowVersion:
+    """Graph by paths without a slash before them, as Graph's own links go on."""
+
+    def __init__(self, graph: cloud_services.Graph) -> None:
+        self._graph = graph
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return await self._graph.get(f"/{path.lstrip('/')}")
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._graph.post(f"/{path.lstrip('/')}", body)
 
 
 def _pages(
     settings: SiteSettings,
     db: Database,
     cloud: cloud_services.CloudServices,
-    devices: tenant_view.GraphDevices,
+    devices: fleet.Collaborators,
 ) -> site_pages.SitePages:
     return site_pages.SitePages(
         db,
         now=utc_now,
         settings=settings.sign_in,
-        tenant=devices,
+        tenant=devices.graph,
         gateways=gateway_view.reader(cloud.gateways, cloud.connections, now=utc_now),
     )
 

@@ -159,6 +159,10 @@ class SetupState(msgspec.Struct, frozen=True):
     text: str
     data: dict[str, Any]
 
+    @property
+    def failed(self) -> bool:
+        return self.state in _FAILED_SETUP
+
 
 class EnrollmentProgress(msgspec.Struct, frozen=True):
     """How far a client's automatic enrolment has come (topic 810), with its error if it failed."""
@@ -183,6 +187,14 @@ class EnrollmentProgress(msgspec.Struct, frozen=True):
     @property
     def error(self) -> int | None:
         return self.code if self.state == 110 else None
+
+
+class DeviceFacts(msgspec.Struct, frozen=True):
+    """What the site knows of one device. Before it is registered there may be its bootstrap."""
+
+    client: ClientSummary | None = None
+    setup: SetupState | None = None
+    progress: EnrollmentProgress | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -211,6 +223,7 @@ class Package(msgspec.Struct, frozen=True):
     read: Callable[[int, int], AsyncIterator[bytes]]
 
 
+_FAILED_SETUP = range(301, 330)
 _STATES = {
     (ccm.SETUP_TOPIC, 100): "Client deployment started",
     (ccm.SETUP_TOPIC, 301): "Client deployment failed",

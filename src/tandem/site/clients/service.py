@@ -1,7 +1,7 @@
 """What the management point does: tokens, registration, policy, messages."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -32,6 +32,7 @@ from tandem.site.clients.model import (
     ClientId,
     ClientsSettings,
     ClientSummary,
+    DeviceFacts,
     DeviceUnnamed,
     EnrollmentProgress,
     InForce,
@@ -55,6 +56,8 @@ log = get_logger("clients")
 # A message that a client sends over and over must not fill the answer to the next.
 MAX_MESSAGES = 200
 _SEEN_EVERY = timedelta(seconds=30)
+# An entry of the audit names so many of the clients that it is about; more are counted.
+_NAMED_IN_AUDIT = 1000
 
 
 async def keep_resource(tx: Tx, client: Client, now: datetime) -> None:
@@ -446,6 +449,24 @@ async def timeline(tx: Tx, tenant_id: str, device_id: str, limit: int = 200) -> 
     ]
 
 
+async def facts(tx: Tx, device_ids: Sequence[str]) -> dict[str, DeviceFacts]:
+    """What the site knows of these devices now; who is not in it is unknown to the site."""
+    found = {
+        c.device_id: ClientSummary.of(c) for c in await store.clients_of_devices(tx, device_ids)
+    }
+    setups = {
+        row["device_id"]: SetupState(**row, text=describe(ccm.SETUP_TOPIC, row["state"]))
+        for row in await store.newest_setup_of(tx, device_ids)
+    }
+    progress = {
+        row["device_id"]: _progress(row) for row in await store.newest_enrollment_of(tx, device_ids)
+    }
+    return {
+        id: DeviceFacts(found.get(id), setups.get(id), progress.get(id))
+        for id in {*found, *setups, *progress}
+    }
+
+
 async def setup_states(tx: Tx, limit: int = 10_000) -> list[SetupState]:
     """The newest bootstrap step of each device that reported one, registered or not."""
     rows = await store.newest_of_topic(tx, ccm.SETUP_TOPIC, limit)
@@ -454,10 +475,11 @@ async def setup_states(tx: Tx, limit: int = 10_000) -> list[SetupState]:
 
 async def enrollment_progress(tx: Tx) -> list[EnrollmentProgress]:
     """The newest step of automatic enrolment of each device that reported one."""
-    return [
-        EnrollmentProgress(row["device_id"], row["state"], row["at"], _error_code(row["data"]))
-        for row in await store.newest_enrollment(tx)
-    ]
+    return [_progress(row) for row in await store.newest_enrollment(tx)]
+
+
+def _progress(row: Mapping[str, Any]) -> EnrollmentProgress:
+    return EnrollmentProgress(row["device_id"], row["state"], row["at"], _error_code(row["data"]))
 
 
 def _error_code(data: Mapping[str, Any]) -> int | None:
@@ -477,6 +499,25 @@ async def block(tx: Tx, client_id: str, *, actor: str, now: datetime) -> Client:
 async def unblock(tx: Tx, client_id: str, *, actor: str, now: datetime) -> Client:
     """Raises NoSuchClient."""
     return await _set_blocked(tx, client_id, False, actor, now)
+
+
+async def set_blocked(
+    tx: Tx,
+    client_ids: Sequence[str],
+    blocked: bool,
+    *,
+    actor: str,
+    now: datetime,
+    details: Mapping[str, Any],
+) -> list[str]:
+    """Block or unblock many at once, told as one. Returns those that it changed."""
+    changed = await store.set_blocked_all(tx, client_ids, blocked)
+    action = "client.block-many" if blocked else "client.unblock-many"
+    told = {**details, "changed": len(changed), "clients": sorted(changed)[:_NAMED_IN_AUDIT]}
+    await audit.record(
+        tx, actor=actor, action=action, target=f"{len(changed)} clients", details=told, now=now
+    )
+    return changed
 
 
 async def _set_blocked(tx: Tx, client_id: str, blocked: bool, actor: str, now: datetime) -> Client:

@@ -267,6 +267,45 @@ async def newest_of_topic(tx: Tx, topic: int, limit: int) -> Sequence[dict[str, 
     return await cursor.fetchall()
 
 
+async def clients_of_devices(tx: Tx, device_ids: Sequence[str]) -> list[Client]:
+    """The newest client of each device."""
+    cursor = await tx.execute(
+        f"""SELECT DISTINCT ON (device_id) {_CLIENT} FROM clients_client
+            WHERE device_id = ANY(%s) ORDER BY device_id, registered_at DESC, id""".encode(),  # noqa: S608
+        (list(device_ids),),
+    )
+    return [_client(row) for row in await cursor.fetchall()]
+
+
+async def newest_setup_of(tx: Tx, device_ids: Sequence[str]) -> list[dict[str, Any]]:
+    return await _newest_of(tx, device_ids, f"topic = {ccm.SETUP_TOPIC:d}")
+
+
+async def newest_enrollment_of(tx: Tx, device_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest that says how the enrolment goes, not only where it stands."""
+    return await _newest_of(tx, device_ids, f"topic = {ccm.COMANAGEMENT_TOPIC:d} AND state > 100")
+
+
+async def _newest_of(tx: Tx, device_ids: Sequence[str], condition: str) -> list[dict[str, Any]]:
+    cursor = await tx.execute(
+        f"""SELECT found.* FROM unnest(%s::text[]) AS asked (device_id), LATERAL (
+                SELECT tenant_id, device_id, state, at, data FROM clients_timeline t
+                WHERE t.device_id = asked.device_id AND {condition}
+                ORDER BY at DESC, sequence DESC LIMIT 1) AS found""".encode(),  # noqa: S608
+        (list(device_ids),),
+    )
+    return await cursor.fetchall()
+
+
+async def set_blocked_all(tx: Tx, client_ids: Sequence[str], blocked: bool) -> list[str]:
+    """The clients that this changed."""
+    cursor = await tx.execute(
+        "UPDATE clients_client SET blocked = %s WHERE id = ANY(%s) AND blocked <> %s RETURNING id",
+        (blocked, list(client_ids), blocked),
+    )
+    return [row["id"] for row in await cursor.fetchall()]
+
+
 async def newest_enrollment(tx: Tx) -> Sequence[dict[str, Any]]:
     """The newest entry of each device that says how its enrolment goes, not only where it stands."""
     cursor = await tx.execute(

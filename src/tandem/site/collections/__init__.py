@@ -26,6 +26,7 @@ from tandem.site.collections.model import (
 )
 from tandem.site.collections.query import compile_query
 from tandem.site.collections.service import (
+    add_clients,
     add_members,
     add_query,
     client_ids,
@@ -72,6 +73,7 @@ __all__ = [
     "Resource",
     "Rule",
     "UserResource",
+    "add_clients",
     "add_members",
     "add_query",
     "as_dict",

@@ -213,6 +213,27 @@ async def add_members(
     return members
 
 
+async def add_clients(
+    tx: Tx,
+    wanted: str,
+    client_ids: Sequence[str],
+    *,
+    actor: str,
+    now: datetime,
+    details: Mapping[str, Any],
+) -> int:
+    """Direct rules for many devices, by their clients, told as one. Returns how many are new.
+
+    Raises NoSuchCollection, BuiltIn.
+    """
+    found = await collection(tx, wanted)
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems has every device already.")
+    added = await store.add_clients(tx, found.id, client_ids)
+    await _audit(tx, actor, "collection.add-many", found.id, now, **details, added=added)
+    return added
+
+
 async def add_query(
     tx: Tx, wanted: str, name: str, query: str, *, actor: str, now: datetime
 ) -> None:

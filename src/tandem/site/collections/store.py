@@ -293,6 +293,17 @@ async def add_rule(
     return done.rowcount == 1
 
 
+async def add_clients(tx: Tx, collection_id: CollectionId, client_ids: Sequence[str]) -> int:
+    """A direct rule for each of these clients' devices that has none yet."""
+    done = await tx.execute(
+        "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id)"
+        " SELECT %s, 'direct', name, '', id FROM collections_resource WHERE client_id = ANY(%s)"
+        " ON CONFLICT DO NOTHING",
+        (collection_id, list(client_ids)),
+    )
+    return done.rowcount
+
+
 async def remove_rule(tx: Tx, collection_id: CollectionId, id: int) -> str | None:
     """The name of the rule that is gone."""
     row = await (

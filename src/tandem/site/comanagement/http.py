@@ -1,7 +1,6 @@
 """Co-management of the admin API."""
 
 import re
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +17,6 @@ from tandem.site import collections
 from tandem.site.administrators import Require, Role
 from tandem.site.collections import ALL_SYSTEMS, as_dict
 from tandem.site.comanagement import service
-from tandem.site.comanagement.dashboard import TenantFacts, figures
 from tandem.site.comanagement.model import (
     AutoEnroll,
     NewCollection,
@@ -186,13 +184,6 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         ]
         return http.reply({**as_dict(found), "moves": moves})
 
-    async def dashboard(request: Request) -> Response:
-        await require(request)
-        known, without = await _tenant_devices(db, others)
-        async with db.transaction() as tx:
-            devices = await service.fleet(tx, known, tenant_asked=not without)
-        return http.reply(as_dict(figures(devices, without)))
-
     async def command_line(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -206,23 +197,9 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement/prerequisites", prerequisites, methods=["GET"]),
         Route("/api/v1/comanagement/policies", policies, methods=["GET"]),
         Route("/api/v1/comanagement/status", status, methods=["GET"]),
-        Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
         Route("/api/v1/comanagement/command-line", command_line, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
     ]
-
-
-async def _tenant_devices(
-    db: Database, others: Collaborators
-) -> tuple[Mapping[str, TenantFacts], str]:
-    """What the tenant says of its devices, and why it says nothing when it does not."""
-    async with db.transaction() as tx:
-        if not await others.tenant_id(tx):
-            return {}, "The site is not connected to a tenant."
-    try:
-        return await others.tenant_devices(), ""
-    except AppError as error:
-        return {}, error.message
 
 
 async def _answer(tx: Tx, others: Collaborators) -> Response:

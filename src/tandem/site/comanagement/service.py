@@ -1,6 +1,6 @@
 """Enable co-management, move workloads, and say what a client is to do about it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +12,6 @@ from tandem.protocols import ccm
 from tandem.site import clients, collections, deployments, properties, settings
 from tandem.site.collections import CollectionId
 from tandem.site.comanagement import store
-from tandem.site.comanagement.dashboard import DeviceFacts, TenantFacts, facts
 from tandem.site.comanagement.model import (
     AutoEnroll,
     Begun,
@@ -45,10 +44,6 @@ _ADD_GATEWAY = (
 )
 
 
-async def _no_devices() -> Mapping[str, TenantFacts]:
-    return {}
-
-
 async def _no_sign_ins(tx: Tx, sign_in: str, administrator: str) -> str:
     raise Invalid("There are no sign-ins to a tenant here.", field="tenant_sign_in")
 
@@ -60,15 +55,13 @@ class Collaborators:
     `gateway_host` is the CCMHOSTNAME of the gateway that clients use, None without one. `tenant_id`
     is the tenant that the site is connected to, empty without one. `check_tenant` asks the tenant
     with a global administrator's token whether its MDM authority is set, and raises if not; the
-    token is not kept. `tenant_devices` is what the tenant knows of its devices, by device id; it
-    raises when it cannot be asked. `administrator_token` is the access token of the tenant's
-    administrator behind a sign-in of the console, by its id and the site's administrator.
+    token is not kept. `administrator_token` is the access token of the tenant's administrator
+    behind a sign-in of the console, by its id and the site's administrator.
     """
 
     gateway_host: Callable[[Tx], Awaitable[str | None]]
     tenant_id: Callable[[Tx], Awaitable[str]]
     check_tenant: Callable[[Tx, str], Awaitable[None]]
-    tenant_devices: Callable[[], Awaitable[Mapping[str, TenantFacts]]] = _no_devices
     administrator_token: Callable[[Tx, str, str], Awaitable[str]] = _no_sign_ins
 
 
@@ -610,15 +603,3 @@ def _has_applied(client: clients.Reported, policy: Policy) -> bool:
     held = client.flags & policy.capabilities == policy.capabilities
     fresh = client.policy_at is not None and client.policy_at >= policy.changed_at
     return client.policy_present and held and fresh
-
-
-async def fleet(
-    tx: Tx, tenant: Mapping[str, TenantFacts], *, tenant_asked: bool = True
-) -> list[DeviceFacts]:
-    """What is known of every device of both authorities; `tenant` is by device id."""
-    registered = {one.device_id: one for one in await clients.list_clients(tx)}
-    progress = {one.device_id: one for one in await clients.enrollment_progress(tx)}
-    return [
-        facts(id, registered.get(id), tenant.get(id), progress.get(id), tenant_asked)
-        for id in dict.fromkeys([*registered, *tenant, *progress])
-    ]

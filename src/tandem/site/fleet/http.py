@@ -1,0 +1,237 @@
+"""Devices and the dashboard, of the admin API."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tandem.infra import http
+from tandem.infra.clock import Clock
+from tandem.infra.database import Database
+from tandem.infra.errors import AppError, Invalid
+from tandem.site.administrators import Require
+from tandem.site.collections import as_dict
+from tandem.site.fleet import graph, model, service
+from tandem.site.fleet.model import BadFilter, Device, Filter, Reading, Sort
+from tandem.site.fleet.service import Collaborators, Detail, Reach, Selection
+from tandem.workloads import Authority, Workload, effective, owners
+
+_MOST_ROWS = 1000
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What of a list's query is not its filter."""
+
+    sort: Sort = Sort.NAME
+    descending: bool = False
+    limit: int = 50
+    offset: int = 0
+    after: str = ""
+    counted: bool = True
+
+
+class _ToCollection(Selection, frozen=True):
+    collection: str = ""
+
+
+def routes(db: Database, others: Collaborators, require: Require, now: Clock) -> list[BaseRoute]:
+    async def listed(request: Request) -> Response:
+        await require(request)
+        wanted, asked = read_query(request.query_params)
+        async with db.transaction() as tx:
+            reading = await service.look(tx, now())
+            part = await service.listing(
+                tx,
+                wanted,
+                sort=asked.sort,
+                descending=asked.descending,
+                limit=asked.limit,
+                offset=asked.offset,
+                after=asked.after,
+                counted=asked.counted,
+            )
+        return http.reply(
+            {
+                "devices": [shape(device) for device in part.devices],
+                "total": part.total,
+                "more_than": part.total > service.MOST_COUNTED,
+                "after": part.after,
+                "tenant": _told(reading),
+            }
+        )
+
+    async def shown(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            reading = await service.look(tx, now())
+            found = await service.detail(tx, _text(request.path_params["id"]))
+        happened, silent = await _happened(others, found.device.mdm_id)
+        return http.reply(
+            {
+                **_detail(found),
+                "tenant_timeline": as_dict(happened),
+                "tenant": _told(reading),
+                "without_timeline": silent,
+            }
+        )
+
+    async def dashboard(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            reading = await service.look(tx, now())
+            return http.reply(as_dict(await service.figures(tx, reading)))
+
+    async def selection(request: Request) -> Response:
+        """What an action would touch. It changes nothing."""
+        await require(request)
+        wanted = await http.decode(request, Selection)
+        _check(wanted)
+        async with db.transaction() as tx:
+            return http.reply(_reach(await service.reach(tx, wanted)))
+
+    async def block(request: Request) -> Response:
+        return await _set_blocked(request, True)
+
+    async def unblock(request: Request) -> Response:
+        return await _set_blocked(request, False)
+
+    async def _set_blocked(request: Request, blocked: bool) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, Selection)
+        _check(wanted)
+        async with db.transaction() as tx:
+            found, changed = await service.set_blocked(
+                tx, wanted, blocked, actor=who.name, now=now()
+            )
+        return http.reply({**_reach(found), "changed": changed})
+
+    async def to_collection(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, _ToCollection)
+        _check(wanted)
+        if not wanted.collection:
+            raise Invalid("No collection is named.", field="collection")
+        async with db.transaction() as tx:
+            found, added = await service.add_to_collection(
+                tx, wanted, _text(wanted.collection), actor=who.name, now=now()
+            )
+        return http.reply({**_reach(found), "changed": added})
+
+    base = "/api/v1/devices"
+    return [
+        Route(base, listed, methods=["GET"]),
+        Route(f"{base}/selection", selection, methods=["POST"]),
+        Route(f"{base}/block", block, methods=["POST"]),
+        Route(f"{base}/unblock", unblock, methods=["POST"]),
+        Route(f"{base}/add-to-collection", to_collection, methods=["POST"]),
+        Route(f"{base}/{{id}}", shown, methods=["GET"]),
+        Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
+    ]
+
+
+def read_query(query: Mapping[str, str]) -> tuple[Filter, _Asked]:
+    """A list's filter, and what part of it is asked for. Raises BadFilter."""
+    given = {name: value for name, value in query.items() if value != ""}
+    parts = set(_Asked.__struct_fields__)
+    filters = {name: value for name, value in given.items() if name not in parts}
+    try:
+        wanted = msgspec.convert(filters, Filter, strict=False)
+        asked = msgspec.convert(
+            {name: value for name, value in given.items() if name in parts}, _Asked, strict=False
+        )
+    except msgspec.ValidationError as error:
+        raise BadFilter(
+            f"The list cannot be filtered like this: {error}.",
+            cure="`tandem device list --help` names what can be asked.",
+        ) from None
+    if not 1 <= asked.limit <= _MOST_ROWS or not 0 <= asked.offset < 10**9:
+        raise BadFilter(f"limit is from 1 to {_MOST_ROWS}, offset 0 or more.", field="limit")
+    _bounded(wanted)
+    _text(asked.after)
+    return wanted, asked
+
+
+def _check(wanted: Selection) -> None:
+    if wanted.filter is not None:
+        _bounded(wanted.filter)
+    for device in wanted.devices:
+        _text(device)
+
+
+def _bounded(wanted: Filter) -> None:
+    if len(wanted.search) > 256 or "\0" in wanted.search:
+        raise BadFilter("A search has at most 256 characters.", field="search")
+    if wanted.error is not None and not 0 <= wanted.error < 2**32:
+        raise BadFilter("An error code is a number of 32 bits.", field="error")
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise Invalid("A NUL character is in no name and no id.")
+    return value
+
+
+def shape(device: Device) -> dict[str, Any]:
+    reached = model.last_stage(device)
+    return {
+        **as_dict(device),
+        "co_managed": device.co_managed,
+        "management": device.management.value,
+        "stage": reached.value if reached else None,
+    }
+
+
+def _told(reading: Reading) -> dict[str, Any]:
+    return {"read_at": reading.read_at, "silence": service.silence(reading)}
+
+
+def _reach(found: Reach) -> dict[str, int]:
+    return {
+        "devices": found.devices,
+        "clients": len(found.clients),
+        "without_client": found.devices - len(found.clients),
+        "blocked": found.blocked,
+    }
+
+
+def _detail(found: Detail) -> dict[str, Any]:
+    device = found.device
+    reported = owners(effective(device.flags, device.mdm_enrolled))
+    decided = found.decided if found.decided is not None and device.mdm_enrolled else {}
+    return {
+        "device": {
+            **shape(device),
+            "stages": [s.value for s in model.Stage if s in model.stages(device)],
+        },
+        "directory": as_dict(found.tenant.directory) if found.tenant.directory else None,
+        "mdm": as_dict(found.tenant.mdm) if found.tenant.mdm else None,
+        "client": as_dict(found.client) if found.client else None,
+        "resource_id": found.resource_id,
+        "owners": [
+            {
+                "workload": workload.value,
+                "reported": reported[workload].value,
+                "decided": decided.get(workload, Authority.SITE).value,
+            }
+            for workload in Workload
+        ],
+        "decided_known": found.decided is not None,
+        "settings": found.settings,
+        "policies": found.policies,
+        "configurations": found.configurations,
+        "collections": found.collections,
+        "timeline": as_dict(found.timeline),
+    }
+
+
+async def _happened(others: Collaborators, mdm_id: str) -> tuple[list[graph.Happening], str]:
+    """The MDM service's own timeline of a device, and why it is missing when it is."""
+    if not mdm_id:
+        return [], ""
+    try:
+        return await graph.timeline(await others.graph(), mdm_id), ""
+    except AppError as error:
+        return [], error.message
