@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx
 
-from tandem import pki
+from tandem import console, pki
 from tandem.cli import context
 from tandem.cli.lab.commands import CommandFailed, Commands
+from tandem.console import gateway_view, site_pages
 from tandem.infra import http, net
 from tandem.infra.clock import utc_now
 from tandem.infra.database import Database, Tx
@@ -181,6 +182,10 @@ def free_ports(count: int = 1) -> int:
             return first
 
 
+async def _token_itself(session: console.Session) -> str:
+    return session.token
+
+
 async def _no_keys(tx: Tx) -> dict[str, Any]:
     return {"keys": []}
 
@@ -247,6 +252,12 @@ async def site(
 
     web.event_hooks = {"request": [note]}
     scripts = adminservice.Collaborators.of(cloud, "localhost")
+    pages = site_pages.SitePages(
+        db, now=now, settings=cheap, gateways=gateway_view.reader(gateways, connections, now=now)
+    )
+    behind = console.Backend(
+        console.Transport("https://site"), _token_itself, console.Drafts(db, box, now)
+    )
     app = http.application(
         [
             *administrators.routes(db, gate, now, tenants.account),
@@ -255,10 +266,11 @@ async def site(
             *discovery.routes(db, found, gate),
             *adminservice.routes(db, gate, now, scripts),
             *adminservice.gateway_routes(db, gate, now, scripts),
+            *console.site_routes(pages, now=now, backend=behind),
         ],
         role="site",
     )
-    made.app = app
+    made.app = behind.transport.app = app
     root, tls = _certificate(folder, issuing)
     stop = asyncio.Event()
     tasks = [

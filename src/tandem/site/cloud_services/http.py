@@ -180,6 +180,7 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route("/api/v1/certificates/import", api.import_certificate, methods=["POST"]),
         Route("/api/v1/certificates/import-pfx", api.import_pfx, methods=["POST"]),
         Route(f"{one}/export", api.export, methods=["POST"]),
+        Route(one, api.certificate, methods=["GET"]),
         Route(one, api.remove, methods=["DELETE"]),
         Route("/api/v1/azure-services", api.services, methods=["GET"]),
         Route("/api/v1/azure-services", api.create_service, methods=["POST"]),
@@ -303,6 +304,12 @@ class _Api:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
             return http.reply([_certificate(c) for c in await certificates.certificates(tx)])
+
+    async def certificate(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await certificates.certificate(tx, request.path_params["id"])
+        return http.reply(_certificate(found))
 
     async def request(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)

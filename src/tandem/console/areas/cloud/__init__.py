@@ -1,0 +1,22 @@
+"""The site's cloud: gateway certificates, Azure services, site properties, what expires."""
+
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from tandem.console.areas.cloud import certificates, sign_in
+from tandem.console.kit import Area, Console
+
+__all__ = ["AREA"]
+
+
+def _routes(console: Console[Any]) -> list[BaseRoute]:
+    return [*sign_in.routes(console), *certificates.routes(console)]
+
+
+AREA = Area(
+    name="cloud",
+    places=(certificates.PLACE,),
+    routes=_routes,
+    wizards=(certificates.WIZARD,),
+)
