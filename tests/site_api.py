@@ -211,7 +211,7 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
         [
             *administrators.routes(db, gate, now, cloud.account),
             *properties.routes(db, gate),
-            *collections.routes(db, gate, now),
+            *collections.routes(db, gate, now, (deployments.used_for, comanagement.used_for)),
             *client_settings.routes(db, gate, now),
             *deployments.routes(db, gate, now),
             *comanagement.routes(db, cloud.others, gate, now),

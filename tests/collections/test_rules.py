@@ -83,7 +83,7 @@ async def test_devices_are_added_all_or_none(api: Api) -> None:
     wanted = {"devices": ["LAB-001", "LAB-009"]}
     code, error = await api.refusal("POST", "/api/v1/collections/Pilot/members", wanted)
     assert (code, error["code"]) == (404, "resource.not-found")
-    assert await api.get("/api/v1/collections/Pilot/members") == []
+    assert await api.get("/api/v1/collections/Pilot/members") == {"items": [], "total": 0}
 
 
 async def test_a_query_rule_has_a_name_of_its_own(api: Api) -> None:

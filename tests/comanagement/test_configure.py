@@ -70,9 +70,9 @@ async def test_everything_is_applied_at_once(fleet: Api) -> None:
         ({"workloads": {"coffee": {"position": "mdm"}}}, "unknown-workload", False),
         ({"workloads": {"windows-update": PILOT}}, "collection.not-found", True),
         ({"automatic_enrollment": "pilot"}, "needs-collection", True),
-        ({"new_collections": [{"name": "Pilot", "query": "nonsense"}]}, "bad-query", False),
-        ({"new_collections": [{"name": "All Systems"}]}, "name-taken", False),
-        ({"new_collections": [{"name": " "}]}, "bad-name", False),
+        ({"new_collections": [{"name": "Pilot", "query": "nonsense"}]}, "bad-query", True),
+        ({"new_collections": [{"name": "All Systems"}]}, "name-taken", True),
+        ({"new_collections": [{"name": " "}]}, "bad-name", True),
         (
             {"new_collections": [{"name": "Pilot", "devices": ["NOBODY"]}]},
             "resource.not-found",

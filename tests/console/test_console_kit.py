@@ -39,13 +39,13 @@ BOX = SecretBox(b"k" * 32)
 
 
 async def _free(page: Page[Any], draft: Draft | None, name: str) -> None:
-    for item in await page.api.get("/api/v1/collections"):
+    for item in (await page.api.get("/api/v1/collections"))["items"]:
         if item["name"] == name:
             raise Problem("name", N_("%(name)s is taken."), name=name)
 
 
 async def _limiting(page: Page[Any], draft: Draft | None, query: str) -> list[tuple[str, str]]:
-    found = await page.api.get("/api/v1/collections")
+    found = (await page.api.get("/api/v1/collections"))["items"]
     return [(i["id"], i["name"]) for i in found if query.casefold() in i["name"].casefold()]
 
 
@@ -66,7 +66,7 @@ async def _command(page: Page[Any], draft: Draft) -> str:
 
 
 async def _found(page: Page[Any], query: str) -> list[Hit]:
-    items = await page.api.get("/api/v1/collections")
+    items = (await page.api.get("/api/v1/collections"))["items"]
     return [Hit(N_("Collections"), i["name"], "", "/") for i in items if query in i["name"]]
 
 

@@ -1,10 +1,17 @@
 """tandem collection: device collections, their rules and their members."""
 
 from typing import Annotated, Any
+from urllib.parse import quote as _quote
 
 import typer
 
 from tandem.cli.context import Json, Yes, confirm, emit, site_client, table
+
+
+def quote(name: str) -> str:
+    """A name as one step of a path."""
+    return _quote(name, safe="")
+
 
 app = typer.Typer(help="Device collections.", no_args_is_help=True)
 
@@ -20,6 +27,33 @@ _DEVICES = {
 }
 
 
+Members = Annotated[
+    list[str] | None, typer.Option("--member", help="Name, number or client id; repeatable.")
+]
+Includes = Annotated[
+    list[str] | None,
+    typer.Option("--include", help="Collection whose members are members too; repeatable."),
+]
+Excludes = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="Collection whose members are never members; repeatable."),
+]
+
+
+def _rules(
+    query: str = "",
+    members: list[str] | None = None,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
+) -> list[dict[str, str]]:
+    return [
+        *([{"kind": "query", "query": query}] if query else []),
+        *({"kind": "direct", "device": item} for item in members or ()),
+        *({"kind": "include", "collection": item} for item in include or ()),
+        *({"kind": "exclude", "collection": item} for item in exclude or ()),
+    ]
+
+
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Name of the collection.")],
@@ -27,11 +61,20 @@ def create(
         str, typer.Option(help="Id or name of the collection that members come from.")
     ] = "SMS00001",
     query: Query = "",
+    member: Members = None,
+    include: Includes = None,
+    exclude: Excludes = None,
     comment: Annotated[str, typer.Option()] = "",
     json: Json = False,
 ) -> None:
-    """Make a device collection, empty or with a query rule."""
-    wanted = {"name": name, "limiting": limiting, "query": query, "comment": comment}
+    """Make a device collection, empty or with rules."""
+    wanted = {
+        "name": name,
+        "limiting": limiting,
+        "query": query,
+        "comment": comment,
+        "rules": _rules("", member, include, exclude),
+    }
     emit(site_client().post("/api/v1/collections", wanted), _one, json)
 
 
@@ -41,6 +84,49 @@ def _one(value: dict[str, Any]) -> str:
 
 def _many(count: int) -> str:
     return f"{count} member{'' if count == 1 else 's'}"
+
+
+@app.command()
+def preview(
+    limiting: Annotated[
+        str, typer.Option(help="Id or name of the collection that members come from.")
+    ] = "SMS00001",
+    query: Query = "",
+    member: Members = None,
+    include: Includes = None,
+    exclude: Excludes = None,
+    json: Json = False,
+) -> None:
+    """Show who would be a member of a collection with these rules, without making it."""
+    wanted = {"limiting": limiting, "rules": _rules(query, member, include, exclude)}
+    emit(site_client().post("/api/v1/collections/preview", wanted), _previewed, json)
+
+
+def _previewed(value: dict[str, Any]) -> str:
+    lines = [f"{_many(value['members'])}, found in {value['took_ms']} ms."]
+    lines += [
+        f"  {rule['kind']:<7}  {rule['query'] or rule['name']}: {rule['members']}"
+        for rule in value["rules"]
+    ]
+    if value["first"]:
+        lines += ["", _devices(value["first"])]
+    return "\n".join(lines)
+
+
+@app.command()
+def edit(
+    collection: Which,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
+    comment: Annotated[str | None, typer.Option(help="New comment.")] = None,
+    limiting: Annotated[str | None, typer.Option(help="New limiting collection.")] = None,
+    json: Json = False,
+) -> None:
+    """Change a collection's name, comment or limiting collection."""
+    asked = {"name": name, "comment": comment, "limiting": limiting}
+    wanted = {key: value for key, value in asked.items() if value is not None}
+    if not wanted:
+        raise typer.BadParameter("Say what to change: --name, --comment or --limiting.")
+    emit(site_client().patch(f"/api/v1/collections/{quote(collection)}", wanted), _one, json)
 
 
 @app.command("add-member")
@@ -54,7 +140,26 @@ def add_member(
     if bool(device) == bool(query):
         raise typer.BadParameter("Name devices, or give --query.")
     wanted = {"devices": device or [], "query": query}
-    emit(site_client().post(f"/api/v1/collections/{collection}/members", wanted), _one, json)
+    emit(site_client().post(f"/api/v1/collections/{quote(collection)}/members", wanted), _one, json)
+
+
+@app.command("add-rule")
+def add_rule(
+    collection: Which,
+    include: Includes = None,
+    exclude: Excludes = None,
+    query: Query = "",
+    name: Annotated[str, typer.Option(help="Name of the query rule.")] = "",
+    json: Json = False,
+) -> None:
+    """Add rules: a query, or collections to include or exclude (exclude wins)."""
+    rules = _rules(query, None, include, exclude)
+    if not rules:
+        raise typer.BadParameter("Give --include, --exclude or --query.")
+    if query:
+        rules[0]["name"] = name
+    path = f"/api/v1/collections/{quote(collection)}/rules"
+    emit(site_client().post(path, {"rules": rules}), _one, json)
 
 
 @app.command("remove-rule")
@@ -63,61 +168,103 @@ def remove_rule(
     rule: Annotated[str, typer.Argument(help="Name of the rule: the device, or the query.")],
     json: Json = False,
 ) -> None:
-    """Remove a rule: a direct rule by its device's name, a query rule by its own."""
+    """Remove a rule: a direct rule by its device's name, another by its own."""
     api = site_client()
-    found = api.get(f"/api/v1/collections/{collection}")["rules"]
+    path = f"/api/v1/collections/{quote(collection)}/rules"
+    found = _every(path, search=rule)
     known = [item for item in found if item["name"].casefold() == rule.casefold()]
     for item in known:
-        api.delete(f"/api/v1/collections/{collection}/rules/{item['id']}")
+        api.delete(f"{path}/{item['id']}")
     said = f"Removed {len(known)} rule{'' if len(known) == 1 else 's'}."
     emit({"removed": [item["name"] for item in known]}, lambda _: said, json)
 
 
 @app.command("list")
-def list_collections(json: Json = False) -> None:
+def list_collections(
+    search: Annotated[str, typer.Option(help="Only with this in name, id or comment.")] = "",
+    json: Json = False,
+) -> None:
     """List collections with the number of their members."""
-    found = site_client().get("/api/v1/collections")
     columns = {
         "id": "Collection",
         "name": "Name",
-        "limiting_id": "Limited by",
+        "limiting_name": "Limited by",
         "members": "Members",
         "comment": "Comment",
     }
+    found = _every("/api/v1/collections", search=search or None)
     emit(found, lambda rows: table(rows, columns), json)
 
 
 @app.command()
 def show(collection: Which, json: Json = False) -> None:
     """Show a collection with its rules."""
-    emit(site_client().get(f"/api/v1/collections/{collection}"), _with_rules, json)
+    emit(site_client().get(f"/api/v1/collections/{quote(collection)}"), _with_rules, json)
 
 
 def _with_rules(value: dict[str, Any]) -> str:
-    lines = [_one(value), f"  Limited by  {value['limiting_id'] or '-'}"]
-    lines += [f"  {rule['kind']:<6}  {rule['query'] or rule['name']}" for rule in value["rules"]]
+    lines = [_one(value), f"  Limited by  {value['limiting_name'] or '-'}"]
+    lines += [f"  {rule['kind']:<7}  {rule['query'] or rule['name']}" for rule in value["rules"]]
+    more = value["rule_count"] - len(value["rules"])
+    lines += [f"  and {more} more"] if more else []
     return "\n".join(lines)
 
 
 @app.command()
-def members(collection: Which, json: Json = False) -> None:
-    """List the devices that are members now."""
-    emit(_every(f"/api/v1/collections/{collection}/members"), _devices, json)
+def uses(collection: Which, json: Json = False) -> None:
+    """Show what a collection is used for."""
+    found = site_client().get(f"/api/v1/collections/{quote(collection)}/uses")
+    columns = {"kind": "Used as", "name": "By", "detail": "Detail"}
+    emit(
+        found, lambda rows: table(rows, columns) if rows else "Nothing uses this collection.", json
+    )
+
+
+@app.command("update-membership")
+def update_membership(collection: Which, json: Json = False) -> None:
+    """Find the members now, and say how long it took. Members are never older than a check-in."""
+    found = site_client().post(f"/api/v1/collections/{quote(collection)}/evaluate")
+    emit(found, lambda v: f"{_many(v['members'])}, found in {v['took_ms']} ms.", json)
 
 
 @app.command()
-def devices(json: Json = False) -> None:
+def members(
+    collection: Which,
+    search: Annotated[str, typer.Option(help="Only devices whose name begins so.")] = "",
+    json: Json = False,
+) -> None:
+    """List the devices that are members now."""
+    path = f"/api/v1/collections/{quote(collection)}/members"
+    emit(_every(path, search=search or None), _devices, json)
+
+
+@app.command()
+def devices(
+    search: Annotated[str, typer.Option(help="Only devices whose name begins so.")] = "",
+    json: Json = False,
+) -> None:
     """List every device that the site knows."""
-    emit(_every("/api/v1/resources"), _devices, json)
+    emit(_every("/api/v1/resources", search=search or None), _devices, json)
 
 
-def _every(path: str) -> list[dict[str, Any]]:
+@app.command()
+def users(
+    search: Annotated[str, typer.Option(help="Only users whose name or mail begins so.")] = "",
+    json: Json = False,
+) -> None:
+    """List the users that discovery found in the tenant."""
+    columns = {"upn": "User", "name": "Name", "mail": "Mail", "discovered_at": "Discovered"}
+    found = _every("/api/v1/users", search=search or None)
+    emit(found, lambda rows: table(rows, columns), json)
+
+
+def _every(path: str, **query: Any) -> list[dict[str, Any]]:
     api = site_client()
     found: list[dict[str, Any]] = []
     while True:
-        page = api.get(path, offset=len(found))
-        found += page
-        if not page:
+        page = api.get(path, offset=len(found), limit=1000, **query)
+        found += page["items"]
+        if not page["items"] or len(found) >= page["total"]:
             return found
 
 
@@ -132,7 +279,9 @@ def limit(
     json: Json = False,
 ) -> None:
     """Limit a collection by another one."""
-    changed = site_client().patch(f"/api/v1/collections/{collection}", {"limiting": limiting})
+    changed = site_client().patch(
+        f"/api/v1/collections/{quote(collection)}", {"limiting": limiting}
+    )
     emit(changed, _one, json)
 
 
@@ -140,5 +289,5 @@ def limit(
 def delete(collection: Which, yes: Yes = False, json: Json = False) -> None:
     """Delete a collection that nothing uses."""
     confirm(f"Delete the collection {collection}?", yes, json)
-    site_client().delete(f"/api/v1/collections/{collection}")
+    site_client().delete(f"/api/v1/collections/{quote(collection)}")
     emit({"deleted": collection}, lambda _: f"Deleted {collection}.", json)

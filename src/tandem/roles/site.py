@@ -148,7 +148,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         [
             *administrators.routes(db, gate, utc_now, cloud.tenants.account),
             *properties.routes(db, gate),
-            *collections.routes(db, gate, utc_now),
+            *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
             *client_settings.routes(db, gate, utc_now),
             *content.routes(db, gate, packages),
             *clients.admin_routes(db, require=gate, now=utc_now),

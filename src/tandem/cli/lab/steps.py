@@ -518,7 +518,8 @@ async def discovery(lab: Lab, see: Observer) -> None:
 
     held, seen = await until(ran, 75)
     see.check("full discovery succeeds", held, seen)
-    known = {user["upn"] for user in await asyncio.to_thread(lab.site().get, "/api/v1/users")}
+    found = await asyncio.to_thread(lab.site().get, "/api/v1/users", limit=1000)
+    known = {user["upn"] for user in found["items"]}
     wanted = {person.upn for person in lab.topology.people}
     see.check("the tenant's users are user resources of the site", wanted <= known, len(known))
     log = (lab.logs / "SMS_AZUREAD_DISCOVERY_AGENT.log").read_text("utf-8")

@@ -1,5 +1,6 @@
 """Collections and resources of the admin API."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,11 +13,27 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import Invalid
 from tandem.site import properties
-from tandem.site.administrators import Require
-from tandem.site.collections import service
-from tandem.site.collections.model import ALL_SYSTEMS, Collection
+from tandem.site.administrators import Require, Role
+from tandem.site.collections import service, store
+from tandem.site.collections.model import ALL_SYSTEMS, Collection, Rule, UsedFor, WantedRule
 
 _PAGE = 1000
+# Rules that a collection shows with itself; the others are read by pages.
+_RULES_SHOWN = 1000
+# A collection with some ten thousand direct rules.
+_LARGE_BODY = 2_000_000
+_USER_SORTS = ("upn", "name", "mail", "discovered_at")
+
+
+class AskedRule(msgspec.Struct):
+    kind: str
+    name: str = ""
+    query: str = ""
+    device: str = ""
+    collection: str = ""
+
+    def wanted(self) -> WantedRule:
+        return WantedRule(self.kind, self.name, self.query, self.device, self.collection)
 
 
 class NewCollection(msgspec.Struct):
@@ -24,10 +41,25 @@ class NewCollection(msgspec.Struct):
     limiting: str = ALL_SYSTEMS
     query: str = ""
     comment: str = ""
+    rules: list[AskedRule] = []
 
 
 class Change(msgspec.Struct):
-    limiting: str
+    name: str | None = None
+    comment: str | None = None
+    limiting: str | None = None
+    rules: list[AskedRule] | None = None
+
+
+class AskedPreview(msgspec.Struct):
+    limiting: str = ALL_SYSTEMS
+    rules: list[AskedRule] = []
+    collection: str = ""
+    first: int = 20
+
+
+class NewRules(msgspec.Struct):
+    rules: list[AskedRule]
 
 
 class NewMembers(msgspec.Struct):
@@ -36,15 +68,27 @@ class NewMembers(msgspec.Struct):
     rule: str = ""
 
 
-def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
+def routes(
+    db: Database, require: Require, now: Clock, used_for: Sequence[UsedFor] = ()
+) -> list[BaseRoute]:
+    """`used_for` says what the modules above use a collection for."""
+
+    def checked(request: Request) -> Callable[[service.Version], None]:
+        return lambda version: http.check_version(request, http.version_of(version))
+
     async def listed(request: Request) -> Response:
         await require(request)
+        asked = http.listing(request, store.COLLECTION_SORTS)
+        counted = request.query_params.get("count") != "false"
         async with db.transaction() as tx:
-            return http.reply([await _shape(tx, item) for item in await service.collections(tx)])
+            found, total = await service.listed(
+                tx, asked.search, asked.order, asked.limit, asked.offset, counted=counted
+            )
+        return http.reply({"items": found, "total": total})
 
     async def create(request: Request) -> Response:
         who = await require(request)
-        new = await http.decode(request, NewCollection)
+        new = await http.decode(request, NewCollection, _LARGE_BODY)
         async with db.transaction() as tx:
             code = (await properties.site(tx)).code
             made = await service.create(
@@ -54,38 +98,97 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 limiting=new.limiting,
                 query=new.query,
                 comment=new.comment,
+                rules=[rule.wanted() for rule in new.rules],
                 actor=who.name,
                 now=now(),
             )
-            return http.reply(await _shape(tx, made), 201)
+            return await _reply(tx, made, 201)
+
+    async def preview(request: Request) -> Response:
+        await require(request, Role.READ_ONLY_ANALYST)
+        asked = await http.decode(request, AskedPreview, _LARGE_BODY)
+        if not 0 <= asked.first <= _PAGE:
+            raise Invalid(f"first is a number from 0 to {_PAGE}.", field="first")
+        async with db.transaction() as tx:
+            found = await service.preview(
+                tx,
+                asked.limiting,
+                [rule.wanted() for rule in asked.rules],
+                of=asked.collection,
+                first=asked.first,
+            )
+        shape = {
+            "members": found.members,
+            "first": [as_dict(item) for item in found.first],
+            "took_ms": found.took_ms,
+            "direct": found.direct,
+            "rules": [{**_rule(rule), "members": count} for rule, count in found.rules],
+        }
+        return http.reply(shape)
 
     async def show(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
             found = await service.collection(tx, request.path_params["id"])
-            rules = [as_dict(r) for r in await service.rules(tx, found.id)]
-            return http.reply({**await _shape(tx, found), "rules": rules})
+            return await _reply(tx, found)
 
     async def change(request: Request) -> Response:
         who = await require(request)
-        wanted = await http.decode(request, Change)
+        wanted = await http.decode(request, Change, _LARGE_BODY)
+        rules = None if wanted.rules is None else [rule.wanted() for rule in wanted.rules]
         async with db.transaction() as tx:
-            changed = await service.limit(
-                tx, request.path_params["id"], wanted.limiting, actor=who.name, now=now()
+            changed = await service.change(
+                tx,
+                request.path_params["id"],
+                name=wanted.name,
+                comment=wanted.comment,
+                limiting=wanted.limiting,
+                rules=rules,
+                check=checked(request),
+                actor=who.name,
+                now=now(),
             )
-            return http.reply(await _shape(tx, changed))
+            return await _reply(tx, changed)
 
     async def delete(request: Request) -> Response:
         who = await require(request)
         async with db.transaction() as tx:
-            await service.delete(tx, request.path_params["id"], actor=who.name, now=now())
+            await service.delete(
+                tx,
+                request.path_params["id"],
+                used_for=used_for,
+                check=checked(request),
+                actor=who.name,
+                now=now(),
+            )
         return Response(status_code=204)
+
+    async def uses(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.collection(tx, request.path_params["id"])
+            return http.reply([as_dict(u) for u in await service.uses(tx, found.id, used_for)])
+
+    async def evaluate(request: Request) -> Response:
+        who = await require(request)
+        id = request.path_params["id"]
+        async with db.transaction() as tx:
+            found = await service.evaluate(tx, id, actor=who.name, now=now())
+        return http.reply(as_dict(found))
 
     async def members(request: Request) -> Response:
         await require(request)
+        asked = http.listing(request, store.RESOURCE_SORTS, limit=_PAGE)
         async with db.transaction() as tx:
-            found = await service.members(tx, request.path_params["id"], _PAGE, offset_of(request))
-        return http.reply([as_dict(item) for item in found])
+            found, total = await service.some_members(
+                tx,
+                request.path_params["id"],
+                asked.search,
+                asked.order,
+                asked.limit,
+                asked.offset,
+            )
+        return http.reply({"items": [as_dict(item) for item in found], "total": total})
 
     async def add_members(request: Request) -> Response:
         who = await require(request)
@@ -101,51 +204,99 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
             answer = {**await _shape(tx, found), "added": [item.name for item in added]}
         return http.reply(answer)
 
+    async def rules(request: Request) -> Response:
+        await require(request)
+        asked = http.listing(request, ("kind",), limit=100)
+        kind = request.query_params.get("kind", "")
+        async with db.transaction() as tx:
+            found, total = await service.some_rules(
+                tx, request.path_params["id"], kind, asked.search, asked.limit, asked.offset
+            )
+        return http.reply({"items": [_rule(item) for item in found], "total": total})
+
+    async def add_rules(request: Request) -> Response:
+        who = await require(request)
+        new = await http.decode(request, NewRules, _LARGE_BODY)
+        id = request.path_params["id"]
+        async with db.transaction() as tx:
+            wanted = [rule.wanted() for rule in new.rules]
+            await service.add_rules(tx, id, wanted, actor=who.name, now=now())
+            return await _reply(tx, await service.collection(tx, id))
+
     async def remove_rule(request: Request) -> Response:
         who = await require(request)
         path = request.path_params
         async with db.transaction() as tx:
-            await service.remove_rule(tx, path["id"], path["rule"], actor=who.name, now=now())
+            await service.remove_rule(
+                tx, path["id"], path["rule"], check=checked(request), actor=who.name, now=now()
+            )
         return Response(status_code=204)
 
     async def resources(request: Request) -> Response:
         await require(request)
+        asked = http.listing(request, store.RESOURCE_SORTS, limit=_PAGE)
         async with db.transaction() as tx:
-            found = await service.resources(tx, _PAGE, offset_of(request))
-        return http.reply([as_dict(item) for item in found])
+            found = await service.resources(
+                tx, asked.limit, asked.offset, search=asked.search, order=asked.order
+            )
+            total = await service.count_resources(tx, asked.search)
+        return http.reply({"items": [as_dict(item) for item in found], "total": total})
 
     async def users(request: Request) -> Response:
         await require(request)
+        asked = http.listing(request, _USER_SORTS, limit=_PAGE)
         async with db.transaction() as tx:
-            found = await service.users(tx, _PAGE, offset_of(request))
-        return http.reply([as_dict(item) for item in found])
+            found = await service.users(
+                tx, asked.limit, asked.offset, search=asked.search, order=asked.order
+            )
+            total = await service.count_users(tx, asked.search)
+        return http.reply({"items": [as_dict(item) for item in found], "total": total})
 
     one = "/api/v1/collections/{id}"
     return [
         Route("/api/v1/collections", listed, methods=["GET"]),
         Route("/api/v1/collections", create, methods=["POST"]),
+        Route("/api/v1/collections/preview", preview, methods=["POST"]),
         Route(one, show, methods=["GET"]),
         Route(one, change, methods=["PATCH"]),
         Route(one, delete, methods=["DELETE"]),
+        Route(f"{one}/evaluate", evaluate, methods=["POST"]),
+        Route(f"{one}/uses", uses, methods=["GET"]),
         Route(f"{one}/members", members, methods=["GET"]),
         Route(f"{one}/members", add_members, methods=["POST"]),
+        Route(f"{one}/rules", rules, methods=["GET"]),
+        Route(f"{one}/rules", add_rules, methods=["POST"]),
         Route(f"{one}/rules/{{rule:int}}", remove_rule, methods=["DELETE"]),
         Route("/api/v1/resources", resources, methods=["GET"]),
         Route("/api/v1/users", users, methods=["GET"]),
     ]
 
 
+async def _reply(tx: Tx, found: Collection, status: int = 200) -> Response:
+    """A collection with its version."""
+    version = http.version_of(await service.version(tx, found))
+    return http.reply(await _shape(tx, found), status, {"ETag": version})
+
+
 async def _shape(tx: Tx, item: Collection) -> dict[str, Any]:
-    return {**as_dict(item), "members": await service.count(tx, item.id)}
+    rules, total = await service.some_rules(tx, item.id, "", "", _RULES_SHOWN, 0)
+    limiting = await service.collection(tx, item.limiting_id) if item.limiting_id else None
+    evaluation = await service.last_evaluation(tx, item.id)
+    return {
+        **as_dict(item),
+        "limiting_name": limiting.name if limiting else "",
+        "built_in": item.id == ALL_SYSTEMS,
+        "members": await service.count(tx, item.id),
+        "rule_count": total,
+        "rules": [_rule(rule) for rule in rules],
+        "evaluation": as_dict(evaluation) if evaluation else None,
+    }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return as_dict(rule)
 
 
 def as_dict(item: Any) -> dict[str, Any]:
     shape: dict[str, Any] = msgspec.to_builtins(item, builtin_types=())
     return shape
-
-
-def offset_of(request: Request) -> int:
-    raw = request.query_params.get("offset", "0")
-    if not raw.isascii() or not raw.isdigit() or len(raw) > 9:
-        raise Invalid("offset is a number of rows, 0 or more.")
-    return int(raw)

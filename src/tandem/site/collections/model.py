@@ -1,9 +1,11 @@
 """Resources that the site knows, and the collections that administrators make of them."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NewType
 
+from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Invalid, Kind
 
 CollectionId = NewType("CollectionId", str)
@@ -66,13 +68,68 @@ class KnownUser:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One membership rule: a resource by its name, or a query."""
+    """One membership rule: a device, a query, or another collection's members.
 
-    id: int
-    kind: str  # "direct" or "query"
+    Whom an exclude rule names is never a member, whatever other rule names them.
+    """
+
+    id: int  # 0 while it is only thought of.
+    kind: str  # One of RULE_KINDS.
     name: str
     query: str = ""
     resource_id: int | None = None
+    other_id: CollectionId | None = None  # Of include and exclude rules.
+
+
+RULE_KINDS = ("direct", "query", "include", "exclude")
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRule:
+    """A rule as somebody asks for it: `device` by name, number or client id, `collection` by id or
+    name. A query without a name gets one."""
+
+    kind: str
+    name: str = ""
+    query: str = ""
+    device: str = ""
+    collection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Who would be a member: how many, and the first of them."""
+
+    members: int
+    first: list["KnownResource"]
+    took_ms: float
+    direct: int  # Devices that direct rules name, within the limit.
+    # What each other rule alone would bring (or, of exclude rules, keep out), within the limit.
+    rules: list[tuple[Rule, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What it took to find a collection's members when somebody asked for it."""
+
+    at: datetime
+    members: int
+    took_ms: float
+    before: int | None = None  # Members at the evaluation before.
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Something that a collection is used for. What `blocks` keeps it from being deleted."""
+
+    kind: str
+    name: str
+    detail: str = ""
+    blocks: bool = True
+
+
+# What one module uses a collection for: modules above this one hand theirs in.
+UsedFor = Callable[[Tx, CollectionId], Awaitable[list[Use]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +147,14 @@ class BadQuery(Invalid):
 
 class BadName(Invalid):
     code = "collection.bad-name"
+
+
+class BadRule(Invalid):
+    code = "collection.bad-rule"
+
+
+class TooComplex(Invalid):
+    code = "collection.too-complex"
 
 
 class NameTaken(AppError):

@@ -74,13 +74,24 @@ class Condition:
     values: tuple[Any, ...] = ()
 
 
+class _Text(str):
+    """A text of the query that knows where it stands."""
+
+    at: int = 0
+
+
+class _Number(int):
+    at: int = 0
+
+
 @lru_cache
 def _parser() -> Lark:
     return Lark(_GRAMMAR, parser="lalr", maybe_placeholders=True)
 
 
+@lru_cache(maxsize=1024)
 def compile_query(text: str) -> Condition:
-    """Raises BadQuery, which says where."""
+    """Raises BadQuery, which says where: `at` is the character, counted from 1."""
     if len(text) > _LIMIT:
         raise BadQuery(f"A query has at most {_LIMIT} characters.")
     if "\x00" in text:
@@ -90,9 +101,13 @@ def compile_query(text: str) -> Condition:
     try:
         compiled = _Compiler().transform(_parser().parse(text))
     except UnexpectedInput as error:
+        at = _place(error, text)
+        found = text[at - 1 : at + 19].split("\n")[0]
         raise BadQuery(
-            f"The query cannot be read at character {error.column}.",
+            f"The query cannot be read at character {at}"
+            + (f": {found!r} was not expected there." if found else ", its end."),
             cure="Write it like: select * from SMS_R_System where Name like 'LAB-%'.",
+            at=at,
         ) from None
     except LarkError as error:
         cause = error.__context__ or error.__cause__
@@ -101,6 +116,14 @@ def compile_query(text: str) -> Condition:
         raise BadQuery(f"The query cannot be read: {cause or error}.") from None
     assert isinstance(compiled, Condition)
     return compiled
+
+
+def _place(error: UnexpectedInput, text: str) -> int:
+    place = error.pos_in_stream
+    token = getattr(error, "token", None)
+    if place is None or (token is not None and token.type == "$END"):
+        return len(text.rstrip()) + 1
+    return place + 1
 
 
 def _depth(text: str) -> int:
@@ -130,24 +153,32 @@ class _Compiler(Transformer[Token, Any]):
             raise BadQuery(
                 f"Queries of device collections read SMS_R_System, not {parts[0]}.",
                 cure="Write: select * from SMS_R_System where …",
+                at=_start(parts[0]),
             )
 
     def column(self, parts: list[Token | None]) -> str:
-        names = [str(part) for part in parts if part is not None]
+        names = [part for part in parts if part is not None]
         if len(names) == 2 and names[0].lower() not in {"sms_r_system", "sys"}:
-            raise BadQuery(f"The query does not read {names[0]}.")
+            raise BadQuery(
+                f"The query does not read {names[0]}.",
+                cure="Write SMS_R_System before the attribute, or nothing.",
+                at=_start(names[0]),
+            )
         name = names[-1].lower()
         if name not in _COLUMNS:
             raise BadQuery(
                 f"SMS_R_System has no attribute {names[-1]}.",
                 cure="Take Name, ClientVersion, OperatingSystemNameandVersion, ResourceId,"
                 " SMSUniqueIdentifier, AADDeviceID or AADTenantID.",
+                at=_start(names[-1]),
             )
         return name
 
     def literal(self, parts: list[Token]) -> str | int:
         text = str(parts[0])
-        return int(text) if parts[0].type == "NUMBER" else text[1:-1]
+        value = _Number(text) if parts[0].type == "NUMBER" else _Text(text[1:-1])
+        value.at = _start(parts[0])
+        return value
 
     def compare(self, parts: list[Any]) -> Condition:
         name, operator, value = parts
@@ -158,7 +189,9 @@ class _Compiler(Transformer[Token, Any]):
         name, value = parts
         if name in _NUMBERS:
             raise BadQuery(
-                "ResourceId and Client are numbers: like compares text.", cure="Compare with =."
+                "ResourceId and Client are numbers: like compares text.",
+                cure="Compare with =.",
+                at=value.at,
             )
         operator, pattern = _pattern(value)
         return self._one(name, operator, pattern)
@@ -193,14 +226,26 @@ class _Compiler(Transformer[Token, Any]):
         return Condition(f"{expression} {rest}", tuple(folded))
 
 
+def _start(token: Token) -> int:
+    return (token.start_pos or 0) + 1
+
+
 def _fold(name: str, values: list[Any]) -> tuple[str, list[Any]]:
     """Text is compared without regard to case, as WQL does."""
     if name in _NUMBERS:
-        try:
-            return _COLUMNS[name], [int(value) for value in values]
-        except ValueError:
-            raise BadQuery("ResourceId and Client are compared with numbers.") from None
+        return _COLUMNS[name], [_number(value) for value in values]
     return f"lower({_COLUMNS[name]})", [str(value).lower() for value in values]
+
+
+def _number(value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise BadQuery(
+            "ResourceId and Client are compared with numbers.",
+            cure="Write a number, without quotes.",
+            at=getattr(value, "at", 0),
+        ) from None
 
 
 # One character out of a set, or out of none of it: [0-9], [^abc].
@@ -224,6 +269,7 @@ def _pattern(value: Any) -> tuple[str, str]:
             raise BadQuery(
                 f"The pattern {value!r} has a [ that begins no set of characters.",
                 cure="Write sets like [0-9], [a-f] or [^x].",
+                at=getattr(value, "at", 0),
             )
         said += {"%": ".*", "_": "."}.get(text[place]) or _literal(text[place])
         place += 1

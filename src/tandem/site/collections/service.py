@@ -5,20 +5,27 @@ is stored per device and collection: a change of a rule or of a device takes eff
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tandem import audit
 from tandem.infra.database import Tx
+from tandem.infra.errors import AppError
 from tandem.site.collections import store
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
+    RULE_KINDS,
     BadName,
+    BadQuery,
+    BadRule,
     BuiltIn,
     Circular,
     Collection,
     CollectionId,
+    Evaluation,
     InUse,
     KnownResource,
     KnownUser,
@@ -26,9 +33,14 @@ from tandem.site.collections.model import (
     NoSuchCollection,
     NoSuchResource,
     NoSuchRule,
+    Preview,
     Resource,
     Rule,
+    TooComplex,
+    Use,
+    UsedFor,
     UserResource,
+    WantedRule,
 )
 from tandem.site.collections.query import Condition, compile_query
 
@@ -51,12 +63,20 @@ async def find_user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
     return await store.user_named(tx, tenant_id, upn)
 
 
-async def users(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownUser]:
-    return await store.users(tx, limit, offset)
+async def users(
+    tx: Tx,
+    limit: int = 1000,
+    offset: int = 0,
+    *,
+    search: str = "",
+    order: tuple[str, bool] = ("upn", False),
+) -> list[KnownUser]:
+    """Those whose sign-in name, name or mail begins with `search`."""
+    return await store.users(tx, search, order, limit, offset)
 
 
-async def count_users(tx: Tx) -> int:
-    return await store.count_users(tx)
+async def count_users(tx: Tx, search: str = "") -> int:
+    return await store.count_users(tx, search)
 
 
 async def resource(tx: Tx, wanted: str) -> KnownResource:
@@ -82,8 +102,20 @@ async def resource_of(tx: Tx, client_id: str) -> KnownResource:
     return found
 
 
-async def resources(tx: Tx, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
-    return await store.resources(tx, "true", (), limit, offset)
+async def resources(
+    tx: Tx,
+    limit: int = 1000,
+    offset: int = 0,
+    *,
+    search: str = "",
+    order: tuple[str, bool] = ("name", False),
+) -> list[KnownResource]:
+    """Those whose name begins with `search`."""
+    return await store.resources(tx, "true", (), limit, offset, search, order)
+
+
+async def count_resources(tx: Tx, search: str = "") -> int:
+    return await store.count(tx, "true", (), search)
 
 
 async def forget(tx: Tx, id: int, *, actor: str, now: datetime) -> None:
@@ -95,6 +127,10 @@ async def forget(tx: Tx, id: int, *, actor: str, now: datetime) -> None:
     )
 
 
+# A collection, how many rules it has and which is the newest.
+Version = tuple[Collection, tuple[int, int]]
+
+
 async def create(
     tx: Tx,
     site_code: str,
@@ -103,34 +139,68 @@ async def create(
     limiting: str = ALL_SYSTEMS,
     query: str = "",
     comment: str = "",
+    rules: Sequence[WantedRule] = (),
     actor: str,
     now: datetime,
 ) -> Collection:
-    """A device collection. Raises BadName, NameTaken, NoSuchCollection, BadQuery."""
+    """A device collection. Raises BadName, NameTaken, NoSuchCollection, BadQuery, BadRule,
+    NoSuchResource, TooComplex."""
+    await store.lock(tx)
     name = _named(name, comment)
-    limit = await collection(tx, limiting)
+    limit = await _limiting(tx, limiting)
     if query:
-        compile_query(query)
+        _check_query(query)
+    wanted = [*([WantedRule("query", name, query)] if query else ()), *rules]
+    planned = await _planned(tx, wanted)
     number = await store.next_number(tx)
     made = Collection(CollectionId(f"{site_code}{number:05X}"), name, comment, limit.id, now)
     if not await store.insert_collection(tx, made):
-        raise NameTaken(
-            f"There is a collection {name!r} already.",
-            cure="Take another name, or change the rules of that one.",
-        )
-    if query:
-        await store.add_rule(tx, made.id, "query", name, query)
-    await _audit(tx, actor, "collection.create", made.id, now, name=name, query=query)
+        raise _taken(name)
+    for rule in planned:
+        await store.add_rule(tx, made.id, rule)
+    await _check_complexity(tx)
+    said = {"rules": [_said(rule) for rule in planned]} if planned else {}
+    await _audit(tx, actor, "collection.create", made.id, now, name=name, limiting=limit.id, **said)
     return made
+
+
+def _check_query(query: str) -> None:
+    """Raises BadQuery, which names the field."""
+    try:
+        compile_query(query)
+    except BadQuery as refused:
+        refused.details["field"] = "query"
+        raise
+
+
+def _taken(name: str) -> NameTaken:
+    return NameTaken(
+        f"There is a collection {name!r} already.",
+        cure="Take another name, or change the rules of that one.",
+        field="name",
+    )
+
+
+async def _limiting(tx: Tx, wanted: str) -> Collection:
+    """Raises NoSuchCollection, which names the field."""
+    try:
+        return await collection(tx, wanted)
+    except NoSuchCollection as missing:
+        missing.details["field"] = "limiting"
+        raise
 
 
 def _named(name: str, comment: str) -> str:
     """The name as it is kept. Raises BadName."""
     name = name.strip()
-    if not name or len(name) > 256:
-        raise BadName("A collection has a name of 1 to 256 characters.")
+    if not name or len(name) > 256 or not name.isprintable():
+        raise BadName(
+            "A collection has a name of 1 to 256 characters, on one line.",
+            cure="Take a name like Pilot devices.",
+            field="name",
+        )
     if len(comment) > 1024:
-        raise BadName("A comment has at most 1,024 characters.")
+        raise BadName("A comment has at most 1,024 characters.", field="comment")
     return name
 
 
@@ -144,47 +214,121 @@ async def describe(
     now: datetime,
 ) -> Collection:
     """Another name or comment; None leaves it. Raises NoSuchCollection, BuiltIn, NameTaken."""
-    found = await collection(tx, wanted)
-    name = found.name if name is None else name
-    comment = found.comment if comment is None else comment
-    name = _named(name, comment)
-    if (name, comment) == (found.name, found.comment):
-        return found
-    if found.id == ALL_SYSTEMS:
-        raise BuiltIn("All Systems is built in and keeps its name.")
-    if not await store.save_description(tx, found.id, name, comment):
-        raise NameTaken(f"There is a collection {name!r} already.", cure="Take another name.")
-    await _audit(tx, actor, "collection.describe", found.id, now, name=name, before=found.name)
-    return await collection(tx, found.id)
+    return await change(tx, wanted, name=name, comment=comment, actor=actor, now=now)
 
 
 async def limit(tx: Tx, wanted: str, limiting: str, *, actor: str, now: datetime) -> Collection:
     """Limit a collection by another one. Raises NoSuchCollection, BuiltIn, Circular."""
+    return await change(tx, wanted, limiting=limiting, actor=actor, now=now)
+
+
+async def change(
+    tx: Tx,
+    wanted: str,
+    *,
+    name: str | None = None,
+    comment: str | None = None,
+    limiting: str | None = None,
+    rules: Sequence[WantedRule] | None = None,
+    check: Callable[[Version], None] = lambda version: None,
+    actor: str,
+    now: datetime,
+) -> Collection:
+    """What is not None becomes so, `rules` all of them. `check` sees the version first, and may
+    refuse. Raises NoSuchCollection, BuiltIn, BadName, NameTaken, Circular, BadQuery, BadRule,
+    NoSuchResource, TooComplex."""
     await store.lock(tx)
-    found, by = await collection(tx, wanted), await collection(tx, limiting)
-    if found.id == ALL_SYSTEMS:
-        raise BuiltIn("All Systems is built in, and nothing limits it.")
-    known = {item.id: item for item in await store.collections(tx)}
-    if found.id in _chain(known, by.id):
-        raise Circular(
-            f"{by.name} is itself limited by {found.name}.",
-            cure="Choose a collection that does not depend on this one.",
-        )
-    await store.save_limiting(tx, found.id, by.id)
-    await _audit(tx, actor, "collection.limit", found.id, now, limiting=by.id)
+    found = await collection(tx, wanted)
+    check(await version(tx, found))
+    changed: list[dict[str, Any]] = []
+
+    def note(field: str, old: Any, new: Any) -> None:
+        if old != new:
+            changed.append({"name": field, "old": old, "new": new})
+
+    new_name = found.name if name is None else name.strip()
+    new_comment = found.comment if comment is None else comment
+    if (new_name, new_comment) != (found.name, found.comment):
+        if found.id == ALL_SYSTEMS:
+            raise BuiltIn("All Systems is built in and keeps its name.")
+        _named(new_name, new_comment)
+        if not await store.save_description(tx, found.id, new_name, new_comment):
+            raise _taken(new_name)
+        note("name", found.name, new_name)
+        note("comment", found.comment, new_comment)
+    if limiting is not None:
+        by = await _limiting(tx, limiting)
+        if found.id == ALL_SYSTEMS:
+            raise BuiltIn("All Systems is built in, and nothing limits it.")
+        if by.id != found.limiting_id:
+            await _check_circle(tx, found, by, "limiting")
+            await store.save_limiting(tx, found.id, by.id)
+            note("limiting", found.limiting_id, by.id)
+    if rules is not None:
+        before, after = await _replace_rules(tx, found, rules)
+        note("rules", before, after)
+    if changed:
+        await _check_complexity(tx)
+        await _audit(tx, actor, "collection.change", found.id, now, name=new_name, changed=changed)
     return await collection(tx, found.id)
 
 
-async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
-    """Raises NoSuchCollection, BuiltIn, InUse."""
+async def _replace_rules(
+    tx: Tx, found: Collection, wanted: Sequence[WantedRule]
+) -> tuple[list[str], list[str]]:
+    """What went and what came, in words."""
+    if found.id == ALL_SYSTEMS:
+        raise BuiltIn("All Systems has every device already.")
+    planned = {_identity(rule): rule for rule in await _planned(tx, wanted, found)}
+    known = {_identity(rule): rule for _, rule in await store.rules(tx, [found.id])}
+    gone = [rule for key, rule in known.items() if key not in planned]
+    come = [rule for key, rule in planned.items() if key not in known]
+    await store.remove_rules(tx, found.id, [rule.id for rule in gone])
+    for rule in come:
+        await _add(tx, found, rule)
+    return [_said(rule) for rule in gone], [_said(rule) for rule in come]
+
+
+def _identity(rule: Rule) -> tuple[object, ...]:
+    if rule.kind == "query":
+        return ("query", rule.name, rule.query)
+    return (rule.kind, rule.resource_id, rule.other_id)
+
+
+def _said(rule: Rule) -> str:
+    """A rule in the audit log's words."""
+    return f"{rule.kind} {rule.name}: {rule.query}" if rule.query else f"{rule.kind} {rule.name}"
+
+
+async def version(tx: Tx, found: Collection) -> Version:
+    """Another value whenever the collection or its rules are others."""
+    return found, await store.rules_version(tx, found.id)
+
+
+async def delete(
+    tx: Tx,
+    wanted: str,
+    *,
+    used_for: Sequence[UsedFor] = (),
+    check: Callable[[Version], None] = lambda version: None,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Raises NoSuchCollection, BuiltIn, InUse, which says what for."""
+    await store.lock(tx)
     found = await collection(tx, wanted)
+    check(await version(tx, found))
     if found.id == ALL_SYSTEMS:
         raise BuiltIn("All Systems is built in and stays.")
-    limited = await store.limited_by(tx, found.id)
-    if limited:
+    blocking = [use for use in await uses(tx, found.id, used_for) if use.blocks]
+    if blocking:
+        named = ", ".join(f"{_USES.get(use.kind, use.kind)} {use.name}" for use in blocking[:10])
+        more = f" and {len(blocking) - 10} more" if len(blocking) > 10 else ""
         raise InUse(
-            f"{found.name} limits other collections: {', '.join(limited)}.",
-            cure="Delete those first.",
+            f"{found.name} is used by {named}{more}.",
+            cure="Give those another collection, or delete them, first: `tandem configuration list`,"
+            " `tandem comanagement show`, `tandem collection uses`.",
+            uses=[{"kind": use.kind, "name": use.name} for use in blocking],
         )
     if not await store.delete_collection(tx, found.id):
         raise InUse(
@@ -195,6 +339,27 @@ async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
     await _audit(tx, actor, "collection.delete", found.id, now, name=found.name)
 
 
+# How a use is named in a sentence.
+_USES = {
+    "limit": "the collection that it limits,",
+    "include": "the rule that includes it of",
+    "exclude": "the rule that excludes it of",
+    "workload": "the pilot of the workload",
+    "enrollment": "the pilot of",
+    "policy": "the co-management policy",
+    "configuration": "the configuration",
+    "client-settings": "the client settings",
+}
+
+
+async def uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
+    """What this collection is used for, by other collections and by the modules that say so."""
+    found = [Use(how, name, other) for how, other, name in await store.used_by(tx, id)]
+    for asked in used_for:
+        found += await asked(tx, id)
+    return found
+
+
 async def add_members(
     tx: Tx, wanted: str, devices: Sequence[str], *, actor: str, now: datetime
 ) -> list[KnownResource]:
@@ -202,15 +367,17 @@ async def add_members(
 
     Raises NoSuchCollection, NoSuchResource (and adds none then), BuiltIn.
     """
-    found = await collection(tx, wanted)
-    if found.id == ALL_SYSTEMS:
-        raise BuiltIn("All Systems has every device already.")
+    found = await _changeable(tx, wanted)
     members = [await resource(tx, device) for device in devices]
     for member in members:
-        await store.add_rule(tx, found.id, "direct", member.name, resource_id=member.id)
+        await store.add_rule(tx, found.id, _direct(member))
     names = [member.name for member in members]
     await _audit(tx, actor, "collection.add-members", found.id, now, devices=names)
     return members
+
+
+def _direct(member: KnownResource) -> Rule:
+    return Rule(0, "direct", member.name, resource_id=member.id)
 
 
 async def add_clients(
@@ -226,36 +393,125 @@ async def add_clients(
 
     Raises NoSuchCollection, BuiltIn.
     """
-    found = await collection(tx, wanted)
-    if found.id == ALL_SYSTEMS:
-        raise BuiltIn("All Systems has every device already.")
+    found = await _changeable(tx, wanted)
     added = await store.add_clients(tx, found.id, client_ids)
     await _audit(tx, actor, "collection.add-many", found.id, now, **details, added=added)
     return added
 
 
-async def add_query(
-    tx: Tx, wanted: str, name: str, query: str, *, actor: str, now: datetime
-) -> None:
-    """Raises NoSuchCollection, BadQuery, BuiltIn, NameTaken."""
+async def _changeable(tx: Tx, wanted: str) -> Collection:
+    """Raises NoSuchCollection, BuiltIn."""
     found = await collection(tx, wanted)
     if found.id == ALL_SYSTEMS:
         raise BuiltIn("All Systems has every device already.")
-    compile_query(query)
-    if not await store.add_rule(tx, found.id, "query", name, query):
+    return found
+
+
+async def add_query(
+    tx: Tx, wanted: str, name: str, query: str, *, actor: str, now: datetime
+) -> None:
+    """Raises NoSuchCollection, BadQuery, BuiltIn, NameTaken, TooComplex."""
+    await add_rules(tx, wanted, [WantedRule("query", name, query)], actor=actor, now=now)
+
+
+async def add_rules(
+    tx: Tx, wanted: str, rules: Sequence[WantedRule], *, actor: str, now: datetime
+) -> list[Rule]:
+    """Rules of any kind, all or none. A direct, include or exclude rule is harmless twice.
+
+    Raises NoSuchCollection, BuiltIn, BadQuery, BadRule, NoSuchResource, NameTaken, Circular,
+    TooComplex.
+    """
+    await store.lock(tx)
+    found = await _changeable(tx, wanted)
+    planned = await _planned(tx, rules, found)
+    for rule in planned:
+        await _add(tx, found, rule)
+    await _check_complexity(tx)
+    said = [_said(rule) for rule in planned]
+    await _audit(tx, actor, "collection.add-rules", found.id, now, name=found.name, rules=said)
+    return planned
+
+
+async def _add(tx: Tx, found: Collection, rule: Rule) -> None:
+    """Raises NameTaken."""
+    if not await store.add_rule(tx, found.id, rule) and rule.kind == "query":
         raise NameTaken(
-            f"{found.name} has a query rule {name!r} already.",
+            f"{found.name} has a query rule {rule.name!r} already.",
             cure="Give the new rule another name, or remove the other one first.",
+            field="rules",
         )
-    await _audit(tx, actor, "collection.add-query", found.id, now, name=name, query=query)
 
 
-async def remove_rule(tx: Tx, wanted: str, rule: int, *, actor: str, now: datetime) -> None:
+async def _planned(
+    tx: Tx, wanted: Sequence[WantedRule], of: Collection | None = None
+) -> list[Rule]:
+    """The rules that are asked for, with what they name. A refusal says which rule, from 0."""
+    asked = [item.device.strip() for item in wanted if item.kind == "direct"]
+    known = await store.named_resources(tx, asked) if asked else {}
+    planned: dict[tuple[object, ...], Rule] = {}
+    for place, item in enumerate(wanted):
+        try:
+            rule = await _rule(tx, item, known, of)
+        except AppError as refused:
+            refused.details.update(field="rules", rule=place)
+            raise
+        if rule.kind == "query" and ("query", rule.name.lower()) in planned:
+            raise BadRule(
+                f"Two query rules are named {rule.name!r}.",
+                cure="Give one of them another name.",
+                field="rules",
+                rule=place,
+            )
+        key = ("query", rule.name.lower()) if rule.kind == "query" else _identity(rule)
+        planned[key] = rule
+    return list(planned.values())
+
+
+async def _rule(
+    tx: Tx, item: WantedRule, known: Mapping[str, KnownResource], of: Collection | None
+) -> Rule:
+    """Raises BadRule, BadQuery, NoSuchResource, NoSuchCollection, Circular."""
+    if item.kind == "direct":
+        member = known.get(item.device.strip())
+        if member is None:
+            raise NoSuchResource(
+                f"The site knows no device {item.device[:256]!r}.",
+                cure="Search for it by its name; a device is known once its client has registered.",
+            )
+        return _direct(member)
+    if item.kind == "query":
+        compile_query(item.query)
+        name = (item.name.strip() or item.query.strip())[:256]
+        return Rule(0, "query", name, query=item.query)
+    if item.kind in ("include", "exclude"):
+        other = await collection(tx, item.collection)
+        if of is not None:
+            await _check_circle(tx, of, other, "rules")
+        return Rule(0, item.kind, other.name, other_id=other.id)
+    raise BadRule(
+        f"There are no {item.kind[:64]!r} rules.", cure=f"Take one of: {', '.join(RULE_KINDS)}."
+    )
+
+
+async def remove_rule(
+    tx: Tx,
+    wanted: str,
+    rule: int,
+    *,
+    check: Callable[[Version], None] = lambda version: None,
+    actor: str,
+    now: datetime,
+) -> None:
     """By the rule's number. Raises NoSuchCollection, NoSuchRule."""
+    await store.lock(tx)
     found = await collection(tx, wanted)
+    check(await version(tx, found))
     removed = await store.remove_rule(tx, found.id, rule)
     if removed is None:
-        raise NoSuchRule(f"{found.name} has no rule {rule}.")
+        raise NoSuchRule(
+            f"{found.name} has no rule {rule}.", cure="Read its rules again: somebody removed it."
+        )
     await _audit(tx, actor, "collection.remove-rule", found.id, now, rule=removed)
 
 
@@ -263,12 +519,27 @@ async def collections(tx: Tx) -> list[Collection]:
     return await store.collections(tx)
 
 
+async def listed(
+    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int, *, counted: bool
+) -> tuple[list[dict[str, Any]], int]:
+    """A page of the list of collections, with the number of members of each where it is wanted."""
+    found, total = await store.listed(tx, search, order, limit, offset)
+    for row in found:
+        row["built_in"] = row["id"] == ALL_SYSTEMS
+    if counted and found:
+        conditions = await _conditions(tx, [row["id"] for row in found])
+        numbers = await store.counts(tx, [(c.sql, c.values) for c in conditions])
+        for row, number in zip(found, numbers, strict=True):
+            row["members"] = number
+    return found, total
+
+
 async def collection(tx: Tx, wanted: str) -> Collection:
     """By id or name. Raises NoSuchCollection."""
     found = await store.collection(tx, wanted)
     if found is None:
         raise NoSuchCollection(
-            f"There is no collection {wanted!r}.", cure="List them: `tandem collection list`."
+            f"There is no collection {wanted[:256]!r}.", cure="List them: `tandem collection list`."
         )
     return found
 
@@ -277,10 +548,29 @@ async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
     return [rule for _, rule in await store.rules(tx, [id])]
 
 
+async def some_rules(
+    tx: Tx, wanted: str, kind: str, search: str, limit: int, offset: int
+) -> tuple[list[Rule], int]:
+    """A page of a collection's rules, and how many there are. Raises NoSuchCollection."""
+    found = await collection(tx, wanted)
+    return await store.some_rules(tx, found.id, kind, search, limit, offset)
+
+
 async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
     """Raises NoSuchCollection."""
     condition = await _condition(tx, (await collection(tx, wanted)).id)
     return await store.resources(tx, condition.sql, condition.values, limit, offset)
+
+
+async def some_members(
+    tx: Tx, wanted: str, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> tuple[list[KnownResource], int]:
+    """A page of the members whose name begins with `search`, and how many such there are. Raises
+    NoSuchCollection."""
+    condition = await _condition(tx, (await collection(tx, wanted)).id)
+    sql, values = condition.sql, condition.values
+    some = await store.resources(tx, sql, values, limit, offset, search, order)
+    return some, await store.count(tx, sql, values, search)
 
 
 async def count(tx: Tx, id: CollectionId) -> int:
@@ -288,18 +578,79 @@ async def count(tx: Tx, id: CollectionId) -> int:
     return await store.count(tx, condition.sql, condition.values)
 
 
+# Of so many rules a preview says what each brings.
+_MOST_TOLD = 50
+
+
+async def preview(
+    tx: Tx,
+    limiting: str,
+    rules: Sequence[WantedRule],
+    *,
+    of: str = "",
+    first: int = 20,
+) -> Preview:
+    """Who would be a member of a collection with these rules, without making one. `of` is the
+    collection that the rules are thought of for, if there is one. Raises as `create` does."""
+    started = time.perf_counter()
+    by = await _limiting(tx, limiting)
+    found = await collection(tx, of) if of else None
+    if found is not None:
+        await _check_circle(tx, found, by, "limiting")
+    planned = await _planned(tx, rules, found)
+    others = [rule.other_id for rule in planned if rule.other_id is not None]
+    graph = await _graph(tx, [by.id, *others])
+    limit = graph.members(by.id)
+    direct = [rule for rule in planned if rule.kind == "direct"]
+    told = [rule for rule in planned if rule.kind != "direct"][:_MOST_TOLD]
+    each = [graph.applies(direct), *(graph.one(rule) for rule in told)]
+    whole = _all_of([limit, graph.applies(planned)])
+    conditions = [whole, *(_all_of([limit, one]) for one in each)]
+    if sum(len(one.values) + 1 for one in conditions) > _MOST_CONDITIONS:
+        raise _too_complex(by.name)
+    total, devices, *counts = await store.counts(tx, [(one.sql, one.values) for one in conditions])
+    some = await store.resources(tx, whole.sql, whole.values, first, 0)
+    took = round((time.perf_counter() - started) * 1000, 1)
+    return Preview(total, some, took, devices, list(zip(told, counts, strict=True)))
+
+
+async def evaluate(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Evaluation:
+    """Find the members now, and remember how many there were and what it took. Members are found
+    anew whenever somebody asks, so nothing waits for this. Raises NoSuchCollection."""
+    found = await collection(tx, wanted)
+    started = time.perf_counter()
+    members = await count(tx, found.id)
+    took = round((time.perf_counter() - started) * 1000, 1)
+    await store.save_evaluation(tx, found.id, now, members, took)
+    await _audit(tx, actor, "collection.evaluate", found.id, now, name=found.name, members=members)
+    evaluation = await store.last_evaluation(tx, found.id)
+    assert evaluation is not None
+    return evaluation
+
+
+async def last_evaluation(tx: Tx, id: CollectionId) -> Evaluation | None:
+    return await store.last_evaluation(tx, id)
+
+
 async def is_member(tx: Tx, id: CollectionId, resource_id: int) -> bool:
     return id in await memberships(tx, [id], resource_id)
 
 
+# So many are asked in one statement: a row has at most 1,600 columns.
+_AT_ONCE = 500
+
+
 async def memberships(tx: Tx, ids: Iterable[CollectionId], resource_id: int) -> set[CollectionId]:
-    """In which of these collections a resource is: three queries, however many are asked."""
+    """In which of these collections a resource is: a few queries, however many are asked."""
     asked = list(dict.fromkeys(ids))
-    if not asked:
-        return set()
-    conditions = await _conditions(tx, asked)
-    found = await store.true_of(tx, [(c.sql, c.values) for c in conditions], resource_id)
-    return {id for id, so in zip(asked, found, strict=True) if so}
+    conditions = await _conditions(tx, asked) if asked else []
+    among: set[CollectionId] = set()
+    for begin in range(0, len(asked), _AT_ONCE):
+        some = [(c.sql, c.values) for c in conditions[begin : begin + _AT_ONCE]]
+        found = await store.true_of(tx, some, resource_id)
+        here = asked[begin : begin + _AT_ONCE]
+        among |= {id for id, so in zip(here, found, strict=True) if so}
+    return among
 
 
 async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
@@ -312,10 +663,6 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
     """A SELECT of collection_id, resource_id and is_direct for every member of these collections,
     with named parameters: for listings that filter and page in the database."""
     asked = list(dict.fromkeys(ids))
-    direct: dict[CollectionId, list[int]] = {}
-    for id, rule in await store.rules(tx, asked):
-        if rule.resource_id is not None:
-            direct.setdefault(id, []).append(rule.resource_id)
     parts, parameters = [], dict[str, Any]()
 
     def bind(value: Any) -> str:
@@ -331,7 +678,7 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
         )
         parts.append(
             f"SELECT {bind(id)}::text AS collection_id, r.id AS resource_id,"  # noqa: S608
-            f" r.id = ANY({bind(direct.get(id, []))}::bigint[]) AS is_direct"
+            f" {_DIRECT.replace('%s', bind(id))} AS is_direct"
             f" FROM collections_resource r WHERE {sql}"
         )
     nobody = (
@@ -340,27 +687,104 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
     return " UNION ALL ".join(parts) or nobody, parameters
 
 
+# ------------------------------------------------------------------------------- conditions
+
+# Whether a collection has a direct rule for `r`. Left to the database: there can be many.
+_DIRECT = (
+    "EXISTS (SELECT 1 FROM collections_rule d WHERE d.collection_id = %s AND d.resource_id = r.id)"
+)
+# Of one collection with all that it is limited by and includes: more than people write, and less
+# than what a statement of the database takes (65,535 values, and a stack).
+_MOST_CONDITIONS = 20_000
+_DEEPEST = 40
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Collections with their rules, as far as somebody needs them."""
+
+    known: Mapping[CollectionId, Collection]
+    rules: Mapping[CollectionId, Sequence[Rule]]
+
+    def members(self, id: CollectionId, above: frozenset[CollectionId] = frozenset()) -> Condition:
+        """The whole chain of what limits a collection as one condition over `r`."""
+        parts = [
+            _any_but(
+                [Condition(_DIRECT, (step,))],
+                self.rules.get(step, ()),
+                lambda rule, step=step: self.one(rule, above | {id, step}),  # type: ignore[misc]
+            )
+            for step in _chain(self.known, id)
+        ]
+        return _all_of(parts)
+
+    def one(self, rule: Rule, above: frozenset[CollectionId] = frozenset()) -> Condition:
+        """Whom one rule names."""
+        if rule.kind == "direct":
+            return Condition("r.id = %s", (rule.resource_id,))
+        if rule.kind == "query":
+            return compile_query(rule.query)
+        assert rule.other_id is not None
+        # What names itself in a circle is refused when it is made; here it must only come to an end.
+        if rule.other_id in above:
+            return Condition("false")
+        return self.members(rule.other_id, above)
+
+    def applies(self, rules: Sequence[Rule]) -> Condition:
+        """Who is meant by rules that nobody keeps yet."""
+        devices = [rule.resource_id for rule in rules if rule.kind == "direct"]
+        direct = [Condition("r.id = ANY(%s::bigint[])", (devices,))] if devices else []
+        others = [rule for rule in rules if rule.kind != "direct"]
+        return _any_but(direct, others, self.one)
+
+
+def _any_but(
+    first: list[Condition], rules: Sequence[Rule], one: Callable[[Rule], Condition]
+) -> Condition:
+    """Who is named by a rule and excluded by none."""
+    named = first + [one(rule) for rule in rules if rule.kind != "exclude"]
+    kept_out = [one(rule) for rule in rules if rule.kind == "exclude"]
+    found = _joined(" OR ", named) if named else Condition("false")
+    if not kept_out:
+        return found
+    out = _joined(" OR ", kept_out)
+    return Condition(f"({found.sql}) AND NOT ({out.sql})", found.values + out.values)
+
+
+def _joined(word: str, parts: Sequence[Condition]) -> Condition:
+    return Condition(
+        word.join(f"({part.sql})" for part in parts),
+        tuple(value for part in parts for value in part.values),
+    )
+
+
+def _all_of(parts: list[Condition]) -> Condition:
+    return _joined(" AND ", parts) if parts else Condition("true")
+
+
 async def _condition(tx: Tx, id: CollectionId) -> Condition:
     return (await _conditions(tx, [id]))[0]
 
 
 async def _conditions(tx: Tx, ids: Sequence[CollectionId]) -> list[Condition]:
-    """For each collection, the whole chain of what limits it as one condition over `r`."""
     if all(id == ALL_SYSTEMS for id in ids):
         return [Condition("true")] * len(ids)
+    graph = await _graph(tx, ids)
+    return [graph.members(id) for id in ids]
+
+
+async def _graph(tx: Tx, ids: Sequence[CollectionId]) -> _Graph:
+    """These collections, what limits them, and what their rules name, with their rules."""
     known = {item.id: item for item in await store.collections(tx)}
-    chains = [_chain(known, id) for id in ids]
-    rules: dict[CollectionId, list[Rule]] = {step: [] for chain in chains for step in chain}
-    for step, rule in await store.rules(tx, list(rules)):
-        rules[step].append(rule)
-    return [_all_of([_applies(rules[step]) for step in chain]) for chain in chains]
-
-
-def _all_of(parts: list[Condition]) -> Condition:
-    if not parts:
-        return Condition("true")
-    sql = " AND ".join(f"({part.sql})" for part in parts)
-    return Condition(sql, tuple(value for part in parts for value in part.values))
+    rules: dict[CollectionId, list[Rule]] = {}
+    missing = {step for id in ids for step in _chain(known, id)}
+    while missing:
+        rules.update({id: [] for id in missing})
+        for id, rule in await store.rules(tx, sorted(missing), direct=False):
+            rules[id].append(rule)
+        named = {rule.other_id for id in missing for rule in rules[id] if rule.other_id is not None}
+        missing = {step for id in named for step in _chain(known, id)} - rules.keys()
+    return _Graph(known, rules)
 
 
 def _chain(known: Mapping[CollectionId, Collection], id: CollectionId) -> list[CollectionId]:
@@ -373,19 +797,71 @@ def _chain(known: Mapping[CollectionId, Collection], id: CollectionId) -> list[C
     return found
 
 
-def _applies(rules: list[Rule]) -> Condition:
-    if not rules:
-        return Condition("false")
-    parts = [
-        Condition("r.id = %s", (rule.resource_id,))
-        if rule.kind == "direct"
-        else compile_query(rule.query)
-        for rule in rules
-    ]
-    return Condition(
-        " OR ".join(f"({part.sql})" for part in parts),
-        tuple(value for part in parts for value in part.values),
+async def _check_circle(tx: Tx, of: Collection, named: Collection, field: str) -> None:
+    """Raises Circular when what `of` would name depends on `of` itself."""
+    if named.id == ALL_SYSTEMS:
+        return
+    if named.id == of.id:
+        raise Circular(
+            f"{of.name} cannot name itself.", cure="Choose another collection.", field=field
+        )
+    if of.id in (await _graph(tx, [named.id])).rules:
+        raise Circular(
+            f"{named.name} is itself limited by {of.name}, or has a rule that names it.",
+            cure="Choose a collection that does not depend on this one.",
+            field=field,
+        )
+
+
+async def _check_complexity(tx: Tx) -> None:
+    """Every collection stays something that one statement can ask for. Raises TooComplex."""
+    known = {item.id: item for item in await store.collections(tx)}
+    rules: dict[CollectionId, list[Rule]] = {}
+    for id, rule in await store.every_rule(tx):
+        rules.setdefault(id, []).append(rule)
+    weights: dict[CollectionId, tuple[int, int]] = {ALL_SYSTEMS: (0, 0)}
+    for id in known:
+        _weigh(id, known, rules, weights)
+        if weights[id][0] > _MOST_CONDITIONS or weights[id][1] > _DEEPEST:
+            raise _too_complex(known[id].name)
+
+
+def _too_complex(name: str) -> TooComplex:
+    return TooComplex(
+        f"With this, {name} would depend on more rules than can be evaluated at once.",
+        cure="Include fewer collections in collections, or use one query instead of many.",
+        field="rules",
     )
+
+
+def _weigh(
+    id: CollectionId,
+    known: Mapping[CollectionId, Collection],
+    rules: Mapping[CollectionId, Sequence[Rule]],
+    weights: dict[CollectionId, tuple[int, int]],
+) -> None:
+    """How many values a collection's condition has, and how deep it nests. Without recursion: a
+    chain that somebody made may be longer than the interpreter's stack."""
+    waiting = [id]
+    while waiting:
+        step = waiting[-1]
+        if step in weights:
+            waiting.pop()
+            continue
+        limiting = known[step].limiting_id or ALL_SYSTEMS
+        own = rules.get(step, ())
+        needed = [limiting, *(rule.other_id for rule in own if rule.other_id is not None)]
+        missing = [other for other in needed if other not in weights and other not in waiting]
+        if missing:
+            waiting += missing
+            continue
+        size, depth = weights.get(limiting, (0, 0))
+        for rule in own:
+            more, nested = weights.get(rule.other_id or ALL_SYSTEMS, (0, 0))
+            size += 1 + (len(compile_query(rule.query).values) if rule.query else more)
+            depth = max(depth, nested + 1)
+        weights[step] = (min(size + 1, _MOST_CONDITIONS + 1), depth)
+        waiting.pop()
 
 
 async def _audit(

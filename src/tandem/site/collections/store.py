@@ -6,9 +6,12 @@ from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
+from tandem.infra.listing import Row, Source, rows
+from tandem.infra.listing import count as count_rows
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
+    Evaluation,
     KnownResource,
     KnownUser,
     Resource,
@@ -100,18 +103,49 @@ async def user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
     return KnownUser(**row) if row else None
 
 
-async def users(tx: Tx, limit: int, offset: int) -> list[KnownUser]:
-    found = await tx.execute(
-        "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
-        " FROM collections_user ORDER BY upn, id LIMIT %s OFFSET %s",
-        (limit, offset),
+_USER = Source(
+    "collections_user u",
+    {
+        name: f"u.{name}"
+        for name in ("id", "upn", "name", "mail", "tenant_id", "object_id", "discovered_at")
+    },
+)
+_USER_SEARCH = (
+    "(lower(u.upn) LIKE lower(%(prefix)s) OR lower(u.name) LIKE lower(%(prefix)s) OR lower(u.mail) LIKE"
+    " lower(%(prefix)s))"
+)
+
+
+async def users(
+    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> list[KnownUser]:
+    """Those whose sign-in name, name or mail begins with `search`."""
+    found = await rows(
+        tx,
+        _USER,
+        list(_USER.columns),
+        where=[_USER_SEARCH] if search else [],
+        parameters={"prefix": prefix(search)},
+        order=[order],
+        limit=limit,
+        offset=offset,
     )
-    return [KnownUser(**row) async for row in found]
+    return [KnownUser(**row) for row in found]
 
 
-async def count_users(tx: Tx) -> int:
-    row = await (await tx.execute("SELECT count(*) AS n FROM collections_user")).fetchone()
-    return int(row["n"]) if row else 0
+async def count_users(tx: Tx, search: str = "") -> int:
+    where = [_USER_SEARCH] if search else []
+    return await count_rows(tx, _USER, where, {"prefix": prefix(search)})
+
+
+def prefix(text: str) -> str:
+    """For LIKE: whatever begins with this text, whose own % and _ are only characters."""
+    plain = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"{plain}%"
+
+
+def _contained(text: str) -> str:
+    return f"%{prefix(text)}"
 
 
 async def resource(tx: Tx, wanted: str) -> KnownResource | None:
@@ -140,25 +174,62 @@ async def _resource(tx: Tx, condition: str, value: str | int) -> KnownResource |
     return KnownResource(**row) if row else None
 
 
+# What devices can be sorted by.
+RESOURCE_SORTS = ("name", "id", "os_name", "os_version", "client_version", "discovered_at")
+
+
 async def resources(
-    tx: Tx, condition: str, values: tuple[Any, ...], limit: int, offset: int
+    tx: Tx,
+    condition: str,
+    values: tuple[Any, ...],
+    limit: int,
+    offset: int,
+    search: str = "",
+    order: tuple[str, bool] = ("name", False),
 ) -> list[KnownResource]:
+    """Those for whom the condition holds and whose name begins with `search`."""
+    name, down = order
+    assert name in RESOURCE_SORTS
+    way = "DESC" if down else "ASC"
+    narrowed, bound = _searched(condition, values, search)
     found = await tx.execute(
-        f"SELECT {_RESOURCE} FROM collections_resource r WHERE {condition}"  # noqa: S608
-        " ORDER BY r.name, r.id LIMIT %s OFFSET %s",
-        (*values, limit, offset),
+        f"SELECT {_RESOURCE} FROM collections_resource r WHERE {narrowed}"  # noqa: S608
+        f" ORDER BY r.{name} {way}, r.id {way} LIMIT %s OFFSET %s",
+        (*bound, limit, offset),
     )
     return [KnownResource(**row) async for row in found]
 
 
-async def count(tx: Tx, condition: str, values: tuple[Any, ...]) -> int:
+async def count(tx: Tx, condition: str, values: tuple[Any, ...], search: str = "") -> int:
+    narrowed, bound = _searched(condition, values, search)
     row = await (
         await tx.execute(
-            f"SELECT count(*) AS n FROM collections_resource r WHERE {condition}",  # noqa: S608
-            values,
+            f"SELECT count(*) AS n FROM collections_resource r WHERE {narrowed}",  # noqa: S608
+            bound,
         )
     ).fetchone()
     return int(row["n"]) if row else 0
+
+
+def _searched(condition: str, values: tuple[Any, ...], search: str) -> tuple[str, tuple[Any, ...]]:
+    if not search:
+        return condition, values
+    return f"({condition}) AND lower(r.name) LIKE lower(%s)", (*values, prefix(search))
+
+
+async def counts(tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]]) -> list[int]:
+    """For how many devices each condition holds: one look at each device, not one a condition."""
+    if not conditions:
+        return []
+    columns = ", ".join(
+        f"count(*) FILTER (WHERE {sql}) AS c{place}" for place, (sql, _) in enumerate(conditions)
+    )
+    values = [value for _, bound in conditions for value in bound]
+    row = await (
+        await tx.execute(f"SELECT {columns} FROM collections_resource r", values)  # noqa: S608
+    ).fetchone()
+    assert row is not None
+    return [int(row[f"c{place}"]) for place in range(len(conditions))]
 
 
 async def client_ids(tx: Tx, condition: str, values: tuple[Any, ...]) -> set[str]:
@@ -176,12 +247,54 @@ async def collections(tx: Tx) -> list[Collection]:
     return [Collection(**row) async for row in found]
 
 
+_LISTED = Source(
+    "collections_collection c LEFT JOIN collections_collection l ON l.id = c.limiting_id"
+    " LEFT JOIN collections_evaluation e ON e.collection_id = c.id",
+    {
+        "id": "c.id",
+        "name": "c.name",
+        "comment": "c.comment",
+        "limiting_id": "c.limiting_id",
+        "limiting_name": "coalesce(l.name, '')",
+        "created_at": "c.created_at",
+        "evaluated_at": "e.at",
+        "rule_count": "(SELECT count(*) FROM collections_rule n WHERE n.collection_id = c.id)",
+        "by_name": "lower(c.name)",
+        "by_limiting": "lower(coalesce(l.name, ''))",
+    },
+)
+_LISTED_SEARCH = "lower(c.name) LIKE lower(%(part)s) OR lower(c.comment) LIKE lower(%(part)s) OR lower(c.id) LIKE lower(%(part)s)"
+_LISTED_ORDER = {"name": "by_name", "limiting": "by_limiting", "rules": "rule_count"}
+COLLECTION_SORTS = ("id", "name", "limiting", "rules", "created_at", "evaluated_at")
+
+
+async def listed(
+    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> tuple[list[Row], int]:
+    """Collections with what a list shows of them, and how many there are in all."""
+    names = [name for name in _LISTED.columns if not name.startswith("by_")]
+    where = [_LISTED_SEARCH] if search else []
+    bound = {"part": _contained(search)}
+    found = await rows(
+        tx,
+        _LISTED,
+        names,
+        where=where,
+        parameters=bound,
+        order=[(_LISTED_ORDER.get(order[0], order[0]), order[1])],
+        limit=limit,
+        offset=offset,
+    )
+    return found, await count_rows(tx, _LISTED, where, bound)
+
+
 async def collection(tx: Tx, wanted: str) -> Collection | None:
     """By id or name."""
     row = await (
         await tx.execute(
             f"SELECT {_COLLECTION} FROM collections_collection"  # noqa: S608
-            " WHERE id = upper(%(w)s) OR lower(name) = lower(%(w)s)",
+            " WHERE id = upper(%(w)s) OR lower(name) = lower(%(w)s)"
+            " ORDER BY id = upper(%(w)s) DESC LIMIT 1",
             {"w": wanted},
         )
     ).fetchone()
@@ -244,21 +357,74 @@ async def save_limiting(tx: Tx, id: CollectionId, limiting_id: CollectionId) -> 
     )
 
 
-async def limited_by(tx: Tx, id: CollectionId) -> list[str]:
+async def used_by(tx: Tx, id: CollectionId) -> list[tuple[str, CollectionId, str]]:
+    """Collections that this one limits, or that a rule names: "limit", "include" or "exclude"."""
     found = await tx.execute(
-        "SELECT name FROM collections_collection WHERE limiting_id = %s ORDER BY name", (id,)
+        "SELECT 'limit' AS how, id, name FROM collections_collection WHERE limiting_id = %(id)s"
+        " UNION SELECT r.kind, c.id, c.name FROM collections_rule r"
+        " JOIN collections_collection c ON c.id = r.collection_id WHERE r.other_id = %(id)s"
+        " ORDER BY name, how",
+        {"id": id},
     )
-    return [row["name"] async for row in found]
+    return [(row["how"], row["id"], row["name"]) async for row in found]
 
 
-async def rules(tx: Tx, ids: Sequence[CollectionId]) -> list[tuple[CollectionId, Rule]]:
-    """The rules of these collections, each with the collection that it is of."""
+_RULE = "collection_id, id, kind, name, query, resource_id, other_id"
+
+
+async def rules(
+    tx: Tx, ids: Sequence[CollectionId], *, direct: bool = True
+) -> list[tuple[CollectionId, Rule]]:
+    """The rules of these collections, each with the collection that it is of. Direct rules can be
+    many: whoever only evaluates them leaves them to the database."""
     found = await tx.execute(
-        "SELECT collection_id, id, kind, name, query, resource_id FROM collections_rule"
-        " WHERE collection_id = ANY(%s) ORDER BY id",
-        (list(ids),),
+        f"SELECT {_RULE} FROM collections_rule"  # noqa: S608
+        " WHERE collection_id = ANY(%s) AND (%s OR kind <> 'direct') ORDER BY id",
+        (list(ids), direct),
     )
     return [(row.pop("collection_id"), Rule(**row)) async for row in found]
+
+
+async def every_rule(tx: Tx) -> list[tuple[CollectionId, Rule]]:
+    """Query, include and exclude rules of all collections."""
+    found = await tx.execute(
+        f"SELECT {_RULE} FROM collections_rule WHERE kind <> 'direct' ORDER BY id"  # noqa: S608
+    )
+    return [(row.pop("collection_id"), Rule(**row)) async for row in found]
+
+
+async def some_rules(
+    tx: Tx, id: CollectionId, kind: str, search: str, limit: int, offset: int
+) -> tuple[list[Rule], int]:
+    """One collection's rules by pages: queries and other collections first, then devices."""
+    where = (
+        "collection_id = %(id)s AND (%(kind)s = '' OR kind = %(kind)s)"
+        " AND (%(search)s = '' OR lower(name) LIKE lower(%(prefix)s))"
+    )
+    bound = {"id": id, "kind": kind, "search": search, "prefix": prefix(search)}
+    found = await tx.execute(
+        f"SELECT {_RULE} FROM collections_rule WHERE {where}"  # noqa: S608
+        " ORDER BY kind = 'direct', kind, lower(name), id LIMIT %(limit)s OFFSET %(offset)s",
+        {**bound, "limit": limit, "offset": offset},
+    )
+    some = [Rule(**{k: v for k, v in row.items() if k != "collection_id"}) async for row in found]
+    row = await (
+        await tx.execute(f"SELECT count(*) AS n FROM collections_rule WHERE {where}", bound)  # noqa: S608
+    ).fetchone()
+    return some, int(row["n"]) if row else 0
+
+
+async def rules_version(tx: Tx, id: CollectionId) -> tuple[int, int]:
+    """Another pair whenever a rule came or went: rules are never changed in place."""
+    row = await (
+        await tx.execute(
+            "SELECT count(*) AS n, coalesce(max(id), 0) AS newest FROM collections_rule"
+            " WHERE collection_id = %s",
+            (id,),
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row["n"]), int(row["newest"])
 
 
 async def true_of(
@@ -276,19 +442,12 @@ async def true_of(
     return [bool(row and row[f"c{place}"]) for place in range(len(conditions))]
 
 
-async def add_rule(
-    tx: Tx,
-    collection_id: CollectionId,
-    kind: str,
-    name: str,
-    query: str = "",
-    resource_id: int | None = None,
-) -> bool:
+async def add_rule(tx: Tx, collection_id: CollectionId, rule: Rule) -> bool:
     """False when there is such a rule already."""
     done = await tx.execute(
-        "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id)"
-        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        (collection_id, kind, name, query, resource_id),
+        "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id, other_id)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (collection_id, rule.kind, rule.name, rule.query, rule.resource_id, rule.other_id),
     )
     return done.rowcount == 1
 
@@ -313,3 +472,50 @@ async def remove_rule(tx: Tx, collection_id: CollectionId, id: int) -> str | Non
         )
     ).fetchone()
     return row["name"] if row else None
+
+
+async def remove_rules(tx: Tx, collection_id: CollectionId, ids: Sequence[int]) -> None:
+    await tx.execute(
+        "DELETE FROM collections_rule WHERE collection_id = %s AND id = ANY(%s)",
+        (collection_id, list(ids)),
+    )
+
+
+async def named_resources(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownResource]:
+    """Many devices at once, by number, client id or name (the newest of that name)."""
+    numbers = [item for item in wanted if item.isascii() and item.isdigit() and len(item) < 19]
+    clients = [item for item in wanted if item[:5].upper() == "GUID:"]
+    found = await tx.execute(
+        f"SELECT DISTINCT ON (item) item, {_RESOURCE} FROM ("  # noqa: S608
+        " SELECT n.item, 0 AS rank, r.* FROM unnest(%s::text[]) n(item)"
+        "   JOIN collections_resource r ON r.id = n.item::bigint"
+        " UNION ALL SELECT c.item, 0, r.* FROM unnest(%s::text[]) c(item)"
+        "   JOIN collections_resource r ON r.client_id = 'GUID:' || upper(substr(c.item, 6))"
+        " UNION ALL SELECT w.item, 1, r.* FROM unnest(%s::text[]) w(item)"
+        "   JOIN collections_resource r ON lower(r.name) = lower(w.item)"
+        ") r ORDER BY item, rank, discovered_at DESC, id DESC",
+        (numbers, clients, list(wanted)),
+    )
+    return {row.pop("item"): KnownResource(**row) async for row in found}
+
+
+async def last_evaluation(tx: Tx, id: CollectionId) -> Evaluation | None:
+    row = await (
+        await tx.execute(
+            "SELECT at, members, took_ms, before FROM collections_evaluation"
+            " WHERE collection_id = %s",
+            (id,),
+        )
+    ).fetchone()
+    return Evaluation(**row) if row else None
+
+
+async def save_evaluation(
+    tx: Tx, id: CollectionId, at: datetime, members: int, took_ms: float
+) -> None:
+    await tx.execute(
+        "INSERT INTO collections_evaluation AS e (collection_id, at, members, took_ms)"
+        " VALUES (%s, %s, %s, %s) ON CONFLICT (collection_id) DO UPDATE SET at = EXCLUDED.at,"
+        " members = EXCLUDED.members, took_ms = EXCLUDED.took_ms, before = e.members",
+        (id, at, members, took_ms),
+    )

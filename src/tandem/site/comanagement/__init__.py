@@ -44,6 +44,7 @@ from tandem.site.comanagement.service import (
     sliders,
     status,
     switch,
+    used_for,
 )
 
 __all__ = [
@@ -84,4 +85,5 @@ __all__ = [
     "sliders",
     "status",
     "switch",
+    "used_for",
 ]

@@ -428,6 +428,32 @@ async def policies(tx: Tx) -> list[Policy]:
     return await store.policies(tx)
 
 
+async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use]:
+    """The sliders, the enrolment and the policies that a collection is the pilot of. A slider that
+    is not at Pilot only remembers it, and keeps nobody from deleting it."""
+    found = [
+        collections.Use(
+            "workload",
+            slider.workload.value,
+            slider.position.value,
+            blocks=slider.position is Position.PILOT,
+        )
+        for slider in (await store.sliders(tx)).values()
+        if slider.collection_id == id
+    ]
+    enabled = await store.enablement(tx)
+    if enabled is not None and enabled.collection_id == id:
+        found.append(
+            collections.Use("enrollment", "automatic enrollment", enabled.auto_enroll.value)
+        )
+    found += [
+        collections.Use("policy", policy.name, policy.kind)
+        for policy in await store.policies(tx)
+        if policy.collection_id == id
+    ]
+    return found
+
+
 async def command_line_now(tx: Tx, others: Collaborators) -> str:
     """The line for the client's MSI, made of what is true now. Raises Prerequisites."""
     host = await others.gateway_host(tx)

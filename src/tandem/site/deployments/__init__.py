@@ -18,6 +18,7 @@ from tandem.site.deployments.service import (
     create,
     delete,
     deployed,
+    used_for,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "deployed",
     "read_workload",
     "routes",
+    "used_for",
 ]

@@ -99,3 +99,12 @@ async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration
                 item.id, item.workload.value, item.setting, item.value
             )
     return list(found.values())
+
+
+async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use]:
+    """What is deployed to a collection."""
+    return [
+        collections.Use("configuration", item.name, f"{item.setting} = {item.value}")
+        for item in await store.configurations(tx)
+        if item.collection_id == id
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
-from tandem.site import collections
+from tandem.site import collections, comanagement, deployments
 from tandem.site.adminservice.model import (
     BadProperty,
     Body,
@@ -24,6 +24,11 @@ _DEVICES = 2
 # Manual, periodic, continuous, both. Here a change counts at once, which is continuous.
 _REFRESH_TYPES, _CONTINUOUS = (1, 2, 4, 6), 4
 _DIRECT, _QUERY = "SMS_CollectionRuleDirect", "SMS_CollectionRuleQuery"
+# Each with the property that names the other collection.
+_OTHERS = {
+    "SMS_CollectionRuleIncludeCollection": ("include", "IncludeCollectionID"),
+    "SMS_CollectionRuleExcludeCollection": ("exclude", "ExcludeCollectionID"),
+}
 
 COMPLEXES = (
     Complex("SMS_CollectionRule", (Property("RuleName"),), abstract=True),
@@ -36,6 +41,10 @@ COMPLEXES = (
         _QUERY,
         (Property("QueryExpression"), Property("QueryID", _INTEGER)),
         base="SMS_CollectionRule",
+    ),
+    *(
+        Complex(sort, (Property(named),), base="SMS_CollectionRule")
+        for sort, (_, named) in _OTHERS.items()
     ),
     Complex(
         "SMS_ST_RecurInterval",
@@ -91,6 +100,13 @@ def _shown(rule: Rule) -> dict[str, Any]:
             "ResourceClassName": "SMS_R_System",
             "ResourceID": rule.resource_id,
         }
+    for sort, (kind, named) in _OTHERS.items():
+        if rule.kind == kind:
+            return {
+                "@odata.type": f"#AdminService.{sort}",
+                "RuleName": rule.name,
+                named: rule.other_id,
+            }
     return {
         "@odata.type": f"#AdminService.{_QUERY}",
         "RuleName": rule.name,
@@ -148,7 +164,13 @@ def _check_type(body: Body) -> None:
 
 
 async def _delete(call: Call, key: Key) -> None:
-    await collections.delete(call.tx, key["CollectionID"], actor=call.who.name, now=call.now)
+    await collections.delete(
+        call.tx,
+        key["CollectionID"],
+        used_for=(deployments.used_for, comanagement.used_for),
+        actor=call.who.name,
+        now=call.now,
+    )
 
 
 # ------------------------------------------------------------------------------- rules
@@ -158,12 +180,13 @@ def _sort(rule: Mapping[str, Any]) -> str:
     """Raises BadProperty for a kind of rule that is not served."""
     said = str(rule.get("@odata.type", "")).removeprefix("#").rpartition(".")[2].lower()
     if not said:
-        said = (_QUERY if "QueryExpression" in rule else _DIRECT).lower()
-    for known in (_DIRECT, _QUERY):
+        named = [sort for sort, (_, name) in _OTHERS.items() if name in rule]
+        said = (named or [_QUERY if "QueryExpression" in rule else _DIRECT])[0].lower()
+    for known in (_DIRECT, _QUERY, *_OTHERS):
         if said == known.lower():
             return known
     raise BadProperty(
-        "Collections have direct rules and query rules here.",
+        "Collections have direct, query, include and exclude rules here.",
         cure=f'Send "@odata.type": "#AdminService.{_DIRECT}" or "#AdminService.{_QUERY}".',
     )
 
@@ -195,6 +218,11 @@ async def _add(call: Call, id: collections.CollectionId, rule: Mapping[str, Any]
             raise collections.NoSuchResource(f"There is no SMS_R_System {wanted}.")
         await collections.add_members(call.tx, id, [str(wanted)], actor=actor, now=now)
         return 0
+    if _sort(rule) in _OTHERS:
+        kind, named = _OTHERS[_sort(rule)]
+        other = collections.WantedRule(kind, collection=_text(rule, named))
+        await collections.add_rules(call.tx, id, [other], actor=actor, now=now)
+        return 0
     name, query = _text(rule, "RuleName"), _text(rule, "QueryExpression")
     if len(name) > 256:
         raise BadProperty("RuleName has at most 256 characters.", cure="Shorten it.")
@@ -215,6 +243,10 @@ async def _remove(call: Call, id: collections.CollectionId, rule: Mapping[str, A
     if _sort(rule) == _DIRECT:
         wanted = _resource_id(rule)
         found = [item for item in known if item.resource_id == wanted]
+    elif _sort(rule) in _OTHERS:
+        kind, named = _OTHERS[_sort(rule)]
+        other = _text(rule, named).upper()
+        found = [item for item in known if (item.kind, item.other_id) == (kind, other)]
     else:
         number = rule.get("QueryID")
         name = "" if number else _text(rule, "RuleName").lower()
