@@ -46,7 +46,7 @@ APIS = (
 # A catalogue changes when a message does, and not with the day.
 EPOCH = datetime(2026, 11, 24, tzinfo=UTC)
 METHODS = [("**.py", "python"), ("templates/**.html", "jinja2.ext:babel_extract")]
-# The catalogue of the shell and the kit, and that of the sentences which the APIs make.
+# The catalogue of the shell and the kit, and those of the sentences which the APIs make (api….po).
 SHARED, API = "messages", "api"
 KEYWORDS = {"_": None, "N_": None, "text": None, "plural": (1, 2)}
 
@@ -155,7 +155,7 @@ def main() -> None:
             with (folder / f"{area}.po").open("wb") as file:
                 write_po(file, fresh, width=100, omit_header=False, sort_output=True)
         for path in paths:
-            if path.stem not in wanted and path.stem != API:
+            if path.stem not in wanted and not path.stem.startswith(API):
                 path.unlink()
 
 

@@ -45,15 +45,13 @@ _PLACE = re.compile(r"%\\\((\w+)\\\)s")
 @cache
 def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
     """The sentences of the APIs that hold data: what recognises each, and its translation."""
-    source = FOLDER / language / "api.po"
-    if not source.is_file():
-        return []
     found = []
-    with source.open("rb") as file:
-        for message in read_po(file, locale=language):
-            if isinstance(message.id, str) and "%(" in message.id and message.string:
-                expression = _PLACE.sub(r"(?P<\1>.+)", re.escape(message.id))
-                found.append((re.compile(expression, re.DOTALL), str(message.string)))
+    for source in sorted((FOLDER / language).glob("api*.po")):
+        with source.open("rb") as file:
+            for message in read_po(file, locale=language):
+                if isinstance(message.id, str) and "%(" in message.id and message.string:
+                    expression = _PLACE.sub(r"(?P<\1>.+)", re.escape(message.id))
+                    found.append((re.compile(expression, re.DOTALL), str(message.string)))
     # The one that says most itself recognises best.
     return sorted(found, key=lambda pair: -len(pair[0].pattern))
 

@@ -34,6 +34,7 @@ from tandem.site import (
     deployments,
     discovery,
     fleet,
+    guide,
     properties,
 )
 from tandem.site import settings as client_settings
@@ -157,6 +158,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *cloud_services.routes(cloud, gate),
             *comanagement.routes(db, others, gate, utc_now),
             *fleet.routes(db, devices, gate, utc_now),
+            *guide.routes(db, guide.Collaborators(cloud, found, others), gate, utc_now),
             *adminservice.routes(db, gate, utc_now, scripts),
             *console.site_routes(
                 _pages(settings, db, cloud, devices),

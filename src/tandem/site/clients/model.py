@@ -138,6 +138,15 @@ class InForce(msgspec.Struct, frozen=True):
     source: str
 
 
+class Milestone(msgspec.Struct, frozen=True):
+    """A device registered, or said where it stands: with which authority, and co-managed or not."""
+
+    at: datetime
+    device_id: str
+    registered: bool
+    co_managed: bool
+
+
 class TimelineEntry(msgspec.Struct, frozen=True):
     """`text` says it for people."""
 

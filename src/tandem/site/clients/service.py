@@ -36,6 +36,7 @@ from tandem.site.clients.model import (
     DeviceUnnamed,
     EnrollmentProgress,
     InForce,
+    Milestone,
     NoPackage,
     NoSuchClient,
     Package,
@@ -55,6 +56,8 @@ log = get_logger("clients")
 
 # A message that a client sends over and over must not fill the answer to the next.
 MAX_MESSAGES = 200
+# Of all that devices reported lately; a story of one page needs no more.
+_MOST_MILESTONES = 5000
 _SEEN_EVERY = timedelta(seconds=30)
 # An entry of the audit names so many of the clients that it is about; more are counted.
 _NAMED_IN_AUDIT = 1000
@@ -404,6 +407,11 @@ async def list_clients(
 async def reported(tx: Tx) -> list[Reported]:
     """Every client's own account of where it stands, by name."""
     return await store.reported(tx)
+
+
+async def milestones(tx: Tx) -> list[Milestone]:
+    """What devices did lately that is worth telling, the newest first."""
+    return await store.milestones(tx, _MOST_MILESTONES)
 
 
 async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:

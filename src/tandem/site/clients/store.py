@@ -9,7 +9,16 @@ from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
-from tandem.site.clients.model import Client, ClientId, InForce, Reported
+from tandem.site.clients.model import (
+    REGISTERED,
+    REGISTERED_AGAIN,
+    SITE_TOPIC,
+    Client,
+    ClientId,
+    InForce,
+    Milestone,
+    Reported,
+)
 
 _CLIENT = """id, tenant_id, device_id, thumbprint, name, os_name, os_version, client_version,
     approval, blocked, registered_at, last_seen_at, policy_at, policy_version, state_at, state"""
@@ -315,6 +324,33 @@ async def newest_enrollment(tx: Tx) -> Sequence[dict[str, Any]]:
         (ccm.COMANAGEMENT_TOPIC,),
     )
     return await cursor.fetchall()
+
+
+async def milestones(tx: Tx, limit: int) -> list[Milestone]:
+    """The newest first, of the newest `limit` entries of each of the two topics."""
+    newest = """(SELECT received_at AS at, device_id, topic, state, data FROM clients_timeline
+                 WHERE topic = {} ORDER BY received_at DESC LIMIT {})"""
+    parts = " UNION ALL ".join([newest.format("%s", "%s")] * 2)
+    cursor = await tx.execute(
+        f"""SELECT at, device_id, topic = %s AS registered,
+                coalesce((data->>'mdm_enrolled')::boolean
+                    AND (data->>'policy_present')::boolean, false) AS co_managed
+            FROM ({parts}) AS newest
+            WHERE (topic = %s AND state IN (%s, %s)) OR (topic = %s AND state = 100)
+            ORDER BY at DESC""".encode(),  # noqa: S608
+        (
+            SITE_TOPIC,
+            SITE_TOPIC,
+            limit,
+            ccm.COMANAGEMENT_TOPIC,
+            limit,
+            SITE_TOPIC,
+            REGISTERED,
+            REGISTERED_AGAIN,
+            ccm.COMANAGEMENT_TOPIC,
+        ),
+    )
+    return [Milestone(**row) for row in await cursor.fetchall()]
 
 
 def new_id(guid: str) -> ClientId:

@@ -5,6 +5,7 @@ and is kept nowhere; of who signs in from the console (sign_ins) it is kept seal
 Gateways are real processes that outlive the site and are found again.
 """
 
+from tandem.site.cloud_services.certificates import certificates as certificate_requests
 from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
@@ -67,6 +68,7 @@ __all__ = [
     "TenantRefuses",
     "TenantUnreachable",
     "Tenants",
+    "certificate_requests",
     "connector_routes",
     "fold_service_name",
     "routes",

@@ -16,6 +16,7 @@ from tandem.site.properties.model import (
 )
 from tandem.site.properties.service import (
     SITE_SYSTEMS,
+    enhanced_http,
     establish,
     issuing_root,
     role_certificate,
@@ -34,6 +35,7 @@ __all__ = [
     "SigningIdentity",
     "Site",
     "check_site_code",
+    "enhanced_http",
     "establish",
     "issuing_root",
     "role_certificate",

@@ -75,6 +75,11 @@ async def root_certificate(tx: Tx) -> x509.Certificate:
     return x509.load_der_x509_certificate(found[1])
 
 
+async def enhanced_http(tx: Tx) -> bool:
+    """Whether the HTTP site systems have certificates of the site's own making."""
+    return await store.credential(tx, SITE_SYSTEMS) is not None
+
+
 async def signing_identity(tx: Tx, box: SecretBox) -> SigningIdentity:
     """Who signs policy and manifests for the site."""
     found = await _load(tx, box, _SIGNING)

@@ -1,0 +1,3 @@
+from guide_world import guided
+
+__all__ = ["guided"]
