@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tandem import audit
 from tandem.cli import context
 from tandem.cli.lab.commands import CommandFailed, Commands
 from tandem.infra import http
@@ -23,12 +24,14 @@ from tandem.protocols import ccm
 from tandem.site import (
     administrators,
     adminservice,
+    auditing,
     clients,
     collections,
     comanagement,
     deployments,
     fleet,
     properties,
+    search,
 )
 from tandem.site import settings as client_settings
 from tandem.site.collections import Resource
@@ -67,6 +70,19 @@ class Cloud:
 
     async def tenant_graph(self) -> fleet.Graph:
         return self.graph
+
+    async def _gateways(self, tx: Tx) -> Sequence[tuple[str, str]]:
+        return [(self.gateway.partition("/")[0], "Ready")] if self.gateway else []
+
+    async def _apps(self, text: str, limit: int) -> Sequence[Mapping[str, Any]]:
+        if not self.tenant:
+            raise NoMdmAuthority("The tenant does not answer.")
+        every = [{"id": "a-1", "displayName": "Contoso client", "publisher": "Contoso"}]
+        return [app for app in every if app["displayName"].lower().startswith(text.lower())]
+
+    @property
+    def searched(self) -> search.Collaborators:
+        return search.Collaborators(self._gateways, self._apps)
 
     @property
     def others(self) -> comanagement.Collaborators:
@@ -207,6 +223,7 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
         await properties.establish(tx, box, code="cm1", name="Contoso", now=NOW)
         await administrators.create_first(tx, "siteadmin", PASSWORD, NOW, CHEAP)
     gate = administrators.Gate(db, now, CHEAP)
+    signer = audit.Signer.open(folder / "keys" / "audit.key")
     app = http.application(
         [
             *administrators.routes(db, gate, now, cloud.account),
@@ -215,6 +232,8 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
             *client_settings.routes(db, gate, now),
             *deployments.routes(db, gate, now),
             *comanagement.routes(db, cloud.others, gate, now),
+            *auditing.routes(db, gate, now, signer),
+            *search.routes(db, gate, cloud.searched),
             *clients.admin_routes(db, require=gate, now=now),
             *fleet.routes(db, cloud.fleet, gate, now),
             *adminservice.routes(db, gate, now),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -44,6 +45,39 @@ def list_administrators(json: Json = False) -> None:
     emit(found, lambda rows: table(rows, columns), json)
 
 
+@app.command("set-role")
+def set_role(
+    name: Annotated[str, typer.Argument(help="Name of the administrator.")],
+    role: Annotated[
+        str,
+        typer.Argument(help="full-administrator, operations-administrator or read-only-analyst."),
+    ],
+    json: Json = False,
+) -> None:
+    """Give an administrator another role. It holds for their open sessions too."""
+    found = site_client().patch(f"/api/v1/administrators/{quote(name, safe='')}", {"role": role})
+    emit(found, lambda who: f"{who['name']} is {who['role']} of the site.", json)
+
+
+@app.command("change-password")
+def change_password(
+    current_file: Annotated[
+        Path | None, typer.Option("--current-file", help="File with the current password.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", help="File with the new password.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Change your own password of the site. Your other sessions end."""
+    given = {
+        "current": read_secret(current_file, "Current password"),
+        "password": read_secret(password_file, "New password"),
+    }
+    site_client().post("/api/v1/me/password", given)
+    emit({"changed": True}, lambda _: "Your password is changed.", json)
+
+
 @app.command()
 def remove(
     name: Annotated[str, typer.Argument(help="Name of the administrator.")],
@@ -52,5 +86,5 @@ def remove(
 ) -> None:
     """Remove an administrator and end their sessions."""
     confirm(f"Remove the administrator {name}?", yes, json)
-    site_client().delete(f"/api/v1/administrators/{name}")
+    site_client().delete(f"/api/v1/administrators/{quote(name, safe='')}")
     emit({"removed": name}, lambda _: f"{name} is no longer an administrator.", json)

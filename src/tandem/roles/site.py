@@ -6,11 +6,15 @@ site's own issuing root). Neither is meant for the internet; connection points d
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from tandem import console, pki
+import msgspec
+import structlog
+
+from tandem import audit, console, pki
 from tandem.console import gateway_view, site_pages
 from tandem.infra import config, http, logs, net
 from tandem.infra.blobs import Blobs
@@ -26,6 +30,7 @@ from tandem.protocols import ccm
 from tandem.site import (
     administrators,
     adminservice,
+    auditing,
     clients,
     cloud_services,
     collections,
@@ -36,10 +41,14 @@ from tandem.site import (
     fleet,
     guide,
     properties,
+    search,
 )
 from tandem.site import settings as client_settings
 
 _TICK_SECONDS = 300.0
+_SIGN_SECONDS = 3600.0
+
+log = structlog.get_logger("site")
 
 
 class First(Settings, frozen=True):
@@ -141,6 +150,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     clients.register(jobs, db, now=utc_now)
     point = _management_point(settings, box, cloud, packages)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
+    signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
     behind = console.Backend(
         console.Transport("https://site"), _token_itself, console.Drafts(db, box, utc_now)
@@ -152,6 +162,8 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
             *client_settings.routes(db, gate, utc_now),
             *content.routes(db, gate, packages),
+            *auditing.routes(db, gate, utc_now, signer),
+            *search.routes(db, gate, _searched(db, cloud)),
             *clients.admin_routes(db, require=gate, now=utc_now),
             *deployments.routes(db, gate, utc_now),
             *discovery.routes(db, found, gate),
@@ -189,6 +201,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(cloud.gateways.watch(stop)),
         asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
+        asyncio.create_task(_sign(db, signer, stop)),
     ]
     try:
         await http.serve(
@@ -361,3 +374,37 @@ async def _tick(
                 await cloud.sign_ins.forget_old(tx)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _TICK_SECONDS)
+
+
+async def _sign(db: Database, signer: audit.Signer, stop: asyncio.Event) -> None:
+    """The audit log's head is signed every hour (ADR 12)."""
+    while not stop.is_set():
+        try:
+            async with db.transaction() as tx:
+                head = await auditing.sign(tx, signer, utc_now())
+            if head is not None:
+                # Where logs are shipped to another machine, this line anchors the audit log there.
+                log.info("audit head", **msgspec.to_builtins(head))
+        except AppError as error:
+            log.warning("upkeep failed", reason=error.message)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _SIGN_SECONDS)
+
+
+def _searched(db: Database, cloud: cloud_services.CloudServices) -> search.Collaborators:
+    async def gateways(tx: Tx) -> Sequence[tuple[str, str]]:
+        return [(item.service_name, item.state.value) for item in await cloud.gateways.gateways(tx)]
+
+    async def apps(text: str, limit: int) -> Sequence[Mapping[str, Any]]:
+        async with db.transaction() as tx:
+            services = await cloud.tenants.services(tx)
+            if not services:
+                return ()
+            graph = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
+        wanted = quote(text.replace("'", "''"), safe="")
+        path = f"/deviceAppManagement/mobileApps?$filter=startswith(displayName,'{wanted}')"
+        found = await graph.get(f"{path}&$select=id,displayName,publisher&$top={limit}")
+        items: Sequence[Mapping[str, Any]] = found["value"]
+        return items
+
+    return search.Collaborators(gateways, apps)

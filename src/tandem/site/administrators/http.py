@@ -70,6 +70,15 @@ class NewAdministrator(msgspec.Struct):
     upn: str = ""
 
 
+class Change(msgspec.Struct):
+    role: str
+
+
+class NewPassword(msgspec.Struct):
+    current: str
+    password: str
+
+
 def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount) -> list[BaseRoute]:
     """`known` says which account of the tenant is meant; accounts are the cloud's to know."""
     settings = require.settings
@@ -123,6 +132,33 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
                 )
         return http.reply(_shape(made), 201)
 
+    async def show(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.administrator(tx, request.path_params["name"])
+        return http.reply(_shape(found), headers={"ETag": http.version_of(found)})
+
+    async def me(request: Request) -> Response:
+        return http.reply(_shape(await require(request)))
+
+    async def change(request: Request) -> Response:
+        who = await require(request, Role.FULL_ADMINISTRATOR)
+        role = read_role((await http.decode(request, Change)).role)
+        name = request.path_params["name"]
+        async with db.transaction() as tx:
+            http.check_version(request, http.version_of(await service.administrator(tx, name)))
+            changed = await service.change_role(tx, name, role, actor=who.name, now=now())
+        return http.reply(_shape(changed), headers={"ETag": http.version_of(changed)})
+
+    async def password(request: Request) -> Response:
+        who = await require(request, Role.READ_ONLY_ANALYST)
+        given = await http.decode(request, NewPassword)
+        token = request.headers.get("authorization", "").partition(" ")[2]
+        await service.change_password(
+            db, who, given.current, given.password, token, now(), settings
+        )
+        return Response(status_code=204)
+
     async def remove(request: Request) -> Response:
         who = await require(request, Role.FULL_ADMINISTRATOR)
         async with db.transaction() as tx:
@@ -134,7 +170,11 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
         Route("/api/v1/sign-out", sign_out, methods=["POST"]),
         Route("/api/v1/administrators", listed, methods=["GET"]),
         Route("/api/v1/administrators", add, methods=["POST"]),
+        Route("/api/v1/administrators/{name}", show, methods=["GET"]),
+        Route("/api/v1/administrators/{name}", change, methods=["PATCH"]),
         Route("/api/v1/administrators/{name}", remove, methods=["DELETE"]),
+        Route("/api/v1/me", me, methods=["GET"]),
+        Route("/api/v1/me/password", password, methods=["POST"]),
     ]
 
 
@@ -143,7 +183,9 @@ def read_role(name: str) -> Role:
         if name.casefold() in {role.value.casefold(), role.name.casefold().replace("_", "-")}:
             return role
     raise Invalid(
-        f"There is no role {name!r}.", cure=f"Take one of: {', '.join(r.value for r in Role)}."
+        f"There is no role {name[:64]!r}.",
+        cure=f"Take one of: {', '.join(r.value for r in Role)}.",
+        field="role",
     )
 
 

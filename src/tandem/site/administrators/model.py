@@ -100,11 +100,24 @@ class WeakPassword(Invalid):
     code = "site.weak-password"
 
 
+class WrongPassword(AppError):
+    kind, code = Kind.FORBIDDEN, "site.wrong-password"
+
+
+LEAST_PASSWORD, MOST_PASSWORD = 10, 1024
+
+
 def check_password(password: str) -> None:
-    if len(password) < 10:
-        raise WeakPassword("The password is too short.", cure="Take at least 10 characters.")
-    if len(password) > 1024:
-        raise WeakPassword("The password is longer than 1,024 characters.")
+    if len(password) < LEAST_PASSWORD:
+        raise WeakPassword(
+            "The password is too short.", cure="Take at least 10 characters.", field="password"
+        )
+    if len(password) > MOST_PASSWORD:
+        raise WeakPassword(
+            "The password is longer than 1,024 characters.",
+            cure="Take a shorter one.",
+            field="password",
+        )
 
 
 # A name is a word of the audit log and of a URL.
@@ -116,6 +129,7 @@ def check_name(name: str) -> None:
         raise BadAccount(
             "An administrator has a name of 1 to 128 characters, without slashes.",
             cure="Take a name like Alex or contoso.alex.",
+            field="name",
         )
 
 
@@ -124,7 +138,13 @@ def check_account(tenant_id: str, upn: str) -> None:
         uuid.UUID(tenant_id.strip())
     except ValueError:
         raise BadAccount(
-            f"{tenant_id!r} is not a tenant's id.", cure="See `tandem azure-service show`."
+            f"{tenant_id[:256]!r} is not a tenant's id.",
+            cure="See `tandem azure-service show`.",
+            field="tenant_id",
         ) from None
     if not 3 <= len(upn.strip()) <= 256 or "@" not in upn:
-        raise BadAccount(f"{upn!r} is not a user's sign-in name.", cure="Give it as name@domain.")
+        raise BadAccount(
+            f"{upn[:256]!r} is not a user's sign-in name.",
+            cure="Give it as name@domain.",
+            field="upn",
+        )

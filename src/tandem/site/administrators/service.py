@@ -25,6 +25,7 @@ from tandem.site.administrators.model import (
     Session,
     SignInFailed,
     TooManyAttempts,
+    WrongPassword,
     check_account,
     check_name,
     check_password,
@@ -105,6 +106,7 @@ async def _insert(
         raise NameTaken(
             f"There is an administrator {who.name} already, or one for the same account.",
             cure="Take another name, or remove the other one first.",
+            field="name",
         )
     details = {"role": who.role.value, "upn": who.upn}
     await audit.record(
@@ -116,20 +118,93 @@ async def _insert(
 async def remove(tx: Tx, name: str, *, actor: str, now: datetime) -> None:
     """Raises NoSuchAdministrator, LastFullAdministrator."""
     await store.lock(tx)
-    everyone = await store.administrators(tx)
-    found = [who for who in everyone if who.name.lower() == name.lower()]
-    if not found:
-        raise NoSuchAdministrator(f"There is no administrator {name}.")
-    full = [who for who in everyone if who.role is Role.FULL_ADMINISTRATOR and not who.upn]
-    if full == found:
+    found = await _not_the_last(tx, name)
+    await store.delete(tx, found.name)
+    await audit.record(tx, actor=actor, action="administrator.remove", target=found.name, now=now)
+
+
+async def change_role(tx: Tx, name: str, role: Role, *, actor: str, now: datetime) -> Administrator:
+    """Their sessions go on, with the new role. Raises NoSuchAdministrator,
+    LastFullAdministrator."""
+    await store.lock(tx)
+    found = await administrator(tx, name)
+    if found.role is role:
+        return found
+    await _not_the_last(tx, name)
+    await store.save_role(tx, found.name, role)
+    changed = [{"name": "role", "old": found.role.value, "new": role.value}]
+    await audit.record(
+        tx,
+        actor=actor,
+        action="administrator.change",
+        target=found.name,
+        now=now,
+        details={"changed": changed},
+    )
+    return await administrator(tx, found.name)
+
+
+async def _not_the_last(tx: Tx, name: str) -> Administrator:
+    """Somebody who may go. An account of the tenant does not count as the last full administrator:
+    it cannot sign in when the tenant is away. Raises NoSuchAdministrator, LastFullAdministrator."""
+    found = await administrator(tx, name)
+    full = [
+        who
+        for who in await store.administrators(tx)
+        if who.role is Role.FULL_ADMINISTRATOR and not who.upn
+    ]
+    if full == [found]:
         raise LastFullAdministrator(
-            f"{name} is the last full administrator of the site.",
+            f"{found.name} is the last full administrator of the site.",
             cure="Add another full administrator first.",
         )
-    await store.delete(tx, found[0].name)
-    await audit.record(
-        tx, actor=actor, action="administrator.remove", target=found[0].name, now=now
+    return found
+
+
+async def administrator(tx: Tx, name: str) -> Administrator:
+    """Raises NoSuchAdministrator."""
+    for who in await store.administrators(tx):
+        if who.name.lower() == name.lower():
+            return who
+    raise NoSuchAdministrator(
+        f"There is no administrator {name[:128]}.", cure="List them: `tandem administrator list`."
     )
+
+
+async def change_password(
+    db: Database,
+    who: Administrator,
+    current: str,
+    password: str,
+    token: str,
+    now: datetime,
+    settings: AdministratorsSettings = _DEFAULTS,
+) -> None:
+    """One's own password; other sessions than the one that asks end. A wrong current password
+    counts as one at sign-in. Raises WrongPassword, WeakPassword, TooManyAttempts."""
+    if who.upn:
+        raise WrongPassword(
+            f"{who.name} signs in with an account of the tenant.",
+            cure="Change the password there.",
+        )
+    check_password(password)
+    hashed = await asyncio.to_thread(_hasher(settings).hash, password)
+
+    async def known(tx: Tx, found: Administrator) -> None:
+        await store.save_password(tx, found.name, hashed)
+        await store.delete_other_sessions(tx, found.name, _digest(token))
+        await audit.record(
+            tx, actor=found.name, action="administrator.password", target=found.name, now=now
+        )
+
+    try:
+        await _checked(db, who.name, current, now, settings, known)
+    except SignInFailed:
+        raise WrongPassword(
+            "The current password is wrong.",
+            cure="Type the password that you signed in with.",
+            field="current",
+        ) from None
 
 
 async def administrators(tx: Tx) -> list[Administrator]:

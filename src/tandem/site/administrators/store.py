@@ -71,6 +71,26 @@ async def insert(tx: Tx, who: Administrator, password: str | None) -> bool:
     return done.rowcount == 1
 
 
+async def save_role(tx: Tx, name: str, role: Role) -> None:
+    await tx.execute(
+        "UPDATE administrators_administrator SET role = %s WHERE name = %s", (role.value, name)
+    )
+
+
+async def save_password(tx: Tx, name: str, password: str) -> None:
+    await tx.execute(
+        "UPDATE administrators_administrator SET password = %s WHERE name = %s", (password, name)
+    )
+
+
+async def delete_other_sessions(tx: Tx, name: str, digest: bytes) -> None:
+    """All but the one with this digest."""
+    await tx.execute(
+        "DELETE FROM administrators_session WHERE administrator = %s AND digest <> %s",
+        (name, digest),
+    )
+
+
 async def delete(tx: Tx, name: str) -> None:
     await tx.execute("DELETE FROM administrators_administrator WHERE name = %s", (name,))
 

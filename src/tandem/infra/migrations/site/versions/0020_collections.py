@@ -50,6 +50,6 @@ def upgrade() -> None:
             heads bigint NOT NULL,
             signed bigint NOT NULL,
             took_ms double precision NOT NULL,
-            problem jsonb
+            problems jsonb NOT NULL
         );
     """)
