@@ -216,7 +216,14 @@ class Page(Generic[Reads]):
         if self._fields is None:
             self._fields = await self._parse(limit)
         fields = {name: values[-1] for name, values in self._fields.items()}
-        given = fields.pop("form_token", "")
+        self.prove(fields.pop("form_token", ""), ended=ended)
+        return fields
+
+    def prove(self, given: str, *, ended: bool = False) -> None:
+        """That a form of ours sent this token: for views that read a large body themselves.
+
+        Raises FormExpired.
+        """
         if ended and self._session is None:
             known, wanted = bool(self.cookie), self.form_token(self.cookie or "-")
         else:
@@ -227,7 +234,6 @@ class Page(Generic[Reads]):
                 N_("This form is no longer valid, so nothing was done."),
                 cure=N_("Go back, reload the page and try again."),
             )
-        return fields
 
     @property
     def form_lists(self) -> Mapping[str, Sequence[str]]:

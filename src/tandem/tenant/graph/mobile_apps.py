@@ -552,6 +552,8 @@ def mobile_app_parts(uploads: Uploads) -> Part:
         delete=delete,
         typed=lambda row: str(row["type"]),
         derived=_FIELDS,
+        etag="last_modified_date_time",
+        tells_etag=False,
         open=True,
         fields=(
             Field("id", Primitive.GUID),

@@ -1,0 +1,42 @@
+"""The MDM service's half of the tenant: apps and devices, policies, settings of co-management."""
+
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from tandem.console.areas.mdm import app_wizard, apps, assigning
+from tandem.console.kit import N_, ROOT, Area, Console, Place
+
+
+def routes(console: Console[Any]) -> list[BaseRoute]:
+    app = f"{ROOT}/apps/{{app_id}}"
+    return [
+        console.route(f"{assigning.OPTIONS_URL}/{{field}}", assigning.pick),
+        console.route(f"{ROOT}/apps", apps.index),
+        console.route(f"{ROOT}/apps/packages/{{draft}}", apps.to_list),
+        console.route(f"{ROOT}/apps/packages/{{draft}}", app_wizard.receive, post=True),
+        console.route(app, apps.overview),
+        console.route(f"{app}/properties", apps.properties),
+        console.route(f"{app}/properties", apps.save_properties, post=True),
+        console.route(f"{app}/assignments", apps.assignments),
+        console.route(f"{app}/assignments", apps.save_assignments, post=True),
+        console.route(f"{app}/devices", apps.devices),
+        console.route(f"{app}/devices.csv", apps.devices_csv),
+        console.route(f"{app}/devices/{{device_id}}/again", apps.ask_again, post=True),
+        console.route(f"{app}/users", apps.users),
+        console.route(f"{app}/package", apps.package),
+        console.route(f"{app}/package", apps.replace_package, post=True),
+        console.route(f"{app}/publish", apps.publish, post=True),
+        console.route(f"{app}/delete", apps.delete),
+        console.route(f"{app}/delete", apps.delete, post=True),
+    ]
+
+
+AREA = Area(
+    name="mdm",
+    places=(Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),),
+    routes=routes,
+    wizards=(app_wizard.WIZARD,),
+    search=(apps.search,),
+    notices=(apps.notices,),
+)

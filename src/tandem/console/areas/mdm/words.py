@@ -1,0 +1,180 @@
+"""What codes and states of device management are called, and what to do about them."""
+
+from tandem.console.kit import N_
+
+APP_STATE = {
+    "notPublished": ("waiting", N_("Upload not finished")),
+    "processing": ("waiting", N_("Being processed")),
+    "published": ("good", N_("Published")),
+}
+INSTALLATION = {
+    "installed": ("good", N_("Installed")),
+    "failed": ("bad", N_("Failed")),
+    "uninstallFailed": ("bad", N_("Removal failed")),
+    "installing": ("waiting", N_("Being installed")),
+    "offered": ("waiting", N_("Offered")),
+    "notInstalled": ("waiting", N_("Waits for the next check-in")),
+    "excluded": ("plain", N_("Excluded")),
+}
+INTENT = {
+    "required": N_("Required"),
+    "available": N_("Available"),
+    "availableWithoutEnrollment": N_("Available with or without enrolment"),
+    "uninstall": N_("Uninstall"),
+}
+APP_TYPE = {
+    "windowsMobileMSI": N_("Line-of-business app (MSI)"),
+    "win32LobApp": N_("Windows app (Win32)"),
+    "windowsUniversalAppX": N_("Line-of-business app (AppX)"),
+    "windowsAppX": N_("Line-of-business app (AppX)"),
+    "webApp": N_("Web link"),
+    "windowsWebApp": N_("Web link"),
+    "winGetApp": N_("Store app"),
+}
+# Of Windows Installer, by the number that remains of an HRESULT of Win32.
+_INSTALLER = {
+    1601: N_("The Windows Installer service cannot be reached: restart the device."),
+    1602: N_("Somebody cancelled the installation on the device."),
+    1603: N_("The installation failed. Look at the package's own log on the device."),
+    1612: N_("The package was not found where it should lie; it is downloaded again."),
+    1618: N_("Another installation was in progress; the device tries again at its next check-in."),
+    1619: N_("The package could not be opened: upload it again."),
+    1620: N_("The package cannot be opened: it is damaged. Upload it again."),
+    1625: N_("A policy of the device forbids this installation."),
+    1633: N_("The package is for another kind of processor."),
+    1638: N_("Another version of this product is installed already: uninstall it first."),
+    1641: N_("It is installed, and the device restarts."),
+    3010: N_("It is installed; a restart completes it."),
+    25502: N_("This is client.msi. Upload ccmsetup.msi in its place: only that may be installed."),
+    112: N_("The device's disk is full."),
+    5: N_("The device denied access."),
+    12007: N_("The device cannot resolve the name it downloads from: look at its DNS."),
+    12175: N_("The device does not trust the certificate of what it downloads from."),
+}
+_OTHER = {
+    0x87D00324: N_("It was installed, and was not found afterwards: look at the detection rules."),
+    0x87D13B64: N_("The content's hash is not the announced one: upload the package again."),
+    404: N_("The device does not know this command yet; it is offered again."),
+    405: N_("The device refuses this command."),
+    500: N_("The device could not carry out the command."),
+}
+UNKNOWN = N_("No text is known for this code: look at the device's log.")
+
+
+def installation_error(code: int) -> str:
+    """What an error of an installation asks for."""
+    value = code & 0xFFFFFFFF
+    if value in _OTHER:
+        return _OTHER[value]
+    return _INSTALLER.get(value & 0xFFFF if value >> 16 == 0x8007 else value, UNKNOWN)
+
+
+# Of the client's setup: state messages of topic 800, and the return codes of the bootstrap.
+_SETUP = {
+    100: N_("Client setup has begun."),
+    301: N_("Client setup failed for a reason that it does not know."),
+    302: N_("Client setup could not create its service."),
+    303: N_("Client setup could not delete its service."),
+    304: N_("A write filter keeps client setup from installing."),
+    306: N_("The download of the client could not start."),
+    307: N_("The command line of the client cannot be used: take the line that the site made."),
+    308: N_("The download of the client failed: look at the gateway."),
+    309: N_("The download of the client failed: look at the gateway."),
+    310: N_("A prerequisite of the client could not be installed."),
+    311: N_("A prerequisite of the client is not signed as it should be."),
+    312: N_("The device's disk is full."),
+    313: N_("client.msi failed: look at client.msi.log on the device."),
+    314: N_("The client's manifest could not be read."),
+    315: N_("The device has no certificate that the site accepts."),
+    316: N_("A prerequisite of the client is not signed as it should be."),
+    317: N_("The device has to restart before the client can be installed."),
+    318: N_("The management point and the client are of different versions."),
+    319: N_("This operating system is not supported by the client."),
+    320: N_("This kind of deployment is not supported."),
+    321: N_("The transfer service of Windows (BITS) is missing."),
+    322: N_("The source of the client is not available: look at the gateway."),
+    324: N_("The site is of a version that this client does not fit."),
+    325: N_("A prerequisite's hash is not the manifest's."),
+    326: N_("The device could not leave its MDM service."),
+    327: N_("The device is managed by an MDM service that forbids the client."),
+    328: N_("The MDM service's agent was found, and setup stopped."),
+    329: N_("The network is metered; setup waits for another."),
+    400: N_("The client is installed."),
+    500: N_("The client is being assigned to its site."),
+    602: N_("The site code of the command line is not this site's."),
+    603: N_("The client could not be assigned to the management point."),
+    604: N_("The site has no default management point."),
+    605: N_("The site's signing certificate is not what the client expects."),
+    606: N_("The client could not find its site by itself: name it by SMSSITECODE."),
+    607: N_("The client is newer than the site: upload the package of this site."),
+    608: N_("The site's version could not be found out."),
+    609: N_("The client's version does not fit the site: upload the package of this site."),
+}
+_RETURNED = {
+    6: N_("Client setup ended with an error."),
+    7: N_("The device has to restart before the client can be installed."),
+    8: N_("Client setup was running already."),
+    9: N_("A prerequisite of the client was not met."),
+    10: N_("The client's manifest has another hash than expected."),
+}
+
+
+def setup_step(step: int, code: int) -> str:
+    """Where client setup stands, in words; empty when nothing is known."""
+    if step in _SETUP:
+        return _SETUP[step]
+    return _RETURNED.get(code, "")
+
+
+ACTION = {
+    "syncDevice": N_("Check in"),
+    "rebootNow": N_("Restart"),
+    "setDeviceName": N_("Rename"),
+    "windowsDefenderScan": N_("Scan for malware"),
+    "windowsDefenderUpdateSignatures": N_("Update malware definitions"),
+    "cleanWindowsDevice": N_("Fresh start"),
+    "wipe": N_("Wipe"),
+    "retire": N_("Retire"),
+    "delete": N_("Delete"),
+    "remoteLock": N_("Remote lock"),
+    "shutDown": N_("Shut down"),
+    "resetPasscode": N_("Reset the passcode"),
+    "locateDevice": N_("Locate"),
+    "unenroll": N_("Retire"),
+}
+ACTION_STATE = {
+    "pending": ("waiting", N_("Waits for the next check-in")),
+    "active": ("waiting", N_("The device has it")),
+    "done": ("good", N_("Done")),
+    "failed": ("bad", N_("Refused by the device")),
+    "notSupported": ("bad", N_("Windows does not have this")),
+    "canceled": ("plain", N_("Cancelled")),
+}
+AGENT = {
+    "mdm": N_("MDM service"),
+    "configurationManagerClientMdm": N_("Co-managed"),
+    "configurationManagerClient": N_("MDM service, client registered"),
+}
+COMPLIANCE = {
+    "compliant": ("good", N_("Compliant")),
+    "noncompliant": ("bad", N_("Not compliant")),
+    "configManager": ("plain", N_("Judged by the site")),
+    "unknown": ("plain", N_("Not evaluated")),
+}
+MANAGEMENT = {
+    "managed": ("good", N_("Managed")),
+    "retirePending": ("waiting", N_("Leaves at its next check-in")),
+    "wipePending": ("waiting", N_("Is wiped at its next check-in")),
+    "wipeIssued": ("waiting", N_("Is being wiped")),
+    "wipeFailed": ("bad", N_("The wipe failed")),
+}
+OWNERSHIP = {
+    "company": N_("Corporate"),
+    "personal": N_("Personal"),
+    "unknown": N_("Unknown"),
+}
+JOIN = {
+    "AzureAd": N_("Directory joined"),
+    "ServerAd": N_("Hybrid joined"),
+    "Workplace": N_("Registered"),
+}
