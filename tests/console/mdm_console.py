@@ -28,7 +28,9 @@ class Browser:
 
     async def get(self, path: str, status: int = 200, **headers: str) -> html.HtmlElement:
         answer = await self.client.get(path, headers=headers)
-        assert answer.status_code == status, f"{path}: {answer.status_code} {text(html.fromstring(answer.content))[-400:]}"
+        assert answer.status_code == status, (
+            f"{path}: {answer.status_code} {text(html.fromstring(answer.content))[-400:]}"
+        )
         return html.fromstring(answer.content)
 
     async def text(self, path: str, status: int = 200, **headers: str) -> str:
