@@ -13,7 +13,17 @@ from starlette.routing import BaseRoute
 
 from tandem.console.backend import CHANGED, Answer, Api, Refused
 from tandem.console.drafts import Draft
-from tandem.console.fields import Field, Option, Problem, Upload, Values, drawn, field, read
+from tandem.console.fields import (
+    Field,
+    Option,
+    Problem,
+    Upload,
+    Values,
+    drawn,
+    field,
+    offered,
+    read,
+)
 from tandem.console.labels import N_, Place
 from tandem.console.lists import cells
 from tandem.console.model import Fact, NotSignedIn, UnknownPage
@@ -48,6 +58,7 @@ __all__ = [
     "csv",
     "drawn",
     "field",
+    "offered",
     "read",
     "start_url",
 ]
