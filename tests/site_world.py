@@ -28,7 +28,16 @@ from tandem.infra.errors import AppError
 from tandem.infra.jobs import Jobs
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox, write_private
-from tandem.site import administrators, adminservice, cloud_services, discovery, properties
+from tandem.protocols import ccm
+from tandem.site import (
+    administrators,
+    adminservice,
+    clients,
+    cloud_services,
+    discovery,
+    health,
+    properties,
+)
 from tenant_world import ADMIN
 from tenant_world import PASSWORD as TENANT_PASSWORD
 
@@ -186,8 +195,26 @@ async def _token_itself(session: console.Session) -> str:
     return session.token
 
 
-async def _no_keys(tx: Tx) -> dict[str, Any]:
-    return {"keys": []}
+def _management_point(
+    box: SecretBox, cloud: cloud_services.CloudServices
+) -> clients.ManagementPointService:
+    """What of it answers without a client: where management points are."""
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    async def signing(tx: Tx) -> ccm.SigningIdentity:
+        return await properties.signing_identity(tx, box)
+
+    with_ = clients.Collaborators(
+        verify_token=cloud.tenants.verify_token,
+        policy=nothing,
+        signing=signing,
+        management_points=cloud.connections.management_points,
+        manifest=nothing,
+        package=nothing,
+    )
+    return clients.ManagementPointService("CM1", box, with_, now=utc_now)
 
 
 @asynccontextmanager
@@ -236,7 +263,11 @@ async def site(
         changed=news.tell,
         command=command,
     )
-    connections = cloud_services.Connections(settings, box, tenants, gateways, _no_keys, now)
+
+    async def token_keys(tx: Tx) -> dict[str, Any]:
+        return await clients.token_keys(tx, box, now())
+
+    connections = cloud_services.Connections(settings, box, tenants, gateways, token_keys, now)
     cloud = cloud_services.CloudServices(db, box, tenants, gateways, connections, names, news, now)
     found = discovery.Discovery(db, jobs, tenants.sources, now=now, logs=logs)
     made = Site(db, folder, names, jobs, cloud, found, box)
@@ -244,6 +275,9 @@ async def site(
     async with db.transaction() as tx:
         await properties.establish(tx, box, code="CM1", name="Contoso", now=now())
         issuing = pki.pem(await properties.root_certificate(tx))
+        await properties.role_certificate(
+            tx, box, properties.SITE_SYSTEMS, dns=["localhost"], now=now()
+        )
         await administrators.create_first(tx, "siteadmin", PASSWORD, now(), cheap)
     gate = administrators.Gate(db, now, cheap)
 
@@ -258,12 +292,16 @@ async def site(
     behind = console.Backend(
         console.Transport("https://site"), _token_itself, console.Drafts(db, box, now)
     )
+    admin = health.Listener("site", "127.0.0.1", port, "HTTPS", "in", "administrators", "console")
+    places = health.SitePlaces((admin,), str(logs), str(folder), "embedded", "", now())
     app = http.application(
         [
             *administrators.routes(db, gate, now, tenants.account),
             *cloud_services.routes(cloud, gate),
             *cloud_services.connector_routes(cloud),
             *discovery.routes(db, found, gate),
+            *health.routes(health.Health.of(cloud, places), gate),
+            *clients.routes(db, _management_point(box, cloud)),
             *adminservice.routes(db, gate, now, scripts),
             *adminservice.gateway_routes(db, gate, now, scripts),
             *console.site_routes(pages, now=now, backend=behind),

@@ -56,6 +56,7 @@ async def test_a_client_on_the_internet_reaches_what_is_published_and_nothing_el
         await _connected(site)
         role = (await site.run("management-point", "set", "--allow-gateway-traffic"))["role_id"]
         await _look(site, world, made["nodes"][0], public_root, role)
+        await _analyzed(site, made["nodes"][0])
         await _scripts(site, world, made["nodes"][0], public_root, role)
     finally:
         connector.terminate()
@@ -90,6 +91,27 @@ async def _look(
         assert answer.status_code == 401, answer.text  # Published, but not for the nameless.
         hidden = await client.get(f"{server}/SMS_CMG/connector/configuration", **named)  # type: ignore[arg-type]
         assert hidden.status_code in {403, 404}, hidden.text
+
+
+async def _analyzed(site: Site, node: dict[str, Any]) -> None:
+    """The connection analyzer walks a device's way to its end, and says where it is cut."""
+    site.names.aliases[NAME] = "mycmg.cloudapp.example"
+    site.names.hosts["mycmg.cloudapp.example"] = [node["host"]]
+    found = await site.run("gateway", "analyze")
+    assert found["ok"], found["checks"]
+    assert {item["state"] for item in found["checks"]} == {"good"}
+    stranger = site.folder / "stranger.pfx"
+    stranger.write_bytes(pfx(NAME, usages=["client"]))
+    words = ("--client-pfx", stranger, "--password-file", site.secret("p", PFX_PASSWORD))
+    rows = {
+        item["check"]: item
+        for item in (await site.run("gateway", "analyze", *words))["checks"]
+        if item["state"] == "bad"
+    }
+    assert set(rows) == {"management-point"}
+    assert rows["management-point"]["cause"] == "probe.not-believed"
+    assert "CMGService_" in rows["management-point"]["text"]
+    assert (await site.run("health", "show"))["state"] == "good"
 
 
 async def _scripts(

@@ -140,6 +140,18 @@ def _text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@app.command("set")
+def set_(
+    name: Name,
+    gateway: Annotated[str, typer.Option("--gateway", help="Service name of the other gateway.")],
+    json: Json = False,
+) -> None:
+    """Let a connection point dial another gateway."""
+    api = site_client()
+    found = api.patch(f"/api/v1/connection-points/{name}", {"gateway": gateway})
+    emit(found, lambda value: f"{value['name']} serves {value['service_name']} now.", json)
+
+
 @app.command()
 def remove(name: Name, json: Json = False) -> None:
     """Take the role from a server."""

@@ -16,6 +16,32 @@ _WAIT_SECONDS = 900.0
 _PASSING = {"Provisioning", "Starting", "Deleting"}
 
 Name = Annotated[str, typer.Argument(help="Service name; the only gateway when left out.")]
+Pfx = Annotated[
+    Path | None, typer.Option("--pfx", help="Certificate, key and path of the gateway.")
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", help="File with the PFX's password.")
+]
+Certificate = Annotated[
+    str,
+    typer.Option("--certificate", help="Name or id of a certificate in the site's own store."),
+]
+AlertGb = Annotated[
+    int | None, typer.Option("--alert-gb", help="Warn at this outbound transfer in 14 days.")
+]
+Warning_ = Annotated[
+    int | None, typer.Option("--warning-percent", help="Of that transfer; 75 when left out.")
+]
+Critical = Annotated[
+    int | None, typer.Option("--critical-percent", help="Of that transfer; 90 when left out.")
+]
+StopWhenCritical = Annotated[
+    bool | None,
+    typer.Option("--stop-when-critical/--no-stop-when-critical", help="Stop the gateway then."),
+]
+StorageGb = Annotated[
+    int | None, typer.Option("--storage-gb", help="Warn when it keeps so much on disk.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is Ready.")]
 
 
@@ -47,10 +73,9 @@ def _free(value: dict[str, Any]) -> str:
 
 @app.command()
 def create(
-    pfx: Annotated[Path, typer.Option("--pfx", help="Certificate, key and path of the gateway.")],
-    password_file: Annotated[
-        Path | None, typer.Option("--password-file", help="File with the PFX's password.")
-    ] = None,
+    pfx: Pfx = None,
+    password_file: PasswordFile = None,
+    certificate: Certificate = "",
     service_name: Annotated[
         str, typer.Option("--service-name", help="Only for a wildcard certificate.")
     ] = "",
@@ -62,9 +87,15 @@ def create(
         bool, typer.Option("--check-revocation/--no-check-revocation")
     ] = True,
     serve_content: Annotated[bool, typer.Option("--serve-content/--no-serve-content")] = True,
-    alert_gb: Annotated[
-        int | None, typer.Option("--alert-gb", help="Warn at this outbound transfer in 14 days.")
+    trusted_root: Annotated[
+        list[Path] | None,
+        typer.Option("--trusted-root", help="Root of clients' certificates; several are taken."),
     ] = None,
+    alert_gb: AlertGb = None,
+    warning_percent: Warning_ = None,
+    critical_percent: Critical = None,
+    stop_when_critical: StopWhenCritical = None,
+    storage_gb: StorageGb = None,
     tenant_admin: TenantAdmin = None,
     tenant_password_file: TenantPassword = None,
     wait: Wait = True,
@@ -75,13 +106,16 @@ def create(
     The service name is read from the certificate. A global administrator signs in at the tenant
     for this step.
     """
-    try:
-        data = pfx.read_bytes()
-    except OSError as error:
-        raise Refused(f"{pfx} cannot be read: {error.strerror}.", cure="Check --pfx.") from None
+    if pfx is None and not certificate:
+        raise Refused(
+            "A gateway needs a certificate.",
+            cure="Name its PFX with --pfx, or one of the site's own store with --certificate.",
+        )
     body: dict[str, Any] = {
-        "data": b64encode(data).decode(),
-        "password": read_secret(password_file, f"Password of {pfx.name}"),
+        **_certificate(pfx, password_file, certificate),
+        "trusted_roots": [
+            b64encode(_read(file, "--trusted-root")).decode() for file in trusted_root or []
+        ],
         "access_token": administrator_token(tenant_admin, tenant_password_file),
         "service_name": service_name,
         "region": region,
@@ -90,12 +124,147 @@ def create(
         "instances": instances,
         "check_revocation": check_revocation,
         "serve_content": serve_content,
-        "alerts": {} if alert_gb is None else {"outbound_gb": alert_gb},
+        "alerts": _alerts(
+            alert_gb, warning_percent, critical_percent, stop_when_critical, storage_gb
+        ),
     }
     api = site_client()
     made = api.post("/api/v1/gateways", body)
     found = _settled(api, made, json) if wait else made
     emit({**found, "notes": made["notes"]}, _text, json)
+
+
+def _read(file: Path, option: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise Refused(
+            f"{file} cannot be read: {error.strerror}.", cure=f"Check {option}."
+        ) from None
+
+
+def _certificate(pfx: Path | None, password_file: Path | None, stored: str) -> dict[str, str]:
+    if pfx is None:
+        return {"certificate": stored} if stored else {}
+    return {
+        "data": b64encode(_read(pfx, "--pfx")).decode(),
+        "password": read_secret(password_file, f"Password of {pfx.name}"),
+    }
+
+
+def _alerts(
+    gb: int | None,
+    warning: int | None,
+    critical: int | None,
+    stop: bool | None,
+    storage: int | None,
+) -> dict[str, Any]:
+    said = {
+        "outbound_gb": gb,
+        "warning_percent": warning,
+        "critical_percent": critical,
+        "stop_when_critical": stop,
+        "storage_gb": storage,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+@app.command("set")
+def set_(
+    name: Name = "",
+    description: Annotated[str | None, typer.Option("--description")] = None,
+    instances: Annotated[int | None, typer.Option("--instances", help="1 to 16.")] = None,
+    check_revocation: Annotated[
+        bool | None, typer.Option("--check-revocation/--no-check-revocation")
+    ] = None,
+    serve_content: Annotated[
+        bool | None, typer.Option("--serve-content/--no-serve-content")
+    ] = None,
+    alert_gb: AlertGb = None,
+    no_alert: Annotated[bool, typer.Option("--no-alert", help="Compare no transfer.")] = False,
+    warning_percent: Warning_ = None,
+    critical_percent: Critical = None,
+    stop_when_critical: StopWhenCritical = None,
+    storage_gb: StorageGb = None,
+    pfx: Pfx = None,
+    password_file: PasswordFile = None,
+    certificate: Certificate = "",
+    json: Json = False,
+) -> None:
+    """Change a gateway. A new certificate has the same name, letter case included."""
+    api = site_client()
+    path = f"/api/v1/gateways/{name or '-'}"
+    body: dict[str, Any] = {
+        "description": description,
+        "instances": instances,
+        "check_revocation": check_revocation,
+        "serve_content": serve_content,
+        **_certificate(pfx, password_file, certificate),
+    }
+    body = {key: value for key, value in body.items() if value is not None}
+    alerts = _alerts(alert_gb, warning_percent, critical_percent, stop_when_critical, storage_gb)
+    if alerts or no_alert:
+        body["alerts"] = {**api.get(path)["alerts"], **alerts}
+    if no_alert:
+        body["alerts"] |= {"outbound_gb": None, "stop_when_critical": False}
+    if not body:
+        raise Refused("Nothing is to be changed.", cure="Name what, like --instances 2.")
+    emit(api.patch(path, body), _text, json)
+
+
+@app.command()
+def synchronize(name: Name = "", json: Json = False) -> None:
+    """Bring instances and connection points to what is configured, now."""
+    emit(site_client().post(f"/api/v1/gateways/{name or '-'}/synchronize"), _text, json)
+
+
+@app.command()
+def alerts(name: Name = "", json: Json = False) -> None:
+    """Show the outbound transfer of 14 days against its threshold."""
+    emit(site_client().get(f"/api/v1/gateways/{name or '-'}/alerts"), _alerts_text, json)
+
+
+def _alerts_text(value: dict[str, Any]) -> str:
+    sent = f"{value['outbound_bytes'] / 1e9:,.1f} GB sent in {value['days']} days"
+    if value["level"] == "off":
+        return f"{value['service_name']}: {sent}; no threshold is set"
+    return (
+        f"{value['service_name']}: {sent}, {value['percent']} % of"
+        f" {value['outbound_gb']:,} GB: {value['level']}"
+    )
+
+
+@app.command()
+def analyze(
+    name: Name = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="A token of the tenant for the site; - is stdin."),
+    ] = None,
+    pfx: Annotated[
+        Path | None, typer.Option("--client-pfx", help="A client's certificate with its key.")
+    ] = None,
+    password_file: PasswordFile = None,
+    json: Json = False,
+) -> None:
+    """Walk a device's way through the gateway, and say where it breaks.
+
+    Who asks is an account of the tenant, a client certificate, or the site itself.
+    """
+    body: dict[str, str] = _certificate(pfx, password_file, "")
+    if token_file is not None:
+        body["access_token"] = read_secret(token_file, "Token")
+    found = site_client().post(f"/api/v1/gateways/{name or '-'}/analyze", body)
+    emit(found, _checks, json)
+
+
+def _checks(value: dict[str, Any]) -> str:
+    lines = []
+    for item in value["checks"]:
+        where = item["target"]["name"] or item["gateway"]
+        lines.append(f"{item['state']:<8} {item['name']}: {where}")
+        lines += [f"         {item['text']}", f"         → {item['cure']}"] if item["text"] else []
+    return "\n".join(lines)
 
 
 def _settled(api: Api, found: dict[str, Any], json: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import structlog
@@ -40,6 +40,7 @@ from tandem.site import (
     discovery,
     fleet,
     guide,
+    health,
     properties,
     search,
 )
@@ -171,6 +172,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *comanagement.routes(db, others, gate, utc_now),
             *fleet.routes(db, devices, gate, utc_now),
             *guide.routes(db, guide.Collaborators(cloud, found, others), gate, utc_now),
+            *health.routes(health.Health.of(cloud, _places(settings)), gate),
             *adminservice.routes(db, gate, utc_now, scripts),
             *console.site_routes(
                 _pages(settings, db, cloud, devices),
@@ -252,6 +254,46 @@ def _cloud(
     )
     return cloud_services.CloudServices(
         db, box, tenants, gateways, connections, resolver, news, utc_now
+    )
+
+
+def _places(settings: SiteSettings) -> health.SitePlaces:
+    """Where this role listens, what it dials, and where it writes."""
+    environment = settings.cloud.environment
+
+    def listens(
+        role: str, host: str, port: int, protocol: str, peer: str, purpose: str
+    ) -> health.Listener:
+        return health.Listener(role, host, port, protocol, "in", peer, purpose)
+
+    found = [
+        listens("site", settings.host, settings.port, "HTTPS", "administrators", "console"),
+        listens(
+            "management-point",
+            settings.management_point_host,
+            settings.management_point_port,
+            "HTTPS",
+            "connection-points",
+            "management",
+        ),
+        listens("site", settings.health_host, settings.health_port, "HTTP", "operators", "health"),
+    ]
+    for url, purpose in ((environment.authority, "tokens"), (environment.graph, "graph")):
+        if url:
+            to = urlsplit(url)
+            port = to.port or (443 if to.scheme == "https" else 80)
+            found.append(
+                health.Listener(
+                    "site", to.hostname or "", port, to.scheme.upper(), "out", "tenant", purpose
+                )
+            )
+    return health.SitePlaces(
+        listeners=tuple(found),
+        logs=str(settings.logs or ""),
+        state=str(settings.state),
+        database="external" if settings.dsn else "embedded",
+        resolver=settings.resolver,
+        started_at=utc_now(),
     )
 
 

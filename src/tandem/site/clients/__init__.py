@@ -50,6 +50,7 @@ from tandem.site.clients.service import (
     token_keys,
     unblock,
 )
+from tandem.site.clients.tokens import probe_token
 
 __all__ = [
     "ENDPOINTS",
@@ -88,6 +89,7 @@ __all__ = [
     "list_clients",
     "log_files",
     "milestones",
+    "probe_token",
     "register",
     "reported",
     "routes",

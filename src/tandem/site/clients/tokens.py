@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
@@ -92,6 +93,20 @@ def issue(
         "cnf": {"jkt": pki.jwk_thumbprint(device_key), "jwk": jwk},
     }
     return jwt.encode({"alg": "ES256", "typ": "JWT", "kid": kid}, claims, key)
+
+
+async def probe_token(tx: Tx, box: SecretBox, site_code: str, now: datetime) -> str:
+    """A token with which the site tries the way through a gateway.
+
+    It lasts a minute and speaks for no device; its key is thrown away, so no message can be
+    signed with it.
+    """
+    kid, key = await TokenKeys(box).signing(tx, now)
+    nobody = pki.generate_key("p256").public_key()
+    assert isinstance(nobody, ec.EllipticCurvePublicKey)
+    identity = TenantIdentity("-", "connection-analyzer", "device", "-")
+    life = timedelta(minutes=1)
+    return issue(kid, key, site_code, identity, nobody, now=now, life=life, token_id=str(uuid4()))
 
 
 async def holder(keys: TokenKeys, tx: Tx, token: str, site_code: str, now: datetime) -> TokenHolder:

@@ -28,6 +28,7 @@ from tandem.site.cloud_services.model import (
     ConnectionPointExists,
     Gateway,
     GatewayState,
+    ManagementPointInsecure,
     NoSuchApp,
     NoSuchConnectionPoint,
     NotAConnectionPoint,
@@ -113,6 +114,17 @@ class Connections:
         await store.delete_connection_point(tx, found.name)
         await self._audit(tx, actor, "connection-point.remove", found.name)
 
+    async def change_gateway(
+        self, tx: Tx, wanted: str, gateway: str, *, actor: str
+    ) -> ConnectionPoint:
+        """Let it dial another gateway. Raises NoSuchConnectionPoint, NoSuchGateway."""
+        found = await self.connection_point(tx, wanted)
+        other = await self.gateways.gateway(tx, gateway)
+        if other.service_name != found.service_name:
+            await store.change_gateway_of_point(tx, found.name, other.service_name)
+            await self._audit(tx, actor, "connection-point.change-gateway", found.name)
+        return await self.connection_point(tx, found.name)
+
     async def connections(self, tx: Tx) -> list[dict[str, Any]]:
         """Every tunnel that connection points told of."""
         return await store.connections(tx)
@@ -134,6 +146,25 @@ class Connections:
     async def traffic(self, tx: Tx) -> list[dict[str, Any]]:
         return await store.traffic(tx)
 
+    async def traffic_by(
+        self, tx: Tx, what: str, service_name: str, days: int
+    ) -> list[dict[str, Any]]:
+        """Of the last days: by `day`, or by `connection-point` and the role that was asked."""
+        since = self.now().date() - timedelta(days=days - 1)
+        if what == "day":
+            return await store.traffic_by_day(tx, service_name, since)
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for row in await store.traffic_by_point(tx, service_name, since):
+            role = _role(str(row.pop("endpoint")))
+            key = (row["connection_point"], row["service_name"], role)
+            known = found.setdefault(
+                key, {"connection_point": key[0], "service_name": key[1], "role": role}
+            )
+            for name, value in row.items():
+                if name not in known or name not in {"connection_point", "service_name"}:
+                    known[name] = known.get(name, 0) + value
+        return list(found.values())
+
     async def authenticate(self, tx: Tx, der: bytes | None) -> ConnectionPoint:
         """The connection point that holds this certificate. Raises NotAConnectionPoint."""
         found = None
@@ -154,8 +185,21 @@ class Connections:
     async def allowed(self, tx: Tx) -> bool:
         return await store.gateway_traffic_allowed(tx)
 
+    async def can_allow(self, tx: Tx) -> bool:
+        """Only a management point with HTTPS or enhanced HTTP takes gateway traffic (2.5)."""
+        return await properties.secure(tx)
+
     async def allow(self, tx: Tx, allowed: bool, *, actor: str) -> None:
-        """The management point's "Allow … cloud management gateway traffic"."""
+        """The management point's "Allow … cloud management gateway traffic".
+
+        Raises ManagementPointInsecure.
+        """
+        if allowed and not await self.can_allow(tx):
+            raise ManagementPointInsecure(
+                "The management point answers plain HTTP: it cannot take gateway traffic.",
+                cure="Switch enhanced HTTP on in the site's properties, or give it HTTPS.",
+                field="allow_gateway_traffic",
+            )
         await store.allow_gateway_traffic(tx, allowed, self.now())
         action = "management-point.allow-gateway" if allowed else "management-point.deny-gateway"
         await self._audit(tx, actor, action, "management point")
@@ -345,6 +389,25 @@ class Connections:
         await self._audit(tx, actor, "gateway.add-crl", issuer)
         return issuer
 
+    async def trusted(self, tx: Tx) -> dict[str, list[dict[str, Any]]]:
+        """Roots and revocation lists by whose they are, and until when they count."""
+        roots = [x509.load_der_x509_certificate(der) for der in await store.trust(tx, "root")]
+        lists = [x509.load_der_x509_crl(der) for der in await store.trust(tx, "crl")]
+        return {
+            "roots": [
+                {
+                    "subject": item.subject.rfc4514_string(),
+                    "sha256": pki.sha256_fingerprint(item),
+                    "expires_at": item.not_valid_after_utc,
+                }
+                for item in roots
+            ],
+            "crls": [
+                {"issuer": item.issuer.rfc4514_string(), "next_update_at": item.next_update_utc}
+                for item in lists
+            ],
+        }
+
     async def _audit(self, tx: Tx, actor: str, action: str, target: str) -> None:
         await audit.record(tx, actor=actor, action=action, target=target, now=self.now())
 
@@ -356,6 +419,11 @@ def adminservice_methods(apps: Iterable[AdminServiceApp]) -> list[str]:
         return []
     writes = any(app.writes for app in published)
     return ["GET", "POST", "PUT", "PATCH", "DELETE"] if writes else ["GET"]
+
+
+def _role(endpoint: str) -> str:
+    """Which role of the site stands behind a published prefix."""
+    return "admin-service" if endpoint.lower().endswith("/adminservice") else "management-point"
 
 
 def _pem(der: bytes) -> str:

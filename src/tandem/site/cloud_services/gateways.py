@@ -16,13 +16,15 @@ import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from tandem import audit, pki
 from tandem.infra import config, net
@@ -38,7 +40,10 @@ from tandem.site import properties
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
+    ALERT_DAYS,
     MAX_INSTANCES,
+    Alerts,
+    AnotherCommonName,
     BadGateway,
     BadServiceName,
     BeingDeleted,
@@ -49,7 +54,11 @@ from tandem.site.cloud_services.model import (
     GatewayInstance,
     GatewayInUse,
     GatewayState,
+    NoHosts,
     NoSuchGateway,
+    ProviderCheck,
+    TransferExceeded,
+    check_resource_group,
     deployment_name,
 )
 
@@ -64,6 +73,7 @@ _BEING_MADE = {GatewayState.PROVISIONING, GatewayState.STARTING}
 _CONTEXT = "cloud.gateway"
 _PROVISION = "cloud.provision-gateway"
 _DELETE = "cloud.delete-gateway"
+_APPLY = "cloud.apply-gateway"
 
 
 class Gateways:
@@ -98,6 +108,7 @@ class Gateways:
         self._silent: defaultdict[int, int] = defaultdict(int)  # Looks, by process id.
         jobs.register(_PROVISION, self.provision)
         jobs.register(_DELETE, self.finish_deletion)
+        jobs.register(_APPLY, self.apply)
 
     def _say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
         if self._log_file is not None:
@@ -105,6 +116,50 @@ class Gateways:
             self._log_file.write(line)
 
     # -------------------------------------------------------------- what an administrator does
+
+    async def check(
+        self, tx: Tx, *, tenant_id: str, pfx: bytes | None, password: str, service_name: str = ""
+    ) -> ProviderCheck:
+        """What there is to make a gateway of, and what its certificate says. Nothing is made.
+
+        Raises NoHosts, and what `create` raises for a certificate.
+        """
+        free = await self._free_hosts(tx)
+        here = self.settings.gateway
+        if not free:
+            raise NoHosts(
+                f"The provider has no free host for a gateway: it has {len(here.hosts)} in all.",
+                cure="Add addresses to gateway.hosts in the site's settings, or delete a gateway.",
+            )
+        groups = {item.resource_group: item.region for item in await store.gateways(tx)}
+        found = ProviderCheck(
+            self.settings.environment.name,
+            tenant_id,
+            len(here.hosts),
+            len(free),
+            min(MAX_INSTANCES, len(free)),
+            here.regions,
+            [{"name": name, "region": groups[name]} for name in sorted(groups)],
+        )
+        if pfx is None:
+            return found
+        opened = pki.pfx_open(pfx, password)
+        self._check_certificate(opened, self._now())
+        names = certificate_names(opened.certificate)
+        found = replace(found, names=names, expires_at=opened.certificate.not_valid_after_utc)
+        wildcard = next((name for name in names if name.startswith("*.")), "")
+        if wildcard and not service_name and all(name.startswith("*.") for name in names):
+            return replace(found, wildcard=wildcard)
+        name, note = _service_name(opened.certificate, service_name)
+        if await store.gateway(tx, name) is not None:
+            raise _exists(name)
+        return replace(
+            found,
+            wildcard=wildcard,
+            service_name=name,
+            deployment_name=deployment_name(name, here.deployment_domain),
+            notes=[note] if note else [],
+        )
 
     async def create(
         self,
@@ -134,18 +189,22 @@ class Gateways:
         if await store.gateway(tx, name) is not None:
             raise _exists(name)
         self._check_certificate(opened, now)
+        region = region or self.settings.gateway.regions[0]
         self._check_place(region, instances, await self._free_hosts(tx))
+        group = resource_group or f"{name.partition('.')[0]}-group"
+        await self._check_group(tx, group, region)
+        wanted = Alerts.of(dict(alerts or {}))
         made = Gateway(
             name,
             deployment_name(name, self.settings.gateway.deployment_domain),
             tenant_id,
-            region or self.settings.gateway.regions[0],
-            resource_group or f"{name.partition('.')[0]}-group",
+            region,
+            group,
             description,
             instances,
             check_revocation,
             serve_content,
-            dict(alerts or {}),
+            msgspec.to_builtins(wanted) if alerts else {},
             GatewayState.PROVISIONING,
             "",
             secrets.token_hex(16),
@@ -179,16 +238,32 @@ class Gateways:
     def _check_place(self, region: str, instances: int, free: Sequence[str]) -> None:
         here = self.settings.gateway
         if not 1 <= instances <= MAX_INSTANCES:
-            raise BadGateway(f"A gateway has 1 to {MAX_INSTANCES} instances, not {instances}.")
+            raise BadGateway(
+                f"A gateway has 1 to {MAX_INSTANCES} instances, not {instances}.",
+                field="instances",
+            )
         if instances > len(free):
             raise BadGateway(
                 f"This machine has free addresses for {len(free)} instances, not {instances}.",
                 cure="Take fewer instances, or add addresses to gateway.hosts in the settings.",
+                field="instances",
             )
         if region and region not in here.regions:
             raise BadGateway(
-                f"There is no region {region!r}.", cure=f"Take one of: {', '.join(here.regions)}."
+                f"There is no region {region!r}.",
+                cure=f"Take one of: {', '.join(here.regions)}.",
+                field="region",
             )
+
+    async def _check_group(self, tx: Tx, group: str, region: str) -> None:
+        check_resource_group(group)
+        for item in await store.gateways(tx):
+            if item.resource_group == group and item.region != region:
+                raise BadGateway(
+                    f"The resource group {group} is in the region {item.region}, not in {region}.",
+                    cure=f"Take the region {item.region}, or another resource group.",
+                    field="resource_group",
+                )
 
     async def _free_hosts(self, tx: Tx) -> list[str]:
         taken = {
@@ -217,6 +292,126 @@ class Gateways:
     async def instances(self, tx: Tx, service_name: str) -> list[GatewayInstance]:
         return await store.instances(tx, service_name)
 
+    async def change(
+        self,
+        tx: Tx,
+        wanted: str,
+        *,
+        description: str | None = None,
+        instances: int | None = None,
+        check_revocation: bool | None = None,
+        serve_content: bool | None = None,
+        alerts: Mapping[str, Any] | None = None,
+        pfx: bytes | None = None,
+        password: str = "",
+        actor: str,
+    ) -> Gateway:
+        """Change what of a gateway can be changed; its instances follow in the background.
+
+        Raises NoSuchGateway, BeingDeleted, BadGateway, BadAlerts, AnotherCommonName, and what
+        `create` raises for a certificate.
+        """
+        found = await self.gateway(tx, wanted)
+        name, now = found.service_name, self._now()
+        if found.state is GatewayState.DELETING:
+            raise _being_deleted(name)
+        made = found
+        said: list[str] = []
+        if description is not None and description != found.description:
+            made, said = replace(made, description=description), [*said, "description"]
+        if check_revocation is not None and check_revocation != found.check_revocation:
+            made = replace(made, check_revocation=check_revocation)
+            said.append("check_revocation")
+        if serve_content is not None and serve_content != found.serve_content:
+            made, said = replace(made, serve_content=serve_content), [*said, "serve_content"]
+        if alerts is not None:
+            given = msgspec.to_builtins(Alerts.of(dict(alerts)))
+            if given != found.alerts:
+                made, said = replace(made, alerts=given), [*said, "alerts"]
+        if instances is not None and instances != found.instances:
+            mine = {item.host for item in await store.instances(tx, name)}
+            self._check_place("", instances, [*mine, *await self._free_hosts(tx)])
+            made, said = replace(made, instances=instances), [*said, "instances"]
+        if pfx is not None:
+            made = await self._other_certificate(tx, made, pfx, password)
+            said.append("certificate")
+        if not said:
+            return found
+        await store.change_gateway(tx, made, now)
+        if {"instances", "certificate"} & set(said):
+            restart = "certificate" in said
+            lock = f"gateway:{name}"
+            await self._jobs.defer(tx, _APPLY, lock=lock, service_name=name, restart=restart)
+        await audit.record(
+            tx,
+            actor=actor,
+            action="gateway.change",
+            target=name,
+            now=now,
+            details={"changed": said, "instances": made.instances},
+        )
+        return await self.gateway(tx, name)
+
+    async def _other_certificate(
+        self, tx: Tx, gateway: Gateway, pfx: bytes, password: str
+    ) -> Gateway:
+        """Clients and connection points know the gateway by this name, to the letter (F24)."""
+        opened = pki.pfx_open(pfx, password)
+        kept, secret = await self._pfx(tx, gateway.service_name)
+        before = _common_name(pki.pfx_open(kept, secret.decode()).certificate)
+        after = _common_name(opened.certificate)
+        if before != after:
+            raise AnotherCommonName(
+                f"The existing common name is {before}, the new one is {after}:"
+                " they must be the same, letter case included.",
+                cure="Ask the CA for a certificate with the existing name; for another name,"
+                " create another gateway.",
+                field="pfx",
+            )
+        self._check_certificate(opened, self._now())
+        sealed = self._box.seal(pfx, _CONTEXT), self._box.seal(password.encode(), _CONTEXT)
+        await store.save_pfx(tx, gateway.service_name, *sealed)
+        return replace(gateway, expires_at=opened.certificate.not_valid_after_utc)
+
+    async def _pfx(self, tx: Tx, service_name: str) -> tuple[bytes, bytes]:
+        pfx, password = await store.sealed_pfx(tx, service_name)
+        return self._box.unseal(pfx, _CONTEXT), self._box.unseal(password, _CONTEXT)
+
+    async def certificate(self, tx: Tx, service_name: str) -> pki.Pfx:
+        """The certificate that its instances show, with its path."""
+        pfx, password = await self._pfx(tx, service_name)
+        return pki.pfx_open(pfx, password.decode())
+
+    async def synchronize(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
+        """Bring instances and connection points to what is configured, now and not at the next
+        look. Raises NoSuchGateway, BeingDeleted."""
+        found = await self.gateway(tx, wanted)
+        name = found.service_name
+        if found.state is GatewayState.DELETING:
+            raise _being_deleted(name)
+        lock = f"gateway:{name}"
+        await self._jobs.defer(tx, _APPLY, lock=lock, service_name=name, restart=False)
+        await audit.record(
+            tx, actor=actor, action="gateway.synchronize", target=name, now=self._now()
+        )
+        return found
+
+    async def alert_state(self, tx: Tx, gateway: Gateway) -> dict[str, Any]:
+        """The outbound transfer of the last days against the threshold, and what lies on disk."""
+        alerts = Alerts.of(gateway.alerts)
+        since = self._now().date() - timedelta(days=ALERT_DAYS - 1)
+        sent = await store.outbound_bytes(tx, gateway.service_name, since)
+        kept = await asyncio.to_thread(_size, self._folder(gateway.service_name))
+        full = alerts.storage_gb is not None and kept >= alerts.storage_gb * 10**9
+        return {
+            "days": ALERT_DAYS,
+            "outbound_bytes": sent,
+            "percent": alerts.percent(sent),
+            "level": alerts.level(sent),
+            "storage_bytes": kept,
+            "storage_level": "off" if alerts.storage_gb is None else "critical" if full else "good",
+        }
+
     async def stop(self, wanted: str, *, actor: str) -> Gateway:
         """Stop the instances; what is configured stays. Raises NoSuchGateway, BeingDeleted.
 
@@ -239,32 +434,44 @@ class Gateways:
                 if gateway is None or gateway.state is not GatewayState.STOPPED:
                     return
                 items = await store.instances(tx, service_name)
-            for item in items:
-                await _end(item)
-                ended = replace(item, pid=None, started=None, state="stopped", reason="")
-                async with self._db.transaction() as tx:
-                    await store.save_instance(tx, ended)
+            await self._end_all(items)
 
     async def start(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
         """Provision a stopped or failed gateway again. Harmless when it is Ready, or on its way.
 
-        Raises NoSuchGateway, BeingDeleted.
+        Raises NoSuchGateway, BeingDeleted, TransferExceeded.
         """
         found = await self.gateway(tx, wanted)
         name = found.service_name
         if found.state is GatewayState.READY or found.state in _BEING_MADE:
             return found
+        await self._check_transfer(tx, found)
         await self._order(tx, name, GatewayState.PROVISIONING)
         await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
         await audit.record(tx, actor=actor, action="gateway.start", target=name, now=self._now())
         return await self.gateway(tx, name)
 
+    async def _check_transfer(self, tx: Tx, gateway: Gateway) -> None:
+        """What the threshold stopped would be stopped again within a minute."""
+        if await self._exceeded(tx, gateway):
+            raise TransferExceeded(
+                f"{gateway.service_name} has reached the critical threshold of its outbound"
+                " transfer, and is to be stopped then.",
+                cure="Raise the threshold, or let it run when critical: `tandem gateway set"
+                " --alert-gb … --no-stop-when-critical`.",
+            )
+
+    async def _exceeded(self, tx: Tx, gateway: Gateway) -> bool:
+        alerts = Alerts.of(gateway.alerts)
+        if not alerts.stop_when_critical:
+            return False
+        since = self._now().date() - timedelta(days=ALERT_DAYS - 1)
+        sent = await store.outbound_bytes(tx, gateway.service_name, since)
+        return alerts.level(sent) == "critical"
+
     async def _order(self, tx: Tx, service_name: str, state: GatewayState) -> None:
         if not await store.set_gateway_state(tx, service_name, state, "", self._now()):
-            raise BeingDeleted(
-                f"{service_name} is being deleted.",
-                cure="Wait until it is gone, then create it again: `tandem gateway create`.",
-            )
+            raise _being_deleted(service_name)
 
     async def delete(self, tx: Tx, wanted: str, *, actor: str) -> None:
         """Begin to stop and forget a gateway. Raises NoSuchGateway, GatewayInUse."""
@@ -353,12 +560,67 @@ class Gateways:
             await self._prepare(tx, gateway)
             if not await self._advance(tx, service_name, GatewayState.STARTING):
                 return
-            items = await self._planned(tx, gateway)
-        for item in items:
+            kept, surplus = await self._fit(tx, gateway)
+        await self._drop(surplus)
+        for item in kept:
             await self._run(gateway, item)
         self._changed()
         await self._settle(gateway)
         self._changed()
+
+    async def apply(self, service_name: str, restart: bool = False) -> None:
+        """Give a running gateway the instances and the certificate that it is to have. A job.
+
+        One instance after the other is started anew, so clients always find one.
+        """
+        async with self._hands[service_name]:
+            async with self._db.transaction() as tx:
+                gateway = await store.gateway(tx, service_name)
+                if gateway is None or gateway.state is not GatewayState.READY:
+                    return  # What begins later, begins with it.
+                await self._prepare(tx, gateway)
+                kept, surplus = await self._fit(tx, gateway)
+            await self._drop(surplus)
+            try:
+                for item in kept:
+                    if restart and _process(item) is not None:
+                        await _end(item)
+                    await self._run(gateway, item)
+                    self._changed()
+                    await self._await_instance(gateway, item.instance)
+            except OSError as error:
+                await self._set_state(service_name, GatewayState.READY, str(error)[:300])
+                return
+            await self._tend(service_name)
+        self._say(f"Service {service_name}: configuration is applied")
+        self._changed()
+
+    async def _await_instance(self, gateway: Gateway, number: int) -> None:
+        """Until it answers, or the time to start is over: looking after it goes on anyway."""
+        deadline = asyncio.get_running_loop().time() + self.settings.gateway.start_seconds
+        while asyncio.get_running_loop().time() < deadline:
+            async with self._db.transaction() as tx:
+                items = await store.instances(tx, gateway.service_name)
+                item = next((each for each in items if each.instance == number), None)
+                if item is None or (await self._look(tx, gateway, item)).state != "starting":
+                    return
+            await asyncio.sleep(0.1)
+
+    async def _fit(
+        self, tx: Tx, gateway: Gateway
+    ) -> tuple[list[GatewayInstance], list[GatewayInstance]]:
+        """The instances that a gateway is to have, and those that it has too many of."""
+        every = await store.instances(tx, gateway.service_name)
+        surplus = [item for item in every if item.instance > gateway.instances]
+        planned = await self._planned(tx, gateway)
+        return [item for item in planned if item not in surplus], surplus
+
+    async def _drop(self, surplus: Sequence[GatewayInstance]) -> None:
+        for item in surplus:
+            await _end(item)
+            async with self._db.transaction() as tx:
+                await store.delete_instance(tx, item.service_name, item.instance)
+            self._say(f"Removed instance {item.instance} of {item.service_name}")
 
     async def _fail(self, service_name: str, reason: str) -> None:
         if await self._set_state(service_name, GatewayState.FAILED, reason):
@@ -379,9 +641,9 @@ class Gateways:
 
     async def _prepare(self, tx: Tx, gateway: Gateway) -> None:
         folder = private_folder(self._folder(gateway.service_name))
-        pfx, password = await store.sealed_pfx(tx, gateway.service_name)
-        write_private(folder / "server.pfx", self._box.unseal(pfx, _CONTEXT))
-        write_private(folder / "server.password", self._box.unseal(password, _CONTEXT))
+        pfx, password = await self._pfx(tx, gateway.service_name)
+        write_private(folder / "server.pfx", pfx)
+        write_private(folder / "server.password", password)
         root = await properties.root_certificate(tx)
         write_private(folder / "connector-ca.pem", pki.pem(root))
 
@@ -391,7 +653,7 @@ class Gateways:
         free = await self._free_hosts(tx)
         first = len(planned) + 1
         missing = gateway.instances - len(planned)
-        if missing:
+        if missing > 0:
             self._check_place("", missing, free)
         for number, host in zip(range(first, gateway.instances + 1), free, strict=False):
             place = here.hosts.index(host)
@@ -549,11 +811,32 @@ class Gateways:
             gateway = await store.gateway(tx, service_name)
             if gateway is None or gateway.state is not GatewayState.READY:
                 return
+            exceeded = await self._exceeded(tx, gateway)
             items = await store.instances(tx, service_name)
+        if exceeded:
+            await self._stop_for_transfer(items, service_name)
+            return
         seen = [await self._revive(gateway, item) for item in items]
         reason = "; ".join(f"Instance {i.instance}: {i.reason}" for i in seen if i.reason)
         if reason != gateway.reason:
             await self._set_state(service_name, GatewayState.READY, reason)
+
+    async def _stop_for_transfer(self, items: Sequence[GatewayInstance], service_name: str) -> None:
+        reason = (
+            f"Stopped: the outbound transfer of {ALERT_DAYS} days reached the critical threshold."
+        )
+        if not await self._set_state(service_name, GatewayState.STOPPED, reason):
+            return
+        self._say(f"Service {service_name}: {reason}", cmtrace.WARNING)
+        await self._end_all(items)
+        self._changed()
+
+    async def _end_all(self, items: Sequence[GatewayInstance]) -> None:
+        for item in items:
+            await _end(item)
+            ended = replace(item, pid=None, started=None, state="stopped", reason="")
+            async with self._db.transaction() as tx:
+                await store.save_instance(tx, ended)
 
     async def _revive(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
         if item.pid is not None and self._silent[item.pid] >= _SILENT_LOOKS:
@@ -584,6 +867,28 @@ def _exists(name: str) -> GatewayExists:
     )
 
 
+def _being_deleted(name: str) -> BeingDeleted:
+    return BeingDeleted(
+        f"{name} is being deleted.",
+        cure="Wait until it is gone, then create it again: `tandem gateway create`.",
+    )
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    """As it is written: letter case counts when a certificate takes another's place."""
+    for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+        return str(attribute.value)
+    return next(iter(certificate_names(certificate)), "")
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
 def _service_name(certificate: x509.Certificate, asked: str) -> tuple[str, str]:
     """The name in the certificate, and a note when it was folded; `asked` replaces a wildcard.
 
@@ -599,11 +904,13 @@ def _service_name(certificate: x509.Certificate, asked: str) -> tuple[str, str]:
         raise BadGateway(
             f"The certificate is for {', '.join(names)}, not for {wanted}.",
             cure="Take the PFX of this service name.",
+            field="service_name",
         )
     if not plain:
         raise BadGateway(
             "The certificate is a wildcard: it does not say the service name.",
             cure="Name the service with --service-name.",
+            field="service_name",
         )
     # Other names may stand beside it; the service name is the one with a company's domain.
     for name in plain:

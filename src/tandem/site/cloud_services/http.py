@@ -24,6 +24,14 @@ from tandem.site import administrators, properties
 from tandem.site.administrators import Administrator, Gate, Role
 from tandem.site.cloud_services import certificates
 from tandem.site.cloud_services.connection import Connections, News
+from tandem.site.cloud_services.gateway_http import (
+    Check,
+    GatewayApi,
+    days_of,
+    gateway_shape,
+    pfx_of,
+    version,
+)
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
     DEFAULT_APP_ID_URI,
@@ -40,6 +48,7 @@ from tandem.site.collections import as_dict
 
 _FILE_LIMIT = 1_000_000
 _MAX_WAIT_SECONDS = 50.0
+_MOST_ROOTS = 16
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -113,10 +122,13 @@ class Switch(msgspec.Struct):
 
 
 class NewGateway(msgspec.Struct):
-    """By a global administrator, as in NewApp."""
+    """By a global administrator, as in NewApp. `certificate` is the id of one in the site's store,
+    `data` and `password` are a PFX. `trusted_roots` are files (base64), of clients' authorities."""
 
-    data: str
-    password: str
+    data: str = ""
+    password: str = ""
+    certificate: str = ""
+    trusted_roots: list[str] = []
     access_token: str = ""
     tenant_sign_in: str = ""
     service_name: str = ""
@@ -165,6 +177,7 @@ class CloudServices:
 def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
     """The admin API."""
     api = _Api(cloud, require)
+    gateways = GatewayApi(cloud, require, api.token, lambda data: File(data).content())
     one = "/api/v1/certificates/{id}"
     gateway = "/api/v1/gateways/{name}"
     service = "/api/v1/azure-services/{name}"
@@ -191,6 +204,7 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route(f"{service}/secret", api.renew_secret, methods=["POST"]),
         Route(f"{service}/verify", api.verify, methods=["POST"]),
         Route(f"{service}/discovery", api.enable_discovery, methods=["PUT"]),
+        *gateways.routes(),
         Route("/api/v1/gateways", api.gateways, methods=["GET"]),
         Route("/api/v1/gateways", api.create_gateway, methods=["POST"]),
         Route(gateway, api.gateway, methods=["GET"]),
@@ -416,7 +430,9 @@ class _Api:
             await self._cloud.sign_ins.forget(tx, request.path_params["id"], who.name)
         return Response(status_code=204)
 
-    async def _token(self, tx: Tx, who: Administrator, given: NewApp | Renewal | NewGateway) -> str:
+    async def token(
+        self, tx: Tx, who: Administrator, given: NewApp | Renewal | NewGateway | Check
+    ) -> str:
         """The token of the tenant's administrator who stands behind a request."""
         if given.tenant_sign_in:
             return await self._cloud.sign_ins.token(tx, given.tenant_sign_in, who.name)
@@ -468,7 +484,7 @@ class _Api:
                 _name(request),
                 kind,
                 name=new.name,
-                access_token=await self._token(tx, who, new),
+                access_token=await self.token(tx, who, new),
                 app_id_uri=new.app_id_uri,
                 home_page=new.home_page,
                 reply_url=new.reply_url,
@@ -507,7 +523,7 @@ class _Api:
             app = await self._cloud.tenants.renew_secret(
                 tx,
                 _name(request),
-                access_token=await self._token(tx, who, wanted),
+                access_token=await self.token(tx, who, wanted),
                 secret_years=wanted.secret_years,
                 actor=who.name,
                 now=self._cloud.now(),
@@ -550,18 +566,23 @@ class _Api:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.gateways.gateway(tx, _name(request))
-            return http.reply(await self._gateway(tx, found))
+            shape = await self._gateway(tx, found)
+        return http.reply(shape, headers={"ETag": version(shape)})
 
     async def create_gateway(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
         new = await http.decode(request, NewGateway, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
-            token = await self._token(tx, who, new)
+            token = await self.token(tx, who, new)
             tenant_id = await self._cloud.tenants.check_subscription(tx, token)
+            data = File(new.data).content()
+            pfx, password = await pfx_of(self._cloud, tx, data, new.password, new.certificate)
+            for root in new.trusted_roots[:_MOST_ROOTS]:
+                await self._cloud.connections.add_root(tx, File(root).content(), actor=who.name)
             made = await self._cloud.gateways.create(
                 tx,
-                pfx=File(new.data).content(),
-                password=new.password,
+                pfx=pfx or b"",
+                password=password,
                 tenant_id=tenant_id,
                 service_name=new.service_name,
                 region=new.region,
@@ -602,8 +623,7 @@ class _Api:
             return http.reply(await self._cloud.gateways.check_dns(tx, _name(request)))
 
     async def _gateway(self, tx: Tx, item: Gateway) -> dict[str, Any]:
-        instances = await self._cloud.gateways.instances(tx, item.service_name)
-        return {**as_dict(item), "nodes": [as_dict(instance) for instance in instances]}
+        return await gateway_shape(self._cloud, tx, item)
 
     # -------------------------------------------------------------- trust
 
@@ -705,6 +725,7 @@ class _Api:
             "role_id": str((await properties.site(tx)).management_point_id),
             "url": self._cloud.connections.settings.management_point_url,
             "allow_gateway_traffic": await self._cloud.connections.allowed(tx),
+            "can_allow_gateway_traffic": await self._cloud.connections.can_allow(tx),
             "gateway_host": await self._cloud.connections.gateway_host(tx) or "",
             "endpoints": [as_dict_struct(e) for e in await self._cloud.connections.endpoints(tx)],
             "adminservice": [
@@ -715,8 +736,17 @@ class _Api:
 
     async def traffic(self, request: Request) -> Response:
         await self._require(request)
+        by = request.query_params.get("by", "endpoint")
+        if by not in {"endpoint", "day", "connection-point"}:
+            raise Invalid("by is endpoint, day or connection-point.", field="by")
+        name = request.query_params.get("gateway", "")
         async with self._cloud.db.transaction() as tx:
-            return http.reply(await self._cloud.connections.traffic(tx))
+            if by == "endpoint":
+                found = await self._cloud.connections.traffic(tx)
+            else:
+                days = days_of(request)
+                found = await self._cloud.connections.traffic_by(tx, by, name, days)
+        return http.reply(found)
 
 
 def as_dict_struct(value: msgspec.Struct) -> dict[str, Any]:

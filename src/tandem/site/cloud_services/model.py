@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tandem.infra.config import Settings
 from tandem.infra.errors import AppError, Invalid, Kind
 
@@ -14,7 +16,13 @@ _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # A prefix becomes the name of things that allow no dash (spec 2.1).
 _PREFIX = re.compile(r"^[a-z0-9]{3,24}$")
 
+# What a resource group may be called; the field advises against blanks.
+_RESOURCE_GROUP = re.compile(r"^[\w.()-]{1,90}$")
+
 MAX_INSTANCES = 16
+# The days whose transfer is compared with the threshold (spec F23).
+ALERT_DAYS = 14
+_MOST_GB = 10_000_000
 # Discovery reads users; the console reads what the tenant knows of devices.
 SERVER_APP_SCOPES = (
     "User.Read.All",
@@ -184,6 +192,79 @@ class Directory:
     issuer: str
     jwks: dict[str, Any]
     fetched_at: datetime
+
+
+class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When to warn of a gateway. Without a threshold nothing is compared."""
+
+    outbound_gb: int | None = None  # Outbound transfer in 14 days.
+    warning_percent: int = 75
+    critical_percent: int = 90
+    stop_when_critical: bool = False
+    storage_gb: int | None = None  # What the gateway keeps on its disk.
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Alerts":
+        """Raises BadAlerts, which names the field."""
+        try:
+            made = msgspec.convert(given, cls)
+        except msgspec.ValidationError as error:
+            raise BadAlerts(f"The alerts cannot be read: {error}.", field="alerts") from None
+        for name, most, unit in (
+            ("outbound_gb", _MOST_GB, "GB"),
+            ("storage_gb", _MOST_GB, "GB"),
+            ("warning_percent", 100, "percent"),
+            ("critical_percent", 100, "percent"),
+        ):
+            value = getattr(made, name)
+            if value is not None and not 1 <= value <= most:
+                raise BadAlerts(f"This is a number from 1 to {most:,} {unit}.", field=name)
+        if made.warning_percent >= made.critical_percent:
+            raise BadAlerts(
+                "The warning comes before the critical alert: its percentage is the lower one.",
+                cure="Lower the warning, or raise the critical percentage.",
+                field="warning_percent",
+            )
+        if made.stop_when_critical and made.outbound_gb is None:
+            raise BadAlerts(
+                "A gateway can be stopped only for a threshold that is set.",
+                cure="Set the outbound transfer in GB, or leave the gateway running.",
+                field="stop_when_critical",
+            )
+        return made
+
+    def level(self, outbound_bytes: int) -> str:
+        """Of the outbound transfer: off, good, warning or critical."""
+        if self.outbound_gb is None:
+            return "off"
+        percent = self.percent(outbound_bytes)
+        if percent >= self.critical_percent:
+            return "critical"
+        return "warning" if percent >= self.warning_percent else "good"
+
+    def percent(self, outbound_bytes: int) -> float:
+        return (
+            round(100 * outbound_bytes / (self.outbound_gb * 10**9), 1) if self.outbound_gb else 0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCheck:
+    """What the provider has to offer, and what is known of the certificate (spec 2.3, "Next")."""
+
+    environment: str
+    tenant_id: str
+    hosts: int
+    free_hosts: int
+    most_instances: int
+    regions: tuple[str, ...]
+    resource_groups: list[dict[str, str]]
+    service_name: str = ""
+    deployment_name: str = ""
+    wildcard: str = ""
+    names: list[str] = field(default_factory=list)
+    expires_at: datetime | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +461,22 @@ class BadGateway(Invalid):
     code = "gateway.invalid"
 
 
+class BadAlerts(BadGateway):
+    code = "gateway.bad-alerts"
+
+
+class AnotherCommonName(AppError):
+    kind, code = Kind.CONFLICT, "gateway.another-common-name"
+
+
+class NoHosts(AppError):
+    kind, code = Kind.CONFLICT, "gateway.no-hosts"
+
+
+class TransferExceeded(AppError):
+    kind, code = Kind.CONFLICT, "gateway.transfer-exceeded"
+
+
 class GatewayInUse(AppError):
     kind, code = Kind.CONFLICT, "gateway.in-use"
 
@@ -394,6 +491,10 @@ class NoSuchConnectionPoint(AppError):
 
 class ConnectionPointExists(AppError):
     kind, code = Kind.CONFLICT, "connection-point.exists"
+
+
+class ManagementPointInsecure(AppError):
+    kind, code = Kind.CONFLICT, "management-point.insecure"
 
 
 class NotAConnectionPoint(AppError):
@@ -420,6 +521,16 @@ def fold_service_name(asked: str) -> str:
             cure="A prefix has 3 to 24 letters and digits, and no dash or other character.",
         )
     return name
+
+
+def check_resource_group(name: str) -> None:
+    """Raises BadGateway."""
+    if not _RESOURCE_GROUP.match(name) or name.endswith("."):
+        raise BadGateway(
+            f"{name[:90]!r} cannot be the name of a resource group.",
+            cure="Use up to 90 letters, digits, dots, dashes and underscores, and no blank.",
+            field="resource_group",
+        )
 
 
 def deployment_name(service_name: str, domain: str) -> str:

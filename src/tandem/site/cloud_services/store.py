@@ -1,4 +1,4 @@
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -371,6 +371,48 @@ async def set_gateway_state(
     return done.rowcount == 1
 
 
+async def change_gateway(tx: Tx, made: Gateway, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE cloud_gateway SET description = %s, instances = %s, check_revocation = %s,"
+        " serve_content = %s, alerts = %s, expires_at = %s, changed_at = %s"
+        " WHERE service_name = %s",
+        (
+            made.description,
+            made.instances,
+            made.check_revocation,
+            made.serve_content,
+            Jsonb(made.alerts),
+            made.expires_at,
+            now,
+            made.service_name,
+        ),
+    )
+
+
+async def save_pfx(tx: Tx, service_name: str, pfx: bytes, password: bytes) -> None:
+    await tx.execute(
+        "UPDATE cloud_gateway SET sealed_pfx = %s, sealed_password = %s WHERE service_name = %s",
+        (pfx, password, service_name),
+    )
+
+
+async def delete_instance(tx: Tx, service_name: str, number: int) -> None:
+    await tx.execute(
+        "DELETE FROM cloud_instance WHERE service_name = %s AND instance = %s",
+        (service_name, number),
+    )
+
+
+async def outbound_bytes(tx: Tx, service_name: str, since: date) -> int:
+    found = await tx.execute(
+        "SELECT coalesce(sum(response_bytes), 0)::bigint AS sent FROM cloud_traffic"
+        " WHERE service_name = %s AND day >= %s",
+        (service_name, since),
+    )
+    row = await found.fetchone()
+    return int(row["sent"]) if row else 0
+
+
 async def delete_gateway(tx: Tx, service_name: str) -> None:
     await tx.execute("DELETE FROM cloud_gateway WHERE service_name = %s", (service_name,))
 
@@ -508,26 +550,31 @@ async def save_report(tx: Tx, name: str, report: ConnectorReport, now: datetime)
             ),
         )
     for traffic in report.traffic:
-        await tx.execute(
-            "INSERT INTO cloud_traffic (service_name, endpoint, day, requests, failures,"
-            " request_bytes, response_bytes, elapsed_ms) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (service_name, endpoint, day) DO UPDATE SET"
-            " requests = cloud_traffic.requests + EXCLUDED.requests,"
-            " failures = cloud_traffic.failures + EXCLUDED.failures,"
-            " request_bytes = cloud_traffic.request_bytes + EXCLUDED.request_bytes,"
-            " response_bytes = cloud_traffic.response_bytes + EXCLUDED.response_bytes,"
-            " elapsed_ms = cloud_traffic.elapsed_ms + EXCLUDED.elapsed_ms",
-            (
-                traffic.service_name,
-                traffic.endpoint,
-                now.date(),
-                traffic.requests,
-                traffic.failures,
-                traffic.request_bytes,
-                traffic.response_bytes,
-                traffic.elapsed_ms,
-            ),
+        values = (
+            traffic.service_name,
+            traffic.endpoint,
+            now.date(),
+            traffic.requests,
+            traffic.failures,
+            traffic.request_bytes,
+            traffic.response_bytes,
+            traffic.elapsed_ms,
         )
+        for table, key, more in (
+            ("cloud_traffic", "service_name, endpoint, day", ()),
+            ("cloud_point_traffic", "connection_point, service_name, endpoint, day", (name,)),
+        ):
+            await tx.execute(
+                f"INSERT INTO {table} AS known ({key}, requests, failures, request_bytes,"  # noqa: S608
+                f" response_bytes, elapsed_ms) VALUES ({', '.join(['%s'] * len((*more, *values)))})"
+                f" ON CONFLICT ({key}) DO UPDATE SET"
+                " requests = known.requests + EXCLUDED.requests,"
+                " failures = known.failures + EXCLUDED.failures,"
+                " request_bytes = known.request_bytes + EXCLUDED.request_bytes,"
+                " response_bytes = known.response_bytes + EXCLUDED.response_bytes,"
+                " elapsed_ms = known.elapsed_ms + EXCLUDED.elapsed_ms",
+                (*more, *values),
+            )
 
 
 async def connections(tx: Tx) -> list[dict[str, Any]]:
@@ -546,6 +593,42 @@ async def traffic(tx: Tx) -> list[dict[str, Any]]:
         " FROM cloud_traffic GROUP BY service_name, endpoint ORDER BY service_name, endpoint"
     )
     return [row async for row in found]
+
+
+_SUMS = (
+    "sum(requests)::bigint AS requests, sum(failures)::bigint AS failures,"
+    " sum(request_bytes)::bigint AS request_bytes,"
+    " sum(response_bytes)::bigint AS response_bytes, sum(elapsed_ms) AS elapsed_ms"
+)
+
+
+async def traffic_by_day(tx: Tx, service_name: str, since: date) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        f"SELECT service_name, day, {_SUMS} FROM cloud_traffic"  # noqa: S608
+        " WHERE day >= %(since)s AND (%(name)s = '' OR service_name = %(name)s)"
+        " GROUP BY service_name, day ORDER BY service_name, day",
+        {"since": since, "name": service_name},
+    )
+    return [row async for row in found]
+
+
+async def traffic_by_point(tx: Tx, service_name: str, since: date) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        f"SELECT connection_point, service_name, endpoint, {_SUMS}"  # noqa: S608
+        " FROM cloud_point_traffic"
+        " WHERE day >= %(since)s AND (%(name)s = '' OR service_name = %(name)s)"
+        " GROUP BY connection_point, service_name, endpoint"
+        " ORDER BY connection_point, service_name, endpoint",
+        {"since": since, "name": service_name},
+    )
+    return [row async for row in found]
+
+
+async def change_gateway_of_point(tx: Tx, name: str, service_name: str) -> None:
+    await tx.execute(
+        "UPDATE cloud_connection_point SET service_name = %s WHERE name = %s", (service_name, name)
+    )
+    await tx.execute("DELETE FROM cloud_connection WHERE connection_point = %s", (name,))
 
 
 # ------------------------------------------------------------------ management point

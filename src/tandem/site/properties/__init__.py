@@ -21,6 +21,7 @@ from tandem.site.properties.service import (
     issuing_root,
     role_certificate,
     root_certificate,
+    secure,
     signing_identity,
     site,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "role_certificate",
     "root_certificate",
     "routes",
+    "secure",
     "signing_identity",
     "site",
 ]

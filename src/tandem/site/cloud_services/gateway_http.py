@@ -1,0 +1,216 @@
+"""Gateways of the admin API: what can be made, changed and watched of them."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tandem.infra import http
+from tandem.infra.database import Tx
+from tandem.infra.errors import Invalid
+from tandem.site.administrators import Gate, Role
+from tandem.site.cloud_services import certificates
+from tandem.site.cloud_services.model import Gateway
+from tandem.site.collections import as_dict
+
+if TYPE_CHECKING:
+    from tandem.site.cloud_services.http import CloudServices
+
+_FILE_LIMIT = 1_000_000
+_MOST_DAYS = 366
+# What a change may be of: its version is of these, so becoming Ready is no conflict.
+_CHANGEABLE = (
+    "description",
+    "instances",
+    "check_revocation",
+    "serve_content",
+    "alerts",
+    "expires_at",
+)
+
+
+class Check(msgspec.Struct):
+    """`certificate` is the id of one in the site's store; `data` a PFX in base64."""
+
+    access_token: str = ""
+    tenant_sign_in: str = ""
+    data: str = ""
+    password: str = ""
+    certificate: str = ""
+    service_name: str = ""
+
+
+class Change(msgspec.Struct, forbid_unknown_fields=True):
+    description: str | None = None
+    instances: int | None = None
+    check_revocation: bool | None = None
+    serve_content: bool | None = None
+    alerts: dict[str, Any] | None = None
+    data: str = ""
+    password: str = ""
+    certificate: str = ""
+
+
+class OtherGateway(msgspec.Struct):
+    gateway: str
+
+
+async def pfx_of(
+    cloud: "CloudServices", tx: Tx, data: bytes | None, password: str, certificate: str
+) -> tuple[bytes | None, str]:
+    """The PFX that was uploaded, or one of the site's own store with a password of the moment."""
+    if certificate:
+        once = secrets.token_urlsafe(24)
+        _, made = await certificates.pfx_of(tx, cloud.box, certificate, once)
+        return made, once
+    return data, password
+
+
+async def gateway_shape(cloud: "CloudServices", tx: Tx, item: Gateway) -> dict[str, Any]:
+    instances = await cloud.gateways.instances(tx, item.service_name)
+    points = [
+        point.name
+        for point in await cloud.connections.connection_points(tx)
+        if point.service_name == item.service_name
+    ]
+    return {
+        **as_dict(item),
+        "nodes": [as_dict(instance) for instance in instances],
+        "connection_points": points,
+    }
+
+
+def version(shape: dict[str, Any]) -> str:
+    return http.version_of({name: shape[name] for name in _CHANGEABLE})
+
+
+def days_of(request: Request) -> int:
+    days = http.number_of(request, "days", 14)
+    if not 1 <= days <= _MOST_DAYS:
+        raise Invalid(f"days is a number from 1 to {_MOST_DAYS}.", field="days")
+    return days
+
+
+@dataclass(frozen=True)
+class GatewayApi:
+    """`token` finds the tenant's administrator behind a request, `content` reads a file of it."""
+
+    cloud: "CloudServices"
+    require: Gate
+    token: Callable[..., Awaitable[str]]
+    content: Callable[[str], bytes]
+
+    def routes(self) -> list[BaseRoute]:
+        one = "/api/v1/gateways/{name}"
+        return [
+            Route("/api/v1/gateways/check", self.check, methods=["POST"]),
+            Route("/api/v1/gateways/provider", self.provider, methods=["GET"]),
+            Route(one, self.change, methods=["PATCH"]),
+            Route(f"{one}/synchronize", self.synchronize, methods=["POST"]),
+            Route(f"{one}/alerts", self.alerts, methods=["GET"]),
+            Route("/api/v1/connection-points/{name}", self.change_point, methods=["PATCH"]),
+            Route("/api/v1/trust", self.trust, methods=["GET"]),
+        ]
+
+    async def provider(self, request: Request) -> Response:
+        """What there is to make a gateway of. The tenant is not asked."""
+        await self.require(request)
+        async with self.cloud.db.transaction() as tx:
+            found = await self.cloud.gateways.check(tx, tenant_id="", pfx=None, password="")
+        return http.reply(as_dict(found))
+
+    async def check(self, request: Request) -> Response:
+        """What the wizard's "Next" asks: can the provider carry this gateway?"""
+        who = await self.require(request, Role.FULL_ADMINISTRATOR)
+        given = await http.decode(request, Check, _FILE_LIMIT)
+        cloud = self.cloud
+        data = self.content(given.data) if given.data else None
+        async with cloud.db.transaction() as tx:
+            token = await self.token(tx, who, given)
+            tenant_id = await cloud.tenants.check_subscription(tx, token)
+            pfx, password = await pfx_of(cloud, tx, data, given.password, given.certificate)
+            found = await cloud.gateways.check(
+                tx,
+                tenant_id=tenant_id,
+                pfx=pfx,
+                password=password,
+                service_name=given.service_name,
+            )
+            name = None
+            if found.service_name:
+                name = await certificates.check_name(
+                    tx,
+                    found.service_name,
+                    deployment_domain=cloud.gateways.settings.gateway.deployment_domain,
+                    resolver=cloud.resolver,
+                )
+        shape = {**as_dict(found), "name_check": as_dict(name) if name else None}
+        return http.reply(shape, headers={"Cache-Control": "no-store"})
+
+    async def change(self, request: Request) -> Response:
+        who = await self.require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, Change, _FILE_LIMIT)
+        cloud, name = self.cloud, _name(request)
+        data = self.content(wanted.data) if wanted.data else None
+        async with cloud.db.transaction() as tx:
+            before = await gateway_shape(cloud, tx, await cloud.gateways.gateway(tx, name))
+            http.check_version(request, version(before))
+            pfx, password = await pfx_of(cloud, tx, data, wanted.password, wanted.certificate)
+            made = await cloud.gateways.change(
+                tx,
+                name,
+                description=wanted.description,
+                instances=wanted.instances,
+                check_revocation=wanted.check_revocation,
+                serve_content=wanted.serve_content,
+                alerts=wanted.alerts,
+                pfx=pfx,
+                password=password,
+                actor=who.name,
+            )
+            shape = await gateway_shape(cloud, tx, made)
+        cloud.news.tell()
+        return http.reply(shape, headers={"ETag": version(shape)})
+
+    async def synchronize(self, request: Request) -> Response:
+        who = await self.require(request, Role.FULL_ADMINISTRATOR)
+        cloud = self.cloud
+        async with cloud.db.transaction() as tx:
+            found = await cloud.gateways.synchronize(tx, _name(request), actor=who.name)
+            shape = await gateway_shape(cloud, tx, found)
+        cloud.news.tell()
+        return http.reply(shape, 202)
+
+    async def alerts(self, request: Request) -> Response:
+        await self.require(request)
+        cloud = self.cloud
+        async with cloud.db.transaction() as tx:
+            found = await cloud.gateways.gateway(tx, _name(request))
+            state = await cloud.gateways.alert_state(tx, found)
+        return http.reply({"service_name": found.service_name, **found.alerts, **state})
+
+    async def change_point(self, request: Request) -> Response:
+        who = await self.require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, OtherGateway)
+        async with self.cloud.db.transaction() as tx:
+            found = await self.cloud.connections.change_gateway(
+                tx, _name(request), wanted.gateway, actor=who.name
+            )
+        self.cloud.news.tell()
+        return http.reply(as_dict(found))
+
+    async def trust(self, request: Request) -> Response:
+        """The roots of clients' certificates, and the revocation lists, that gateways are given."""
+        await self.require(request)
+        async with self.cloud.db.transaction() as tx:
+            return http.reply(await self.cloud.connections.trusted(tx))
+
+
+def _name(request: Request) -> str:
+    name: str = request.path_params["name"]
+    return "" if name == "-" else name

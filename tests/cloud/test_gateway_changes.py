@@ -1,0 +1,257 @@
+"""A gateway's properties: what can be changed while it runs, what is refused, and its alerts."""
+
+import asyncio
+from base64 import b64encode
+from typing import Any
+
+import psutil
+import pytest
+from msgspec.structs import replace
+
+from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
+from tandem.cli.context import site_client
+from tandem.infra.errors import AppError
+from tandem.protocols import tunnel
+from tenant_world import World
+
+GB = 10**9
+
+
+@pytest.fixture
+async def gateway(site: Site) -> dict[str, Any]:
+    await create(site)
+    return await until(site, ready)
+
+
+async def _nodes(site: Site, count: int) -> list[dict[str, Any]]:
+    found = await until(
+        site,
+        lambda seen: (
+            len(seen["nodes"]) == count and all(n["state"] == "running" for n in seen["nodes"])
+        ),
+    )
+    nodes: list[dict[str, Any]] = found["nodes"]
+    return nodes
+
+
+async def test_a_gateway_grows_and_shrinks_while_it_runs(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    first = gateway["nodes"][0]["pid"]
+    changed = await site.run("gateway", "set", "--instances", 2, "--description", "For Lyon")
+    assert (changed["instances"], changed["description"]) == (2, "For Lyon")
+    nodes = await _nodes(site, 2)
+    assert nodes[0]["pid"] == first, "who has a device on it goes on"
+    assert nodes[1]["host"] == "127.0.0.12"
+    assert (await shown(site))["state"] == "Ready"
+    await site.run("gateway", "set", "--instances", 1)
+    assert [node["pid"] for node in await _nodes(site, 1)] == [first]
+    assert not psutil.pid_exists(nodes[1]["pid"])
+    refused = await site.refusal("gateway", "set", "--instances", 3)
+    assert "free addresses for 2 instances" in refused.message
+
+
+async def test_another_certificate_of_the_same_name_takes_the_place_of_the_old(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    before = gateway["nodes"][0]["pid"]
+    file = site.folder / "new.pfx"
+    file.write_bytes(pfx(NAME))
+    words = ("gateway", "set", "--pfx", file, "--password-file", site.secret("p", PFX_PASSWORD))
+    await site.run(*words)
+    await until(site, lambda seen: ready(seen) and seen["nodes"][0]["pid"] not in {before, None})
+    kept = (site.folder / "gateways" / NAME / "server.pfx").read_bytes()
+    assert kept == file.read_bytes()
+    for name in ("MyCMG.contoso.com", "other.contoso.com"):
+        file.write_bytes(pfx(name))
+        refused = await site.refusal(*words)
+        assert refused.code == "gateway.another-common-name"
+        assert f"existing common name is {NAME}, the new one is {name}" in refused.message
+    file.write_bytes(pfx(NAME, begins=-60))
+    assert "expired" in (await site.refusal(*words)).message
+
+
+async def test_two_administrators_do_not_undo_each_other(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    """The version is of what can be changed: that an instance died meanwhile is no conflict."""
+    api, path = site_client(), f"/api/v1/gateways/{NAME}"
+
+    def change(etag: str, text: str) -> Any:
+        return api.call("PATCH", path, json={"description": text}, headers={"If-Match": etag})
+
+    def etag() -> str:
+        return str(api._client.get(path).headers["etag"])
+
+    read = await asyncio.to_thread(etag)
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_gateway SET reason = 'Instance 1: gone.'")
+    await asyncio.to_thread(change, read, "one")
+    with pytest.raises(AppError) as refused:
+        await asyncio.to_thread(change, read, "two")
+    assert "Somebody else changed it" in refused.value.message
+    assert (await shown(site))["description"] == "one"
+
+
+async def test_what_is_no_alert_is_refused_and_names_the_field(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    cases = (
+        (("--alert-gb", 0), "from 1 to"),
+        (("--warning-percent", 95), "The warning comes before"),
+        (("--critical-percent", 101), "from 1 to 100 percent"),
+        (("--stop-when-critical",), "only for a threshold that is set"),
+    )
+    for words, says in cases:
+        refused = await site.refusal("gateway", "set", *words)
+        assert (refused.code, says in refused.message) == ("gateway.bad-alerts", True), words
+
+
+async def _sent(site: Site, much: int) -> None:
+    """Outbound traffic as a connection point tells of it."""
+    told = tunnel.ConnectorReport(
+        "CP01", [], [tunnel.Traffic(NAME, "/CCM_Proxy_ServerAuth/7/SMS_MP", 2, 0, 10, much, 5.0)]
+    )
+    async with site.db.transaction() as tx:
+        point = await site.cloud.connections.connection_point(tx, "CP01")
+        await site.cloud.connections.report(tx, point, told)
+
+
+async def test_a_gateway_that_sends_too_much_warns_and_is_stopped_when_that_is_wanted(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    await site.run("connection-point", "add", "CP01")
+    assert (await site.run("gateway", "alerts"))["level"] == "off"
+    await site.run("gateway", "set", "--alert-gb", 100, "--stop-when-critical")
+    for much, level in ((70, "good"), (10, "warning")):
+        await _sent(site, much * GB)
+        assert (await site.run("gateway", "alerts"))["level"] == level
+        await site.cloud.gateways.tend()
+        assert (await shown(site))["state"] == "Ready"
+    await _sent(site, 10 * GB)
+    alerts = await site.run("gateway", "alerts")
+    assert (alerts["level"], alerts["percent"], alerts["outbound_bytes"]) == (
+        "critical",
+        90.0,
+        90 * GB,
+    )
+    await site.cloud.gateways.tend()
+    stopped = await shown(site)
+    assert stopped["state"] == "Stopped"
+    assert "reached the critical threshold" in stopped["reason"]
+    assert not psutil.pid_exists(gateway["nodes"][0]["pid"])
+    refused = await site.refusal("gateway", "start")
+    assert refused.code == "gateway.transfer-exceeded"
+    await site.run("gateway", "set", "--no-stop-when-critical")
+    assert (await site.run("gateway", "start"))["state"] == "Ready"
+    # The transfer of 14 days counts, and what was before does not.
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_traffic SET day = day - 14")
+    assert (await site.run("gateway", "alerts"))["level"] == "good"
+
+
+async def test_traffic_is_told_by_day_and_by_connection_point_and_role(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    for name in ("CP01", "CP02"):
+        await site.run("connection-point", "add", name)
+    await _sent(site, 100)
+    await _sent(site, 200)
+    api = site_client()
+    by_point = await asyncio.to_thread(api.get, "/api/v1/traffic", by="connection-point")
+    assert [(r["connection_point"], r["role"], r["requests"]) for r in by_point] == [
+        ("CP01", "management-point", 4)
+    ]
+    (day,) = await asyncio.to_thread(api.get, "/api/v1/traffic", by="day", days=1)
+    assert (day["service_name"], day["response_bytes"]) == (NAME, 300)
+    (whole,) = await asyncio.to_thread(api.get, "/api/v1/traffic")
+    assert (whole["endpoint"], whole["requests"]) == ("/CCM_Proxy_ServerAuth/7/SMS_MP", 4)
+
+
+async def test_a_connection_point_changes_its_gateway(site: Site, gateway: dict[str, Any]) -> None:
+    await site.run("connection-point", "add", "CP01")
+    await create(site, pfx=pfx("second.contoso.com"))
+    found = await site.run("connection-point", "set", "CP01", "--gateway", "second.contoso.com")
+    assert found["service_name"] == "second.contoso.com"
+    refused = await site.refusal("connection-point", "set", "CP01", "--gateway", "x.contoso.com")
+    assert refused.code == "gateway.not-found"
+
+
+async def test_synchronising_starts_what_is_gone(site: Site, gateway: dict[str, Any]) -> None:
+    psutil.Process(gateway["nodes"][0]["pid"]).kill()
+    await site.run("gateway", "synchronize")
+    before = gateway["nodes"][0]["pid"]
+    await until(
+        site,
+        lambda seen: seen["nodes"][0]["pid"] != before and seen["nodes"][0]["state"] == "running",
+    )
+
+
+async def test_without_a_certificate_of_the_management_point_nothing_is_allowed(site: Site) -> None:
+    """The box is grey unless the management point has HTTPS or enhanced HTTP (spec 2.5)."""
+    assert (await site.run("management-point", "show"))["can_allow_gateway_traffic"]
+    async with site.db.transaction() as tx:
+        await tx.execute("DELETE FROM properties_credential WHERE role = 'site-systems'")
+    assert not (await site.run("management-point", "show"))["can_allow_gateway_traffic"]
+    refused = await site.refusal("management-point", "set", "--allow-gateway-traffic")
+    assert refused.code == "management-point.insecure"
+    assert "enhanced HTTP" in refused.cure
+
+
+async def test_next_in_the_wizard_tests_the_provider_and_reads_the_certificate(
+    contoso: tuple[Site, World],
+) -> None:
+    site, world = contoso
+    await connect(site)
+    token = await asyncio.to_thread(_token, site)
+    api = site_client()
+
+    async def check(**given: Any) -> Any:
+        body = {"access_token": token, **given}
+        return await asyncio.to_thread(api.post, "/api/v1/gateways/check", body)
+
+    found = await check()
+    assert found["tenant_id"] == world.tenant.id
+    assert (found["hosts"], found["most_instances"], found["regions"]) == (2, 2, ["Local"])
+    assert found["resource_groups"] == []
+    data = b64encode(pfx(NAME)).decode()
+    found = await check(data=data, password=PFX_PASSWORD)
+    assert (found["service_name"], found["deployment_name"]) == (NAME, "mycmg.cloudapp.example")
+    assert found["name_check"]["available"]
+    wild = b64encode(pfx("*.contoso.com")).decode()
+    found = await check(data=wild, password=PFX_PASSWORD)
+    assert (found["wildcard"], found["service_name"]) == ("*.contoso.com", "")
+    with pytest.raises(AppError, match="does not open this PFX"):
+        await check(data=data, password="wrong")
+
+    # From the site's own store: the certificate wizard's work is not exported to be uploaded.
+    file = site.folder / "own.pfx"
+    file.write_bytes(pfx(NAME))
+    password = site.secret("p", PFX_PASSWORD)
+    kept = await site.run("certificate", "import", file, "--password-file", password)
+    assert (await check(certificate=kept["id"]))["service_name"] == NAME
+    made = await site.run("gateway", "create", "--certificate", NAME, *admin(site))
+    assert (made["state"], made["resource_group"]) == ("Ready", "mycmg-group")
+    with pytest.raises(AppError, match=r"There is a gateway mycmg\.contoso\.com already"):
+        await check(certificate=kept["id"])
+    assert (await check())["resource_groups"] == [{"name": "mycmg-group", "region": "Local"}]
+
+
+def _token(site: Site) -> str:
+    from tandem.cli.sign_in import administrator_token
+
+    words = admin(site)
+    return administrator_token(str(words[1]), words[3])  # type: ignore[arg-type]
+
+
+async def test_a_resource_group_is_in_one_region_and_has_a_usable_name(site: Site) -> None:
+    gateways = site.cloud.gateways
+    here = replace(gateways.settings.gateway, regions=("Local", "Paris"))
+    gateways.settings = replace(gateways.settings, gateway=here)
+    await create(site, resource_group="cmg")
+    second: dict[str, Any] = {"pfx": pfx("second.contoso.com"), "region": "Paris"}
+    for group, says in (("cmg", "in the region Local, not in Paris"), ("my group", "cannot be")):
+        with pytest.raises(AppError) as refused:
+            await create(site, **second, resource_group=group)
+        assert says in refused.value.message
+        assert refused.value.details["field"] == "resource_group"
