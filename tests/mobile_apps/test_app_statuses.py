@@ -73,6 +73,18 @@ async def test_the_summary_and_the_users_count_the_same_devices(mdm: Mdm, packag
     }
 
 
+async def test_the_apps_of_one_device_are_listed(mdm: Mdm, package: bytes) -> None:
+    app, found = await three_devices(mdm, package)
+    await uploaded(mdm, package, displayName="For nobody")
+    await found["ada"].check_in()
+    (row,) = (await get(mdm, f"tandem/managedDevices/{found['ada'].id}/apps"))["value"]
+    assert (row["id"], row["installState"], row["bringsClient"]) == (app, "installing", True)
+    (row,) = (await get(mdm, f"tandem/managedDevices/{found['eve'].id}/apps"))["value"]
+    assert row["installState"] == "excluded"
+    answer = await mdm.graph("GET", "tandem/managedDevices/nobody/apps")
+    assert answer.status_code == 404
+
+
 async def test_the_vendors_report_names_its_columns_once(mdm: Mdm, package: bytes) -> None:
     app, found = await three_devices(mdm, package)
     await found["ada"].check_in()

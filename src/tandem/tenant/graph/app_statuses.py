@@ -6,6 +6,7 @@
     GET  tandem/mobileApps/{id}/userStatuses      by user
     GET  tandem/mobileApps/{id}/installSummary    how many
     GET  deviceAppManagement/mobileApps/{id}/deviceStatuses   all of them at once, as it was in beta
+    GET  tandem/managedDevices/{id}/apps          the apps of one device
     POST tandem/assignmentReach                   how many users and devices targets mean
 
 All of it is counted and paged in SQL: an app is for a hundred thousand devices as for one.
@@ -203,6 +204,40 @@ async def _summary(call: Call, body: Body) -> Answer:
     )
 
 
+async def _of_device(call: Call, body: Body) -> Answer:
+    """The apps that one device is to have or has, with the client that one of them brings."""
+    device = await enrollment.device(call.tx, call.keys["managedDevice"])
+    groups = await enrollment.groups_of(call.tx, device)
+    known = {one.app_id: one for one in await mobile_apps.statuses(call.tx, device_id=device.id)}
+    given: dict[str, list[assignments.Assignment]] = {}
+    for one in await assignments.every(call.tx, mobile_apps.OWNER):
+        given.setdefault(one.owner_id, []).append(one)
+    found = []
+    for app in await mobile_apps.apps(call.tx):
+        status = known.get(app.id)
+        mine = [one for one in given.get(app.id, []) if one.values.get("intent") == _INTENT]
+        included, excluded = assignments.reasons(mine, groups)
+        if status is None and not included:
+            continue
+        state = str(status.state) if status is not None else "notInstalled"
+        if excluded:
+            state = "excluded"
+        found.append(
+            {
+                "id": app.id,
+                "displayName": app.name,
+                "version": app.product_version,
+                "publishingState": app.state,
+                "installState": state,
+                "errorCode": status.code if status is not None else 0,
+                "lastSyncDateTime": status.at if status is not None else None,
+                "bringsClient": app.brings_client,
+                "client": client_state(app.brings_client, state == "installed", device.config_info),
+            }
+        )
+    return Value(found)
+
+
 # ---------------------------------------------------------------------------------- the report
 
 _STATES = {"installed": 1, "failed": 2, "notInstalled": 3, "excluded": 5}  # resultantAppState
@@ -340,6 +375,13 @@ def app_statuses() -> Part:
             Action(
                 "deviceAppManagement/mobileApps/{mobileApp}/deviceStatuses",
                 _statuses,
+                _READ,
+                method="GET",
+                family=_INTUNE,
+            ),
+            Action(
+                "tandem/managedDevices/{managedDevice}/apps",
+                _of_device,
                 _READ,
                 method="GET",
                 family=_INTUNE,

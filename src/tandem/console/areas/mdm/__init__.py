@@ -4,13 +4,22 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.mdm import app_wizard, apps, assigning
+from tandem.console.areas.mdm import app_wizard, apps, assigning, devices
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 
 def routes(console: Console[Any]) -> list[BaseRoute]:
-    app = f"{ROOT}/apps/{{app_id}}"
+    app, device = f"{ROOT}/apps/{{app_id}}", f"{ROOT}/devices/{{device_id}}"
     return [
+        console.route(f"{ROOT}/devices", devices.index),
+        console.route(f"{ROOT}/devices.csv", devices.export),
+        console.route(f"{ROOT}/devices/bulk", devices.bulk, post=True),
+        console.route(f"{device}/actions/{{action}}", devices.act),
+        console.route(f"{device}/actions/{{action}}", devices.act, post=True),
+        console.route(f"{device}/delete", devices.delete_joined),
+        console.route(f"{device}/delete", devices.delete_joined, post=True),
+        console.route(device, devices.show),
+        console.route(f"{device}/{{tab}}", devices.show),
         console.route(f"{assigning.OPTIONS_URL}/{{field}}", assigning.pick),
         console.route(f"{ROOT}/apps", apps.index),
         console.route(f"{ROOT}/apps/packages/{{draft}}", apps.to_list),
@@ -34,9 +43,12 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
 
 AREA = Area(
     name="mdm",
-    places=(Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),),
+    places=(
+        Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Devices")),
+        Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
+    ),
     routes=routes,
     wizards=(app_wizard.WIZARD,),
-    search=(apps.search,),
-    notices=(apps.notices,),
+    search=(devices.search, apps.search),
+    notices=(apps.notices, devices.notices),
 )

@@ -178,3 +178,13 @@ JOIN = {
     "ServerAd": N_("Hybrid joined"),
     "Workplace": N_("Registered"),
 }
+
+
+def enrolment_failure(code: str | None) -> str:
+    """What a refused enrolment asks for (comanagement, 4.1)."""
+    from tandem.console import labels
+
+    try:
+        return labels.enrollment_error(int(code or "", 0) & 0xFFFFFFFF)
+    except ValueError:
+        return labels.UNKNOWN_ERROR
