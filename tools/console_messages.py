@@ -26,6 +26,7 @@ APIS = (
     "infra/net.py",
     "pki",
     "site/administrators",
+    "site/auditing",
     "site/cloud_services",
     "site/collections",
     "site/comanagement",
