@@ -356,3 +356,25 @@ async def _refresh(world: World, text: str, **more: str) -> Any:
     return await world.token(
         grant_type="refresh_token", client_id=oidc.CLI, refresh_token=text, **more
     )
+
+
+async def test_the_pages_speak_and_look_as_the_console_was_told_to(world: World) -> None:
+    """Its cookies count here too: it is on the same host. Without them the browser's wishes do."""
+    asked = {
+        "client_id": oidc.CLI,
+        "response_type": "code",
+        "redirect_uri": OUT_OF_BAND,
+        "scope": "openid",
+        "code_challenge": "x" * 43,
+        "code_challenge_method": "S256",
+    }
+    page = await world.sign_in_page(**asked)
+    assert 'lang="en" data-theme="auto"' in page.text
+    world.client.cookies.set("tandem-language", "fr")
+    world.client.cookies.set("tandem-theme", "dark")
+    page = await world.sign_in_page(**asked)
+    assert 'lang="fr" data-theme="dark"' in page.text
+    wrong = await world.submit(page, login=ADMIN, passwd="wrong")
+    assert "AADSTS50126 : Le nom d&#39;utilisateur ou le mot de passe est incorrect." in wrong.text
+    world.client.cookies.set("tandem-theme", '"><script>')
+    assert 'data-theme="auto"' in (await world.sign_in_page(**asked)).text

@@ -44,7 +44,7 @@ from tandem.tenant.oidc.model import Application, BadToken, Peer, Request
 from tandem.tenant.oidc.refusals import OAuthError, spoken
 from tandem.tenant.oidc.scopes import parse_scope
 from tandem.tenant.oidc.tokens import Tokens
-from tandem.tenant.oidc.words import language_of, translate
+from tandem.tenant.oidc.words import LANGUAGES, language_of, translate
 
 Form = dict[str, str]
 
@@ -416,7 +416,9 @@ class Interaction:
             fields.append(("client_info", grants.client_info(user.id, here.id)))
         fields.append(("session_state", session.id))
         issuer = self._tokens.issuer(here.id, 2)
-        return pages.answer(asked, fields, here.display_name, issuer, _language(request))
+        return pages.answer(
+            asked, fields, here.display_name, issuer, _language(request), _theme(request)
+        )
 
     # ------------------------------------------------------------------ another device
 
@@ -606,8 +608,14 @@ class Interaction:
         status: int = 200,
         **values: Any,
     ) -> Response:
-        lang = _language(request)
-        return pages.page(name, lang=lang, status=status, tenant=here.display_name, **values)
+        return pages.page(
+            name,
+            lang=_language(request),
+            theme=_theme(request),
+            status=status,
+            tenant=here.display_name,
+            **values,
+        )
 
     def _said(self, request: HttpRequest, here: directory.Tenant, text: str) -> Response:
         lang = _language(request)
@@ -621,13 +629,19 @@ class Interaction:
         if asked.device:
             return self.error_page(request, error)
         issuer = self._tokens.issuer(here.id, 2)
-        return pages.answer(asked, error.fields(), here.display_name, issuer, _language(request))
+        return pages.answer(
+            asked, error.fields(), here.display_name, issuer, _language(request), _theme(request)
+        )
 
     def error_page(self, request: HttpRequest, error: AppError) -> Response:
         refusal = spoken(error)
-        lang = _language(request)
         return pages.page(
-            "error", lang=lang, status=_status(refusal), tenant="", error=refusal.text
+            "error",
+            lang=_language(request),
+            theme=_theme(request),
+            status=_status(refusal),
+            tenant="",
+            error=refusal.text,
         )
 
     # ------------------------------------------------------------------ state
@@ -709,8 +723,20 @@ class Interaction:
         await sign_ins.record(tx, item)
 
 
+# What somebody chose in the console, which is on the same host: the pages look alike.
+_LANGUAGE_COOKIE, _THEME_COOKIE = "tandem-language", "tandem-theme"
+
+
 def _language(request: HttpRequest) -> str:
+    chosen = request.cookies.get(_LANGUAGE_COOKIE, "")
+    if chosen in LANGUAGES:
+        return chosen
     return language_of(request.headers.get("accept-language", ""))
+
+
+def _theme(request: HttpRequest) -> str:
+    chosen = request.cookies.get(_THEME_COOKIE, "")
+    return chosen if chosen in ("light", "dark") else "auto"
 
 
 def _status(error: OAuthError) -> int:

@@ -8,28 +8,41 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from jinja2 import DictLoader, Environment
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tandem.tenant.oidc.model import Request
-from tandem.tenant.oidc.words import translate
+from tandem.tenant.oidc.words import refusal, translate
 
+# The console's colours (Fluent's tokens), light and dark: the pages load nothing, so they are here.
 _BASE = """<!doctype html>
-<html lang="{{ lang }}"><head><meta charset="utf-8"><title>{% block title %}{{ _("Sign in") }}{% endblock %}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="{{ lang }}" data-theme="{{ theme }}"><head><meta charset="utf-8">
+<title>{% block title %}{{ _("Sign in") }}{% endblock %} · Tandem</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <style nonce="{{ nonce }}">
-body{font:16px/1.5 "Segoe UI",system-ui,sans-serif;background:#f3f2f1;color:#201f1e;margin:0}
-main{max-width:27rem;margin:10vh auto;padding:2.5rem;background:#fff;border:1px solid #e1dfdd}
-h1{font-size:1.5rem;margin:.2rem 0 1rem}label{display:block;margin-top:1rem}
-input[type=email],input[type=password],input[type=text]{width:100%;box-sizing:border-box;padding:.5rem;font:inherit;
-border:1px solid #605e5c}.org{color:#605e5c}.error{color:#a4262c;border-left:3px solid;padding-left:.7rem}
-button{font:inherit;padding:.4rem 1.5rem;margin:1.5rem .5rem 0 0;border:1px solid #605e5c;background:#fff}
-button.wide{display:block;width:100%;text-align:left;margin:.5rem 0 0}button.primary{background:#0067b8;border-color:#0067b8;color:#fff}
-button:focus-visible,input:focus-visible{outline:3px solid #201f1e;outline-offset:2px}
-</style></head><body><main><p class="org">{{ tenant }}</p>{% block body %}{% endblock %}</main></body></html>
+:root{--page:#f5f5f5;--card:#fff;--text:#242424;--soft:#424242;--line:#d1d1d1;--edge:#616161;--brand:#0f6cbd;
+--over:#115ea3;--bad:#b10e1c;--bad-back:#fdf3f4;--focus:#000;--shadow:0 0 2px rgba(0,0,0,.12),0 8px 16px rgba(0,0,0,.14);color-scheme:light}
+{% set dark = "--page:#141414;--card:#292929;--text:#fff;--soft:#d6d6d6;--line:#666;--edge:#adadad;--brand:#115ea3;--over:#0f548c;--bad:#dc626d;--bad-back:#3b0509;--focus:#fff;--shadow:0 0 2px rgba(0,0,0,.24),0 8px 16px rgba(0,0,0,.28);color-scheme:dark" %}
+[data-theme=dark]{ {{- dark -}} }
+@media (prefers-color-scheme:dark){[data-theme=auto]{ {{- dark -}} }}
+*{box-sizing:border-box}
+body{font:14px/20px "Segoe UI","Segoe UI Web (West European)",-apple-system,BlinkMacSystemFont,Roboto,"Helvetica Neue",sans-serif;
+background:var(--page);color:var(--text);margin:0}
+header{background:#0c4a80;color:#fff;padding:14px 16px;font-weight:600}header span{font-weight:400}
+main{max-width:27rem;margin:8vh auto;padding:1.5rem 2rem 2rem;background:var(--card);border-radius:6px;box-shadow:var(--shadow);overflow-wrap:anywhere}
+h1{font-size:24px;line-height:32px;margin:0 0 .8rem;font-weight:600}label{display:block;margin-top:1rem;font-weight:600}
+input[type=email],input[type=password],input[type=text]{width:100%;padding:5px 8px;font:inherit;margin-top:2px;
+border:1px solid var(--edge);border-radius:4px;background:var(--card);color:var(--text)}
+.error{background:var(--bad-back);color:var(--bad);border:1px solid;border-radius:4px;padding:8px 12px}.soft{color:var(--soft)}
+button{font:inherit;padding:5px 16px;margin:1.2rem .5rem 0 0;border:1px solid var(--line);border-radius:4px;background:var(--card);color:var(--text);cursor:pointer}
+button.wide{display:block;width:100%;text-align:left;margin:.5rem 0 0}
+button.primary{background:var(--brand);border-color:var(--brand);color:#fff;font-weight:600}button.primary:hover{background:var(--over)}
+button:focus-visible,input:focus-visible{outline:2px solid var(--focus);outline-offset:1px}
+</style></head><body><header>Tandem <span>{{ tenant }}</span></header><main>{% block body %}{% endblock %}</main></body></html>
 """
 
 _LOGIN = """{% extends "base" %}{% block body %}<h1>{{ _("Sign in") }}</h1>
-{% if error %}<p class="error" role="alert" id="error">{{ error }}</p>{% endif %}
+{% if error %}<p class="error" role="alert" id="error"{{ tongue(error) }}>{{ refusal(error) }}</p>{% endif %}
 <form method="post" action="{{ action }}">
 <input type="hidden" name="ctx" value="{{ ctx }}">
 <label for="login">{{ _("User name") }}</label>
@@ -39,7 +52,7 @@ _LOGIN = """{% extends "base" %}{% block body %}<h1>{{ _("Sign in") }}</h1>
 <input id="passwd" name="passwd" type="password" autocomplete="current-password" required
 {% if login %}autofocus{% endif %}>
 <button class="primary" type="submit">{{ _("Sign in") }}</button>
-</form><p>{{ _("to continue to") }} {{ client }}</p>{% endblock %}
+</form><p class="soft">{{ _("to continue to") }} {{ client }}</p>{% endblock %}
 """
 
 _PICK = """{% extends "base" %}{% block body %}<h1>{{ _("Pick an account") }}</h1>
@@ -49,11 +62,11 @@ _PICK = """{% extends "base" %}{% block body %}<h1>{{ _("Pick an account") }}</h
 <button class="wide{% if loop.first %} primary{% endif %}" type="submit" name="account"
 value="{{ id }}">{{ name }} ({{ upn }})</button>
 {% endfor %}<button class="wide" type="submit" name="account" value="other">{{ _("Use another account") }}</button>
-</form><p>{{ _("to continue to") }} {{ client }}</p>{% endblock %}
+</form><p class="soft">{{ _("to continue to") }} {{ client }}</p>{% endblock %}
 """
 
 _CHANGE = """{% extends "base" %}{% block body %}<h1>{{ _("Choose a new password") }}</h1>
-{% if error %}<p class="error" role="alert" id="error">{{ error }}</p>{% endif %}
+{% if error %}<p class="error" role="alert" id="error"{{ tongue(error) }}>{{ refusal(error) }}</p>{% endif %}
 <p>{{ _("This password has to be changed before you go on:") }} {{ upn }}</p>
 <form method="post" action="{{ action }}">
 <input type="hidden" name="ctx" value="{{ ctx }}">
@@ -80,7 +93,7 @@ _CONSENT = """{% extends "base" %}{% block title %}{{ _("Permissions requested")
 """
 
 _DEVICE = """{% extends "base" %}{% block body %}<h1>{{ _("Enter code") }}</h1>
-{% if error %}<p class="error" role="alert" id="error">{{ error }}</p>{% endif %}
+{% if error %}<p class="error" role="alert" id="error"{{ tongue(error) }}>{{ refusal(error) }}</p>{% endif %}
 <p>{{ _("Enter the code displayed on your app or device.") }}</p>
 <form method="post" action="{{ action }}">
 <input type="hidden" name="ctx" value="{{ ctx }}">
@@ -116,7 +129,7 @@ _SAID = """{% extends "base" %}{% block title %}{{ said }}{% endblock %}
 
 _ERROR = """{% extends "base" %}{% block title %}{{ _("Sign-in error") }}{% endblock %}
 {% block body %}<h1>{{ _("Sorry, we cannot sign you in") }}</h1>
-<p class="error" role="alert">{{ error }}</p>{% endblock %}
+<p class="error" role="alert"{{ tongue(error) }}>{{ refusal(error) }}</p>{% endblock %}
 """
 
 _PAGES = Environment(
@@ -143,7 +156,13 @@ _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
 def page(
-    name: str, *, lang: str = "en", status: int = 200, target: str = "", **values: Any
+    name: str,
+    *,
+    lang: str = "en",
+    theme: str = "auto",
+    status: int = 200,
+    target: str = "",
+    **values: Any,
 ) -> Response:
     """A page that loads nothing, runs nothing and cannot be framed. `target` is where its form
     may lead besides here: browsers apply form-action to the redirect after a form as well."""
@@ -152,7 +171,20 @@ def page(
     def say(text: str) -> str:
         return translate(text, lang)
 
-    content = _PAGES.get_template(name).render(nonce=nonce, lang=lang, _=say, **values)
+    def tongue(text: str) -> Markup:
+        """A refusal that has no words in the page's language says in which one it is."""
+        same = lang == "en" or refusal(text, lang) != text
+        return Markup("") if same else Markup(' lang="en"')
+
+    content = _PAGES.get_template(name).render(
+        nonce=nonce,
+        lang=lang,
+        theme=theme,
+        _=say,
+        refusal=lambda text: refusal(text, lang),
+        tongue=tongue,
+        **values,
+    )
     parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else ""
     allowed = origin or (f"{parts.scheme}:" if parts.scheme else "")
@@ -165,7 +197,12 @@ def page(
 
 
 def answer(
-    request: Request, fields: list[tuple[str, str]], tenant: str, issuer: str, lang: str
+    request: Request,
+    fields: list[tuple[str, str]],
+    tenant: str,
+    issuer: str,
+    lang: str,
+    theme: str = "auto",
 ) -> Response:
     """The answer to the client, in the way it asked for, with who gives it (RFC 9207)."""
     fields = [*fields, ("iss", issuer)]
@@ -175,6 +212,7 @@ def answer(
         return page(
             "post",
             lang=lang,
+            theme=theme,
             tenant=tenant,
             action=request.redirect_uri,
             fields=fields,
