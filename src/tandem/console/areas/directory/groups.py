@@ -41,7 +41,7 @@ _WHOLE = (
     "licenseProcessingState,hasMembersWithLicenseErrors"
 )
 _MODES = (
-    ("assigned", N_("Assigned"), N_("Members are added and removed by hand.")),
+    ("assigned", N_("By hand"), N_("Members are added and removed by hand.")),
     ("rule", N_("By rule"), N_("Members are those that meet a rule, at every change of them.")),
 )
 
@@ -126,7 +126,7 @@ async def export(page: Page[Any]) -> Response:
             yield (
                 item["displayName"],
                 item["description"] or "",
-                text("By rule") if item["groupTypes"] else text("Assigned"),
+                text("By rule") if item["groupTypes"] else text("By hand"),
                 item["membershipRule"] or "",
                 item["createdDateTime"],
             )
