@@ -444,3 +444,17 @@ async def test_a_days_work_at_every_page_in_both_languages(world: World) -> None
             *("deleted-items?sort=group", "deleted-items?sort=application", "notifications"),
         ):
             await reader.open(f"/console/{path}")
+
+
+async def test_what_graph_refuses_is_said_in_french(world: World) -> None:
+    french = await Browser(world, "fr").sign_in()
+    await _app(french)
+    await french.open("/console/app-registrations/new")
+    taken = await french.send(
+        "/console/app-registrations/new",
+        {"displayName": "Two", "identifierUris": "https://ConfigMgrService"},
+    )
+    assert taken.status_code == 422
+    said = french.html.xpath("//p[@id='identifierUris-said']")[0].text_content()
+    assert "Un autre objet a déjà cet URI d'ID d'application" in said
+    assert "supprimez l'autre application" in said
