@@ -109,6 +109,11 @@ def _prepare(folder: Path) -> None:
     _comanagement_settings()
     run("device-configuration", "create", "Lock", "--setting", SETTING, "--value", "15")
     run("device-configuration", "assign", "Lock", "--include", "Everyone")
+    several = ("--set", "Camera/AllowCamera=0", "--set", "Update/AllowUpdate = 1")
+    made = run("device-configuration", "create", "Several", *several)
+    assert [item["value"] for item in made["omaSettings"]] == ["0", "1"]
+    run("device-configuration", "assign", "Several", "--all-users", "--exclude", "Everyone")
+    run("device-configuration", "delete", "Several")
     assert run("device-configuration", "list")[0]["setting"] == SETTING
     with pytest.raises(context.Refused, match="not the name of a setting"):
         run("device-configuration", "create", "X", "--setting", "no", "--value", "1")

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tandem.cli.app import targets
 from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
-from tandem.cli.group import find_group
 
 app = typer.Typer(help="Settings that the MDM service gives to devices.", no_args_is_help=True)
 
@@ -16,28 +16,38 @@ _POLICY = "./Device/Vendor/MSFT/Policy/Config/"
 @app.command()
 def create(
     name: Annotated[str, typer.Argument()],
-    setting: Annotated[str, typer.Option(help="Area/Name of the policy CSP.")],
-    value: Annotated[str, typer.Option()],
+    setting: Annotated[str, typer.Option(help="Area/Name of the policy CSP.")] = "",
+    value: Annotated[str, typer.Option()] = "",
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="Area/Name=value; repeatable.")
+    ] = None,
     workload: Annotated[str, typer.Option()] = "device-configuration",
     json: Json = False,
 ) -> None:
-    """Create a configuration of one setting."""
-    oma = {
-        "@odata.type": "#microsoft.graph.omaSettingString",
-        "displayName": setting,
-        "omaUri": f"{_POLICY}{setting}",
-        "value": value,
-    }
+    """Create a configuration of one setting, or of several."""
+    pairs = [(item.partition("=")[0].strip(), item.partition("=")[2].strip()) for item in set or []]
+    if setting or not pairs:
+        pairs.insert(0, (setting, value))
+    oma = [
+        {
+            "@odata.type": "#microsoft.graph.omaSettingString",
+            "displayName": name_of_setting,
+            "omaUri": f"{_POLICY}{name_of_setting}",
+            "value": given,
+        }
+        for name_of_setting, given in pairs
+    ]
     made = graph_client().post(
         _PATH,
         {
             "@odata.type": "#microsoft.graph.windows10CustomConfiguration",
             "displayName": name,
             "workload": workload,
-            "omaSettings": [oma],
+            "omaSettings": oma,
         },
     )
-    emit(made, lambda _: f"Created {name}: {setting} = {value}. Assign it to groups next.", json)
+    told = ", ".join(f"{setting_name} = {given}" for setting_name, given in pairs)
+    emit(made, lambda _: f"Created {name}: {told}. Assign it to groups next.", json)
 
 
 @app.command()
@@ -45,22 +55,17 @@ def assign(
     name: Annotated[str, typer.Argument(help="Name or id.")],
     include: Annotated[list[str] | None, typer.Option(help="Group; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Group; repeatable.")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users")] = False,
+    all_devices: Annotated[bool, typer.Option("--all-devices")] = False,
     json: Json = False,
 ) -> None:
     """Give a configuration to groups. Replaces the assignment before."""
     graph = graph_client()
     found = _find(graph, name)
-    targets = [("groupAssignmentTarget", item) for item in include or []]
-    targets += [("exclusionGroupAssignmentTarget", item) for item in exclude or []]
-    body = [
-        {
-            "target": {
-                "@odata.type": f"#microsoft.graph.{kind}",
-                "groupId": find_group(graph, group),
-            }
-        }
-        for kind, group in targets
-    ]
+    given = targets(
+        graph, include or [], exclude or [], all_users=all_users, all_devices=all_devices
+    )
+    body = [{"target": target} for target in given]
     graph.post(f"{_PATH}/{found['id']}/assign", {"assignments": body})
     emit({"id": found["id"]}, lambda _: f"{name} is for {len(include or [])} groups.", json)
 

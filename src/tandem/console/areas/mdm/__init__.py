@@ -4,13 +4,38 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.mdm import app_wizard, apps, assigning, devices
+from tandem.console.areas.mdm import (
+    app_wizard,
+    apps,
+    assigning,
+    comanagement_settings,
+    devices,
+    policies,
+)
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 
 def routes(console: Console[Any]) -> list[BaseRoute]:
     app, device = f"{ROOT}/apps/{{app_id}}", f"{ROOT}/devices/{{device_id}}"
+    policy = f"{policies.BASE}/{{kind}}/{{policy_id}}"
+    profile = f"{policies.BASE}/profiles/{{policy_id}}"
+    settings = f"{comanagement_settings.BASE}/{{policy_id}}"
     return [
+        console.route(policies.BASE, policies.index),
+        console.route(f"{profile}/edit", policies.edit),
+        console.route(f"{profile}/edit", policies.save, post=True),
+        console.route(policy, policies.show),
+        console.route(f"{policy}/assignments", policies.assignments),
+        console.route(f"{policy}/assignments", policies.save_assignments, post=True),
+        console.route(f"{policy}/history", policies.history),
+        console.route(f"{policy}/delete", policies.delete),
+        console.route(f"{policy}/delete", policies.delete, post=True),
+        console.route(comanagement_settings.BASE, comanagement_settings.index),
+        console.route(settings, comanagement_settings.edit),
+        console.route(settings, comanagement_settings.save, post=True),
+        console.route(f"{settings}/priority", comanagement_settings.move, post=True),
+        console.route(f"{settings}/delete", comanagement_settings.delete),
+        console.route(f"{settings}/delete", comanagement_settings.delete, post=True),
         console.route(f"{ROOT}/devices", devices.index),
         console.route(f"{ROOT}/devices.csv", devices.export),
         console.route(f"{ROOT}/devices/bulk", devices.bulk, post=True),
@@ -45,10 +70,12 @@ AREA = Area(
     name="mdm",
     places=(
         Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Devices")),
+        Place(policies.BASE, N_("Policies"), "shield", N_("Devices")),
+        Place(comanagement_settings.BASE, N_("Co-management settings"), "flow", N_("Devices")),
         Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
     ),
     routes=routes,
-    wizards=(app_wizard.WIZARD,),
-    search=(devices.search, apps.search),
+    wizards=(app_wizard.WIZARD, policies.WIZARD, comanagement_settings.WIZARD),
+    search=(devices.search, apps.search, policies.search),
     notices=(apps.notices, devices.notices),
 )

@@ -1,0 +1,233 @@
+"""Policies of the MDM service and the settings of co-management, by the tenant's console."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import html
+from mdm_console import Browser, main_text, text, world
+
+from mdm_world import Mdm
+from tandem.console.areas.mdm.policies import settings
+from tandem.console.kit import Problem
+from tandem.infra.database import Database
+from tandem.tenant import directory
+
+LINE = 'CCMSETUPCMD="CCMHOSTNAME=GW.CONTOSO.COM/CCM_Proxy_MutualAuth/1 SMSSITECODE=P01"'
+SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
+
+
+@pytest.fixture
+async def both(tenant_db: Database, tmp_path: Path) -> AsyncIterator[tuple[Mdm, Browser]]:
+    async with world(tenant_db, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def mdm(both: tuple[Mdm, Browser]) -> Mdm:
+    return both[0]
+
+
+@pytest.fixture
+def browser(both: tuple[Mdm, Browser]) -> Browser:
+    return both[1]
+
+
+async def profile(browser: Browser, **assigned: Any) -> str:
+    draft = await browser.begin("configuration-profile")
+    await browser.goes(f"{draft}/basics", {"name": "Lock"})
+    values = {"workload": "device-configuration", "settings": f"{SETTING} = 15"}
+    await browser.goes(f"{draft}/settings", values)
+    await browser.goes(f"{draft}/assignments", assigned)
+    shown = await browser.text(f"{draft}/summary")
+    assert (
+        f"tandem device-configuration create Lock --workload device-configuration --set {SETTING}=15"
+        in shown
+    )
+    return await browser.goes(f"{draft}/finish")
+
+
+async def test_a_profile_is_made_and_devices_receive_it(mdm: Mdm, browser: Browser) -> None:
+    device = await mdm.enrolled()
+    group = await mdm.group("Pilot", device.user.id)
+    to = await profile(browser, required=[group.id])
+    shown = await browser.text(to)
+    assert "Lock was created" in shown
+    assert "Devices receive it" in shown
+    assert SETTING in shown
+    assert [item.name for item in await device.check_in()] == ["Replace"]
+    assert "In force" in await browser.text(f"/console/devices/{device.id}/configuration")
+    page = await browser.get(f"{to}/edit")
+    version = page.xpath("//input[@name='version']/@value")[0]
+    values = {
+        "version": version,
+        "name": "Lock",
+        "workload": "device-configuration",
+        "settings": f"{SETTING} = 5",
+    }
+    assert await browser.goes(f"{to}/edit", values) == to
+    answer = await browser.post(f"{to}/edit", {**values, "settings": f"{SETTING} = 99"})
+    assert answer.status_code == 409
+    assert f"{SETTING} = 99" in answer.text
+    answer = await browser.post(f"{to}/edit", {**values, "settings": "nonsense"})
+    assert answer.status_code == 422
+    assert "Line 1 is no setting" in answer.text
+    assert "2" in await browser.text(f"{to}/history")
+    shown = await browser.text(f"{to}/delete")
+    assert "It is meant for 1 enrolled device." in shown
+    await browser.goes(f"{to}/delete", {"confirmed": "1"})
+    assert "There is no such policy" in await browser.text("/console/policies?kind=profiles")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "at least one"),
+        ("no setting", "Line %(number)s"),
+        ("A/B = 1\n\nA/B = 2", "second time"),
+        ("A/B =", "Line %(number)s"),
+    ],
+)
+def test_lines_that_are_no_settings_are_named(lines: str, said: str) -> None:
+    with pytest.raises(Problem) as refused:
+        settings(lines)
+    assert said in refused.value.message
+
+
+async def test_every_kind_is_listed_and_says_whether_devices_receive_it(
+    mdm: Mdm, browser: Browser
+) -> None:
+    for path, body in (
+        (
+            "deviceManagement/deviceCompliancePolicies",
+            {
+                "@odata.type": "#microsoft.graph.windows10CompliancePolicy",
+                "displayName": "Passwords",
+                "passwordMinimumLength": 12,
+                "scheduledActionsForRule": [
+                    {
+                        "ruleName": "r",
+                        "scheduledActionConfigurations": [
+                            {"actionType": "block", "gracePeriodHours": 24}
+                        ],
+                    }
+                ],
+            },
+        ),
+        (
+            "deviceManagement/configurationPolicies",
+            {
+                "name": "<script>Catalogue",
+                "platforms": "windows10",
+                "technologies": "mdm",
+                "settings": [
+                    {
+                        "settingInstance": {
+                            "@odata.type": "#microsoft.graph.x",
+                            "settingDefinitionId": "device_lock",
+                            "choiceSettingValue": {
+                                "value": "device_lock_1",
+                                "children": [
+                                    {
+                                        "settingDefinitionId": "device_inner",
+                                        "simpleSettingValue": {"value": 7},
+                                    }
+                                ],
+                            },
+                        }
+                    }
+                ],
+            },
+        ),
+        (
+            "deviceManagement/deviceManagementScripts",
+            {"displayName": "Script", "fileName": "a.ps1", "scriptContent": "V3JpdGUtSG9zdCBoaQ=="},
+        ),
+    ):
+        answer = await mdm.graph("POST", path, body)
+        assert answer.status_code == 201, answer.text
+    page = await browser.get("/console/policies")
+    shown = text(page)
+    assert "Stored, not delivered in this version" in shown
+    assert "All users and all devices" in shown, "the defaults of enrolment are among them"
+    assert not page.xpath("//table//script")
+    found: dict[str, str] = {}
+    for link in page.xpath("//tbody/tr/th/a"):
+        found[text(link)] = await browser.text(link.get("href"))
+    assert "Password minimum length12" in found["Passwords"]
+    assert "Block: after 24 hours" in found["Passwords"]
+    assert "device_inner7" in found["<script>Catalogue"]
+    assert "Write-Host hi" in found["Script"]
+    await browser.get("/console/policies/nothing/x", 404)
+    await browser.get("/console/policies/profiles/nothing", 404)
+
+
+async def test_assignments_of_any_kind_are_changed_by_pickers(mdm: Mdm, browser: Browser) -> None:
+    group = await mdm.group("Pilot")
+    made = await mdm.graph(
+        "POST",
+        "deviceManagement/deviceManagementScripts",
+        {"displayName": "Script", "fileName": "a.ps1", "scriptContent": "aGk="},
+    )
+    to = f"/console/policies/scripts/{made.json()['id']}"
+    page = await browser.get(f"{to}/assignments")
+    version = page.xpath("//input[@name='version']/@value")[0]
+    values = {"version": version, "required": [group.id], "required_everybody": ["devices"]}
+    assert await browser.goes(f"{to}/assignments", values) == to
+    page = await browser.get(f"{to}/assignments")
+    assert "Pilot" in text(page.xpath("//ul[@class='chosen']")[0])
+    answer = await browser.post(f"{to}/assignments", values)
+    assert answer.status_code == 409
+    answer = await browser.post(f"{to}/assignments", {**values, "required_excluded": [group.id]})
+    assert answer.status_code == 422
+
+
+async def test_settings_of_comanagement_are_made_ordered_changed_and_deleted(
+    mdm: Mdm, browser: Browser
+) -> None:
+    device = await mdm.enrolled()
+    async with mdm.database.transaction() as tx:
+        devices = await directory.create_group(tx, "New devices", mdm.world.at)
+        known = await directory.find_device(tx, device.joined.device_id)
+        assert known is not None
+        await directory.add_member(tx, devices.id, known.id)
+    users = await mdm.group("People", device.user.id)
+    for name in ("First", "Second"):
+        draft = await browser.begin("comanagement-settings")
+        await browser.goes(f"{draft}/basics", {"name": name})
+        answer = await browser.post(f"{draft}/settings", {"install": "1", "command_line": ""})
+        assert answer.status_code == 422
+        assert "cannot be installed without its parameters" in answer.text
+        answer = await browser.post(f"{draft}/settings", {"command_line": "x" * 1025})
+        assert answer.status_code == 422
+        await browser.goes(f"{draft}/settings", {"install": "1", "command_line": LINE})
+        await browser.goes(f"{draft}/advanced", {"override": "1"})
+        answer = await browser.post(f"{draft}/assignments", {"required": [users.id]})
+        assert answer.status_code == 422
+        assert "for groups of devices" in answer.text
+        await browser.goes(f"{draft}/assignments", {"required": [devices.id]})
+        shown = await browser.text(f"{draft}/summary")
+        assert "Do not change this once devices are provisioned" in shown
+        assert f"tandem comanagement-settings create {name} --install" in shown
+        to = await browser.goes(f"{draft}/finish")
+    page = await browser.get(to)
+    assert [text(item) for item in page.xpath("//tbody/tr/th")] == ["First", "Second"]
+    assert "New devices" in main_text(page)
+    assert "Stored, not delivered" in main_text(page)
+    second = page.xpath("//tbody/tr[2]//a/@href")[0]
+    await browser.goes(f"{second}/priority", {"priority": "1"})
+    page = await browser.get(to)
+    assert [text(item) for item in page.xpath("//tbody/tr/th")] == ["Second", "First"]
+    page = await browser.get(second)
+    version = page.xpath("//input[@name='version']/@value")[0]
+    values = {"version": version, "name": "Third", "required": [devices.id]}
+    await browser.goes(second, values)
+    assert "Third" in await browser.text(to)
+    answer = await browser.post(second, values)
+    assert answer.status_code == 409
+    assert html.fromstring(answer.content).xpath("//input[@id='name']/@value") == ["Third"]
+    assert "It is assigned to: New devices" in await browser.text(f"{second}/delete")
+    await browser.goes(f"{second}/delete", {"confirmed": "1"})
+    page = await browser.get(to)
+    assert [text(item) for item in page.xpath("//tbody/tr/th")] == ["First"]
