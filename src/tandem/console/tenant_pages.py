@@ -67,7 +67,6 @@ SCOPES = (
     "Policy.Read.All",
     "Policy.ReadWrite.MobilityManagement",
     "AuditLog.Read.All",
-    "Domain.ReadWrite.All",
     "DeviceManagementManagedDevices.ReadWrite.All",
     "DeviceManagementManagedDevices.PrivilegedOperations.All",
     "DeviceManagementConfiguration.ReadWrite.All",

@@ -265,13 +265,17 @@ class Gateways:
                     field="resource_group",
                 )
 
-    async def _free_hosts(self, tx: Tx) -> list[str]:
-        taken = {
-            item.host
-            for gateway in await store.gateways(tx)
-            for item in await store.instances(tx, gateway.service_name)
-        }
-        return [host for host in self.settings.gateway.hosts if host not in taken]
+    async def _free_hosts(self, tx: Tx, besides: str = "") -> list[str]:
+        """Those without an instance, less what other gateways are still to get; `besides` is a
+        gateway whose own wants do not count."""
+        taken, promised = set(), 0
+        for gateway in await store.gateways(tx):
+            items = await store.instances(tx, gateway.service_name)
+            taken |= {item.host for item in items}
+            if gateway.service_name != besides and gateway.state is not GatewayState.DELETING:
+                promised += max(gateway.instances - len(items), 0)
+        free = [host for host in self.settings.gateway.hosts if host not in taken]
+        return free[: max(len(free) - promised, 0)]
 
     async def gateways(self, tx: Tx) -> list[Gateway]:
         return await store.gateways(tx)
@@ -330,7 +334,7 @@ class Gateways:
                 made, said = replace(made, alerts=given), [*said, "alerts"]
         if instances is not None and instances != found.instances:
             mine = {item.host for item in await store.instances(tx, name)}
-            self._check_place("", instances, [*mine, *await self._free_hosts(tx)])
+            self._check_place("", instances, [*mine, *await self._free_hosts(tx, name)])
             made, said = replace(made, instances=instances), [*said, "instances"]
         if pfx is not None:
             made = await self._other_certificate(tx, made, pfx, password)
@@ -650,7 +654,7 @@ class Gateways:
     async def _planned(self, tx: Tx, gateway: Gateway) -> list[GatewayInstance]:
         here = self.settings.gateway
         planned = await store.instances(tx, gateway.service_name)
-        free = await self._free_hosts(tx)
+        free = await self._free_hosts(tx, gateway.service_name)
         first = len(planned) + 1
         missing = gateway.instances - len(planned)
         if missing > 0:

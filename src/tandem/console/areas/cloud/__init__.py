@@ -4,29 +4,19 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.cloud import certificates, services, sign_in
+from tandem.console.areas.cloud import certificates, sign_in
 from tandem.console.kit import Area, Console
 
 __all__ = ["AREA"]
 
 
 def _routes(console: Console[Any]) -> list[BaseRoute]:
-    return [
-        *sign_in.routes(console),
-        *certificates.routes(console),
-        *services.routes(console),
-    ]
+    return [*sign_in.routes(console), *certificates.routes(console)]
 
 
 AREA = Area(
     name="cloud",
-    places=(services.PLACE, certificates.PLACE),
+    places=(certificates.PLACE,),
     routes=_routes,
-    wizards=(
-        certificates.WIZARD,
-        services.WIZARD,
-        services.RENEW_WIZARD,
-        services.CONSENT_WIZARD,
-    ),
-    notices=(services.notices,),
+    wizards=(certificates.WIZARD,),
 )

@@ -1,0 +1,310 @@
+"""The words of the way in, as the site's own list of causes has them: a test holds them together.
+
+Here they are messages, so that both languages have them; what fills them in is data.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tandem.console.kit import N_, Page
+
+CAUSES: dict[str, tuple[str, str]] = {
+    "dns.no-record": (
+        N_("DNS has no CNAME record for %(name)s: devices cannot find the gateway."),
+        N_("Add to your public DNS: %(record)s"),
+    ),
+    "dns.elsewhere": (
+        N_("The CNAME of %(name)s leads to %(target)s, and not to this gateway."),
+        N_("Change it in your public DNS to: %(record)s"),
+    ),
+    "dns.no-address": (
+        N_("The deployment name %(deployment)s has no address in DNS."),
+        N_("Add A records for it with the addresses of the instances: %(addresses)s."),
+    ),
+    "dns.no-answer": (
+        N_("DNS does not answer, so nobody knows whether devices find the gateway."),
+        N_("Check the network and the resolver in the site's settings."),
+    ),
+    "gateway.being-made": (
+        N_("The gateway is being provisioned."),
+        N_("Wait: it takes a minute or two."),
+    ),
+    "gateway.being-deleted": (
+        N_("The gateway is being deleted."),
+        N_("Nothing need be done."),
+    ),
+    "gateway.stopped": (
+        N_("The gateway is stopped: no device reaches the site through it. %(said)s"),
+        N_("Start it when devices are to reach the site again."),
+    ),
+    "gateway.failed": (
+        N_("The gateway could not be provisioned: %(said)s"),
+        N_("Correct what is said, then start the gateway."),
+    ),
+    "gateway.certificate-expired": (
+        N_("The gateway's certificate expired on %(day)s: no device accepts it."),
+        N_("Get a new certificate with the same name, and replace it in the gateway's properties."),
+    ),
+    "gateway.certificate-ends": (
+        N_("The gateway's certificate expires on %(day)s."),
+        N_("Get a new certificate with the same name, and replace it in the gateway's properties."),
+    ),
+    "instance.down": (
+        N_("The instance does not run. %(said)s"),
+        N_("It is started again within a minute. If it ends again, read gateway-%(number)s.log."),
+    ),
+    "instance.silent": (
+        N_("The instance runs, and does not answer yet."),
+        N_("Wait: after three looks without an answer it is started again."),
+    ),
+    "tunnel.no-point": (
+        N_("No connection point serves this gateway."),
+        N_("Add the role of the connection point to a server, and choose this gateway."),
+    ),
+    "tunnel.none": (
+        N_("The connection point has not dialled this instance yet."),
+        N_("Wait for a minute; then look whether its server reaches %(address)s."),
+    ),
+    "tunnel.refused": (
+        N_("Nothing listens where the connection point dials. %(said)s"),
+        N_("Look whether the instance runs, and whether a firewall is between them."),
+    ),
+    "tunnel.untrusted": (
+        N_("The connection point does not trust the gateway's certificate. %(said)s"),
+        N_("Give it the roots of that certificate: gateway_ca_file in connector.toml."),
+    ),
+    "tunnel.no-answer": (
+        N_("The instance does not answer the connection point. %(said)s"),
+        N_("Open the way from its server to %(address)s, outbound TCP."),
+    ),
+    "tunnel.lost": (
+        N_("The tunnel is lost. %(said)s"),
+        N_(
+            "The connection point dials again by itself. Read SMS_Cloud_ProxyConnector.log when it lasts."
+        ),
+    ),
+    "tunnel.connecting": (
+        N_("The connection point is dialling."),
+        N_("Wait a moment."),
+    ),
+    "point.never": (
+        N_("The connection point has never reported."),
+        N_("Install it on its server and start it: tandem connector run --config connector.toml."),
+    ),
+    "point.silent": (
+        N_("The connection point has not reported since %(at)s."),
+        N_(
+            "Look whether its server runs, and start it: tandem connector run --config connector.toml."
+        ),
+    ),
+    "management-point.closed": (
+        N_("The management point takes no gateway traffic: devices are refused at the gateway."),
+        N_("Allow gateway traffic in the properties of the management point."),
+    ),
+    "management-point.insecure": (
+        N_("The management point has no certificate for HTTPS, so it takes no gateway traffic."),
+        N_(
+            "Switch enhanced HTTP on in the site's properties, or give the site system a certificate."
+        ),
+    ),
+    "management-point.certificate-expired": (
+        N_("The certificate of the management point expired on %(day)s."),
+        N_("Start the site again: it makes a new one by itself."),
+    ),
+    "tenant.not-connected": (
+        N_("The site is not connected to a tenant: tokens of devices cannot be checked."),
+        N_("Connect it with the Azure services wizard."),
+    ),
+    "tenant.no-server-app": (
+        N_("The connection to the tenant has no server app yet."),
+        N_("Create or import the server app in the Azure services wizard."),
+    ),
+    "tenant.secret-expired": (
+        N_("The secret of the server app expired on %(day)s: the site cannot ask the tenant."),
+        N_("Renew the secret key of the tenant."),
+    ),
+    "tenant.secret-ends": (
+        N_("The secret of the server app expires on %(day)s."),
+        N_("Renew the secret key of the tenant."),
+    ),
+    "tenant.fails": (
+        N_("The tenant does not do what the site needs: %(said)s"),
+        N_("%(cure)s"),
+    ),
+    "probe.no-connection": (
+        N_("The instance takes no connection at %(address)s. %(said)s"),
+        N_("Look whether it runs, and whether a firewall is between the site and it."),
+    ),
+    "probe.other-certificate": (
+        N_("%(address)s shows another certificate than the gateway's own."),
+        N_(
+            "Synchronise the configuration. If it stays so, something between decrypts the traffic."
+        ),
+    ),
+    "probe.tenant-unknown": (
+        N_("The gateway does not know the tenant yet, so devices learn nothing from it."),
+        N_("Synchronise the configuration, and look at the tunnels."),
+    ),
+    "probe.not-published": (
+        N_("The gateway does not publish the management point (%(said)s)."),
+        N_("Allow gateway traffic, then synchronise the configuration."),
+    ),
+    "probe.not-believed": (
+        N_("The gateway or the management point does not believe this identity (%(said)s)."),
+        N_(
+            "Sign in with an account of the connected tenant, or take a client certificate of a trusted authority."
+        ),
+    ),
+    "probe.no-point": (
+        N_("The gateway has no connection point for this request (%(said)s)."),
+        N_("Look whether the connection point runs and holds its tunnels."),
+    ),
+    "probe.management-point": (
+        N_("The connection point does not reach the management point (%(said)s)."),
+        N_("Look whether the site's listener of the management point answers inside."),
+    ),
+    "probe.unexpected": (
+        N_("The answer is not what was expected (%(said)s)."),
+        N_("Read CMGService.log of the gateway and SMS_Cloud_ProxyConnector.log."),
+    ),
+    "probe.no-identity": (
+        N_(
+            "Published and guarded: without an identity the way to the management point is not tried."
+        ),
+        N_("Choose an account of the tenant, or a client certificate, to try it to its end."),
+    ),
+}
+
+CHECKS: dict[str, tuple[str, str]] = {
+    "service": (
+        N_("State of the gateway"),
+        N_("The site provisioned the gateway and its state is Ready."),
+    ),
+    "certificate": (
+        N_("Certificate of the gateway"),
+        N_("The certificate has not expired, and each instance shows it."),
+    ),
+    "dns": (
+        N_("Public name"),
+        N_("The service name is an alias of the deployment name, which has an address."),
+    ),
+    "instance": (
+        N_("Instance answers"),
+        N_("The site opens a TLS connection to the instance, as a device does."),
+    ),
+    "tenant": (
+        N_("Tenant is known"),
+        N_("The gateway answers which tenant and app a device signs in with."),
+    ),
+    "channel": (
+        N_("Channel of the connection point"),
+        N_("A connection point holds a tunnel to the instance and reports."),
+    ),
+    "management-point": (
+        N_("Management point through the gateway"),
+        N_(
+            "A request for the list of management points goes through gateway and connection point."
+        ),
+    ),
+    "authority": (
+        N_("Site reaches the tenant"),
+        N_("The site gets a token with its server app and reads the tenant."),
+    ),
+}
+
+ENDS = {
+    "device": N_("Device"),
+    "dns": N_("Public name %(name)s"),
+    "gateway": N_("Gateway %(name)s"),
+    "instance": N_("Instance %(name)s"),
+    "connection-point": N_("Connection point %(name)s"),
+    "management-point": N_("Management point"),
+    "site": N_("Site"),
+    "tenant": N_("Tenant %(name)s"),
+}
+STATES = {
+    "good": N_("Working"),
+    "waiting": N_("Waiting"),
+    "bad": N_("Broken"),
+    "skipped": N_("Not tried"),
+}
+# What the site says of a gateway, and the look of it.
+GATEWAY_STATES = {
+    "Provisioning": (N_("Provisioning"), "waiting"),
+    "Starting": (N_("Starting"), "waiting"),
+    "Ready": (N_("Ready"), "good"),
+    "Failed": (N_("Failed"), "bad"),
+    "Stopped": (N_("Stopped"), "bad"),
+    "Deleting": (N_("Being deleted"), "waiting"),
+}
+INSTANCE_STATES = {
+    "running": (N_("Running"), "good"),
+    "starting": (N_("Starting"), "waiting"),
+    "failed": (N_("Failed"), "bad"),
+    "stopped": (N_("Stopped"), "plain"),
+}
+LEVELS = {
+    "off": (N_("Not watched"), "plain"),
+    "good": (N_("Below the warning"), "good"),
+    "warning": (N_("Warning"), "waiting"),
+    "critical": (N_("Critical"), "bad"),
+}
+ROLES = {
+    "site": N_("Site server"),
+    "management-point": N_("Management point"),
+    "connection-point": N_("Connection point"),
+    "gateway": N_("Gateway"),
+    "admin-service": N_("AdminService"),
+}
+PEERS = {
+    "administrators": N_("Administrators and their scripts"),
+    "connection-points": N_("Connection points"),
+    "operators": N_("Operators of the server, and their monitoring"),
+    "devices": N_("Devices on the internet"),
+    "site": N_("The site server"),
+    "tenant": N_("The tenant"),
+    "gateway": N_("The gateway"),
+}
+PURPOSES = {
+    "console": N_("Console, admin API and AdminService"),
+    "management": N_("Management traffic of clients"),
+    "health": N_("Health and metrics"),
+    "tunnel": N_("Tunnels, held open from inside"),
+    "tokens": N_("Sign-in and tokens"),
+    "graph": N_("Graph: directory and MDM service"),
+}
+DIRECTIONS = {"in": N_("Inbound"), "out": N_("Outbound")}
+
+
+def at(value: object) -> datetime | None:
+    """A time of the API's JSON."""
+    return datetime.fromisoformat(str(value)) if value else None
+
+
+def end(page: Page[Any], of: Mapping[str, str]) -> str:
+    text = page.language.text(ENDS.get(of["kind"], "%(name)s"), name=of["name"] or "–")
+    return text if of["name"] or "%(" not in ENDS.get(of["kind"], "") else text.rstrip(" –")
+
+
+def hop(page: Page[Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A hop or a check of the API in the reader's language."""
+    text, cure = CAUSES.get(found["cause"], (found["text"], found["cure"]))
+    values = {key: str(value) for key, value in found["values"].items()}
+    say = page.language.text
+    name, about = CHECKS.get(found["check"], ("", ""))
+    return {
+        "id": found["id"],
+        "gateway": found["gateway"],
+        "kind": found["target"]["kind"],
+        "source": end(page, found["source"]),
+        "target": end(page, found["target"]),
+        "target_name": found["target"]["name"],
+        "source_name": found["source"]["name"],
+        "state": found["state"],
+        "since": found["since"],
+        "text": say(text, **values) if found["cause"] else "",
+        "cure": say(cure, **values) if found["cause"] else "",
+        "name": say(name) if name else "",
+        "about": say(about) if about else "",
+    }
