@@ -91,6 +91,15 @@ class Site:
     async def refusal(self, *words: object) -> CommandFailed:
         return await self.commands.refusal(*words)
 
+    async def jobs_done(self) -> None:
+        """No discovery is under way any more."""
+        for _ in range(200):
+            async with self.db.transaction() as tx:
+                if all(run.state != "running" for run in await self.discovery.runs(tx)):
+                    return
+            await asyncio.sleep(0.05)
+        raise AssertionError("Discovery did not end.")
+
     def secret(self, name: str, text: str) -> Path:
         path = self.folder / name
         write_private(path, text.encode())

@@ -74,6 +74,8 @@ class Web:
 
     def routes(self) -> Iterator[tuple[str, str]]:
         for route in self.site.app.routes:
+            if route.path == "/" or route.path.startswith("/console"):
+                continue  # Pages answer in pages.
             if isinstance(route, Route) and not route.path.endswith(("/sign-in", "/sign-out")):
                 for method in sorted((route.methods or set()) - {"HEAD"}):
                     yield method, route.path

@@ -226,7 +226,7 @@ async def test_pickers_find_while_somebody_types(world: World, browser: Browser)
     assert (await browser.client.get("/console/directory/pick/shoes")).status_code == 404
 
 
-async def test_the_search_of_the_shell_finds_users_groups_and_devices(
+async def test_the_search_of_the_shell_finds_users_and_groups(
     world: World, browser: Browser
 ) -> None:
     await world.user("eva")

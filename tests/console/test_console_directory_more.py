@@ -437,6 +437,7 @@ async def test_a_days_work_at_every_page_in_both_languages(world: World) -> None
         reader = await Browser(world, language).sign_in("reader@contoso.com")
         for path in (
             *("users", "groups", "roles", "licences", "app-registrations", "enrolment"),
+            *("domains", "domains/contoso.com"),
             *("app-registrations/expiring", "deleted-items", "audit", "audit/proof", "sign-ins"),
             *(f"users/{eva.id}/{tab}" for tab in ("groups", "licences", "devices", "roles")),
             *(f"users/{eva.id}/{tab}" for tab in ("sign-ins", "edit", "password")),
@@ -444,6 +445,37 @@ async def test_a_days_work_at_every_page_in_both_languages(world: World) -> None
             *("deleted-items?sort=group", "deleted-items?sort=application", "notifications"),
         ):
             await reader.open(f"/console/{path}")
+
+
+async def test_a_domain_is_added_proved_and_made_the_default(tenant_db: Database) -> None:
+    """Step 0.1: a verified domain, proved by a TXT record that DNS has."""
+    held: dict[str, list[str]] = {}
+
+    async def texts(name: str) -> list[str]:
+        return held.get(name, [])
+
+    async with tenant_console(tenant_db, texts=texts) as world:
+        browser = await Browser(world).sign_in()
+        await browser.open("/console/domains/new")
+        wrong = await browser.send("/console/domains/new", {"id": "no domain"})
+        assert wrong.status_code == 422
+        said = await browser.follow("/console/domains/new", {"id": "fabrikam.com"})
+        assert "Waits for its TXT record" in said
+        text = browser.html.xpath("//td/code")[0].text
+        refused = await browser.send("/console/domains/fabrikam.com/verify")
+        assert refused.status_code == 422
+        assert text in text_of(refused.text), "the record that is wanted stays in sight"
+        held["fabrikam.com"] = [text]
+        said = await browser.follow("/console/domains/fabrikam.com/verify")
+        assert "fabrikam.com is verified." in said
+        await browser.follow("/console/domains/fabrikam.com/default")
+        await browser.open("/console/users/new")
+        made = await browser.send(
+            "/console/users/new", {"name": "ada", "domain": "fabrikam.com", "displayName": "Ada"}
+        )
+        assert "ada@fabrikam.com" in text_of(made.text)
+        await browser.open("/console/domains/contoso.com")
+        assert not browser.html.xpath("//form[contains(@action, '/delete')]"), "the initial one"
 
 
 async def test_what_graph_refuses_is_said_in_french(world: World) -> None:

@@ -11,12 +11,23 @@ import typer
 from test_audit_log import audit_commands
 from typer.testing import CliRunner
 
-from tandem.cli import app_registration, audit, context, group, license, mdm_authority, tenant, user
+from tandem.cli import (
+    app_registration,
+    audit,
+    context,
+    domain,
+    group,
+    license,
+    mdm_authority,
+    tenant,
+    user,
+)
 from tandem.infra.database import Database
 from tenant_world import PASSWORD, live
 
 NOUNS = {
     "tenant": tenant.app,
+    "domain": domain.app,
     "user": user.app,
     "group": group.app,
     "license": license.app,
@@ -123,6 +134,12 @@ def _first_day(run: Callable[..., Any], password: Path, secret: Path) -> None:
     assert chosen["complianceUrl"] == "https://mdm.example/compliance"
     usual = run("mdm-authority addresses --restore-default")
     assert usual["complianceUrl"].endswith("/portal/compliance")
+
+    record = run("domain add fabrikam.com")
+    assert record["label"] == "fabrikam.com"
+    assert isinstance(run("domain verify fabrikam.com", fails=True), context.Refused)
+    assert [item["id"] for item in run("domain list")] == ["contoso.com", "fabrikam.com"]
+    run("domain remove fabrikam.com --yes")
 
     made = run(
         "app-registration create Reports --application-permission User.Read.All --secret-file",

@@ -54,6 +54,7 @@ def _text(value: dict[str, Any]) -> str:
         f"{value['name']}  {value['description']}".rstrip(),
         f"  Tenant          {value['tenant_name'] or '-'} {value['tenant_id']}".rstrip(),
         f"  User discovery  {'on' if value['discovery_enabled'] else 'off'}",
+        f"  Authentication  {'on' if value['authentication_enabled'] else 'off'}",
     ]
     for item in value["apps"]:
         lines.append(f"  {item['kind'].capitalize() + ' app':<15} {item['name']} {item['app_id']}")
@@ -79,6 +80,61 @@ def _check(item: dict[str, Any]) -> str:
     if item["reason"]:
         said += f"\n     {item['reason']}"
     return f"{said}\n     → {item['cure']}" if item["cure"] else said
+
+
+@app.command()
+def change(
+    service: Service = "",
+    name: Annotated[str | None, typer.Option("--name", help="Its new name.")] = None,
+    description: Annotated[str | None, typer.Option("--description")] = None,
+    authentication: Annotated[
+        bool | None,
+        typer.Option(
+            "--authentication/--no-authentication",
+            help="Whether tokens of this tenant count at the site and its gateways.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Change an Azure service's name or description, or whether its tenant's tokens count."""
+    given = {"name": name, "description": description, "authentication_enabled": authentication}
+    body = {key: value for key, value in given.items() if value is not None}
+    if not body:
+        raise Refused("Nothing is to be changed.", cure="Say what, like --description TEXT.")
+    emit(site_client().patch(f"/api/v1/azure-services/{service or '-'}", body), _text, json)
+
+
+@app.command()
+def consent(
+    service: Service = "",
+    grant: Annotated[
+        bool, typer.Option("--grant", help="Grant what is missing, as a global administrator.")
+    ] = False,
+    tenant_admin: TenantAdmin = None,
+    tenant_password_file: TenantPassword = None,
+    json: Json = False,
+) -> None:
+    """Show which permissions both apps were granted in the tenant, or grant what is missing."""
+    path = f"/api/v1/azure-services/{service or '-'}/consent"
+    if grant:
+        token = administrator_token(tenant_admin, tenant_password_file)
+        found = site_client().post(path, {"access_token": token})
+    else:
+        found = site_client().get(path)
+    emit(found, _consent, json)
+
+
+def _consent(value: dict[str, Any]) -> str:
+    words = {True: "granted", False: "MISSING", None: "unknown"}
+    lines = []
+    for item in value["apps"]:
+        lines.append(f"{item['kind'].capitalize()} app {item['name']} {item['app_id']}")
+        for one in item["permissions"]:
+            said = words[one["granted"]]
+            lines.append(f"  {said:<8} {one['name']} ({one['kind']}, {one['resource']})")
+        if item["reason"]:
+            lines.append(f"  {item['reason']} {item['cure']}".rstrip())
+    return "\n".join(lines) or "The service has no app yet."
 
 
 @app.command("renew-secret")

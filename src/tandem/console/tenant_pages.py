@@ -67,6 +67,7 @@ SCOPES = (
     "Policy.Read.All",
     "Policy.ReadWrite.MobilityManagement",
     "AuditLog.Read.All",
+    "Domain.ReadWrite.All",
     "DeviceManagementManagedDevices.ReadWrite.All",
     "DeviceManagementManagedDevices.PrivilegedOperations.All",
     "DeviceManagementConfiguration.ReadWrite.All",

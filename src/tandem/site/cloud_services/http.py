@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tandem import pki
+from tandem import audit, pki
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
@@ -22,7 +22,7 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import administrators, properties
 from tandem.site.administrators import Administrator, Gate, Role
-from tandem.site.cloud_services import certificates
+from tandem.site.cloud_services import certificates, consent, store
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateway_http import (
     Check,
@@ -112,9 +112,31 @@ class ExistingApp(msgspec.Struct):
     client_id: str
     name: str = ""
     tenant_id: str = ""
+    tenant_name: str = ""
     app_id_uri: str = ""
     secret: str = ""
     secret_expires_at: datetime | None = None
+
+
+class ServiceChange(msgspec.Struct):
+    """What is not named stays as it is."""
+
+    name: str | None = None
+    description: str | None = None
+    authentication_enabled: bool | None = None
+
+
+class AppCheck(msgspec.Struct):
+    tenant_id: str
+    client_id: str
+    secret: str
+
+
+class Consenting(msgspec.Struct):
+    """By a global administrator, as in NewApp."""
+
+    access_token: str = ""
+    tenant_sign_in: str = ""
 
 
 class Switch(msgspec.Struct):
@@ -195,10 +217,15 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route(f"{one}/export", api.export, methods=["POST"]),
         Route(one, api.certificate, methods=["GET"]),
         Route(one, api.remove, methods=["DELETE"]),
+        Route("/api/v1/cloud-environments", api.environments, methods=["GET"]),
         Route("/api/v1/azure-services", api.services, methods=["GET"]),
+        Route("/api/v1/azure-service-apps/verify", api.check_app, methods=["POST"]),
         Route("/api/v1/azure-services", api.create_service, methods=["POST"]),
         Route(service, api.service, methods=["GET"]),
+        Route(service, api.change_service, methods=["PATCH"]),
         Route(service, api.delete_service, methods=["DELETE"]),
+        Route(f"{service}/consent", api.consent, methods=["GET"]),
+        Route(f"{service}/consent", api.grant_consent, methods=["POST"]),
         Route(f"{service}/apps/{{kind}}", api.create_app, methods=["POST"]),
         Route(f"{service}/apps/{{kind}}/import", api.import_app, methods=["POST"]),
         Route(f"{service}/secret", api.renew_secret, methods=["POST"]),
@@ -431,7 +458,10 @@ class _Api:
         return Response(status_code=204)
 
     async def token(
-        self, tx: Tx, who: Administrator, given: NewApp | Renewal | NewGateway | Check
+        self,
+        tx: Tx,
+        who: Administrator,
+        given: NewApp | Renewal | NewGateway | Check | Consenting,
     ) -> str:
         """The token of the tenant's administrator who stands behind a request."""
         if given.tenant_sign_in:
@@ -454,7 +484,75 @@ class _Api:
         await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.tenants.service(tx, _name(request))
-            return http.reply(await self._service(tx, found))
+            shape = await self._service(tx, found)
+        return http.reply(shape, headers={"ETag": http.version_of(shape)})
+
+    async def change_service(self, request: Request) -> Response:
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, ServiceChange)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.service(tx, _name(request))
+            await store.lock_service(tx, found.id)
+            found = await self._cloud.tenants.service(tx, found.id)
+            http.check_version(request, http.version_of(await self._service(tx, found)))
+            made = await self._cloud.tenants.change_service(
+                tx,
+                found.id,
+                name=wanted.name,
+                description=wanted.description,
+                authentication_enabled=wanted.authentication_enabled,
+                actor=who.name,
+                now=self._cloud.now(),
+            )
+            shape = await self._service(tx, made)
+        self._cloud.news.tell()
+        return http.reply(shape, headers={"ETag": http.version_of(shape)})
+
+    async def environments(self, request: Request) -> Response:
+        """Where this site can be connected: the one cloud of its settings."""
+        await self._require(request)
+        here = self._cloud.tenants.environment
+        known = {"name": here.name, "authority": here.authority, "graph": here.graph}
+        return http.reply([known] if here.authority else [])
+
+    async def check_app(self, request: Request) -> Response:
+        """Verify, before an app is imported: nothing of it is kept."""
+        await self._require(request, Role.FULL_ADMINISTRATOR)
+        given = await http.decode(request, AppCheck)
+        name = await self._cloud.tenants.check_app(given.tenant_id, given.client_id, given.secret)
+        return http.reply({"ok": True, "tenant_name": name})
+
+    async def consent(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.service(tx, _name(request))
+            return http.reply(await self._consent(tx, found))
+
+    async def grant_consent(self, request: Request) -> Response:
+        """Grant both apps everything that they need, by a sign-in to the tenant."""
+        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        given = await http.decode(request, Consenting)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.service(tx, _name(request))
+            token = await self.token(tx, who, given)
+            await consent.grant(tx, self._cloud.tenants, found, token)
+            await audit.record(
+                tx,
+                actor=who.name,
+                action="azure-service.consent",
+                target=found.name,
+                now=self._cloud.now(),
+            )
+            shape = await self._consent(tx, found)
+        self._cloud.news.tell()
+        return http.reply(shape)
+
+    async def _consent(self, tx: Tx, service: AzureService) -> dict[str, Any]:
+        apps = await consent.consent_of(tx, self._cloud.tenants, service)
+        return {
+            "ok": bool(apps) and all(p.granted for app in apps for p in app.permissions),
+            "apps": [{**as_dict(app), "missing": app.missing} for app in apps],
+        }
 
     async def create_service(self, request: Request) -> Response:
         who = await self._require(request, Role.FULL_ADMINISTRATOR)
@@ -506,6 +604,7 @@ class _Api:
                 name=given.name,
                 app_id=given.client_id,
                 tenant_id=given.tenant_id,
+                tenant_name=given.tenant_name,
                 app_id_uri=given.app_id_uri,
                 secret=given.secret,
                 secret_expires_at=given.secret_expires_at,

@@ -130,6 +130,8 @@ class AzureService:
     tenant_name: str
     created_at: datetime
     discovery_enabled: bool = False
+    # Whether tokens of this tenant count at the site and at its gateways.
+    authentication_enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ async def delete_request(tx: Tx, id: str) -> None:
 # ------------------------------------------------------------------ tenants
 
 _SERVICE = (
-    "id, name, description, environment, tenant_id, tenant_name, created_at, discovery_enabled"
+    "id, name, description, environment, tenant_id, tenant_name, created_at, discovery_enabled,"
+    " authentication_enabled"
 )
 _APP = "service_id, kind, app_id, object_id, name, app_id_uri, secret_expires_at, created_at"
 
@@ -89,7 +90,7 @@ async def services(tx: Tx) -> list[AzureService]:
 async def insert_service(tx: Tx, made: AzureService) -> bool:
     done = await tx.execute(
         f"INSERT INTO cloud_service ({_SERVICE})"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (
             made.id,
             made.name,
@@ -99,9 +100,18 @@ async def insert_service(tx: Tx, made: AzureService) -> bool:
             made.tenant_name,
             made.created_at,
             made.discovery_enabled,
+            made.authentication_enabled,
         ),
     )
     return done.rowcount == 1
+
+
+async def change_service(tx: Tx, made: AzureService) -> None:
+    await tx.execute(
+        "UPDATE cloud_service SET name = %s, description = %s, authentication_enabled = %s"
+        " WHERE id = %s",
+        (made.name, made.description, made.authentication_enabled, made.id),
+    )
 
 
 async def lock_service(tx: Tx, id: str) -> None:

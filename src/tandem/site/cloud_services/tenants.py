@@ -57,7 +57,7 @@ from tandem.site.cloud_services.model import (
 )
 
 GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
-_GRAPH_APP = "00000003-0000-0000-c000-000000000000"
+GRAPH_APP = "00000003-0000-0000-c000-000000000000"
 _SECRET_CONTEXT = "cloud.app-secret"  # noqa: S105
 _CLOCK_SKEW_SECONDS = 300
 # Strangers' tokens must not make us ask the tenant for its keys all the time.
@@ -99,6 +99,7 @@ class Tenants:
             raise ServiceExists(
                 f"There is an Azure service {name!r} already." if name else "It needs a name.",
                 cure="Take another name, or go on with that one.",
+                field="name",
             )
         await _audit(tx, actor, "azure-service.create", name, now)
         return made
@@ -123,7 +124,7 @@ class Tenants:
         Raises NoSuchService, AppExists, NotGlobalAdministrator, AppIdUriInUse, TenantRefuses.
         """
         service = await self._without_app(tx, wanted, kind)
-        claims = _global_administrator(access_token)
+        claims = global_administrator(access_token)
         if service.tenant_id and service.tenant_id != claims["tid"]:
             raise TenantRefuses(
                 "This administrator belongs to another tenant than the other app.",
@@ -198,7 +199,7 @@ class Tenants:
         """
         service = await self.service(tx, wanted)
         known = {app.kind: app for app in await self.apps(tx, service.id)}.get("server")
-        claims = _global_administrator(access_token)
+        claims = global_administrator(access_token)
         if known is None or claims["tid"] != service.tenant_id:
             raise TenantRefuses(
                 f"{service.name} has no server app in this administrator's tenant.",
@@ -247,6 +248,7 @@ class Tenants:
         name: str,
         app_id: str,
         tenant_id: str = "",
+        tenant_name: str = "",
         app_id_uri: str = "",
         secret: str = "",
         secret_expires_at: datetime | None = None,
@@ -266,10 +268,17 @@ class Tenants:
                     cure="Take them from the app registration in the tenant.",
                 )
             if secret_expires_at <= now:
-                raise BadApp("The secret has expired.", cure="Add a new secret in the tenant.")
-            await self._token(tenant_id, app_id, secret)
+                raise BadApp(
+                    "The secret has expired.",
+                    cure="Add a new secret in the tenant.",
+                    field="secret_expires_at",
+                )
+            known = await self.check_app(tenant_id, app_id, secret)
+            tenant_id, tenant_name = tenant_id.strip(), tenant_name or known
             sealed = self._box.seal(secret.encode(), _SECRET_CONTEXT)
-            await store.set_tenant(tx, service.id, tenant_id, service.tenant_name or tenant_id)
+            await store.set_tenant(
+                tx, service.id, tenant_id, tenant_name or service.tenant_name or tenant_id
+            )
         app = App(service.id, kind, app_id, "", name, app_id_uri, secret_expires_at, now)
         await store.insert_app(tx, app, sealed)
         await _audit(tx, actor, f"azure-service.import-{kind}-app", app_id, now)
@@ -325,6 +334,62 @@ class Tenants:
         )
         return await self.service(tx, service.id)
 
+    async def change_service(
+        self,
+        tx: Tx,
+        wanted: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        authentication_enabled: bool | None = None,
+        actor: str,
+        now: datetime,
+    ) -> AzureService:
+        """What is not named stays. Without authentication, tokens of this tenant open nothing at
+        the site and at its gateways; discovery goes on. Raises NoSuchService, ServiceExists."""
+        before = await self.service(tx, wanted)
+        made = replace(
+            before,
+            name=before.name if name is None else name.strip(),
+            description=before.description if description is None else description.strip(),
+            authentication_enabled=before.authentication_enabled
+            if authentication_enabled is None
+            else authentication_enabled,
+        )
+        if not made.name:
+            raise ServiceExists("It needs a name.", cure="Give it one.", field="name")
+        if any(
+            item.id != made.id and item.name.casefold() == made.name.casefold()
+            for item in await store.services(tx)
+        ):
+            raise ServiceExists(
+                f"There is an Azure service {made.name!r} already.",
+                cure="Take another name, or go on with that one.",
+                field="name",
+            )
+        await store.change_service(tx, made)
+        if made.authentication_enabled != before.authentication_enabled:
+            action = "enable" if made.authentication_enabled else "disable"
+            await _audit(tx, actor, f"azure-service.{action}-authentication", made.name, now)
+        if (made.name, made.description) != (before.name, before.description):
+            await _audit(tx, actor, "azure-service.change", made.name, now)
+        return made
+
+    async def check_app(self, tenant_id: str, app_id: str, secret: str) -> str:
+        """Try a server app's secret before it is taken; the tenant's name, as far as the app may
+        read it. Raises BadApp, TenantRefuses, TenantUnreachable."""
+        for value, what, at in (
+            (tenant_id, "a tenant", "tenant_id"),
+            (app_id, "an app", "client_id"),
+        ):
+            _check_id(value, what, at)
+        token = await self._token(tenant_id.strip(), app_id.strip(), secret)
+        graph = Graph(self.http, self.environment.graph, token, app_id)
+        try:
+            return str((await graph.get("/organization"))["value"][0]["displayName"])
+        except (AppError, LookupError, TypeError):
+            return ""
+
     async def delete_service(self, tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
         """Removes the site's side; the apps stay in the directory."""
         service = await self.service(tx, wanted)
@@ -335,6 +400,10 @@ class Tenants:
         """The tenant that the site is connected to by both apps; empty without one."""
         ready = await self._onboarded(tx)
         return ready[0][0].tenant_id if ready else ""
+
+    async def _admitted(self, tx: Tx) -> list[tuple[AzureService, App, App]]:
+        """Connected tenants whose tokens count here."""
+        return [item for item in await self._onboarded(tx) if item[0].authentication_enabled]
 
     async def _onboarded(self, tx: Tx) -> list[tuple[AzureService, App, App]]:
         apps = {(app.service_id, app.kind): app for app in await store.apps(tx)}
@@ -396,7 +465,7 @@ class Tenants:
     async def trusted_tenants(self, tx: Tx) -> list[tunnel.Tenant]:
         """The directories whose tokens the gateway lets pass."""
         found = []
-        for service, server, client in await self._onboarded(tx):
+        for service, server, client in await self._admitted(tx):
             known = await self._directory(tx, service.tenant_id)
             found.append(
                 tunnel.Tenant(
@@ -419,7 +488,7 @@ class Tenants:
                 "authority": self.environment.authority,
                 "scope": f"{server.app_id_uri}/user_impersonation",
             }
-            for service, server, _ in await self._onboarded(tx)
+            for service, server, _ in await self._admitted(tx)
         ]
 
     async def verify_token(self, tx: Tx, token: str) -> clients.TenantIdentity:
@@ -428,7 +497,7 @@ class Tenants:
             tenant_id = str(claims_of(token).get("tid", ""))
         except ValueError:
             tenant_id = ""
-        for service, server, _ in await self._onboarded(tx):
+        for service, server, _ in await self._admitted(tx):
             if service.tenant_id == tenant_id:
                 claims = await self._verified(tx, tenant_id, token, server)
                 return _identity(tenant_id, claims)
@@ -564,7 +633,7 @@ class Tenants:
 
         Raises NoSuchService when the site is not connected, NotGlobalAdministrator, TenantRefuses.
         """
-        claims = _global_administrator(access_token)
+        claims = global_administrator(access_token)
         mine = await self.tenant_id(tx)
         if not mine:
             raise NoSuchService(
@@ -582,7 +651,7 @@ class Tenants:
 
     async def check_mdm_authority(self, tx: Tx, access_token: str) -> None:
         """Raises NoMdmAuthority, NotGlobalAdministrator, TenantRefuses."""
-        claims = _global_administrator(access_token)
+        claims = global_administrator(access_token)
         mine = await self.tenant_id(tx)
         if mine and claims["tid"] != mine:
             raise TenantRefuses(
@@ -598,6 +667,17 @@ class Tenants:
                 cure="Set it first: `tandem mdm-authority set`.",
                 authority=authority,
             )
+
+
+def _check_id(value: str, what: str, at: str) -> None:
+    # A tenant may also be named by one of its domains.
+    shape = r"[0-9A-Za-z.-]{1,253}" if what == "a tenant" else r"[0-9A-Fa-f-]{36}"
+    if not re.fullmatch(shape, value.strip()):
+        raise BadApp(
+            f"{value[:80]!r} is not the id of {what}.",
+            cure="Take it from the app registration in the tenant.",
+            field=at,
+        )
 
 
 async def ask(http: httpx.AsyncClient, method: str, url: str, **options: Any) -> httpx.Response:
@@ -644,7 +724,7 @@ def _signed_claims(token: str, known: Directory) -> dict[str, Any] | None:
         return None
 
 
-def _global_administrator(access_token: str) -> dict[str, Any]:
+def global_administrator(access_token: str) -> dict[str, Any]:
     """The token's claims. Graph decides what it may do; this only says early what will not work."""
     try:
         claims = claims_of(access_token)
@@ -682,7 +762,7 @@ def _identity(tenant_id: str, claims: Mapping[str, Any]) -> clients.TenantIdenti
     )
 
 
-def _permission_ids() -> dict[str, str]:
+def permission_ids() -> dict[str, str]:
     return {
         "User.Read.All": "df021288-bdef-4463-88db-98f22de89214",
         "Directory.Read.All": "7ab1d382-f21e-4acd-a863-ba3e13f7da61",
@@ -693,7 +773,7 @@ def _permission_ids() -> dict[str, str]:
 
 
 def _server_app(name: str, home_page: str, app_id_uri: str) -> dict[str, Any]:
-    ids = _permission_ids()
+    ids = permission_ids()
     return {
         "displayName": name,
         "identifierUris": [app_id_uri],
@@ -714,7 +794,7 @@ def _server_app(name: str, home_page: str, app_id_uri: str) -> dict[str, Any]:
         },
         "requiredResourceAccess": [
             {
-                "resourceAppId": _GRAPH_APP,
+                "resourceAppId": GRAPH_APP,
                 "resourceAccess": [
                     {"id": ids[scope], "type": "Role"} for scope in SERVER_APP_SCOPES
                 ],
@@ -730,7 +810,7 @@ def _client_app(name: str, reply_url: str, server: dict[str, Any] | None) -> dic
         "isFallbackPublicClient": True,
         "requiredResourceAccess": [
             {
-                "resourceAppId": _GRAPH_APP,
+                "resourceAppId": GRAPH_APP,
                 "resourceAccess": [{"id": "e1fe6dd8-ba31-4d61-89e7-88639da4683d", "type": "Scope"}],
             },
             *([server] if server else []),
@@ -790,6 +870,9 @@ class Graph:
     ) -> dict[str, Any]:
         return await self._call("POST", path, body, app_id_uri)
 
+    async def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._call("PATCH", path, body)
+
     async def delete(self, path: str) -> None:
         await self._call("DELETE", path)
 
@@ -843,6 +926,7 @@ def _refusal(
         return AppIdUriInUse(
             f"The App ID URI {app_id_uri} is in use by another app of the tenant.",
             cure="Take another one, like api://<tenant id>/ConfigMgrService.",
+            field="app_id_uri",
         )
     if status == 403 and not app_id:
         return NotGlobalAdministrator(

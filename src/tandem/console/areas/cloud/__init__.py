@@ -4,19 +4,29 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.cloud import certificates, sign_in
+from tandem.console.areas.cloud import certificates, services, sign_in
 from tandem.console.kit import Area, Console
 
 __all__ = ["AREA"]
 
 
 def _routes(console: Console[Any]) -> list[BaseRoute]:
-    return [*sign_in.routes(console), *certificates.routes(console)]
+    return [
+        *sign_in.routes(console),
+        *certificates.routes(console),
+        *services.routes(console),
+    ]
 
 
 AREA = Area(
     name="cloud",
-    places=(certificates.PLACE,),
+    places=(services.PLACE, certificates.PLACE),
     routes=_routes,
-    wizards=(certificates.WIZARD,),
+    wizards=(
+        certificates.WIZARD,
+        services.WIZARD,
+        services.RENEW_WIZARD,
+        services.CONSENT_WIZARD,
+    ),
+    notices=(services.notices,),
 )

@@ -8,6 +8,7 @@ from tandem.console.areas.directory import (
     applications,
     audits,
     deleted,
+    domains,
     enrolment,
     forms,
     groups,
@@ -17,7 +18,7 @@ from tandem.console.areas.directory import (
 )
 from tandem.console.kit import N_, Area, Console, Place
 
-_PARTS = (users, groups, roles, licences, applications, enrolment, deleted, audits)
+_PARTS = (users, groups, roles, licences, applications, enrolment, domains, deleted, audits)
 
 
 def _routes(console: Console[Any]) -> list[BaseRoute]:
@@ -38,13 +39,14 @@ AREA = Area(
         Place(roles.ROLES, N_("Roles"), "shield", _DIRECTORY),
         Place(applications.APPS, N_("App registrations"), "apps_list", _DIRECTORY),
         Place(enrolment.ENROLMENT, N_("Automatic enrolment"), "plug_connected", _DIRECTORY),
+        Place(domains.DOMAINS, N_("Domains"), "globe", _DIRECTORY),
         Place(deleted.DELETED, N_("Deleted items"), "delete", _DIRECTORY),
         Place(audits.AUDIT, N_("Audit log"), "history", _ADMINISTRATION),
         Place(audits.SIGN_INS, N_("Sign-in log"), "clipboard_task", _ADMINISTRATION),
     ),
     routes=_routes,
     wizards=(licences.ASSIGN,),
-    search=(users.search, groups.search, groups.search_devices, applications.search),
+    search=(users.search, groups.search, applications.search),
     notices=(licences.notices, applications.notices),
 )
 

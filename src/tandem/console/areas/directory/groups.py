@@ -457,29 +457,6 @@ async def search(page: Page[Any], text: str) -> list[Hit]:
     ]
 
 
-async def search_devices(page: Page[Any], text: str) -> list[Hit]:
-    found = await page.api.ask(
-        "GET",
-        f"{GRAPH}/devices",
-        query={
-            "$top": 20,
-            "$count": "true",
-            "$filter": asking.like(("displayName",), text),
-            "$select": "displayName,deviceId,operatingSystemVersion",
-        },
-        headers=asking.EVENTUAL,
-    )
-    return [
-        Hit(
-            N_("Devices"),
-            item["displayName"],
-            item.get("operatingSystemVersion") or "",
-            f"{ROOT}/devices/{item['deviceId']}",
-        )
-        for item in found.json["value"]
-    ]
-
-
 def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         console.route(GROUPS, groups),

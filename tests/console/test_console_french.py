@@ -1,0 +1,52 @@
+"""What reads the same in French is either the same word or one that was forgotten."""
+
+import pytest
+from babel.messages.pofile import read_po
+
+from tandem.console.language import FOLDER
+
+# The same word in both languages, or a name that nobody translates. Ask a French reader before you
+# add one: the vendor's French is the measure.
+SAME = {
+    "API",
+    "Actions",
+    "Active",
+    "AdminService",
+    "Administration",
+    "Application",
+    "Applications",
+    "Code",
+    "Configuration",
+    "Enterprise Mobility + Security E3",
+    "Enterprise Mobility + Security E5",
+    "Instance %(number)s",
+    "Interactive",
+    "Licence",
+    "MSI",
+    "Navigation",
+    "Notifications",
+    "Organisation",
+    "PFX",
+    "Pages",
+    "Plans",
+    "Position",
+    "Secret",
+    "Service",
+    "Site",
+    "Source",
+    "Type",
+    "Version",
+}
+
+
+@pytest.mark.parametrize("catalogue", sorted((FOLDER / "fr").glob("*.po")), ids=lambda p: p.stem)
+def test_no_french_text_is_the_english_one(catalogue) -> None:
+    with catalogue.open("rb") as file:
+        found = read_po(file, locale="fr")
+    forgotten = []
+    for message in found:
+        sources = message.id if isinstance(message.id, tuple) else (message.id,)
+        targets = message.string if isinstance(message.string, tuple) else (message.string,)
+        pairs = zip(sources, targets, strict=False)
+        forgotten += [one for one, said in pairs if one and one == said and one not in SAME]
+    assert not forgotten, f"{catalogue.name}: say it in French, or list it in SAME"
