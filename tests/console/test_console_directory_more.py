@@ -9,8 +9,9 @@ from directory_console import Browser, administrator, tenant_console, text_of
 
 from tandem import pki
 from tandem.infra.database import Database
+from tandem.infra.jobs import Jobs
 from tandem.tenant import directory, licensing, oidc
-from tenant_world import World
+from tenant_world import CHEAP, World
 
 
 @pytest.fixture
@@ -164,6 +165,50 @@ async def test_long_runs_and_missing_licences_are_notices(world: World, browser:
         await licensing.assign(tx, INTUNE, group.id, world.at)
     said = await browser.open("/console/notifications")
     assert "Users without the licence they should have: 1" in said
+
+
+async def test_a_large_groups_licences_are_watched_while_they_go_on(tenant_db: Database) -> None:
+    waiting: list[str] = []
+
+    async def later(tx: Any, run_id: str) -> None:
+        waiting.append(run_id)
+
+    async with tenant_console(tenant_db, later=later) as world:
+        async with world.database.transaction() as tx:
+            group = await directory.create_group(tx, "Everybody", world.at)
+            for number in range(120):
+                name = f"u{number:03}"
+                new = directory.NewUser(
+                    f"{name}@contoso.com", name, "Correct-Horse-1", usage_location="FR"
+                )
+                made = await directory.create_user(tx, new, world.at, CHEAP)
+                await directory.add_member(tx, group.id, made.id)
+        browser = await Browser(world).sign_in()
+        suite = "b05e124f-c7cc-45a0-a6aa-8cf78c946968"
+        await _walk(
+            browser,
+            "/console/wizards/assign-licence",
+            {"sku": suite},
+            {"groups": group.id},
+            {"plans": INTUNE_PLAN},
+        )
+        finish = browser.html.xpath("//form[contains(@action, '/finish')]/@action")[0]
+        answer = await browser.send(finish)
+        results = answer.headers["location"]
+        said = await browser.open(results)
+        assert "Everybody Waiting" in said
+        assert "0 of 120 members" in said
+        assert browser.html.xpath("//*[@hx-trigger='every 2s']"), "it is looked at while it goes on"
+        assert "Licences of the group Everybody: 0 of 120 members" in await browser.open(
+            "/console/notifications"
+        )
+        (run,) = waiting
+        jobs = licensing.Runs(world.database, Jobs(world.database.dsn), world.now)
+        await jobs.work(run)
+        said = await browser.open(results)
+        assert "Everybody Done" in said
+        assert "120 of 120 members" in said
+        assert "Licences of the group" not in await browser.open("/console/notifications")
 
 
 async def world_admin(tx: Any) -> directory.User:

@@ -1,5 +1,6 @@
 """Signing in to the tenant's pages with the tenant's own accounts, through its token service."""
 
+import re
 from collections.abc import AsyncIterator
 
 import httpx
@@ -9,7 +10,7 @@ from tandem import console
 from tandem.console import tenant_pages
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
-from tandem.tenant import directory, graph
+from tandem.tenant import directory, graph, licensing
 from tenant_world import ADMIN, BASE, CHEAP, PASSWORD, World, make_world
 
 
@@ -142,3 +143,42 @@ async def test_no_token_reaches_the_browser_or_lies_open_in_the_database(
         cursor = await tx.execute("SELECT * FROM console_session")
         (row,) = await cursor.fetchall()
     assert b"eyJ" not in bytes(row["token"])
+
+
+async def test_an_administrator_of_devices_without_a_licence_is_not_recognized(
+    world: World,
+) -> None:
+    """Only where licences are asked for, and never who could give one."""
+    await world.user("eva")
+    async with world.database.transaction() as tx:
+        eva = await directory.user(tx, "eva@contoso.com")
+        await directory.grant_role(tx, directory.INTUNE_ADMINISTRATOR, eva.id)
+        await licensing.require_licence(tx, True)
+    refused = await sign_in(world, "eva@contoso.com")
+    assert refused.status_code == 401
+    assert "User not recognized." in refused.text
+    assert "INTUNE_A" in refused.text
+    async with world.database.transaction() as tx:
+        await licensing.assign(tx, "EMSPREMIUM", eva.id, world.at)
+    for upn in ("eva@contoso.com", ADMIN):
+        world.client.cookies.clear()
+        assert (await sign_in(world, upn)).status_code == 303
+
+
+async def test_a_form_of_a_session_that_ended_leads_to_its_page_after_signing_in(
+    world: World,
+) -> None:
+    await sign_in(world)
+    page = await world.client.get("/console/devices")
+    token = re.search(r'name="form_token" value="([^"]+)"', page.text)
+    world.wait(hours=12)
+    answer = await world.client.post(
+        "/console/preferences",
+        data={"form_token": token[1] if token else "", "theme": "dark"},
+        headers={"Referer": f"{BASE}/console/devices?search=x"},
+    )
+    assert answer.status_code == 401
+    assert "return_to=%2Fconsole%2Fdevices%3Fsearch%3Dx" in answer.text
+    elsewhere = {"Referer": "https://evil.example/console/devices"}
+    answer = await world.client.post("/console/preferences", headers=elsewhere)
+    assert "evil" not in answer.text

@@ -234,6 +234,10 @@ NO_SUCH_DEVICE_CURE = N_("The device list shows all of them.")
 NO_SUCH_APP = N_("There is no such app.")
 SIGN_IN_LOST = N_("The sign-in did not start on this page, or it took too long.")
 SIGN_IN_AGAIN = N_("Start it again.")
+NOT_RECOGNIZED = N_("User not recognized.")
+NOT_RECOGNIZED_CURE = N_(
+    "An administrator of devices needs a licence with the plan INTUNE_A here: ask who gives licences."
+)
 NO_TOKEN_SERVICE = N_("The tenant's sign-in service does not answer.")
 NO_TOKEN_SERVICE_CURE = N_("Try again in a moment: nothing was done.")
 NOT_ALLOWED = N_("Your account has no role that may use this console.")

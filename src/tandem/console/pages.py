@@ -228,6 +228,12 @@ class Page(Generic[Reads]):
             known, wanted = bool(self.cookie), self.form_token(self.cookie or "-")
         else:
             known = self._session is not None or FORM_COOKIE in self.request.cookies
+            if not known and self.cookie:
+                # A form of a session that has ended: to sign in again is what helps.
+                raise NotSignedIn(
+                    N_("You are not signed in, or your session has ended."),
+                    cure=N_("Sign in again."),
+                )
             wanted = self.form_token()
         if not (known and self._same_origin() and hmac.compare_digest(given, wanted)):
             raise FormExpired(
@@ -375,6 +381,17 @@ class Page(Generic[Reads]):
         """The address of this page, to come back to."""
         query = self.request.url.query
         return self.request.url.path + (f"?{query}" if query else "")
+
+    @property
+    def back(self) -> str:
+        """Where to go on after a sign-in: this page, or the one whose form was sent here."""
+        referer = self.request.headers.get("referer", "")
+        if self.request.method != "POST" or not referer:
+            return self.here
+        sent = urlsplit(referer)
+        if sent.netloc != self.request.headers.get("host"):
+            return f"{ROOT}/"
+        return local_path(sent.path + (f"?{sent.query}" if sent.query else ""))
 
     def with_query(self, **changes: object) -> str:
         """This page with some parameters of its address changed; None takes one away."""

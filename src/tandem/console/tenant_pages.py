@@ -41,7 +41,7 @@ from tandem.infra.config import Settings
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
-from tandem.tenant import directory, oidc
+from tandem.tenant import directory, licensing, oidc
 from tandem.workloads import Workload, effective, owners
 
 NAME = "Tandem console"
@@ -226,7 +226,9 @@ class TenantPages:
         token = str(said["access_token"])
         async with self._db.transaction() as tx:
             claims = await self._tokens.verify_graph(tx, token, now)
-            role = _role(await directory.roles_of(tx, claims.object_id))
+            held_roles = await directory.roles_of(tx, claims.object_id)
+            role = _role(held_roles)
+            await _recognize(tx, claims.object_id, held_roles)
             session = Session(secrets.token_urlsafe(32), claims.upn, role)
             held = Tokens(
                 token,
@@ -387,6 +389,24 @@ def _role(held: frozenset[str]) -> str:
         if role in held and role != directory.DEVICE_LOCAL_ADMINISTRATOR:
             return directory.role_name(role)
     raise NotAllowed(labels.NOT_ALLOWED, cure=labels.NOT_ALLOWED_CURE)
+
+
+# Who gives licences must be able to come in without one.
+_GIVE_LICENCES = {
+    directory.GLOBAL_ADMINISTRATOR,
+    directory.USER_ADMINISTRATOR,
+    directory.LICENSE_ADMINISTRATOR,
+}
+
+
+async def _recognize(tx: Tx, user_id: str, held: frozenset[str]) -> None:
+    """Who manages devices needs a licence of the MDM service, where licences are asked for."""
+    if directory.INTUNE_ADMINISTRATOR not in held or held & _GIVE_LICENCES:
+        return
+    try:
+        await licensing.check_mdm_licence(tx, user_id)
+    except licensing.NoMdmLicence:
+        raise NotAllowed(labels.NOT_RECOGNIZED, cure=labels.NOT_RECOGNIZED_CURE) from None
 
 
 def facts(device: TenantDevice) -> DeviceFacts:

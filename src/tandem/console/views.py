@@ -166,7 +166,7 @@ async def gateways(page: Page[SiteReads]) -> Response:
 async def site_sign_in_page(page: Page[SiteReads]) -> Response:
     """In place of a page that needs a session; the address stays, to go on to afterwards."""
     own = page.request.url.path == f"{ROOT}/sign-in"
-    back = page.request.query_params.get("return_to", "") if own else page.here
+    back = page.request.query_params.get("return_to", "") if own else page.back
     status = 200 if own else 401
     return page.render("sign_in.html", status, error=None, user="", return_to=back)
 
@@ -320,7 +320,7 @@ async def app(page: Page[TenantReads]) -> Response:
 
 async def tenant_sign_in_page(page: Page[TenantReads]) -> Response:
     own = page.request.url.path == f"{ROOT}/sign-in"
-    back = page.here
+    back = page.back
     if own:
         back = local_path(page.request.query_params.get("return_to", ""))
     begin = f"{ROOT}/sign-in/begin?{urlencode({'return_to': back})}"
