@@ -428,3 +428,25 @@ async def test_the_commands_of_the_builder(api: Api, tmp_path: Path) -> None:
         refused = await commands.refusal("collection", "delete", "Out", "--yes")
         assert "Two" in str(refused)
         assert await run("collection", "users") == []
+
+
+async def test_a_list_does_not_wait_for_its_numbers_and_says_of_when_they_are(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with api.db.transaction() as tx:
+        await many(tx, 20_000)
+    slow = "select * from SMS_R_System where Name like '%9[0-9]%[1-7]_' or Name like '%x%'"
+    one = await made(api, "Slow", {"kind": "query", "query": slow})
+    monkeypatch.setattr("tandem.site.collections.service._LIST_SECONDS", 0.0)
+    monkeypatch.setattr("tandem.site.collections.service._PREVIEW_SECONDS", 0.0)
+    (shown,) = (await api.get("/api/v1/collections", search="Slow"))["items"]
+    assert shown["members"] is None
+    await api.web.post(f"/api/v1/collections/{one['id']}/evaluate")
+    (shown,) = (await api.get("/api/v1/collections", search="Slow"))["items"]
+    assert (shown["members"], shown["members_at"]) == (one["members"], shown["evaluated_at"])
+    rules = {"rules": [{"kind": "query", "query": slow}]}
+    _, error = await api.refusal("POST", "/api/v1/collections/preview", rules)
+    assert error["code"] == "collection.too-complex"
+    async with api.db.transaction() as tx:
+        row = await (await tx.execute("SHOW statement_timeout")).fetchone()
+    assert row == {"statement_timeout": "0"}

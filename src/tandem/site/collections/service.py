@@ -156,10 +156,9 @@ async def create(
     made = Collection(CollectionId(f"{site_code}{number:05X}"), name, comment, limit.id, now)
     if not await store.insert_collection(tx, made):
         raise _taken(name)
-    for rule in planned:
-        await store.add_rule(tx, made.id, rule)
+    await _add(tx, made, planned)
     await _check_complexity(tx)
-    said = {"rules": [_said(rule) for rule in planned]} if planned else {}
+    said = {"rules": _all_said(planned)} if planned else {}
     await _audit(tx, actor, "collection.create", made.id, now, name=name, limiting=limit.id, **said)
     return made
 
@@ -284,15 +283,24 @@ async def _replace_rules(
     gone = [rule for key, rule in known.items() if key not in planned]
     come = [rule for key, rule in planned.items() if key not in known]
     await store.remove_rules(tx, found.id, [rule.id for rule in gone])
-    for rule in come:
-        await _add(tx, found, rule)
-    return [_said(rule) for rule in gone], [_said(rule) for rule in come]
+    await _add(tx, found, come)
+    return _all_said(gone), _all_said(come)
 
 
 def _identity(rule: Rule) -> tuple[object, ...]:
     if rule.kind == "query":
         return ("query", rule.name, rule.query)
     return (rule.kind, rule.resource_id, rule.other_id)
+
+
+# Of so many rules the log names each.
+_MOST_SAID = 100
+
+
+def _all_said(rules: Sequence[Rule]) -> list[str]:
+    more = len(rules) - _MOST_SAID
+    said = [_said(rule) for rule in rules[:_MOST_SAID]]
+    return [*said, f"and {more} more"] if more > 0 else said
 
 
 def _said(rule: Rule) -> str:
@@ -425,22 +433,23 @@ async def add_rules(
     await store.lock(tx)
     found = await _changeable(tx, wanted)
     planned = await _planned(tx, rules, found)
-    for rule in planned:
-        await _add(tx, found, rule)
+    await _add(tx, found, planned)
     await _check_complexity(tx)
-    said = [_said(rule) for rule in planned]
+    said = _all_said(planned)
     await _audit(tx, actor, "collection.add-rules", found.id, now, name=found.name, rules=said)
     return planned
 
 
-async def _add(tx: Tx, found: Collection, rule: Rule) -> None:
+async def _add(tx: Tx, found: Collection, rules: Sequence[Rule]) -> None:
     """Raises NameTaken."""
-    if not await store.add_rule(tx, found.id, rule) and rule.kind == "query":
-        raise NameTaken(
-            f"{found.name} has a query rule {rule.name!r} already.",
-            cure="Give the new rule another name, or remove the other one first.",
-            field="rules",
-        )
+    await store.add_plain_rules(tx, found.id, [rule for rule in rules if rule.kind != "query"])
+    for rule in rules:
+        if rule.kind == "query" and not await store.add_rule(tx, found.id, rule):
+            raise NameTaken(
+                f"{found.name} has a query rule {rule.name!r} already.",
+                cure="Give the new rule another name, or remove the other one first.",
+                field="rules",
+            )
 
 
 async def _planned(
@@ -519,18 +528,27 @@ async def collections(tx: Tx) -> list[Collection]:
     return await store.collections(tx)
 
 
+# A list does not wait longer than this for its numbers of members; a preview of rules may.
+_LIST_SECONDS = 1.0
+_PREVIEW_SECONDS = 20.0
+
+
 async def listed(
     tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int, *, counted: bool
 ) -> tuple[list[dict[str, Any]], int]:
-    """A page of the list of collections, with the number of members of each where it is wanted."""
+    """A page of the list of collections, with the number of members of each where it is wanted.
+
+    Where counting takes too long for a list, it is the number of the last evaluation, `members_at`
+    that time, and None when there was none."""
     found, total = await store.listed(tx, search, order, limit, offset)
     for row in found:
         row["built_in"] = row["id"] == ALL_SYSTEMS
     if counted and found:
         conditions = await _conditions(tx, [row["id"] for row in found])
-        numbers = await store.counts(tx, [(c.sql, c.values) for c in conditions])
-        for row, number in zip(found, numbers, strict=True):
-            row["members"] = number
+        numbers = await store.counts(tx, [(c.sql, c.values) for c in conditions], _LIST_SECONDS)
+        for place, row in enumerate(found):
+            row["members"] = numbers[place] if numbers else row["evaluated_members"]
+            row["members_at"] = None if numbers else row["evaluated_at"]
     return found, total
 
 
@@ -608,7 +626,15 @@ async def preview(
     conditions = [whole, *(_all_of([limit, one]) for one in each)]
     if sum(len(one.values) + 1 for one in conditions) > _MOST_CONDITIONS:
         raise _too_complex(by.name)
-    total, devices, *counts = await store.counts(tx, [(one.sql, one.values) for one in conditions])
+    bound = [(one.sql, one.values) for one in conditions]
+    numbers = await store.counts(tx, bound, _PREVIEW_SECONDS)
+    if numbers is None:
+        raise TooComplex(
+            "These rules take too long to evaluate.",
+            cure="Use fewer queries with % at the beginning, or include fewer collections.",
+            field="rules",
+        )
+    total, devices, *counts = numbers
     some = await store.resources(tx, whole.sql, whole.values, first, 0)
     took = round((time.perf_counter() - started) * 1000, 1)
     return Preview(total, some, took, devices, list(zip(told, counts, strict=True)))

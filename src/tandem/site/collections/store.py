@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from psycopg.errors import ForeignKeyViolation, UniqueViolation
+from psycopg.errors import ForeignKeyViolation, QueryCanceled, UniqueViolation
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
@@ -217,10 +217,25 @@ def _searched(condition: str, values: tuple[Any, ...], search: str) -> tuple[str
     return f"({condition}) AND lower(r.name) LIKE lower(%s)", (*values, prefix(search))
 
 
-async def counts(tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]]) -> list[int]:
-    """For how many devices each condition holds: one look at each device, not one a condition."""
+async def counts(
+    tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]], within_seconds: float
+) -> list[int] | None:
+    """For how many devices each condition holds: one look at each device, not one a condition.
+    None when that takes longer than it may."""
     if not conditions:
         return []
+    try:
+        async with tx.transaction():
+            limit = f"{max(1, int(within_seconds * 1000))}ms"
+            await tx.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+            found = await _counts(tx, conditions)
+            await tx.execute("SET LOCAL statement_timeout TO DEFAULT")
+            return found
+    except QueryCanceled:
+        return None
+
+
+async def _counts(tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]]) -> list[int]:
     columns = ", ".join(
         f"count(*) FILTER (WHERE {sql}) AS c{place}" for place, (sql, _) in enumerate(conditions)
     )
@@ -258,6 +273,7 @@ _LISTED = Source(
         "limiting_name": "coalesce(l.name, '')",
         "created_at": "c.created_at",
         "evaluated_at": "e.at",
+        "evaluated_members": "e.members",
         "rule_count": "(SELECT count(*) FROM collections_rule n WHERE n.collection_id = c.id)",
         "by_name": "lower(c.name)",
         "by_limiting": "lower(coalesce(l.name, ''))",
@@ -461,6 +477,23 @@ async def add_clients(tx: Tx, collection_id: CollectionId, client_ids: Sequence[
         (collection_id, list(client_ids)),
     )
     return done.rowcount
+
+
+async def add_plain_rules(tx: Tx, collection_id: CollectionId, rules: Sequence[Rule]) -> None:
+    """Direct, include and exclude rules, however many; those that are there already stay."""
+    await tx.execute(
+        "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id, other_id)"
+        " SELECT %s, kind, name, '', resource_id, other_id"
+        " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[])"
+        " AS wanted (kind, name, resource_id, other_id) ON CONFLICT DO NOTHING",
+        (
+            collection_id,
+            [rule.kind for rule in rules],
+            [rule.name for rule in rules],
+            [rule.resource_id for rule in rules],
+            [rule.other_id for rule in rules],
+        ),
+    )
 
 
 async def remove_rule(tx: Tx, collection_id: CollectionId, id: int) -> str | None:
