@@ -15,7 +15,11 @@ from tandem.infra.clock import utc_now
 from tandem.infra.database import Database
 from tandem.site import (
     administrators,
+    clients,
+    collections,
     comanagement,
+    deployments,
+    fleet,
     guide,
     properties,
     settings,
@@ -49,7 +53,8 @@ class Guided:
 @pytest.fixture
 async def guided(site_db: Database, tenant_db: Database, tmp_path: Path) -> AsyncIterator[Guided]:
     (tmp_path / "tenant").mkdir()
-    async with tenant_world.live(tenant_db, tmp_path / "tenant") as (world, root):
+    often = {"device_code_interval_seconds": 1}
+    async with tenant_world.live(tenant_db, tmp_path / "tenant", often) as (world, root):
         base = world.tokens.settings.base
         async with site_world.site(site_db, tmp_path, base, root) as site:
             app = application(site)
@@ -66,16 +71,25 @@ def application(site: site_world.Site) -> Any:
     cloud, db = site.cloud, site.db
     gate = administrators.Gate(db, utc_now, CHEAP)
 
+    async def graph() -> fleet.Graph:
+        async with db.transaction() as tx:
+            return await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
+
     others = comanagement.Collaborators(
         cloud.connections.gateway_host,
         cloud.tenants.tenant_id,
         cloud.tenants.check_mdm_authority,
+        cloud.sign_ins.token,
     )
     mine = guide.Collaborators(cloud, site.discovery, others)
     site.app.router.routes[:0] = [
         *properties.routes(db, gate),
+        *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
         *settings.routes(db, gate, utc_now),
+        *deployments.routes(db, gate, utc_now),
+        *clients.admin_routes(db, require=gate, now=utc_now),
         *comanagement.routes(db, others, gate, utc_now),
+        *fleet.routes(db, fleet.Collaborators(cloud.tenants.tenant_id, graph), gate, utc_now),
         *guide.routes(db, mine, gate, utc_now),
     ]
     return site.app

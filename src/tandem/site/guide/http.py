@@ -58,6 +58,7 @@ def _step(item: Standing) -> dict[str, Any]:
         "where": step.where,
         "state": item.finding.state.value,
         "text": item.finding.said.text,
+        "values": item.finding.said.values,
         "command": step.command,
         "do": _do(item.do) if item.do else None,
     }

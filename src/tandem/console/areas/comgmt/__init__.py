@@ -1,0 +1,35 @@
+"""Co-management at the site: guide, wizard, settings, policies, client settings, configurations."""
+
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from tandem.console.areas.comgmt import client_settings, configurations, guide, settings, wizard
+from tandem.console.areas.comgmt.words import PATH
+from tandem.console.kit import N_, Area, Console, Place
+
+__all__ = ["AREA"]
+
+
+def _routes(console: Console[Any]) -> list[BaseRoute]:
+    return [
+        *guide.routes(console),
+        *wizard.routes(console),
+        *settings.routes(console),
+        *client_settings.routes(console),
+        *configurations.routes(console),
+    ]
+
+
+AREA = Area(
+    name="comgmt",
+    places=(
+        guide.PLACE,
+        Place(PATH, N_("Co-management settings"), "flow", N_("Cloud")),
+        configurations.PLACE,
+        client_settings.PLACE,
+    ),
+    routes=_routes,
+    wizards=(wizard.WIZARD_OF_COMANAGEMENT,),
+    notices=(settings.notices,),
+)

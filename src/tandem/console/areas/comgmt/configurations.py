@@ -1,0 +1,110 @@
+"""Configurations that the site deploys to collections: list, deploy, take back."""
+
+from typing import Any
+from urllib.parse import quote
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tandem.console.areas.comgmt.settings import collections
+from tandem.console.areas.comgmt.words import WORKLOADS
+from tandem.console.kit import N_, ROOT, Console, Draft, Page, Place, drawn, field, read
+from tandem.infra.errors import AppError, Kind
+
+API = "/api/v1/configurations"
+PATH = f"{ROOT}/configurations"
+PLACE = Place(PATH, N_("Configurations of the site"), "clipboard_task", N_("Assets and compliance"))
+
+
+async def _collections(page: Page[Any], draft: Draft | None) -> list[tuple[str, str]]:
+    return await collections(page)
+
+
+FIELDS = (
+    field("name", N_("Name"), required=True, limit=256),
+    field(
+        "setting",
+        N_("Setting"),
+        hint=N_("Area and name, like DeviceLock/MaxInactivityTimeDeviceLock."),
+        required=True,
+        limit=200,
+    ),
+    field("value", N_("Value"), limit=4096),
+    field(
+        "workload",
+        N_("Workload"),
+        "select",
+        required=True,
+        default="device-configuration",
+        options=tuple(WORKLOADS.items()),
+        hint=N_(
+            "While this workload is with the MDM service, the device does not apply the value."
+        ),
+    ),
+    field("collection", N_("Collection"), "select", required=True, options=_collections),
+)
+
+
+async def show(
+    page: Page[Any],
+    values: dict[str, Any] | None = None,
+    problems: dict[str, AppError] | None = None,
+) -> Response:
+    return page.render(
+        "comgmt/configurations.html",
+        422 if problems else 200,
+        configurations=await page.api.get(API),
+        fields=await drawn(page, FIELDS, values or {}, problems),
+        general=(problems or {}).get(""),
+        titles=WORKLOADS,
+        remove=True,
+        path_of=PATH,
+    )
+
+
+async def create(page: Page[Any]) -> Response:
+    values, problems = read(FIELDS, await page.form())
+    if not problems:
+        try:
+            made = await page.api.post(API, values)
+        except AppError as error:
+            if error.kind not in (Kind.INVALID, Kind.CONFLICT, Kind.NOT_FOUND):
+                raise
+            problems[str(error.details.get("field", ""))] = error
+        else:
+            return page.to(
+                PATH,
+                N_("%(name)s was deployed. Devices apply it with their next policy."),
+                name=made["name"],
+            )
+    return await show(page, values, problems)
+
+
+async def delete(page: Page[Any]) -> Response:
+    form = await page.form()
+    id = page.request.path_params["id"]
+    found = next((item for item in await page.api.get(API) if item["id"] == id), None)
+    if found is None:
+        return page.to(PATH, N_("It was taken back already."))
+    if "confirmed" not in form:
+        text = page.language.text
+        return page.confirm(
+            text(N_("Take back a configuration")),
+            text(
+                N_("%(name)s is in force on %(count)s devices: they drop what it set."),
+                name=found["name"],
+                count=page.language.number(found["applied"]),
+            ),
+            text(N_("Take back")),
+            back=PATH,
+        )
+    await page.api.delete(f"{API}/{quote(id, safe='')}")
+    return page.to(PATH, N_("%(name)s was taken back."), name=found["name"])
+
+
+def routes(console: Console[Any]) -> list[BaseRoute]:
+    return [
+        console.route(PATH, show),
+        console.route(PATH, create, post=True),
+        console.route(f"{PATH}/{{id}}/delete", delete, post=True),
+    ]

@@ -1,0 +1,267 @@
+"""Properties of co-management (CoMgmtSettingsProd): workloads, enablement, staging, policies.
+
+Whatever is changed here is first shown with the devices that it concerns, and followed afterwards.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tandem.console.areas.comgmt.words import (
+    API,
+    COVERS,
+    ENROLS,
+    PATH,
+    POSITION,
+    POSITIONS,
+    WIZARD,
+    WORKLOADS,
+    locked,
+    moving,
+    reach,
+    title,
+)
+from tandem.console.kit import CHANGED, N_, Console, Notice, Page
+from tandem.infra.errors import AppError
+
+# A switch is watched: its numbers are asked for often, and come only when they are others.
+REFRESH_SECONDS = 2
+_MOST_COLLECTIONS = 500
+TABS = (
+    (PATH, N_("Workloads")),
+    (f"{PATH}/enablement", N_("Enablement")),
+    (f"{PATH}/staging", N_("Staging")),
+    (f"{PATH}/policies", N_("Policies")),
+)
+
+
+def _tabs(page: Page[Any]) -> list[tuple[str, str, bool]]:
+    return [(path, name, page.request.url.path == path) for path, name in TABS]
+
+
+async def collections(page: Page[Any]) -> list[tuple[str, str]]:
+    """For a list to choose from: id, and name with how many devices it has."""
+    found = await page.api.get("/api/v1/collections", limit=_MOST_COLLECTIONS)
+    return [
+        (item["id"], f"{item['name']} ({page.language.number(item['members'])})")
+        for item in found["items"]
+    ]
+
+
+async def _render(
+    page: Page[Any],
+    template: str,
+    *,
+    typed: Mapping[str, str] | None = None,
+    error: AppError | None = None,
+    **more: Any,
+) -> Response:
+    """The page as it stands, or as it was typed when that was refused."""
+    answer = await page.api.ask("GET", API)
+    found = answer.json
+    changed = error is not None and error.code == CHANGED
+    status = 200 if error is None else 409 if changed else 422
+    return page.render(
+        template,
+        status,
+        tabs=_tabs(page),
+        found=found,
+        etag=answer.etag,
+        typed=dict(typed or {}),
+        error=None if changed else error,
+        conflict=changed,
+        at=str(error.details.get("field", "")) if error else "",
+        titles=WORKLOADS,
+        covers=COVERS,
+        positions=POSITIONS,
+        position=POSITION,
+        enrols=ENROLS,
+        locked=locked(page),
+        wizard=WIZARD,
+        refresh_seconds=REFRESH_SECONDS,
+        **more,
+    )
+
+
+async def workloads(
+    page: Page[Any], typed: Mapping[str, str] | None = None, error: AppError | None = None
+) -> Response:
+    fleet = await page.api.get(f"{API}/status")
+    return await _render(
+        page,
+        "comgmt/workloads.html",
+        typed=typed,
+        error=error,
+        fleet=fleet,
+        moves={move["workload"]: move for move in fleet["moves"]},
+        collections=[] if page.partial else await collections(page),
+    )
+
+
+async def save_workloads(page: Page[Any]) -> Response:
+    form = await page.form()
+    wanted = {
+        name: {"position": form[name], "collection": form.get(f"pilot-{name}", "")}
+        for name in WORKLOADS
+        if name in form
+    }
+    return await _save(page, form, {"workloads": wanted}, workloads, PATH)
+
+
+async def enablement(
+    page: Page[Any], typed: Mapping[str, str] | None = None, error: AppError | None = None
+) -> Response:
+    return await _render(
+        page,
+        "comgmt/enablement.html",
+        typed=typed,
+        error=error,
+        prerequisites=await page.api.get(f"{API}/prerequisites"),
+        collections=await collections(page),
+    )
+
+
+async def save_enablement(page: Page[Any]) -> Response:
+    form = await page.form()
+    wanted = {
+        "automatic_enrollment": form.get("automatic_enrollment", ""),
+        "collection": form.get("collection", ""),
+    }
+    return await _save(page, form, wanted, enablement, f"{PATH}/enablement")
+
+
+async def staging(
+    page: Page[Any], typed: Mapping[str, str] | None = None, error: AppError | None = None
+) -> Response:
+    return await _render(
+        page,
+        "comgmt/staging.html",
+        typed=typed,
+        error=error,
+        collections=await collections(page),
+    )
+
+
+async def save_staging(page: Page[Any]) -> Response:
+    """Another pilot collection, for workloads that are in a pilot."""
+    form = await page.form()
+    found = await page.api.get(API)
+    wanted = {
+        item["workload"]: {"position": "pilot", "collection": form[f"pilot-{item['workload']}"]}
+        for item in found["workloads"]
+        if item["position"] == "pilot" and form.get(f"pilot-{item['workload']}")
+    }
+    return await _save(page, form, {"workloads": wanted}, staging, f"{PATH}/staging")
+
+
+async def _save(
+    page: Page[Any], form: Mapping[str, str], wanted: Mapping[str, Any], again: Any, back: str
+) -> Response:
+    """First what would happen, then, when that is confirmed, the change itself."""
+    version = form.get("version", "")
+    try:
+        if "confirmed" not in form:
+            current = await page.api.ask("GET", API)
+            if version and current.etag != version:
+                # The API's own refusal, before anybody has read a preview of something else.
+                await page.api.put(API, wanted, version=version)
+            preview = await page.api.post(f"{API}/preview", wanted)
+            return _confirm(page, form, preview, back)
+        await page.api.put(API, wanted, version=version)
+    except AppError as error:
+        if (
+            error.code != CHANGED
+            and "field" not in error.details
+            and error.kind.value
+            not in (
+                "invalid",
+                "conflict",
+                "not-found",
+            )
+        ):
+            raise
+        answer: Response = await again(page, form, error)
+        return answer
+    return page.to(
+        PATH if back.endswith("staging") else back,
+        N_(
+            "Saved. Devices follow at their next policy poll; the numbers here say how far they are."
+        ),
+    )
+
+
+def _confirm(
+    page: Page[Any], form: Mapping[str, str], preview: Mapping[str, Any], back: str
+) -> Response:
+    text = page.language.text
+    count = moving(preview)
+    if count:
+        said = page.language.plural(
+            "%(number)s device changes owner.", "%(number)s devices change owner.", count
+        )
+    else:
+        said = text(N_("No device changes owner by this."))
+    return page.confirm(
+        text(N_("What this will do")),
+        said,
+        text(N_("Save")),
+        back=back,
+        fields={k: v for k, v in form.items() if k != "form_token"},
+        items=reach(page, preview),
+        danger=False,
+    )
+
+
+async def policies(page: Page[Any]) -> Response:
+    found = await page.api.get(f"{API}/policies")
+    return page.render(
+        "comgmt/policies.html",
+        tabs=_tabs(page),
+        policies=found,
+        configurations=await page.api.get("/api/v1/configurations"),
+        titles=WORKLOADS,
+        refresh_seconds=5,
+    )
+
+
+# ---------------------------------------------------------------------- notices
+
+
+async def notices(page: Page[Any]) -> list[Notice]:
+    """Moves of workloads under way; the fleet is counted only when one was begun."""
+    found = await page.api.get(API)
+    if not any(item["changed_at"] for item in found["workloads"]):
+        return []
+    told = []
+    for move in (await page.api.get(f"{API}/status"))["moves"]:
+        if move["done"] or not move["began_at"]:
+            continue
+        told.append(
+            Notice(
+                title=N_(
+                    "%(workload)s is moving: %(followed)s of %(moving)s devices have followed"
+                ),
+                values={
+                    "workload": title(page, move["workload"]),
+                    "followed": page.language.number(move["followed"]),
+                    "moving": page.language.number(move["moving"]),
+                },
+                progress=move["followed"] / move["moving"] if move["moving"] else None,
+                url=PATH,
+            )
+        )
+    return told
+
+
+def routes(console: Console[Any]) -> list[BaseRoute]:
+    return [
+        console.route(PATH, workloads),
+        console.route(PATH, save_workloads, post=True),
+        console.route(f"{PATH}/enablement", enablement),
+        console.route(f"{PATH}/enablement", save_enablement, post=True),
+        console.route(f"{PATH}/staging", staging),
+        console.route(f"{PATH}/staging", save_staging, post=True),
+        console.route(f"{PATH}/policies", policies),
+    ]

@@ -1,0 +1,116 @@
+"""What the pages of co-management call things. These are message ids."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tandem.console.kit import N_, ROOT, Page
+
+API = "/api/v1/comanagement"
+PATH = f"{ROOT}/comanagement"
+WIZARD = "co-management"
+
+# By the API's names, in the order of the field's pages.
+WORKLOADS = {
+    "compliance-policies": N_("Compliance policies"),
+    "resource-access": N_("Resource access policies"),
+    "device-configuration": N_("Device configuration"),
+    "windows-update": N_("Windows Update policies"),
+    "endpoint-protection": N_("Endpoint Protection"),
+    "client-apps": N_("Client apps"),
+    "office-click-to-run": N_("Office Click-to-Run apps"),
+}
+COVERS = {
+    "compliance-policies": N_("Evaluation of compliance, for conditional access."),
+    "resource-access": N_("VPN, Wi-Fi, e-mail and certificate profiles."),
+    "device-configuration": N_(
+        "Device profiles. Resource access and Endpoint Protection go along with it."
+    ),
+    "windows-update": N_("Update rings and deferrals."),
+    "endpoint-protection": N_("Antivirus, firewall and disk encryption."),
+    "client-apps": N_("Apps; while it is with the MDM service, both may install."),
+    "office-click-to-run": N_("Microsoft 365 Apps and their updates."),
+}
+POSITIONS = (
+    ("site", N_("Configuration Manager")),
+    ("pilot", N_("Pilot MDM")),
+    ("mdm", N_("MDM service")),
+)
+POSITION = dict(POSITIONS)
+ENROLS = (
+    ("none", N_("None"), N_("The site enrols nobody. Devices enrol by themselves.")),
+    ("pilot", N_("Pilot"), N_("The site enrols the clients of one collection.")),
+    ("all", N_("All"), N_("The site enrols every eligible client, bit by bit.")),
+)
+ENROL = {value: title for value, title, _ in ENROLS}
+FULL = "Full Administrator"
+NOT_FULL = N_(
+    "Only a full administrator moves workloads: ask one to do it, or to give you the role."
+)
+
+
+def locked(page: Page[Any]) -> str:
+    """Why the sliders are grey for this person; empty when they are not."""
+    return "" if page.session.role == FULL else NOT_FULL
+
+
+def title(page: Page[Any], workload: str) -> str:
+    return page.language.text(WORKLOADS.get(workload, workload))
+
+
+def reach(page: Page[Any], preview: Mapping[str, Any]) -> list[str]:
+    """The blast radius in sentences: which devices change owner, and which policies come of it."""
+    text, number = page.language.text, page.language.number
+    lines = []
+    for item in preview["changes"]:
+        name = title(page, item["workload"])
+        if item["along"] and (item["to_mdm"] or item["to_site"]):
+            name = text(N_("%(workload)s (goes along)"), workload=name)
+        named = ", ".join(item["names"])
+        if item["to_mdm"]:
+            lines.append(
+                text(
+                    N_("%(workload)s: %(count)s devices go to the MDM service (%(names)s)"),
+                    workload=name,
+                    count=number(item["to_mdm"]),
+                    names=named,
+                )
+            )
+        if item["to_site"]:
+            lines.append(
+                text(
+                    N_("%(workload)s: %(count)s devices go back to the site (%(names)s)"),
+                    workload=name,
+                    count=number(item["to_site"]),
+                    names=named,
+                )
+            )
+    if not lines:
+        lines.append(text(N_("No co-managed device changes owner.")))
+    if preview["enrols"]:
+        lines.append(
+            text(
+                N_("The site will enrol %(count)s clients into the MDM service."),
+                count=number(preview["enrols"]),
+            )
+        )
+    for name, members in preview["collections"].items():
+        lines.append(
+            text(
+                N_("The collection %(name)s is made, with %(count)s devices."),
+                name=name,
+                count=number(members),
+            )
+        )
+    for key, message in (
+        ("creates", N_("New policies: %(names)s")),
+        ("alters", N_("Policies with a new version: %(names)s")),
+        ("removes", N_("Policies that are taken back: %(names)s")),
+    ):
+        if preview[key]:
+            lines.append(text(message, names=", ".join(preview[key])))
+    return lines
+
+
+def moving(preview: Mapping[str, Any]) -> int:
+    """The most devices that change owner for one workload."""
+    return max((item["to_mdm"] + item["to_site"] for item in preview["changes"]), default=0)
