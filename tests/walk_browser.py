@@ -252,9 +252,9 @@ class Hands:
             await box.set_checked(wanted)
             return
         await self._reach(box)
-        if await box.get_attribute("type") == "checkbox":
-            await self.page.keyboard.press("Space")
-        elif await box.evaluate("e => e === document.activeElement"):
+        if await box.get_attribute("type") == "checkbox" or await box.evaluate(
+            "e => e === document.activeElement"
+        ):
             await self.page.keyboard.press("Space")
         elif not await box.is_checked():
             # One of a group has the focus; arrows go round all of it.
