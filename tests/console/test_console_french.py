@@ -16,6 +16,7 @@ SAME = {
     "Application",
     "Applications",
     "Code",
+    "Description",
     "Configuration",
     "Enterprise Mobility + Security E3",
     "Enterprise Mobility + Security E5",

@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tandem.console import lists, summary, wizards
-from tandem.console.areas import cloud, collections, comgmt, directory, gateways as gateways_area, mdm
+from tandem.console.areas import cloud, collections, comgmt, directory, mdm
+from tandem.console.areas import gateways as gateways_area
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
 from tandem.console.language import Language
