@@ -57,6 +57,26 @@ async def test_the_guide_shows_each_step_and_does_what_needs_no_secret(
         assert answer.status_code == 303
 
 
+async def test_every_link_of_the_guide_leads_to_a_page(guided: Guided, browser: Browser) -> None:
+    await browser.open(GUIDE)
+    links = browser.page.xpath("//li[@class='step']//a/@href")
+    here = [one for one in links if one.startswith("/")]
+    assert len(here) > 15
+    for url in dict.fromkeys(here):
+        await browser.open(url)
+        assert browser.answer.status_code == 200, url
+
+
+async def test_the_story_is_a_part_of_the_dashboard(guided: Guided, browser: Browser) -> None:
+    part = await browser.client.get("/console/guide/story", headers={"HX-Request": "true"})
+    assert "set-up made siteadmin an administrator" in part.text
+    assert "<html" not in part.text
+    await browser.open("/console/guide/story")
+    assert "set-up made siteadmin an administrator" in browser.main
+    await browser.open("/console/")
+    assert browser.link("The whole story") == GUIDE
+
+
 async def test_the_guide_speaks_french(guided: Guided) -> None:
     async with browsing(guided.site.app, "siteadmin", PASSWORD, "fr") as browser:
         await browser.open(GUIDE)

@@ -202,6 +202,10 @@ class Page(Generic[Reads]):
         if not self.partial:
             self.elsewhere = await self._console.elsewhere()
 
+    async def other(self) -> Elsewhere | None:
+        """The other authority's console, also for a part of a page."""
+        return self.elsewhere or await self._console.elsewhere()
+
     def form_token(self, secret: str = "") -> str:
         """What a form of this page proves to come from it: no other site can read or guess it."""
         secret = secret or (self._session.token if self._session else self._form_secret)

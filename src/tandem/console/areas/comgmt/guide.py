@@ -3,9 +3,8 @@
 from typing import Any
 
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 
-from tandem.console.areas.comgmt.words import PATH as SETTINGS
 from tandem.console.areas.comgmt.words import WIZARD, title
 from tandem.console.kit import N_, ROOT, Console, Page, Place
 
@@ -21,41 +20,43 @@ STATES = {
     "unknown": ("plain", N_("Cannot be known from here")),
     "not-in-this-version": ("plain", N_("Not in this version")),
 }
-# Where a step is done by hand: the first of these that this console has. `+` is the tenant's.
+# Where a step is done by hand, and where it is looked at when it is done. `+` is the tenant's.
 LINKS = {
-    "0.1": ("+/users",),
-    "0.2": ("+/enrolment", "+/automatic-enrolment"),
-    "0.3": ("site-properties", "site"),
-    "1.1": ("wizards/gateway-certificate",),
-    "1.2": ("wizards/gateway-certificate",),
-    "1.3": ("certificates",),
-    "1.4": ("certificates",),
-    "2.1": ("azure-services", "wizards/azure-services"),
-    "2.2": ("azure-services", "wizards/azure-services"),
-    "2.3": ("azure-services", "wizards/azure-services"),
-    "2.4": ("azure-services", "wizards/azure-services"),
-    "2.5": ("+/applications", "+/app-registrations"),
-    "2.6": ("discovery", "azure-services"),
-    "3.1": ("wizards/gateway", "gateways"),
-    "3.2": ("gateways",),
-    "4.1": ("wizards/connection-point", "roles", "gateways"),
-    "4.2": ("roles", "gateways"),
-    "4.3": ("client-settings",),
-    "5.1": (f"wizards/{WIZARD}",),
-    "5.2": ("comanagement",),
-    "5.3": ("comanagement/policies",),
-    "6.1": ("+/apps",),
-    "6.2": ("+/apps",),
-    "6.3": ("+/licences", "+/licenses"),
-    "6.4": ("devices",),
-    "7.1": ("",),
-    "7.2": ("comanagement",),
+    "0.1": ("+/users", "+/users"),
+    "0.2": ("+/enrolment", "+/enrolment"),
+    "0.3": ("site", "site"),
+    "1.1": ("wizards/gateway-certificate", "gateways"),
+    "1.2": ("wizards/gateway-certificate", "certificates"),
+    "1.3": ("wizards/gateway-certificate", "certificates"),
+    "1.4": ("certificates", "certificates"),
+    "2.1": ("wizards/azure-service", "azure-services"),
+    "2.2": ("azure-services", "azure-services"),
+    "2.3": ("azure-services", "azure-services"),
+    "2.4": ("azure-services", "azure-services"),
+    "2.5": ("wizards/azure-service-consent", "azure-services"),
+    "2.6": ("discovery", "discovery"),
+    "3.1": ("wizards/create-gateway", "gateways"),
+    "3.2": ("gateways", "gateways"),
+    "4.1": ("wizards/add-role", "site-systems"),
+    "4.2": ("site-systems", "site-systems"),
+    "4.3": ("client-settings", "client-settings"),
+    "5.1": (f"wizards/{WIZARD}", "comanagement"),
+    "5.2": ("comanagement", "comanagement"),
+    "5.3": ("comanagement/policies", "comanagement/policies"),
+    "6.1": ("+/apps", "+/apps"),
+    "6.2": ("+/apps", "+/apps"),
+    "6.3": ("+/licences", "+/licences"),
+    "6.4": ("devices", "devices"),
+    "7.1": ("", ""),
+    "7.2": ("comanagement", "comanagement"),
 }
 
 
 async def show(page: Page[Any]) -> Response:
     found = await page.api.get("/api/v1/guide")
     steps = [step for part in found["parts"] for step in part["steps"]]
+    elsewhere = await page.other()
+    tenant = elsewhere.url if elsewhere else ""
     for step in steps:
         step["said"] = _said(page, step)
     return page.render(
@@ -65,7 +66,7 @@ async def show(page: Page[Any]) -> Response:
         done=found["counts"]["done"],
         all=len(steps) - found["counts"]["not-in-this-version"],
         states=STATES,
-        links={step["id"]: _link(page, step["id"], step["state"]) for step in steps},
+        links={step["id"]: _link(page, tenant, step["id"], step["state"]) for step in steps},
         story=await _story(page),
         path_of=PATH,
         refresh_seconds=REFRESH_SECONDS,
@@ -81,24 +82,19 @@ def _said(page: Page[Any], step: dict[str, Any]) -> str:
     return text
 
 
-def _link(page: Page[Any], step: str, state: str) -> str:
-    if step == "5.1" and state == "done":
-        return SETTINGS
-    for place in LINKS.get(step, ()):
-        if place.startswith("+"):
-            if page.elsewhere is not None:
-                known = {one.path for one in page.elsewhere.navigation}
-                if f"{ROOT}{place[1:]}" in known:
-                    return f"{page.elsewhere.url}{ROOT}{place[1:]}"
-        elif _is_here(page, f"{ROOT}/{place}"):
-            return f"{ROOT}/{place}"
-    return f"{page.elsewhere.url}{ROOT}/" if page.elsewhere and step[0] in "06" else ""
+def _link(page: Page[Any], tenant: str, step: str, state: str) -> str:
+    """Empty where neither this console nor the tenant's has a page for it."""
+    if step not in LINKS:
+        return ""
+    place = LINKS[step][state == "done"]
+    if not place.startswith("+"):
+        return f"{ROOT}/{place}" if _is_here(page, f"{ROOT}/{place}") else ""
+    return f"{tenant}{ROOT}{place[1:]}" if tenant else ""
 
 
 def _is_here(page: Page[Any], path: str) -> bool:
-    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
     routes = page.request.app.router.routes
-    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+    return any(getattr(route, "path", "") == path for route in routes)
 
 
 async def story(page: Page[Any]) -> Response:
