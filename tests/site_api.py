@@ -17,6 +17,7 @@ from tandem import audit
 from tandem.cli import context
 from tandem.cli.lab.commands import CommandFailed, Commands
 from tandem.infra import http
+from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
@@ -181,6 +182,7 @@ class Api:
     web: httpx.AsyncClient
     clock: list[datetime]
     keeper: fleet.Keeper
+    folder: Path
     commands: Commands = field(default_factory=Commands)
 
     async def sign_in(self, name: str = "siteadmin", password: str = PASSWORD) -> httpx.Response:
@@ -210,6 +212,25 @@ class Api:
         self.clock[0] += timedelta(**much)
 
 
+def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any]:
+    """The admin API of one replica."""
+    gate = administrators.Gate(db, now, CHEAP)
+    signer = audit.Signer.open(folder / "keys" / "audit.key")
+    return [
+        *administrators.routes(db, gate, now, cloud.account),
+        *properties.routes(db, gate),
+        *collections.routes(db, gate, now, (deployments.used_for, comanagement.used_for)),
+        *client_settings.routes(db, gate, now),
+        *deployments.routes(db, gate, now),
+        *comanagement.routes(db, cloud.others, gate, now),
+        *auditing.routes(db, gate, now, signer),
+        *search.routes(db, gate, cloud.searched),
+        *clients.admin_routes(db, require=gate, now=now),
+        *fleet.routes(db, cloud.fleet, gate, now),
+        *adminservice.routes(db, gate, now),
+    ]
+
+
 @asynccontextmanager
 async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
     clock = [NOW]
@@ -222,27 +243,10 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
     async with db.transaction() as tx:
         await properties.establish(tx, box, code="cm1", name="Contoso", now=NOW)
         await administrators.create_first(tx, "siteadmin", PASSWORD, NOW, CHEAP)
-    gate = administrators.Gate(db, now, CHEAP)
-    signer = audit.Signer.open(folder / "keys" / "audit.key")
-    app = http.application(
-        [
-            *administrators.routes(db, gate, now, cloud.account),
-            *properties.routes(db, gate),
-            *collections.routes(db, gate, now, (deployments.used_for, comanagement.used_for)),
-            *client_settings.routes(db, gate, now),
-            *deployments.routes(db, gate, now),
-            *comanagement.routes(db, cloud.others, gate, now),
-            *auditing.routes(db, gate, now, signer),
-            *search.routes(db, gate, cloud.searched),
-            *clients.admin_routes(db, require=gate, now=now),
-            *fleet.routes(db, cloud.fleet, gate, now),
-            *adminservice.routes(db, gate, now),
-        ],
-        role="site",
-    )
+    app = http.application(api_routes(db, cloud, now, folder), role="site")
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
-        yield Api(db, app, cloud, web, clock, fleet.Keeper(db, cloud.fleet, now))
+        yield Api(db, app, cloud, web, clock, fleet.Keeper(db, cloud.fleet, now), folder)
 
 
 @asynccontextmanager

@@ -319,7 +319,13 @@ async def test_many_devices_are_blocked_at_once_as_somebody_agreed(api: Api) -> 
     await api.keeper.tend()
     wanted: dict[str, Any] = {"filter": {"search": "lab-"}}
     reach = await api.post(f"{DEVICES}/selection", wanted)
-    assert reach == {"devices": 3, "clients": 2, "without_client": 1, "blocked": 0}
+    assert reach == {
+        "devices": 3,
+        "names": ["LAB-001", "LAB-002", "LAB-009"],
+        "clients": 2,
+        "without_client": 1,
+        "blocked": 0,
+    }
     await registered(api, "LAB-004")
     status, error = await api.refusal("POST", f"{DEVICES}/block", {**wanted, "expected": 3})
     assert (status, error["code"]) == (409, "fleet.selection-changed")

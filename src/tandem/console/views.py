@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tandem.console import lists, summary, wizards
-from tandem.console.areas import cloud, collections, comgmt, directory, mdm
+from tandem.console.areas import cloud, collections, comgmt, directory, fleet, mdm
 from tandem.console.areas import gateways as gateways_area
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
@@ -59,7 +59,7 @@ SITE_GROUPS = (
     N_("Administration"),
 )
 TENANT_GROUPS = (N_("Devices"), N_("Apps"), N_("Directory"), N_("Administration"))
-SITE_AREAS: tuple[Area, ...] = (cloud.AREA, gateways_area.AREA, collections.AREA, comgmt.AREA)
+SITE_AREAS: tuple[Area, ...] = (fleet.AREA, cloud.AREA, gateways_area.AREA, collections.AREA, comgmt.AREA)
 TENANT_AREAS: tuple[Area, ...] = (mdm.AREA, directory.AREA)
 TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
 # A page that is looked at asks for its news this often, and gets no body when there is none.

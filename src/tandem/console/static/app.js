@@ -93,6 +93,11 @@ document.addEventListener("htmx:after:swap", () => {
   const panel = document.getElementById("panel");
   if (panel && !panel.open && panel.querySelector("#panel-title")) panel.showModal();
 });
+// A list in which something is ticked stays as it is until that is done with.
+document.addEventListener("htmx:before:request", (event) => {
+  const box = event.target;
+  if (box.id === "live" && box.querySelector("input[type=checkbox]:checked")) event.preventDefault();
+});
 document.addEventListener("close", (event) => {
   if (event.target.id === "panel") document.getElementById("panel-content").replaceChildren();
 }, true);

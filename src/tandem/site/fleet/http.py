@@ -188,9 +188,10 @@ def _told(reading: Reading) -> dict[str, Any]:
     return {"read_at": reading.read_at, "silence": service.silence(reading)}
 
 
-def _reach(found: Reach) -> dict[str, int]:
+def _reach(found: Reach) -> dict[str, Any]:
     return {
         "devices": found.devices,
+        "names": found.names,
         "clients": len(found.clients),
         "without_client": found.devices - len(found.clients),
         "blocked": found.blocked,

@@ -56,6 +56,7 @@ _AT_ONCE = 1000
 MOST_COUNTED = 1_000_000
 MOST_NAMED = 1000
 _ERRORS_SHOWN = 50
+_NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -349,9 +350,11 @@ class Selection(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What an action on a selection would touch: `clients` of its `devices` are registered."""
+    """What an action on a selection would touch: `clients` of its `devices` are registered.
+    `names` are the first few, for whoever is asked."""
 
     devices: int
+    names: list[str]
     clients: list[str]
     blocked: int
 
@@ -378,6 +381,7 @@ async def reach(tx: Tx, wanted: Selection) -> Reach:
         )
     return Reach(
         len(rows),
+        [row["name"] for row in rows[:_NAMES_SHOWN]],
         [row["client_id"] for row in rows if row["client_id"]],
         sum(row["blocked"] for row in rows),
     )

@@ -340,11 +340,11 @@ async def device(tx: Tx, device_id: str) -> Device | None:
 async def selected(
     tx: Tx, wanted: Filter | None, device_ids: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Of each device of a selection: its id and its client."""
+    """Of each device of a selection, by name: its name and its client."""
     where, values = _where(wanted) if wanted is not None else ("device_id = ANY(%(ids)s)", {})
     cursor = await tx.execute(
-        f"SELECT device_id, client_id, blocked FROM fleet_device WHERE {where}"  # noqa: S608
-        " ORDER BY device_id".encode(),
+        f"SELECT name, client_id, blocked FROM fleet_device WHERE {where}"  # noqa: S608
+        " ORDER BY name_key, device_id".encode(),
         {**values, "ids": list(device_ids)},
     )
     return await cursor.fetchall()

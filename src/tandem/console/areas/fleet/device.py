@@ -1,0 +1,197 @@
+"""One device: both authorities' accounts side by side, and what each wants of it."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from starlette.responses import Response
+
+from tandem.console import labels
+from tandem.console.areas.fleet import words
+from tandem.console.areas.fleet.words import DEVICES
+from tandem.console.kit import N_, ROOT, Fact, Page, Refused, UnknownPage
+
+REFRESH_SECONDS = 5
+TABS = {
+    "": N_("Overview"),
+    "policy": N_("Policy and client settings"),
+    "deployments": N_("Apps and deployments"),
+    "timeline": N_("Timeline"),
+    "logs": N_("Logs"),
+}
+SETUP_TOPIC, COMANAGEMENT_TOPIC = 800, 810
+FAILED_SETUP = range(301, 330)
+SITE = N_("Site")
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of a timeline. `times`: how often in a row the same was said, `at` the last time."""
+
+    at: datetime
+    source: str
+    text: str
+    failed: bool = False
+    times: int = 1
+
+
+def page_of(tab: str) -> Callable[[Page[Any]], Awaitable[Response]]:
+    async def view(page: Page[Any]) -> Response:
+        return await _render(page, "fleet/device.html", tab)
+
+    return view
+
+
+async def panel(page: Page[Any]) -> Response:
+    return await _render(page, "fleet/panel.html", "")
+
+
+async def _render(page: Page[Any], template: str, tab: str) -> Response:
+    device_id = page.request.path_params["device_id"]
+    try:
+        found = await page.api.get(f"{DEVICES}/{quote(device_id, safe='')}")
+    except Refused as error:
+        if error.code != "fleet.no-such-device":
+            raise
+        raise UnknownPage(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE) from None
+    device = found["device"]
+    at = f"{ROOT}/devices/{quote(device['id'], safe='')}"
+    theirs = f"{page.elsewhere.url}{at}" if page.elsewhere and found["directory"] else ""
+    return page.render(
+        template,
+        device=device,
+        found=found,
+        tab=tab,
+        tabs=[(f"{at}/{key}" if key else at, title, key == tab) for key, title in TABS.items()],
+        mdm=_account_of_tenant(found),
+        site=_account_of_site(found),
+        in_force=_in_force(found),
+        timeline=_timeline(found),
+        logs=_logs(found["timeline"]),
+        silence=found["tenant"]["silence"] or found["without_timeline"],
+        at=at,
+        theirs=theirs,
+        words=words,
+        refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+def _account_of_tenant(found: Mapping[str, Any]) -> list[Fact]:
+    told = found["mdm"] or found["directory"]
+    if told is None:
+        return [Fact(labels.ENROLLED, False)]
+    return [
+        Fact(labels.ENROLLED, found["device"]["mdm_enrolled"]),
+        Fact(labels.ENROLLED_AT, _time(told.get("enrolled_at"))),
+        Fact(labels.LAST_CHECK_IN, _time(told.get("checked_in_at"))),
+        Fact(labels.OWNER, told.get("user", "")),
+        Fact(N_("Licensed"), found["device"]["licensed"]),
+        Fact(labels.DIRECTORY_ID, found["device"]["id"]),
+        Fact(labels.MDM_ID, told.get("mdm_id", "")),
+        Fact(labels.MODEL, told.get("model", "")),
+        Fact(labels.SERIAL, told.get("serial_number", "")),
+        Fact(labels.APP_OFFERED, found["device"]["app_offered"]),
+        Fact(labels.MSI_INSTALLED, found["device"]["msi_installed"]),
+    ]
+
+
+def _account_of_site(found: Mapping[str, Any]) -> list[Fact]:
+    client = found["client"]
+    if client is None:
+        return [Fact(labels.REGISTERED, False)]
+    state = client["state"]
+    return [
+        Fact(labels.REGISTERED, True),
+        Fact(labels.CLIENT_ID, client["id"]),
+        Fact(labels.CLIENT_VERSION, client["client_version"]),
+        Fact(labels.REGISTERED_AT, _time(client["registered_at"])),
+        Fact(labels.BLOCKED, client["blocked"]),
+        Fact(labels.LAST_POLICY, _time(client["policy_at"])),
+        Fact(labels.POLICY_PRESENT, bool(state and state["policy_present"])),
+        Fact(labels.LAST_STATE, _time(client["state_at"])),
+        Fact(labels.FLAGS, str(state["flags"]) if state else ""),
+        Fact(labels.WORKLOADS_APPLIED, "\n".join(_settings(_applied(found)))),
+    ]
+
+
+def _applied(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    state = found["client"]["state"] if found["client"] else None
+    applied = state.get("applied") if state else None
+    return applied if isinstance(applied, Mapping) else {}
+
+
+def _in_force(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Each setting that the device says is in force: its name, value and whose it is."""
+    return [
+        (name, str(value.get("value", "")), str(value.get("source", "")))
+        for name, value in _applied(found).items()
+        if isinstance(value, Mapping)
+    ]
+
+
+def _settings(applied: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} = {value.get('value', '')} ({value.get('source', '')})"
+        for name, value in applied.items()
+        if isinstance(value, Mapping)
+    ]
+
+
+def _timeline(found: Mapping[str, Any]) -> list[Line]:
+    """The newest first; what is said several times in a row is one line that counts."""
+    mdm = words.AUTHORITY["mdm"]
+    said = [
+        *(Line(_at(e["at"]), mdm, e["text"], e["failed"]) for e in found["tenant_timeline"]),
+        *(
+            Line(
+                _at(e["at"]),
+                SITE,
+                e["text"],
+                e["topic"] == SETUP_TOPIC and e["state"] in FAILED_SETUP,
+            )
+            for e in found["timeline"]
+        ),
+    ]
+    lines: list[Line] = []
+    for item in sorted(said, key=lambda one: one.at, reverse=True):
+        last = lines[-1] if lines else None
+        if last and (last.source, last.text, last.failed) == (item.source, item.text, item.failed):
+            lines[-1] = msgspec.structs.replace(last, times=last.times + 1)
+        else:
+            lines.append(item)
+    return lines
+
+
+def _at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _time(text: str | None) -> datetime | None:
+    return _at(text) if text else None
+
+
+def _logs(entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the device itself wrote, as far as its messages carry it."""
+    setup, handler = [], []
+    for entry in entries:
+        moment = f"{_at(entry['at']):%Y-%m-%d %H:%M:%S}"
+        if entry["topic"] == SETUP_TOPIC:
+            setup.append(f"{moment}  {_line(entry['data']) or entry['text']}")
+        elif entry["topic"] == COMANAGEMENT_TOPIC:
+            handler.append(f"{moment}  {entry['text']}{_told(entry['data'])}")
+    named = (("ccmsetup.log", setup), ("CoManagementHandler.log", handler))
+    return [(name, "\n".join(lines)) for name, lines in named if lines]
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    return next((str(data[key]) for key in ("log", "line", "text", "detail") if data.get(key)), "")
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    """What a co-management message carries, on one line."""
+    said = [f"workload flags {data['flags']}"] if "flags" in data else []
+    applied = data.get("applied")
+    said += _settings(applied) if isinstance(applied, Mapping) else []
+    said += [f"{name} {data[name]}" for name in ("code", "hresult", "message") if data.get(name)]
+    return f": {', '.join(said)}" if said else ""

@@ -1,0 +1,74 @@
+"""What the API's words are called on the pages, and what of a page's address is a filter."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tandem.console import labels
+from tandem.console.kit import N_
+
+DEVICES = "/api/v1/devices"
+
+OPERATING_SYSTEM = {key.value: title for key, title in labels.OPERATING_SYSTEM.items()}
+FUNNEL = {key.value: title for key, title in labels.FUNNEL.items()}
+ENROLLMENT = {key.value: title for key, title in labels.ENROLLMENT.items()}
+STAGE = {key.value: title for key, title in labels.STAGE.items()}
+MANAGEMENT = {key.value: title for key, title in labels.MANAGEMENT.items()}
+AUTHORITY = {key.value: title for key, title in labels.AUTHORITY.items()}
+POSITION = {key.value: title for key, title in labels.POSITION.items()}
+WORKLOAD = {key.value: title for key, title in labels.WORKLOAD.items()}
+COLUMNS = {key.value: title for key, title in labels.COLUMNS.items()}
+
+# Of each filter: its name, and the words of its values; None where the value is data.
+FILTERS: dict[str, tuple[str, Mapping[str, str] | None]] = {
+    "search": (N_("Search"), None),
+    "management": (N_("Managed by"), MANAGEMENT),
+    "os": (N_("Operating system"), OPERATING_SYSTEM),
+    "funnel": (N_("Co-management status"), FUNNEL),
+    "enrollment": (N_("Enrolment status"), ENROLLMENT),
+    "failed": (N_("Enrolment failures"), {"1": N_("Yes")}),
+    "stage": (N_("Has reached"), STAGE),
+    "missing": (N_("Has not reached"), STAGE),
+    "workload": (N_("Workload"), WORKLOAD),
+    "owner": (N_("Owner"), AUTHORITY),
+    "error": (N_("Error code"), None),
+    "unlicensed": (N_("Co-managed without licence"), {"1": N_("Yes")}),
+    "blocked": (N_("Blocked"), {"1": N_("Yes")}),
+}
+
+
+def filter_of(query: Mapping[str, str]) -> dict[str, str]:
+    """The filter in an address. An unknown word filters nothing: an old bookmark still opens."""
+    found = {}
+    for name, (_, values) in FILTERS.items():
+        value = query.get(name, "").replace("\0", "")
+        if name == "search":
+            value = value.strip()[:100]
+        elif name == "error":
+            fits = value.isascii() and value.isdigit() and len(value) < 11
+            value = value if fits and int(value) < 2**32 else ""
+        elif values is not None and value not in values:
+            value = ""
+        if value:
+            found[name] = value
+    return found
+
+
+def asked(wanted: Mapping[str, str]) -> dict[str, Any]:
+    """The filter as the API takes it in a body."""
+    found: dict[str, Any] = dict(wanted)
+    for name in ("failed", "unlicensed", "blocked"):
+        if name in found:
+            found[name] = True
+    if "error" in found:
+        found["error"] = int(found["error"])
+    return found
+
+
+def shown(wanted: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
+    """Each filter that holds: its name, its value, its key, and whether the value is data."""
+    found = []
+    for name, value in wanted.items():
+        title, values = FILTERS[name]
+        text = labels.code(int(value)) if name == "error" else value
+        found.append((title, values[value] if values else text, name, values is None))
+    return found

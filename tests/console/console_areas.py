@@ -1,0 +1,80 @@
+"""A site with its admin API and its console, and a Graph that a test writes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from lxml import html
+from test_console_pages import text, token
+
+import site_api
+from tandem import console
+from tandem.console.site_pages import SitePages
+from tandem.infra import http
+from tandem.infra.database import Database
+from tandem.infra.secrets import SecretBox
+
+ELSEWHERE = console.Elsewhere("Tenant", "https://tenant.test", ())
+
+
+@dataclass
+class Browser:
+    """A signed-in administrator's browser, on one replica."""
+
+    web: httpx.AsyncClient
+
+    async def page(self, path: str, **headers: str) -> html.HtmlElement:
+        answer = await self.web.get(path, headers=headers)
+        assert answer.status_code == 200, (answer.status_code, answer.text[:2000])
+        return html.fromstring(answer.content)
+
+    async def said(self, path: str, **headers: str) -> str:
+        return text(await self.page(path, **headers))
+
+    async def post(self, path: str, fields: dict[str, Any], *, on: str) -> httpx.Response:
+        """A form of the page `on`, sent with its token."""
+        form = token(await self.page(on))
+        return await self.web.post(path, data={"form_token": form, **fields})
+
+    async def sign_in(self, user: str = "siteadmin", password: str = site_api.PASSWORD) -> None:
+        page = html.fromstring((await self.web.get("/console/sign-in")).content)
+        fields = {"form_token": token(page), "user": user, "password": password, "return_to": ""}
+        assert (await self.web.post("/console/sign-in", data=fields)).status_code == 303
+
+
+def replica(db: Database, api: site_api.Api, elsewhere: bool = True) -> Any:
+    """The application of one replica: the API's own routes and the console's."""
+
+    async def token_itself(session: console.Session) -> str:
+        return session.token
+
+    async def there() -> console.Elsewhere | None:
+        return ELSEWHERE if elsewhere else None
+
+    def now() -> Any:
+        return api.clock[0]
+
+    behind = console.Backend(
+        console.Transport("https://site"),
+        token_itself,
+        console.Drafts(db, SecretBox(b"k" * 32), now),
+    )
+    pages = SitePages(db, now=now, settings=site_api.CHEAP)
+    app = http.application(
+        [
+            *site_api.api_routes(db, api.cloud, now, api.folder),
+            *console.site_routes(pages, now=now, backend=behind, elsewhere=there),
+        ],
+        role="site",
+    )
+    behind.transport.app = app
+    return app
+
+
+@asynccontextmanager
+async def browser(app: Any) -> AsyncIterator[Browser]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
+        yield Browser(web)
