@@ -33,6 +33,7 @@ APIS = (
     "site/content",
     "site/deployments",
     "site/discovery",
+    "site/fleet",
     "site/health",
     "site/properties",
     "site/search",

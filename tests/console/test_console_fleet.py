@@ -311,7 +311,7 @@ async def test_devices_are_blocked_when_how_many_was_agreed_to(api: Api, seen: B
     stale = await seen.web.post(f"{DEVICES}/action", data=answered(page))
     assert stale.status_code == 409
     again = html.fromstring(stale.content)
-    assert "4 devices match now; 3 were agreed to." in text(again)
+    assert "Now 4 devices match; 3 were agreed to." in text(again)
     done = await seen.web.post(f"{DEVICES}/action", data=answered(again))
     assert done.status_code == 303
     after = await seen.page(done.headers["location"])

@@ -372,11 +372,12 @@ async def reach(tx: Tx, wanted: Selection) -> Reach:
     while await settle(tx) == _AT_ONCE:
         pass
     rows = await store.selected(tx, wanted.filter, wanted.devices)
-    if wanted.expected is not None and wanted.expected != len(rows):
+    matching = len(rows)
+    if wanted.expected is not None and wanted.expected != matching:
         raise SelectionChanged(
-            f"{len(rows)} devices match now; {wanted.expected} were agreed to.",
+            f"Now {matching} devices match; {wanted.expected} were agreed to.",
             cure="Look at them again, and confirm the new number.",
-            devices=len(rows),
+            devices=matching,
             expected=wanted.expected,
         )
     return Reach(

@@ -56,9 +56,8 @@ ACTIONS = {
 
 
 async def _collections(page: Page[Any], values: Values) -> list[Option]:
-    found = await page.api.get("/api/v1/collections")
-    every = found["collections"] if isinstance(found, Mapping) else found
-    return [(item["id"], item["name"]) for item in every if item["id"] != ALL_SYSTEMS]
+    found = await page.api.get("/api/v1/collections", sort="name", limit=1000, count="false")
+    return [(item["id"], item["name"]) for item in found["items"] if item["id"] != ALL_SYSTEMS]
 
 
 COLLECTION: tuple[Field, ...] = (

@@ -68,12 +68,12 @@ async def export(page: Page[Any]) -> Response:
         part = first
         while True:
             for device in part["devices"]:
-                stage = device["stage"]
+                stage, managed = device["stage"], words.MANAGEMENT[device["management"]]
                 yield [
                     device["name"],
                     device["user"],
                     device["os_version"],
-                    language.text(words.MANAGEMENT[device["management"]]),
+                    language.text(managed),
                     language.text(words.STAGE[stage]) if stage else "",
                     device["client_version"],
                     device["last_seen_at"] or "",

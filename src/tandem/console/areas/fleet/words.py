@@ -7,6 +7,8 @@ from tandem.console import labels
 from tandem.console.kit import N_
 
 DEVICES = "/api/v1/devices"
+# What the API says of a tenant that has not been read; the page translates it.
+NOT_READ_YET = N_("The site has not read it yet.")
 
 OPERATING_SYSTEM = {key.value: title for key, title in labels.OPERATING_SYSTEM.items()}
 FUNNEL = {key.value: title for key, title in labels.FUNNEL.items()}
