@@ -5,7 +5,7 @@ import sys
 
 from bench import figures
 
-NAMES = ("lab", "graph")
+NAMES = ("lab", "graph", "console")
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Devices and dashboard of the admin API, with a tenant that answers, lags or is gone."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -393,3 +394,24 @@ async def test_who_may_only_read_blocks_nobody(api: Api) -> None:
         )
         assert status == 403
         assert "Operations Administrator" in error["message"]
+
+
+async def test_the_commands_list_and_act_on_many(api: Api, tmp_path: Path) -> None:
+    await registered(api, "LAB-001", "LAB-002", "PC-003")
+    await api.web.post("/api/v1/collections", json={"name": "Pilot"})
+    async with site_api.commands(api, tmp_path) as tandem:
+        found = await tandem.run("device", "list", "--search", "lab", "--stage", "policy")
+        assert (found["total"], [d["name"] for d in found["devices"]]) == (
+            2,
+            ["LAB-001", "LAB-002"],
+        )
+        shown = await tandem.run("device", "show", "d-PC-003")
+        assert shown["device"]["stages"] == ["enrolled", "registered", "policy", "co-managed"]
+        assert (await tandem.run("device", "block", "--search", "LAB"))["changed"] == 2
+        assert (await tandem.run("device", "unblock", "d-LAB-001"))["changed"] == 1
+        assert (await tandem.run("device", "unblock", "--all"))["devices"] == 1
+        added = await tandem.run("device", "add-to-collection", "Pilot", "--all")
+        assert added["changed"] == 3
+        refused = await tandem.refusal("device", "block")
+        assert "No device is selected." in str(refused)
+        await tandem.refusal("device", "list", "--stage", "moon")

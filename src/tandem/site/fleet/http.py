@@ -57,7 +57,6 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
             {
                 "devices": [shape(device) for device in part.devices],
                 "total": part.total,
-                "more_than": part.total > service.MOST_COUNTED,
                 "after": part.after,
                 "tenant": _told(reading),
             }

@@ -215,7 +215,8 @@ NOT_READ_YET = "The site has not read it yet."
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """The dashboard's tiles. `workloads`: co-managed devices that have it with the MDM service.
+    """The dashboard's tiles. `workloads`: co-managed devices that have it with the MDM service;
+    `positions`: where each slider stands.
 
     `without_tenant` says why the tenant's half is missing or old; it is empty when it is here.
     """
@@ -229,6 +230,7 @@ class Figures(msgspec.Struct, frozen=True):
     stages: dict[str, int]
     unlicensed_users: int
     blocked: int
+    positions: dict[str, str]
     without_tenant: str = ""
     tenant_read_at: datetime | None = None
 

@@ -52,8 +52,6 @@ log = get_logger("fleet")
 # So many rows are made anew before a question is answered; the rest is the keeper's.
 _FOR_A_QUESTION = 200
 _AT_ONCE = 1000
-# More than this are not counted one by one.
-MOST_COUNTED = 1_000_000
 MOST_NAMED = 1000
 _ERRORS_SHOWN = 50
 _NAMES_SHOWN = 10
@@ -197,7 +195,7 @@ def silence(reading: Reading) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of a list. `total` is exact up to MOST_COUNTED; `after` is where the next part begins."""
+    """Rows of a list. `total` is -1 where it was not asked for; `after` is where the next begins."""
 
     devices: list[Device]
     total: int
@@ -217,8 +215,16 @@ async def listing(
 ) -> Part:
     """Raises BadFilter where `after` is no word of ours."""
     behind = _read_after(after, sort) if after else None
-    found = await store.page(tx, wanted, sort, descending, limit, offset, behind)
-    total = await store.count(tx, wanted, MOST_COUNTED) if counted else -1
+    total = await store.count(tx, wanted) if counted else -1
+    if behind is None and counted and offset > total // 2:
+        # Nearer to the end, so from there: skipping costs as much as what is skipped.
+        size = min(limit, max(0, total - offset))
+        found = await store.page(
+            tx, wanted, sort, not descending, size, max(0, total - offset - size)
+        )
+        found.reverse()
+    else:
+        found = await store.page(tx, wanted, sort, descending, limit, offset, behind)
     onward = _after(found[-1][0], found[-1][1].id) if len(found) == limit else ""
     return Part([device for _, device in found], total, onward)
 
@@ -248,7 +254,7 @@ async def find(tx: Tx, device_id: str) -> Device:
 
 
 async def figures(tx: Tx, reading: Reading) -> Figures:
-    """The dashboard: one pass over the table."""
+    """The dashboard, of the counts that are kept with the rows."""
     rows = await store.groups(tx)
     devices = sum(row["n"] for row in rows)
 
@@ -271,6 +277,10 @@ async def figures(tx: Tx, reading: Reading) -> Figures:
         stages=masked(Stage, "stages"),
         unlicensed_users=await store.unlicensed_users(tx),
         blocked=sum(row["n"] for row in rows if row["blocked"]),
+        positions={
+            workload.value: slider.position.value
+            for workload, slider in (await comanagement.sliders(tx)).items()
+        },
         without_tenant=silence(reading),
         tenant_read_at=reading.read_at,
     )

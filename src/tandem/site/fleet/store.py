@@ -1,10 +1,13 @@
 """SQL of the tables fleet_…, and nothing else."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
@@ -39,6 +42,11 @@ _KEYS = {
     Sort.SEEN: "seen_key",
 }
 _TYPES = {Sort.STAGE: "smallint", Sort.SEEN: "timestamptz"}
+# What devices are counted by.
+_COUNTED = (
+    *("management", "os_group", "funnel", "enrollment", "stages", "workloads"),
+    *("unlicensed", "blocked"),
+)
 _LAST = "\U0010ffff"
 
 
@@ -46,24 +54,43 @@ def _mask(every: Sequence[Any], some: Iterable[Any]) -> int:
     return sum(1 << every.index(item) for item in some)
 
 
-def _row(device: Device) -> dict[str, Any]:
-    """The columns of a device, with the answers to what lists and tiles ask."""
-    state = model.enrollment_state(device)
-    reached = model.stages(device)
-    row: dict[str, Any] = {
-        **msgspec.structs.asdict(device),
-        "management": device.management.value,
-        "os_group": model.operating_system(device).value,
-        "funnel": _mask(_STEPS, model.steps(device)),
-        "enrollment": state.value if state else None,
+@lru_cache(4096)
+def _answers(asked: Device) -> dict[str, Any]:
+    """What lists and tiles ask of a device, for devices that differ in nothing that matters."""
+    state = model.enrollment_state(asked)
+    reached = model.stages(asked)
+    return {
+        "management": asked.management.value,
+        "os_group": model.operating_system(asked).value,
+        "funnel": _mask(_STEPS, model.steps(asked)),
+        "enrollment": state.value if state else "",
         "stages": _mask(_STAGES, reached),
         "stage": max((_STAGES.index(stage) for stage in reached), default=-1),
-        "workloads": _mask(_WORKLOADS, model.with_mdm(device)),
-        "unlicensed": device.unlicensed,
+        "workloads": _mask(_WORKLOADS, model.with_mdm(asked)),
+        "unlicensed": asked.unlicensed,
+        "os_key": model.version_key(asked.os_version),
+        "client_key": model.version_key(asked.client_version),
+    }
+
+
+def _row(device: Device) -> dict[str, Any]:
+    """The columns of a device, with the answers to what lists and tiles ask."""
+    alike = replace(
+        device,
+        id="",
+        name="",
+        user=device.user and "x",
+        client_id="",
+        mdm_id="",
+        enrollment_error=None if device.enrollment_error is None else 0,
+        last_seen_at=None,
+        trouble="",
+    )
+    row: dict[str, Any] = {
+        **msgspec.structs.asdict(device),
+        **_answers(alike),
         "name_key": model.key(device.name),
         "user_key": model.key(device.user),
-        "os_key": model.version_key(device.os_version),
-        "client_key": model.version_key(device.client_version),
         "seen_key": device.last_seen_at or "-infinity",
     }
     row["device_id"], row["user_name"] = row.pop("id"), row.pop("user")
@@ -96,9 +123,12 @@ async def note_all(tx: Tx) -> None:
 
 
 async def save(tx: Tx, devices: Sequence[Device]) -> None:
+    """Rows as they are now, with the counts that go with them. Under the lock."""
     if not devices:
         return
     rows = [_row(device) for device in devices]
+    await _uncount(tx, [device.id for device in devices])
+    await _count(tx, Counter(tuple(row[name] for name in _COUNTED) for row in rows))
     names = list(rows[0])
     change = ", ".join(f"{name} = excluded.{name}" for name in names if name != "device_id")
     await tx.execute(
@@ -113,8 +143,34 @@ def _dumps(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
+async def _uncount(tx: Tx, device_ids: Sequence[str]) -> None:
+    """What these rows are counted as until now is not so any more."""
+    names = ", ".join(_COUNTED)
+    cursor = await tx.execute(
+        f"SELECT {names}, count(*) AS n FROM fleet_device WHERE device_id = ANY(%s)"  # noqa: S608
+        f" GROUP BY {names}".encode(),
+        (list(device_ids),),
+    )
+    found = {tuple(row[name] for name in _COUNTED): -row["n"] for row in await cursor.fetchall()}
+    await _count(tx, found)
+
+
+async def _count(tx: Tx, changes: Mapping[tuple[Any, ...], int]) -> None:
+    rows = [{**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in changes.items() if n]
+    if not rows:
+        return
+    names = ", ".join([*_COUNTED, "n"])
+    await tx.execute(
+        f"""INSERT INTO fleet_count AS c ({names})
+            SELECT {names} FROM jsonb_populate_recordset(NULL::fleet_count, %s)
+            ON CONFLICT ({", ".join(_COUNTED)}) DO UPDATE SET n = c.n + excluded.n""".encode(),  # noqa: S608
+        (Jsonb(rows, dumps=_dumps),),
+    )
+
+
 async def delete(tx: Tx, device_ids: Sequence[str]) -> None:
     if device_ids:
+        await _uncount(tx, device_ids)
         await tx.execute("DELETE FROM fleet_device WHERE device_id = ANY(%s)", (list(device_ids),))
 
 
@@ -285,14 +341,16 @@ def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
     return " AND ".join(conditions) or "true", values
 
 
-async def count(tx: Tx, wanted: Filter, most: int) -> int:
-    """How many match; `most` + 1 for more than that."""
+async def count(tx: Tx, wanted: Filter) -> int:
+    """How many match. Only what is asked of names and codes has to be looked for."""
     where, values = _where(wanted)
-    cursor = await tx.execute(
-        f"SELECT count(*) AS n FROM (SELECT 1 FROM fleet_device WHERE {where}"  # noqa: S608
-        " LIMIT %(most)s) AS found".encode(),
-        {**values, "most": most + 1},
+    counted = not wanted.search.strip() and wanted.error is None
+    what = (
+        "coalesce(sum(n), 0)::bigint AS n FROM fleet_count"
+        if counted
+        else "count(*) AS n FROM fleet_device"
     )
+    cursor = await tx.execute(f"SELECT {what} WHERE {where}".encode(), values)
     row = await cursor.fetchone()
     return int(row["n"]) if row else 0
 
@@ -316,12 +374,15 @@ async def page(
             f" (%(after_key)s::{kind}, %(after_id)s)"
         )
         values |= {"after_key": after[0], "after_id": after[1]}
-    # What is skipped is skipped in the index; whole rows are read of the page alone.
+    # What is skipped is skipped in the index; whole rows are read of the page alone. Of names that
+    # hold a text somewhere, all are looked at once: walking an index for them costs more.
+    kept = "MATERIALIZED" if wanted.search.strip().startswith("*") else "NOT MATERIALIZED"
     cursor = await tx.execute(
-        f"""SELECT {_COLUMNS}, {key}::text AS ordered_by FROM fleet_device
-            JOIN (SELECT device_id FROM fleet_device WHERE {where}
-                  ORDER BY {key} {way}, device_id {way}
-                  LIMIT %(limit)s OFFSET %(offset)s) AS part USING (device_id)
+        f"""WITH found AS {kept} (SELECT device_id, {key} FROM fleet_device WHERE {where}),
+            part AS (SELECT device_id FROM found ORDER BY {key} {way}, device_id {way}
+                LIMIT %(limit)s OFFSET %(offset)s)
+            SELECT {_COLUMNS}, {key}::text AS ordered_by FROM fleet_device JOIN part
+                USING (device_id)
             ORDER BY {key} {way}, device_id {way}""".encode(),  # noqa: S608
         {**values, "limit": limit, "offset": offset},
     )
@@ -353,8 +414,7 @@ async def selected(
 async def groups(tx: Tx) -> list[dict[str, Any]]:
     """Devices counted by what tiles ask: a few hundred groups, however many devices."""
     cursor = await tx.execute(
-        """SELECT os_group, funnel, enrollment, stages, workloads, blocked, count(*) AS n
-           FROM fleet_device GROUP BY 1, 2, 3, 4, 5, 6"""
+        f"SELECT {', '.join(_COUNTED)}, n FROM fleet_count WHERE n > 0".encode()  # noqa: S608
     )
     return await cursor.fetchall()
 

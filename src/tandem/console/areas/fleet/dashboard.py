@@ -14,9 +14,8 @@ LICENCES = f"{ROOT}/wizards/assign-licence"
 
 async def show(page: Page[Any]) -> Response:
     figures = await page.api.get("/api/v1/comanagement/dashboard")
-    set_to = await page.api.get("/api/v1/comanagement")
     together = figures["stages"]["co-managed"]
-    positions = {item["workload"]: item["position"] for item in set_to["workloads"]}
+    positions = figures["positions"]
     workloads = [
         (name, positions.get(name, "site"), together - with_mdm, with_mdm)
         for name, with_mdm in figures["workloads"].items()

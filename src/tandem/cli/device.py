@@ -1,0 +1,191 @@
+"""tandem device: the devices of both authorities, as the site knows them."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from tandem.cli.context import Json, Yes, confirm, emit, site_client, table
+
+app = typer.Typer(help="The devices of both authorities.", no_args_is_help=True)
+
+_PATH = "/api/v1/devices"
+_MOST = 1000
+_COLUMNS = {
+    "name": "Device",
+    "user": "User",
+    "os_version": "Windows",
+    "management": "Managed by",
+    "stage": "Reached",
+    "client_version": "Client",
+    "last_seen_at": "Last seen",
+    "id": "Id",
+}
+
+Search = Annotated[str, typer.Option(help="How a name or user begins; *text: anywhere in it.")]
+Management = Annotated[str, typer.Option(help="co-managed, mdm, site or nobody.")]
+Stage = Annotated[
+    str,
+    typer.Option(
+        help="Has reached: licensed, enrolled, app-offered, msi-installed, registered, policy or"
+        " co-managed."
+    ),
+]
+Missing = Annotated[str, typer.Option(help="Has not reached: a stage.")]
+Failed = Annotated[bool, typer.Option(help="Whose enrolment was refused.")]
+Blocked = Annotated[bool, typer.Option(help="That the site has blocked.")]
+Unlicensed = Annotated[bool, typer.Option(help="Co-managed, of users without a licence.")]
+Devices = Annotated[list[str] | None, typer.Argument(help="Ids of devices.")]
+All = Annotated[bool, typer.Option("--all", help="Every device that the filter matches.")]
+
+
+def _filter(**given: Any) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value not in ("", False)}
+
+
+@app.command("list")
+def list_devices(
+    search: Search = "",
+    management: Management = "",
+    stage: Stage = "",
+    missing: Missing = "",
+    failed: Failed = False,
+    blocked: Blocked = False,
+    unlicensed: Unlicensed = False,
+    sort: Annotated[
+        str, typer.Option(help="name, user, os, management, stage, client or seen.")
+    ] = "name",
+    descending: Annotated[bool, typer.Option(help="The last ones first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST)] = 100,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """List devices, and say how many match."""
+    wanted = _filter(
+        search=search,
+        management=management,
+        stage=stage,
+        missing=missing,
+        failed=failed,
+        blocked=blocked,
+        unlicensed=unlicensed,
+    )
+    found = site_client().get(
+        _PATH,
+        **{name: "true" if value is True else value for name, value in wanted.items()},
+        sort=sort,
+        descending="true" if descending else "false",
+        limit=limit,
+        offset=offset,
+    )
+    emit(found, _listed, json)
+
+
+def _listed(found: dict[str, Any]) -> str:
+    lines = [table(found["devices"], _COLUMNS), "", f"{found['total']} devices match."]
+    if found["tenant"]["silence"]:
+        read = found["tenant"]["read_at"] or "never"
+        lines.append(f"What the tenant knows was read {read}: {found['tenant']['silence']}")
+    return "\n".join(lines)
+
+
+@app.command()
+def show(device: Annotated[str, typer.Argument(help="Id.")], json: Json = False) -> None:
+    """Show what both authorities know of a device, and what each wants of it."""
+    emit(site_client().get(f"{_PATH}/{quote(device, safe='')}"), _shown, json)
+
+
+def _shown(found: dict[str, Any]) -> str:
+    device = found["device"]
+    lines = [
+        f"{device['name']}  {device['user']}  {device['management']}",
+        f"Reached: {', '.join(device['stages'])}",
+    ]
+    if device["blocked"]:
+        lines.append("The site has blocked its client.")
+    lines += [
+        "",
+        table(
+            found["owners"],
+            {
+                "workload": "Workload",
+                "reported": "Owner, as reported",
+                "decided": "Owner, as decided",
+            },
+        ),
+    ]
+    lines += ["", "Collections: " + ", ".join(item["name"] for item in found["collections"])]
+    return "\n".join(lines)
+
+
+def _selection(devices: list[str] | None, every: bool, wanted: dict[str, Any]) -> dict[str, Any]:
+    return {"filter": wanted} if every or (wanted and not devices) else {"devices": devices or []}
+
+
+def _act(
+    action: str, question: str, selection: dict[str, Any], yes: bool, json: bool, **more: Any
+) -> None:
+    """Ask how far it reaches, ask a person, and do it to exactly so many."""
+    site = site_client()
+    reach = site.post(f"{_PATH}/selection", selection)
+    number, rest = reach["clients"], reach["without_client"]
+    left = f" ({rest} more are not clients of the site)" if rest else ""
+    confirm(question.format(number=f"{number} devices{left}"), yes, json)
+    done = site.post(f"{_PATH}/{action}", {**selection, **more, "expected": reach["devices"]})
+    emit(done, lambda value: f"{value['changed']} of {value['clients']} clients changed.", json)
+
+
+@app.command()
+def block(
+    devices: Devices = None,
+    every: All = False,
+    search: Search = "",
+    management: Management = "",
+    stage: Stage = "",
+    missing: Missing = "",
+    failed: Failed = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Block the clients of devices: the site takes nothing from them any more."""
+    wanted = _filter(
+        search=search, management=management, stage=stage, missing=missing, failed=failed
+    )
+    _act("block", "Block {number}?", _selection(devices, every, wanted), yes, json)
+
+
+@app.command()
+def unblock(
+    devices: Devices = None,
+    every: All = False,
+    search: Search = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Unblock the clients of devices; with --all those of all blocked devices."""
+    wanted = _filter(search=search, blocked=every)
+    _act("unblock", "Unblock {number}?", _selection(devices, every, wanted), yes, json)
+
+
+@app.command("add-to-collection")
+def add_to_collection(
+    collection: Annotated[str, typer.Argument(help="Id or name of the collection.")],
+    devices: Devices = None,
+    every: All = False,
+    search: Search = "",
+    management: Management = "",
+    stage: Stage = "",
+    missing: Missing = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Give a collection a direct rule for each of these devices."""
+    wanted = _filter(search=search, management=management, stage=stage, missing=missing)
+    _act(
+        "add-to-collection",
+        f"Add {{number}} to {collection}?",
+        _selection(devices, every, wanted),
+        yes,
+        json,
+        collection=collection,
+    )
