@@ -59,7 +59,13 @@ SITE_GROUPS = (
     N_("Administration"),
 )
 TENANT_GROUPS = (N_("Devices"), N_("Apps"), N_("Directory"), N_("Administration"))
-SITE_AREAS: tuple[Area, ...] = (fleet.AREA, cloud.AREA, gateways_area.AREA, collections.AREA, comgmt.AREA)
+SITE_AREAS: tuple[Area, ...] = (
+    fleet.AREA,
+    cloud.AREA,
+    gateways_area.AREA,
+    collections.AREA,
+    comgmt.AREA,
+)
 TENANT_AREAS: tuple[Area, ...] = (mdm.AREA, directory.AREA)
 TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
 # A page that is looked at asks for its news this often, and gets no body when there is none.
