@@ -201,7 +201,7 @@ async def sign_ins_csv(page: Page[Any]) -> Response:
     titles = (
         N_("When"),
         N_("User"),
-        N_("Application"),
+        N_("App name"),
         N_("Resource"),
         N_("Code"),
         N_("Result"),

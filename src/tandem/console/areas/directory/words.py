@@ -61,7 +61,7 @@ SORT = {
     "user": N_("User"),
     "group": N_("Group"),
     "device": N_("Device"),
-    "servicePrincipal": N_("Application"),
+    "servicePrincipal": N_("Service principal"),
     "application": N_("App registration"),
 }
 
@@ -120,7 +120,7 @@ AUDIT_CATEGORY = {
     "UserManagement": N_("Users"),
     "GroupManagement": N_("Groups"),
     "Device": N_("Devices"),
-    "ApplicationManagement": N_("Applications"),
+    "ApplicationManagement": N_("Applications and consent"),
     "RoleManagement": N_("Roles"),
     "DirectoryManagement": N_("Directory"),
     "Other": N_("Other"),
