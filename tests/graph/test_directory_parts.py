@@ -482,3 +482,19 @@ async def test_the_audit_log_is_verified_where_it_is(world: World, admin: Graph)
     said = await admin.post("tandem/verifyAudit", {}, status=200)
     assert not said["whole"]
     assert said["problems"][0]["entry"] == 1
+
+
+async def test_who_may_not_read_users_learns_nothing_of_them_by_asking(world: World) -> None:
+    """Neither by conditions that are tried, nor by who would enrol."""
+    await world.user("eva")
+    asks = {
+        "tandem/membershipRule": {"membershipRule": 'user.displayName -startsWith "E"'},
+        "tandem/enrollmentCheck": {"user": "eva@contoso.com"},
+    }
+    blind = await app_graph(world, "Group.Read.All", "DeviceManagementServiceConfig.Read.All")
+    for path, body in asks.items():
+        refused = await blind.post(path, body, status=403)
+        assert "User.Read.All" in refused["error"]["message"]
+    seeing = await app_graph(world, "User.Read.All", "DeviceManagementServiceConfig.Read.All")
+    for path, body in asks.items():
+        await seeing.post(path, body, status=200)

@@ -320,7 +320,8 @@ def groups(later: licensing.Later | None = None) -> Part:
             Action(
                 "tandem/membershipRule",
                 _preview,
-                permissions.GROUPS_READ,
+                # Whoever may try conditions on users learns what users are like.
+                permissions.USERS_READ,
                 body=(Field("membershipRule", writable=True, required=True),),
                 asks=True,
             ),

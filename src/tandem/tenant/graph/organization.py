@@ -24,7 +24,7 @@ from tandem.tenant.graph.model import (
     Value,
     missing,
 )
-from tandem.tenant.graph.service import bound_id
+from tandem.tenant.graph.service import authorize, bound_id
 from tandem.tenant.oidc import MDM_APP
 
 # ---------------------------------------------------------------------------------- organization
@@ -409,6 +409,7 @@ async def _check_enrolment(call: Call, body: Body, usual: oidc.MdmUrls | None = 
     The same questions as at the join itself, in its order; those behind the first "no" are
     answered too, so that everything is mended at once.
     """
+    await authorize(call, permissions.USERS_READ, writing=False)
     found = await directory.find_user(call.tx, body["user"])
     if found is None:
         raise missing(body["user"])
