@@ -122,6 +122,7 @@ async def test_a_tile_leads_to_the_devices_that_it_counts(api: Api, seen: Browse
         assert len(named(listed)) == number, link.get("href")
         counted += number > 0
     assert counted > 12
+    assert page.xpath("//*[@hx-get='/console/guide/story']")
 
 
 async def test_users_without_a_licence_are_told_with_the_way_to_assign(
