@@ -197,6 +197,45 @@ async def test_site_systems_answer_with_certificates_of_the_issuing_root_and_giv
                 ccm.open_manifest(sealed, stranger, utc_now())
 
 
+async def test_the_management_point_comes_and_goes_with_enhanced_http_and_renews_while_it_runs(
+    site_db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with role(site_db, tmp_path, monkeypatch) as site:
+        point = site.ports[1]
+
+        async def state(wanted: str) -> dict[str, Any]:
+            for _ in range(200):
+                shown = await site.run("site", "properties", "show")
+                if shown["management_point"]["state"] == wanted:
+                    return dict(shown["management_point"])
+                await asyncio.sleep(0.1)
+            raise AssertionError(shown)
+
+        first = await state("answers")
+        assert pki.sha256_fingerprint(_served(point, site.root)) == first["sha256"]
+        await site.run("site", "renew", "role:site-systems")
+        await state("answers")
+        for _ in range(100):
+            served = pki.sha256_fingerprint(await asyncio.to_thread(_served, point, site.root))
+            if served != first["sha256"]:
+                break
+            await asyncio.sleep(0.1)
+        assert served == (await state("answers"))["sha256"]
+        await site.run("site", "properties", "set", "--no-enhanced-http")
+        for _ in range(100):
+            try:
+                await asyncio.to_thread(_served, point, site.root)
+            except ConnectionRefusedError:
+                break
+            await asyncio.sleep(0.1)
+        with pytest.raises(ConnectionRefusedError):
+            _served(point, site.root)
+        assert await site.run("site", "show")  # The admin API goes on.
+        await site.run("site", "properties", "set", "--enhanced-http")
+        again = await state("answers")
+        assert pki.sha256_fingerprint(_served(point, site.root)) == again["sha256"]
+
+
 def _served(port: int, root: Path) -> x509.Certificate:
     import socket
 

@@ -33,6 +33,8 @@ T = TypeVar("T")
 Problems = Callable[[Request, Exception], Response]
 
 DEFAULT_BODY_LIMIT = 64 * 1024
+# How soon a renewed certificate is noticed.
+_LOOK_SECONDS = 1.0
 _CORRELATION = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 
 log = structlog.get_logger("http")
@@ -94,7 +96,9 @@ async def serve(
     listeners: Sequence[Listener], stop: asyncio.Event, drain_seconds: float = 5
 ) -> None:
     """Serve until `stop` is set, then finish what is under way, at most `drain_seconds` long."""
-    servers = [_Server(_config(listener, drain_seconds)) for listener in listeners]
+    configs = [_config(listener, drain_seconds) for listener in listeners]
+    servers = [_Server(config) for config in configs]
+    renewing = asyncio.create_task(_renewed(list(zip(listeners, configs, strict=True))))
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -103,6 +107,7 @@ async def serve(
         for server in servers:
             server.should_exit = True
         stopped.cancel()
+        renewing.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, SystemExit):
@@ -113,6 +118,34 @@ async def serve(
             )
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result
+
+
+async def _renewed(served: Sequence[tuple[Listener, uvicorn.Config]]) -> None:
+    """A certificate whose files were replaced is what new connections get, without a restart."""
+    with_tls = [(one.tls, config.ssl) for one, config in served if one.tls and config.ssl]
+    seen = [_stamp(tls) for tls, _ in with_tls]
+    while with_tls:
+        await asyncio.sleep(_LOOK_SECONDS)
+        for number, (tls, context) in enumerate(with_tls):
+            stamp = _stamp(tls)
+            if stamp == seen[number]:
+                continue
+            try:
+                # In a context of its own first: half of a new pair would break the one in use.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key)
+                context.load_cert_chain(tls.certificate, tls.key)
+            except (ssl.SSLError, OSError) as error:
+                log.warning("certificate not taken", path=str(tls.certificate), reason=str(error))
+                continue
+            seen[number] = stamp
+            log.info("certificate renewed", path=str(tls.certificate))
+
+
+def _stamp(tls: TLS) -> tuple[int, ...]:
+    try:
+        return tuple(path.stat().st_mtime_ns for path in (tls.certificate, tls.key))
+    except OSError:
+        return ()
 
 
 class CannotListen(AppError):

@@ -47,6 +47,8 @@ from tandem.site import (
 from tandem.site import settings as client_settings
 
 _TICK_SECONDS = 300.0
+# How soon a change of the site's properties is noticed.
+_LOOK_SECONDS = 2.0
 _SIGN_SECONDS = 3600.0
 
 log = structlog.get_logger("site")
@@ -192,7 +194,8 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         ],
         role="site",
     )
-    front, inner = await _certificates(settings, db, box)
+    tls = _Certificates(settings, db, box)
+    front = await tls.front()
 
     async def ready() -> dict[str, Any]:
         async with db.transaction() as tx:
@@ -205,24 +208,21 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
     ]
+    inner = asyncio.create_task(tls.serve_management_point(management_point, stop))
+    inner.add_done_callback(lambda _: stop.set())
     try:
         await http.serve(
             [
                 http.Listener(admin, settings.host, settings.port, front),
-                http.Listener(
-                    management_point,
-                    settings.management_point_host,
-                    settings.management_point_port,
-                    inner,
-                ),
                 http.Listener(http.health_app(ready), settings.health_host, settings.health_port),
             ],
             stop,
         )
     finally:
         stop.set()
-        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(*work, inner, return_exceptions=True)
         await web.aclose()
+    inner.result()  # An address that cannot be listened on ends the role, whichever it is.
 
 
 def _cloud(
@@ -382,27 +382,85 @@ def _tenant_console(
     return known
 
 
-async def _certificates(
-    settings: SiteSettings, db: Database, box: SecretBox
-) -> tuple[http.TLS, http.TLS]:
-    """Of the admin API, and of the management point, which asks for role certificates."""
-    folder = private_folder(settings.state / "tls")
-    async with db.transaction() as tx:
-        root = await properties.root_certificate(tx)
-        role = await properties.role_certificate(
-            tx,
-            box,
-            properties.SITE_SYSTEMS,
-            dns=settings.names,
-            ips=settings.addresses,
-            now=utc_now(),
+class _Certificates:
+    """The site's own certificates in files, kept up to what the database holds; listeners read
+    files again that have changed."""
+
+    def __init__(self, settings: SiteSettings, db: Database, box: SecretBox) -> None:
+        self._settings = settings
+        self._db = db
+        self._box = box
+        self._folder = private_folder(settings.state / "tls")
+        self._written: dict[str, bytes] = {}
+
+    async def front(self) -> http.TLS:
+        """Of the admin API and the console, which are there whatever the site systems are."""
+        own = self._settings.certificate
+        made = await self._write(properties.ADMIN_SERVICE, "admin-service")
+        return http.TLS(own or made, self._settings.key or made)
+
+    async def _write(self, role: str, name: str) -> Path:
+        """Key, certificate and root in one file, so that no pair is ever half written."""
+        async with self._db.transaction() as tx:
+            root = await properties.root_certificate(tx)
+            made = await self._role(tx, role)
+        path, ca = self._folder / f"{name}.pem", self._folder / "site-root.pem"
+        content = pki.key_pem(made.key) + pki.pem(made.certificate, root)
+        if self._written.get(name) != content:
+            write_private(ca, pki.pem(root))
+            write_private(path, content)
+            self._written[name] = content
+        return path
+
+    async def _role(self, tx: Tx, role: str) -> properties.RoleCertificate:
+        settings = self._settings
+        return await properties.role_certificate(
+            tx, self._box, role, dns=settings.names, ips=settings.addresses, now=utc_now()
         )
-    certificate, key, ca = folder / "role.pem", folder / "role.key", folder / "site-root.pem"
-    write_private(certificate, pki.pem(role.certificate, root))
-    write_private(key, pki.key_pem(role.key))
-    write_private(ca, pki.pem(root))
-    front = http.TLS(settings.certificate or certificate, settings.key or key)
-    return front, http.TLS(certificate, key, ca)
+
+    async def serve_management_point(self, app: Any, stop: asyncio.Event) -> None:
+        """While enhanced HTTP is on: with the certificate that the site issues for it, and with
+        the next one as soon as there is one. While it is off nothing listens."""
+        while not stop.is_set():
+            if not await self._wanted():
+                await _pause(stop)
+                continue
+            path = await self._write(properties.SITE_SYSTEMS, "site-systems")
+            listener = http.Listener(
+                app,
+                self._settings.management_point_host,
+                self._settings.management_point_port,
+                http.TLS(path, path, self._folder / "site-root.pem"),
+            )
+            closing = asyncio.Event()
+            serving = asyncio.create_task(http.serve([listener], closing))
+            try:
+                while not stop.is_set() and not serving.done() and await self._wanted():
+                    await self._write(properties.SITE_SYSTEMS, "site-systems")
+                    await self.front()
+                    await self._told()
+                    await _pause(stop)
+            finally:
+                closing.set()
+                await serving
+
+    async def _wanted(self) -> bool:
+        try:
+            async with self._db.transaction() as tx:
+                return (await properties.communication(tx)).enhanced_http
+        except AppError:
+            return True  # The database is away: nothing was decided.
+
+    async def _told(self) -> None:
+        with contextlib.suppress(AppError):
+            async with self._db.transaction() as tx:
+                made = await self._role(tx, properties.SITE_SYSTEMS)
+                await properties.answers(tx, made.certificate, utc_now())
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
 
 
 async def _tick(

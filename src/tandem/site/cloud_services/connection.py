@@ -209,17 +209,19 @@ class Connections:
         if not await store.gateway_traffic_allowed(tx):
             return []
         role = (await properties.site(tx)).management_point_id
+        certificates = (await properties.communication(tx)).pki_client_certificate
         found = []
         for item in clients.ENDPOINTS:
             token = tunnel.Endpoint(
                 f"{SERVER}/{role}/{item.path}", list(item.methods), item.max_body_bytes, ["token"]
             )
             found.append(token)
-            found.append(
-                msgspec.structs.replace(
-                    token, prefix=f"{MUTUAL}/{role}/{item.path}", auth=["certificate"]
+            if certificates:
+                found.append(
+                    msgspec.structs.replace(
+                        token, prefix=f"{MUTUAL}/{role}/{item.path}", auth=["certificate"]
+                    )
                 )
-            )
         methods = adminservice_methods(await store.adminservice_apps(tx))
         if methods:
             found += [

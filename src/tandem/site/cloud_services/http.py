@@ -22,7 +22,7 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import administrators, properties
 from tandem.site.administrators import Administrator, Gate, Role
-from tandem.site.cloud_services import certificates, consent, store
+from tandem.site.cloud_services import certificates, consent, site_http, store
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateway_http import (
     Check,
@@ -259,6 +259,7 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
             methods=["DELETE"],
         ),
         Route("/api/v1/traffic", api.traffic, methods=["GET"]),
+        *site_http.routes(cloud, require),
     ]
 
 

@@ -487,6 +487,18 @@ async def trust(tx: Tx, kind: str) -> list[bytes]:
     return [bytes(row["der"]) async for row in found]
 
 
+async def trusted(tx: Tx, kind: str) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        "SELECT id, der, added_at FROM cloud_trust WHERE kind = %s ORDER BY added_at, id", (kind,)
+    )
+    return [row async for row in found]
+
+
+async def delete_trust(tx: Tx, kind: str, id: int) -> bool:
+    done = await tx.execute("DELETE FROM cloud_trust WHERE kind = %s AND id = %s", (kind, id))
+    return done.rowcount == 1
+
+
 async def add_trust(tx: Tx, kind: str, issuer: str, der: bytes, now: datetime) -> None:
     """A newer list of the same issuer takes the older one's place."""
     if kind == "crl":

@@ -45,6 +45,37 @@ class RoleCertificate:
     certificate: x509.Certificate
 
 
+class NeedsOwnCertificates(AppError):
+    kind, code = Kind.CONFLICT, "site.needs-own-certificates"
+
+
+class GatewayNeedsIt(AppError):
+    kind, code = Kind.CONFLICT, "site.gateway-needs-it"
+
+
+class NotRenewable(AppError):
+    kind, code = Kind.CONFLICT, "site.not-renewable"
+
+
+@dataclass(frozen=True, slots=True)
+class Communication:
+    """The site's Communication Security (spec 2.4)."""
+
+    enhanced_http: bool = True
+    pki_client_certificate: bool = True
+    check_crl: bool = True
+    changed_at: datetime | None = None
+    changed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The certificate with which a role answers, and since when."""
+
+    fingerprint: str
+    since: datetime
+
+
 def check_site_code(code: str) -> str:
     """The code in capitals. Raises BadSiteCode."""
     folded = code.strip().upper()

@@ -6,6 +6,7 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tandem import pki
 from tandem.infra.database import Tx
@@ -15,7 +16,10 @@ from tandem.site.properties import store
 from tandem.site.properties.model import (
     ROLE_ID_BASE,
     AnotherSite,
+    Answering,
+    Communication,
     NotEstablished,
+    NotRenewable,
     RoleCertificate,
     Site,
     check_site_code,
@@ -24,12 +28,17 @@ from tandem.site.properties.model import (
 # The role whose certificate the HTTP site systems answer with: with it, enhanced HTTP is on.
 SITE_SYSTEMS = "site-systems"
 
+# The admin API's own, which does not come and go with enhanced HTTP.
+ADMIN_SERVICE = "admin-service"
+
 _LOCK = 7_311_001
 _ROOT, _SIGNING = "issuing-root", "site-server-signing"
 _ROOT_DAYS, _SIGNING_DAYS, _ROLE_DAYS = 365 * 20, 365 * 5, 365
 # A role's certificate is made anew when less of its life is left.
 _RENEW_BEFORE = timedelta(days=60)
 _FIRST_ROLE = 5
+
+RoleEnd = tuple[str, datetime]
 
 
 async def establish(tx: Tx, box: SecretBox, *, code: str, name: str, now: datetime) -> Site:
@@ -112,6 +121,84 @@ async def role_certificate(
         return known
     subject = pki.name(role, organizational_unit="SMS Role SSL Certificate")
     return await _issue(tx, box, role, subject, usages, now, _ROLE_DAYS, dns=dns, ips=ips)
+
+
+async def renew_role(tx: Tx, box: SecretBox, role: str, now: datetime) -> RoleCertificate:
+    """A new key and certificate for a role, for the names and uses that it has; a site that runs
+    answers with it within seconds. Raises NotRenewable."""
+    if role in {_ROOT, _SIGNING}:
+        raise NotRenewable(
+            "What clients trust the site by is not renewed while they do.",
+            cure="It lasts for years; install clients anew before it ends.",
+        )
+    found = await store.credential(tx, role)
+    if found is None:
+        raise NotRenewable(f"No role {role!r} has a certificate.", cure="See `tandem site show`.")
+    old = x509.load_der_x509_certificate(found[1])
+    names = [
+        item
+        for extension in old.extensions
+        if isinstance(extension.value, x509.SubjectAlternativeName)
+        for item in extension.value
+    ]
+    uses = {
+        usage
+        for extension in old.extensions
+        if isinstance(extension.value, x509.ExtendedKeyUsage)
+        for usage in extension.value
+    }
+    usages: list[Literal["server", "client", "code"]] = []
+    if ExtendedKeyUsageOID.SERVER_AUTH in uses:
+        usages.append("server")
+    if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
+        usages.append("client")
+    return await _issue(
+        tx,
+        box,
+        role,
+        old.subject,
+        usages,
+        now,
+        _ROLE_DAYS,
+        dns=[str(item.value) for item in names if isinstance(item, x509.DNSName)],
+        ips=[str(item.value) for item in names if isinstance(item, x509.IPAddress)],
+    )
+
+
+async def communication(tx: Tx) -> Communication:
+    """The site's Communication Security, as administrators have set it."""
+    return await store.communication(tx)
+
+
+async def set_communication(tx: Tx, made: Communication) -> None:
+    """Without enhanced HTTP the site systems lose the certificate of the site's making."""
+    await store.save_communication(tx, made)
+    if not made.enhanced_http:
+        await store.delete_credential(tx, SITE_SYSTEMS)
+        await store.delete_answering(tx, SITE_SYSTEMS)
+
+
+async def answering(tx: Tx) -> tuple[RoleEnd | None, Answering | None]:
+    """The certificate that the site systems have, and the one that they answer with."""
+    found = await store.credential(tx, SITE_SYSTEMS)
+    known = await store.answering(tx, SITE_SYSTEMS)
+    if found is None:
+        return None, known
+    certificate = x509.load_der_x509_certificate(found[1])
+    return (pki.sha256_fingerprint(certificate), certificate.not_valid_after_utc), known
+
+
+async def answers(tx: Tx, certificate: x509.Certificate | None, now: datetime) -> None:
+    """Told by the site that runs: its site systems answer with this certificate, or not at all."""
+    if certificate is None:
+        await store.delete_answering(tx, SITE_SYSTEMS)
+    else:
+        await store.save_answering(tx, SITE_SYSTEMS, pki.sha256_fingerprint(certificate), now)
+
+
+async def role_ends(tx: Tx) -> list[tuple[str, datetime]]:
+    """Every role that has a certificate, with its end."""
+    return await store.credentials(tx)
 
 
 def _fits(certificate: x509.Certificate, names: list[str], now: datetime) -> bool:

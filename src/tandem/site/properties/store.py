@@ -1,7 +1,7 @@
 from datetime import datetime
 
 from tandem.infra.database import Tx
-from tandem.site.properties.model import Site
+from tandem.site.properties.model import Answering, Communication, Site
 
 
 async def site(tx: Tx) -> Site | None:
@@ -47,3 +47,56 @@ async def credentials(tx: Tx) -> list[tuple[str, datetime]]:
     """Every role that has a certificate, with its end."""
     found = await tx.execute("SELECT role, expires_at FROM properties_credential ORDER BY role")
     return [(row["role"], row["expires_at"]) async for row in found]
+
+
+async def delete_credential(tx: Tx, role: str) -> None:
+    await tx.execute("DELETE FROM properties_credential WHERE role = %s", (role,))
+
+
+async def communication(tx: Tx) -> Communication:
+    found = await tx.execute(
+        "SELECT enhanced_http, pki_client_certificate, check_crl, changed_at, changed_by"
+        " FROM properties_communication"
+    )
+    row = await found.fetchone()
+    return Communication(**row) if row else Communication()
+
+
+async def save_communication(tx: Tx, made: Communication) -> None:
+    await tx.execute(
+        "INSERT INTO properties_communication"
+        " (enhanced_http, pki_client_certificate, check_crl, changed_at, changed_by)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (singleton) DO UPDATE SET"
+        " enhanced_http = EXCLUDED.enhanced_http,"
+        " pki_client_certificate = EXCLUDED.pki_client_certificate,"
+        " check_crl = EXCLUDED.check_crl, changed_at = EXCLUDED.changed_at,"
+        " changed_by = EXCLUDED.changed_by",
+        (
+            made.enhanced_http,
+            made.pki_client_certificate,
+            made.check_crl,
+            made.changed_at,
+            made.changed_by,
+        ),
+    )
+
+
+async def answering(tx: Tx, role: str) -> Answering | None:
+    found = await tx.execute(
+        "SELECT fingerprint, since FROM properties_answering WHERE role = %s", (role,)
+    )
+    row = await found.fetchone()
+    return Answering(**row) if row else None
+
+
+async def save_answering(tx: Tx, role: str, fingerprint: str, now: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO properties_answering (role, fingerprint, since) VALUES (%s, %s, %s)"
+        " ON CONFLICT (role) DO UPDATE SET fingerprint = EXCLUDED.fingerprint,"
+        " since = EXCLUDED.since WHERE properties_answering.fingerprint <> EXCLUDED.fingerprint",
+        (role, fingerprint, now),
+    )
+
+
+async def delete_answering(tx: Tx, role: str) -> None:
+    await tx.execute("DELETE FROM properties_answering WHERE role = %s", (role,))

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.cloud import certificates, services, sign_in
+from tandem.console.areas.cloud import calendar, certificates, properties, services, sign_in
 from tandem.console.kit import Area, Console
 
 __all__ = ["AREA"]
@@ -15,12 +15,14 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
         *sign_in.routes(console),
         *certificates.routes(console),
         *services.routes(console),
+        *properties.routes(console),
+        *calendar.routes(console),
     ]
 
 
 AREA = Area(
     name="cloud",
-    places=(services.PLACE, certificates.PLACE),
+    places=(services.PLACE, certificates.PLACE, properties.PLACE, calendar.PLACE),
     routes=_routes,
     wizards=(
         certificates.WIZARD,
@@ -28,5 +30,5 @@ AREA = Area(
         services.RENEW_WIZARD,
         services.CONSENT_WIZARD,
     ),
-    notices=(services.notices,),
+    notices=(services.notices, properties.notices, calendar.notices),
 )
