@@ -1,9 +1,12 @@
 """Content of an app without HTTP, for tests that are about something else."""
 
 import io
+import zipfile
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
+
+from lxml import etree
 
 from tandem.infra.blobs import Blobs
 from tandem.infra.clock import Clock
@@ -52,3 +55,31 @@ async def publish(database: Database, blobs: Blobs, app_id: str, package: bytes,
     at: datetime = now()
     async with database.transaction() as tx:
         return await mobile_apps.publish(tx, app_id, version, at)
+
+
+def win32_package(content: bytes, msi: bool = False, **change: str) -> bytes:
+    """A package as the content prep tool writes it."""
+    sealed, info = encrypted(content)
+    shown = intunewin.show_info(info)
+    root = etree.Element("ApplicationInfo", ToolVersion="1.8.6.0")
+    facts = {
+        "Name": "Contoso Tool",
+        "UnencryptedContentSize": str(len(content)),
+        "FileName": "IntunePackage.intunewin",
+        "SetupFile": "tool.msi" if msi else "setup.exe",
+        **change,
+    }
+    for name, value in facts.items():
+        etree.SubElement(root, name).text = value
+    inner = etree.SubElement(root, "EncryptionInfo")
+    for name, value in shown.items():
+        etree.SubElement(inner, name[0].upper() + name[1:]).text = value
+    if msi:
+        product = etree.SubElement(root, "MsiInfo")
+        etree.SubElement(product, "MsiProductCode").text = "{1-2}"
+        etree.SubElement(product, "MsiPublisher").text = "Contoso"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("IntuneWinPackage/Metadata/Detection.xml", etree.tostring(root))
+        archive.writestr("IntuneWinPackage/Contents/IntunePackage.intunewin", sealed)
+    return out.getvalue()

@@ -1,6 +1,8 @@
 """The tenant's apps: a package streamed into the service, the wizard, what became of it."""
 
+import secrets
 import subprocess
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from lxml import html
 from mdm_console import Browser, main_text, text, world
 
+from app_content import win32_package
 from mdm_world import Mdm
 from tandem.console.areas.mdm import packages
 from tandem.console.areas.mdm.app_wizard import check_line
@@ -33,8 +36,8 @@ SOURCE = """<?xml version="1.0" encoding="utf-8"?>
 """
 
 
-def build(folder: Path, scope: str = "perMachine") -> bytes:
-    (folder / "a.txt").write_bytes(b"hello" * 1000)
+def build(folder: Path, scope: str = "perMachine", size: int = 5000) -> bytes:
+    (folder / "a.txt").write_bytes(secrets.token_bytes(size))
     (folder / "a.wxs").write_text(SOURCE.format(scope=scope), encoding="utf-8")
     subprocess.run(["wixl", "-o", "a.msi", "a.wxs"], cwd=folder, check=True)
     return (folder / "a.msi").read_bytes()
@@ -274,6 +277,75 @@ async def test_an_included_group_counts_for_one_intent(
         answer = await browser.post(f"{draft}/assignments", wrong)
         assert answer.status_code == 422
         assert said in answer.text
+
+
+async def test_a_win32_package_becomes_an_app_with_its_commands(mdm: Mdm, browser: Browser) -> None:
+    draft = await browser.begin("app")
+    await send(browser, draft, "tool.intunewin", win32_package(b"MZ setup" * 5000))
+    await browser.goes(f"{draft}/package")
+    values = {"name": "Tool", "description": "A tool", "publisher": "Contoso"}
+    answer = await browser.post(f"{draft}/information", values)
+    assert answer.status_code == 422
+    values |= {"install_command": "setup.exe /s", "uninstall_command": "setup.exe /u"}
+    answer = await browser.post(f"{draft}/information", values)
+    assert "how the device finds out" in answer.text
+    values["detect_file"] = "C:\\Tools\\tool.exe"
+    await browser.goes(f"{draft}/information", values)
+    await browser.goes(f"{draft}/assignments", {"available_everybody": ["users"]})
+    shown = await browser.text(f"{draft}/summary")
+    assert "--install 'setup.exe /s'" in shown
+    to = await browser.goes(f"{draft}/finish")
+    assert "Windows app (Win32)" in await browser.text(to)
+    page = await browser.get(f"{to}/properties")
+    assert page.xpath("//input[@id='detect_file']/@value") == ["C:\\Tools\\tool.exe"]
+
+
+async def test_a_large_package_is_never_held_in_memory(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("large")
+    size = 48 * 1024 * 1024
+    content = build(folder, size=size)
+    assert len(content) > size
+    draft = await browser.begin("app")
+    token = await browser.token()
+    began = (
+        f'--b\r\nContent-Disposition: form-data; name="form_token"\r\n\r\n{token}\r\n--b\r\n'
+        'Content-Disposition: form-data; name="package"; filename="large.msi"\r\n\r\n'
+    ).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield began
+        for at in range(0, len(content), 65536):
+            yield content[at : at + 65536]
+        yield b"\r\n--b--\r\n"
+
+    address = "/console/apps/packages/" + draft.rpartition("/")[2]
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    tracemalloc.start()
+    try:
+        answer = await browser.client.post(address, content=pieces(), headers=headers)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.status_code == 303
+    assert "large.msi" in await browser.text(f"{draft}/package")
+    assert peak < size / 3, "a few blocks at most"
+
+
+async def test_a_package_that_is_still_looked_at_says_so(
+    tenant_db: Database, tmp_path: Path, package: bytes
+) -> None:
+    """No worker runs: nothing is verified."""
+    async with world(tenant_db, tmp_path) as (_, browser):
+        draft = await browser.begin("app")
+        await send(browser, draft, "ccmsetup.msi", package)
+        assert "still checking it" in await browser.text(f"{draft}/package")
+        assert "its package is being checked" in await browser.text("/console/notifications")
+        page = await browser.get("/console/apps")
+        assert "Upload not finished" in text(page)
+        to = page.xpath("//tbody/tr/th/a/@href")[0]
+        assert "Content version 1 is being checked" in await browser.text(to)
 
 
 # ------------------------------------------------------------------ afterwards

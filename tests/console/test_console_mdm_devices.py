@@ -101,6 +101,25 @@ async def test_each_part_of_a_device_has_its_page(mdm: Mdm, browser: Browser) ->
     await browser.get(f"{base}/nothing", 404)
 
 
+async def test_what_is_written_about_a_device_is_kept(mdm: Mdm, browser: Browser) -> None:
+    device = await mdm.enrolled()
+    base = f"/console/devices/{device.id}"
+    page = await browser.get(f"{base}/properties")
+    assert page.xpath("//input[@name='managedDeviceOwnerType'][@checked]/@value") == ["company"]
+    answer = await browser.post(f"{base}/properties", {"notes": "x"})
+    assert answer.status_code == 422
+    values = {
+        "managedDeviceName": "Reception",
+        "managedDeviceOwnerType": "personal",
+        "notes": "Front desk",
+    }
+    assert await browser.goes(f"{base}/properties", values) == base
+    shown = await browser.text(base)
+    assert "Front desk" in shown
+    assert "Personal" in shown
+    assert "1 device" in await browser.text("/console/devices?owner=personal")
+
+
 async def test_an_order_names_the_device_and_is_followed_to_its_end(
     mdm: Mdm, browser: Browser
 ) -> None:

@@ -7,10 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from lxml import etree
 from test_mdm_commands import run
 
-from app_content import encrypted
+from app_content import win32_package
 from mdm_world import live_mdm
 from tandem.cli import context
 from tandem.infra.database import Database
@@ -20,36 +19,8 @@ from tandem.tenant import mobile_apps
 SETUP = b"MZ setup" * 5000
 
 
-def package(content: bytes, msi: bool = False, **change: str) -> bytes:
-    """A package as the content prep tool writes it."""
-    sealed, info = encrypted(content)
-    shown = intunewin.show_info(info)
-    root = etree.Element("ApplicationInfo", ToolVersion="1.8.6.0")
-    facts = {
-        "Name": "Contoso Tool",
-        "UnencryptedContentSize": str(len(content)),
-        "FileName": "IntunePackage.intunewin",
-        "SetupFile": "tool.msi" if msi else "setup.exe",
-        **change,
-    }
-    for name, value in facts.items():
-        etree.SubElement(root, name).text = value
-    inner = etree.SubElement(root, "EncryptionInfo")
-    for name, value in shown.items():
-        etree.SubElement(inner, name[0].upper() + name[1:]).text = value
-    if msi:
-        product = etree.SubElement(root, "MsiInfo")
-        etree.SubElement(product, "MsiProductCode").text = "{1-2}"
-        etree.SubElement(product, "MsiPublisher").text = "Contoso"
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("IntuneWinPackage/Metadata/Detection.xml", etree.tostring(root))
-        archive.writestr("IntuneWinPackage/Contents/IntunePackage.intunewin", sealed)
-    return out.getvalue()
-
-
 def test_a_package_says_what_it_is() -> None:
-    read = intunewin.read_package(io.BytesIO(package(SETUP, msi=True)))
+    read = intunewin.read_package(io.BytesIO(win32_package(SETUP, msi=True)))
     assert (read.name, read.setup_file, read.size_bytes) == ("Contoso Tool", "tool.msi", len(SETUP))
     assert read.msi is not None
     assert (read.msi.product_code, read.msi.publisher) == ("{1-2}", "Contoso")
@@ -70,8 +41,8 @@ def _zip(**files: bytes) -> bytes:
     [
         b"",
         b"MZ",
-        package(SETUP)[:-30],
-        package(SETUP, UnencryptedContentSize="many"),
+        win32_package(SETUP)[:-30],
+        win32_package(SETUP, UnencryptedContentSize="many"),
         _zip(Metadata_Detection=b"<a>"),
         _zip(Metadata_Detection=b"<ApplicationInfo/>"),
         _zip(Metadata_Detection=b"<a>" + b" " * 300_000 + b"</a>"),
@@ -94,10 +65,10 @@ async def test_the_command_uploads_a_package_as_it_is(
         opened.append(self)
 
     monkeypatch.setattr(context.Api, "__init__", remember)
-    (tmp_path / "tool.intunewin").write_bytes(package(SETUP, msi=True))
-    (tmp_path / "other.intunewin").write_bytes(package(SETUP))
+    (tmp_path / "tool.intunewin").write_bytes(win32_package(SETUP, msi=True))
+    (tmp_path / "other.intunewin").write_bytes(win32_package(SETUP))
     # Longer than one block of the command's, so that there are several.
-    (tmp_path / "large.intunewin").write_bytes(package(bytes(20_000_000)))
+    (tmp_path / "large.intunewin").write_bytes(win32_package(bytes(20_000_000)))
     async with live_mdm(tenant_db, tmp_path) as (mdm, root, _):
         bearer = (await mdm.world.bearer())["Authorization"].removeprefix("Bearer ")
         context.save_profile(

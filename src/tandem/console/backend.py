@@ -4,7 +4,7 @@ So there is one place for each rule, permission, audit entry and ETag, and the c
 nothing that a script cannot.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -97,7 +97,7 @@ class Api:
         query: Mapping[str, Any] | None = None,
         version: str = "",
         headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
+        content: bytes | AsyncIterable[bytes] | None = None,
     ) -> Answer:
         """`query` leaves out what is None or empty; `version` is the ETag that must still hold."""
         sent = {"Authorization": f"Bearer {self._token}", **(headers or {})}

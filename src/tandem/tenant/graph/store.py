@@ -104,7 +104,8 @@ _ALL_USERS = f"EXISTS (SELECT {_given(TargetKind.ALL_USERS)} AND a.filter_mode =
 _ALL_DEVICES = f"EXISTS (SELECT {_given(TargetKind.ALL_DEVICES)} AND a.filter_mode = 'none')"
 
 # What `assignments.reasons` says of one device, over all of them: parameters are the app and the
-# intent. A device that is left out by a group counts among the rows, and says so.
+# intent. A device that is left out by a group counts among the rows, and says so. OFFSET 0 keeps
+# each question from being asked once for every column that is made of its answer.
 _MEANT = f"""(SELECT m.*, (m.by_user AND NOT m.not_user) OR (m.by_device AND NOT m.not_device)
         AS meant, m.by_user OR m.by_device AS included
     FROM (SELECT d.id, d.name, d.upn, d.user_id, d.os_version, d.config_info, d.directory_device_id,
@@ -117,7 +118,7 @@ _MEANT = f"""(SELECT m.*, (m.by_user AND NOT m.not_user) OR (m.by_device AND NOT
     FROM enrollment_device d
     LEFT JOIN directory_device o ON o.device_id = nullif(d.directory_device_id, '')::uuid
     LEFT JOIN mobile_apps_status s ON s.app_id = %(app)s AND s.device_id = d.id
-    WHERE d.state <> 'unenrolled') m) r"""  # noqa: S608
+    WHERE d.state <> 'unenrolled' OFFSET 0) m) r"""  # noqa: S608
 _STATE = "CASE WHEN r.included AND NOT r.meant THEN 'excluded' ELSE coalesce(r.known, 'notInstalled') END"
 DEVICE_STATUSES = Source(
     _MEANT,

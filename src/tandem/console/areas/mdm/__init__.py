@@ -41,6 +41,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{ROOT}/devices/bulk", devices.bulk, post=True),
         console.route(f"{device}/actions/{{action}}", devices.act),
         console.route(f"{device}/actions/{{action}}", devices.act, post=True),
+        console.route(f"{device}/properties", devices.properties),
+        console.route(f"{device}/properties", devices.properties, post=True),
         console.route(f"{device}/delete", devices.delete_joined),
         console.route(f"{device}/delete", devices.delete_joined, post=True),
         console.route(device, devices.show),

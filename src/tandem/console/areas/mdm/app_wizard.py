@@ -123,8 +123,8 @@ INFORMATION: tuple[Field, ...] = (
     field("ignore_version", N_("Ignore the app's version"), "checkbox", default=True, when=_is_msi,
           hint=N_("For apps that update themselves, as the client does: what is there is not"
                   " installed over.")),
-    field("install", N_("Install command"), required=True, limit=1024, when=_is_win32),
-    field("uninstall", N_("Uninstall command"), required=True, limit=1024, when=_is_win32),
+    field("install_command", N_("Install command"), required=True, limit=1024, when=_is_win32),
+    field("uninstall_command", N_("Uninstall command"), required=True, limit=1024, when=_is_win32),
     field("detect_product", N_("Detected by product code"), limit=64, when=_is_win32),
     field("detect_file", N_("Or detected by a file, with its folder"), limit=260, when=_is_win32),
     field("category", N_("Category"), "select", options=_categories),
@@ -153,8 +153,8 @@ def properties(values: Mapping[str, Any], sort: str) -> dict[str, Any]:
         found["commandLine"] = values["command_line"].strip()
         found["ignoreVersionDetection"] = bool(values["ignore_version"])
     elif sort == WIN32:
-        found["installCommandLine"] = values["install"]
-        found["uninstallCommandLine"] = values["uninstall"]
+        found["installCommandLine"] = values["install_command"]
+        found["uninstallCommandLine"] = values["uninstall_command"]
         found["installExperience"] = {
             "runAsAccount": "system",
             "deviceRestartBehavior": "basedOnReturnCode",
@@ -218,8 +218,8 @@ async def receive(page: Page[Any]) -> Response:
     for name, part in (
         ("name", "name"),
         ("publisher", "publisher"),
-        ("install", "install"),
-        ("uninstall", "uninstall"),
+        ("install_command", "install"),
+        ("uninstall_command", "uninstall"),
         ("detect_product", "product_code"),
     ):
         if draft.values.get(name) in (None, "", before.get(part)):
@@ -297,7 +297,7 @@ async def _check_information(page: Page[Any], draft: Draft) -> None:
     if package["type"] == packages.MSI:
         check_line(draft.values.get("command_line") or "", package)
     else:
-        for name in ("install", "uninstall"):
+        for name in ("install_command", "uninstall_command"):
             if not draft.values.get(name):
                 raise Problem(name, N_("Fill this in."))
     properties(draft.values, package["type"])
@@ -320,8 +320,8 @@ async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
         found.append(Fact(N_("Command-line arguments"), values["command_line"]))
         found.append(Fact(N_("Ignore the app's version"), bool(values["ignore_version"])))
     else:
-        found.append(Fact(N_("Install command"), values["install"]))
-        found.append(Fact(N_("Uninstall command"), values["uninstall"]))
+        found.append(Fact(N_("Install command"), values["install_command"]))
+        found.append(Fact(N_("Uninstall command"), values["uninstall_command"]))
     return [*found, *await assigning.facts(page, values)]
 
 
@@ -340,8 +340,8 @@ async def _command(page: Page[Any], draft: Draft) -> str:
             (("--command-line", "command_line"),)
             if package["type"] == packages.MSI
             else (
-                ("--install", "install"),
-                ("--uninstall", "uninstall"),
+                ("--install", "install_command"),
+                ("--uninstall", "uninstall_command"),
                 ("--detect-product", "detect_product"),
                 ("--detect-file", "detect_file"),
             )

@@ -629,6 +629,62 @@ async def bulk(page: Page[Any]) -> Response:
     )
 
 
+EDITABLE: tuple[Field, ...] = (
+    field(
+        "managedDeviceName",
+        N_("Name in the MDM service"),
+        limit=256,
+        hint=N_("For administrators; the computer keeps its own name."),
+    ),
+    field(
+        "managedDeviceOwnerType",
+        N_("Ownership"),
+        "radio",
+        required=True,
+        options=(
+            ("company", words.OWNERSHIP["company"]),
+            ("personal", words.OWNERSHIP["personal"]),
+        ),
+    ),
+    field("notes", N_("Notes"), "textarea", limit=4000),
+)
+
+
+async def properties(page: Page[Any]) -> Response:
+    """What an administrator writes about a device."""
+    managed, _joined_device = await _find(page)
+    if managed is None:
+        raise UnknownPage(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE)
+    values: dict[str, Any] = {item.name: managed.get(item.name) or "" for item in EDITABLE}
+    status = 200
+    problems: dict[str, AppError] = {}
+    general: AppError | None = None
+    base = f"{ROOT}/devices/{managed['id']}"
+    if page.request.method == "POST":
+        values, problems = read(EDITABLE, await page.form(), page.form_lists)
+        status = 422
+        if not problems:
+            try:
+                body = {**values, "notes": values["notes"] or None}
+                await page.api.patch(f"{MANAGED}/{managed['id']}", body)
+                said = N_("%(name)s was saved.")
+                return page.to(base, said, name=managed["deviceName"])
+            except AppError as error:
+                at = str(error.details.get("field", ""))
+                if any(item.name == at for item in EDITABLE):
+                    problems = {at: error}
+                else:
+                    general = error
+    return page.render(
+        "mdm/device_form.html",
+        status,
+        device=managed,
+        base=base,
+        fields=await drawn(page, EDITABLE, values, problems),
+        general=general,
+    )
+
+
 async def delete_joined(page: Page[Any]) -> Response:
     """A device of the directory that nobody manages goes for good."""
     managed, joined = await _find(page)

@@ -251,7 +251,8 @@ async def sent(
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
             ids.append(b64encode(f"{len(ids):08d}".encode()).decode())
             put = f"{address}&comp=block&blockid={quote(ids[-1], safe='')}"
-            await page.api.ask("PUT", put, content=block)
+            await page.api.ask("PUT", put, content=_once(block))
+            del block
         listed = "".join(f"<Latest>{block_id}</Latest>" for block_id in ids)
         await page.api.ask(
             "PUT",
@@ -261,6 +262,12 @@ async def sent(
         info = {"fileEncryptionInfo": intunewin.show_info(package.info)}
         await page.api.post(f"{one}/commit", info)
     return {**facts, "app": id, "content": version, "content_file": file["id"]}
+
+
+async def _once(block: bytes) -> AsyncGenerator[bytes, None]:
+    """A request is kept until the next collection of cycles; what it sent is not kept with it."""
+    for at in range(0, len(block), _PIECE):
+        yield block[at : at + _PIECE]
 
 
 async def _made(page: Page[Any], facts: Mapping[str, Any]) -> str:
