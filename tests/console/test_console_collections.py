@@ -366,12 +366,13 @@ async def test_discovery_says_how_it_goes_in_plain_words(browser: Browser) -> No
     assert "User discovery failed" in text(await browser.page("/console/notifications"))
     async with browser.api.db.transaction() as tx:
         await tx.execute(
-            "INSERT INTO discovery_run (service, kind, state, started_at)"
-            " VALUES ('Contoso', 'full', 'running', %s)",
+            "INSERT INTO discovery_run (service, kind, state, started_at, users)"
+            " VALUES ('Contoso', 'full', 'running', %s, 1500)",
             (NOW,),
         )
-    assert "Discovery of Contoso is under way." in text(await browser.page("/console/discovery"))
-    assert "User discovery is under way" in text(await browser.page("/console/notifications"))
+    shown = text(await browser.page("/console/discovery"))
+    assert "Discovery of Contoso is under way; users so far: 1,500" in shown
+    assert "users so far: 1500" in text(await browser.page("/console/notifications"))
 
 
 async def test_an_administrator_is_added_changed_and_removed(browser: Browser) -> None:
@@ -482,12 +483,12 @@ async def test_every_page_speaks_french(browser: Browser) -> None:
         f"{own}/rules": "Règles d'appartenance",
         f"{own}/uses": "Rien n'utilise ce regroupement",
         f"{own}/members": "Aucun appareil ne correspond.",
-        "/console/users": "Exécuter une découverte complète maintenant",
-        "/console/discovery": "La découverte n'a pas encore été exécutée.",
+        "/console/users": "Aucun utilisateur ne correspond.",
+        "/console/discovery": "La découverte n'a pas encore été lancée.",
         "/console/administrators": "Ajouter un administrateur",
         "/console/password": "Mot de passe actuel",
         "/console/audit": "Journal d'audit",
-        "/console/content": "Applications",
+        "/console/content": "Applications et contenu",
     }
     for path, sentence in said.items():
         assert sentence in text(await browser.page(path)), path

@@ -46,8 +46,12 @@ class Tenant:
     async def graph(self, tx: Tx) -> "Tenant":
         return self
 
-    async def pages(self, path: str) -> list[dict[str, Any]]:
+    async def pages(
+        self, path: str, seen: Callable[[int], Awaitable[None]] | None = None
+    ) -> list[dict[str, Any]]:
         self.asked.append(path)
+        if seen is not None:
+            await seen(len(self.users))
         if self.meanwhile is not None:
             await self.meanwhile()
         return self.users
@@ -136,6 +140,9 @@ async def test_a_run_that_the_end_of_the_site_cuts_off_is_not_left_running(place
     place.tenant.meanwhile = hang
     running = asyncio.create_task(place.run())
     await arrived.wait()
+    async with place.db.transaction() as tx:
+        under_way = (await place.discovery.runs(tx))[0]
+    assert (under_way.state, under_way.users) == ("running", 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

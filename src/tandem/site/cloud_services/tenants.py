@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -876,14 +876,18 @@ class Graph:
     async def delete(self, path: str) -> None:
         await self._call("DELETE", path)
 
-    async def pages(self, path: str) -> list[dict[str, Any]]:
-        """All pages of a list."""
+    async def pages(
+        self, path: str, seen: Callable[[int], Awaitable[None]] | None = None
+    ) -> list[dict[str, Any]]:
+        """All pages of a list. `seen` hears after each page how many items there are so far."""
         found: list[dict[str, Any]] = []
         url = path
         while url:
             page = await self._call("GET", url)
             found += page.get("value", [])
             url = str(page.get("@odata.nextLink", ""))
+            if seen is not None:
+                await seen(len(found))
         return found
 
     async def _call(

@@ -25,7 +25,9 @@ _COMPONENT = "SMS_AZUREAD_DISCOVERY_AGENT"
 
 
 class Graph(Protocol):
-    async def pages(self, path: str) -> list[dict[str, Any]]: ...
+    async def pages(
+        self, path: str, seen: Callable[[int], Awaitable[None]] | None = None
+    ) -> list[dict[str, Any]]: ...
 
 
 class Source(Protocol):
@@ -110,7 +112,12 @@ class Discovery:
             self._say(
                 f"Starting full sync of Azure Active Directory users, tenant {source.tenant_id}"
             )
-            found = await graph.pages(f"/users?$select={_SELECT}&$top=500")
+
+            async def seen(users: int) -> None:
+                async with self._db.transaction() as tx:
+                    await store.progressed(tx, run_id, users)
+
+            found = await graph.pages(f"/users?$select={_SELECT}&$top=500", seen)
             async with self._db.transaction() as tx:
                 for value in found:
                     user = _user(source.tenant_id, value)

@@ -18,6 +18,13 @@ async def begin(tx: Tx, service: str, kind: str, now: datetime) -> int:
     return int(row["id"])
 
 
+async def progressed(tx: Tx, id: int, users: int) -> None:
+    """How many users a run that is under way has read."""
+    await tx.execute(
+        "UPDATE discovery_run SET users = %s WHERE id = %s AND state = 'running'", (users, id)
+    )
+
+
 async def succeeded(tx: Tx, id: int, now: datetime, *, users: int, added: int) -> None:
     await tx.execute(
         "UPDATE discovery_run SET state = 'succeeded', finished_at = %s, users = %s, added = %s"
@@ -29,7 +36,7 @@ async def succeeded(tx: Tx, id: int, now: datetime, *, users: int, added: int) -
 async def failed(tx: Tx, id: int, now: datetime, *, reason: str, cure: str, code: str) -> None:
     await tx.execute(
         "UPDATE discovery_run SET state = 'failed', finished_at = %s, reason = %s, cure = %s,"
-        " code = %s WHERE id = %s",
+        " code = %s, users = 0 WHERE id = %s",
         (now, reason, cure, code, id),
     )
 

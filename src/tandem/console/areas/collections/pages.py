@@ -40,7 +40,7 @@ USES = {
     "workload": N_("Pilot of the workload"),
     "enrollment": N_("Pilot of"),
     "policy": N_("Co-management policy"),
-    "configuration": N_("Configuration"),
+    "configuration": N_("Configuration deployed to it"),
     "client-settings": N_("Client settings"),
 }
 _DEVICES = ("name", "id", "os_version", "client_version", "discovered_at")

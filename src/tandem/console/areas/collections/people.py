@@ -76,8 +76,9 @@ async def notices(page: Page[Any]) -> list[Notice]:
         return []
     last = runs[0]
     if last["state"] == "running":
-        title = N_("User discovery is under way")
-        return [Notice(title=title, url=DISCOVERY, progress=None, text=last["service"])]
+        title = N_("User discovery is under way; users so far: %(users)s")
+        values = {"users": last["users"]}
+        return [Notice(title=title, values=values, url=DISCOVERY, text=last["service"])]
     if last["state"] == "failed":
         text = f"{last['reason']} {last['cure']}".strip()
         return [Notice(title=N_("User discovery failed"), url=DISCOVERY, state="bad", text=text)]
