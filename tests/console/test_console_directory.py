@@ -264,3 +264,30 @@ async def test_a_group_by_rule_needs_its_rule(browser: Browser) -> None:
     wrong = await browser.send("/console/groups/new", {"displayName": "Sales", "mode": "rule"})
     assert wrong.status_code == 422
     assert "A group by rule needs its rule." in text_of(wrong.text)
+
+
+async def test_a_picker_works_without_a_script(world: World, browser: Browser) -> None:
+    """Its search is the form sent with another button: nothing is made, and nothing typed is lost."""
+    await world.user("eva")
+    await world.user("bob")
+    await browser.open("/console/groups/new")
+    typed = {"displayName": "Pilot", "mode": "assigned", "members--query": "ev"}
+    found = await browser.send("/console/groups/new", {**typed, "members--search": "1"})
+    assert found.status_code == 200
+    (list_of,) = browser.html.xpath("//div[@id='members-found']")
+    assert "Eva" in list_of.text_content()
+    assert "Bob" not in list_of.text_content()
+    assert browser.html.xpath("//input[@name='displayName']/@value") == ["Pilot"]
+    assert "No group matches." in await browser.open("/console/groups")
+
+
+async def test_a_form_of_another_site_changes_nothing(world: World, browser: Browser) -> None:
+    eva = await world.user("eva")
+    page = f"/console/users/{eva.id}"
+    await browser.open(page)
+    for foreign in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        refused = await browser.send(f"{page}/do/disable", headers=foreign)
+        assert refused.status_code == 403
+    without = await browser.client.post(f"{page}/do/disable")
+    assert without.status_code == 403
+    assert "Enabled" in await browser.open(page)

@@ -267,6 +267,13 @@ async def test_an_application_is_registered_consented_and_taken_back(
     assert "was taken back" in said
 
 
+async def test_who_deletes_the_consoles_own_registration_is_warned(browser: Browser) -> None:
+    await browser.open("/console/app-registrations?search=console")
+    (own,) = browser.html.xpath("//tbody//a[contains(., 'Tandem console')]/@href")
+    asked = await browser.send(f"{own}/do/delete")
+    assert "nobody can sign in here any more" in text_of(asked.text)
+
+
 async def test_only_who_may_consent_is_offered_it(world: World, browser: Browser) -> None:
     app = await _app(browser)
     person = await administrator(world, "apps", directory.APPLICATION_ADMINISTRATOR)

@@ -788,9 +788,16 @@ async def act(page: Page[Any]) -> Response:
             await page.api.patch(path, {"keyCredentials": kept})
             return page.to(f"{here}/credentials", N_("The certificate was removed."))
         case "delete" if form.get("confirmed") != "1":
+            redirects = found["publicClient"]["redirectUris"]
+            own = any(uri.endswith(f"{ROOT}/sign-in/done") for uri in redirects)
             return page.confirm(
                 text("Delete %(name)s?", name=name),
                 text(
+                    "This is the registration of this console: nobody can sign in here any more "
+                    "until the tenant's role is started again."
+                )
+                if own
+                else text(
                     "Whatever uses this registration can no longer sign in. For 30 days it can be "
                     "restored from the deleted items, with its secrets."
                 ),
