@@ -21,12 +21,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "tandem"
 CONSOLE = PACKAGE / "console"
 # What the pages' APIs are made of. Devices, other services' clients and SDKs hear the rest.
 APIS = (
+    "audit",
     "infra/database.py",
     "infra/http.py",
     "infra/net.py",
     "pki",
     "site/administrators",
     "site/auditing",
+    "site/clients/http.py",
     "site/cloud_services",
     "site/collections",
     "site/comanagement",
@@ -34,6 +36,7 @@ APIS = (
     "site/deployments",
     "site/discovery",
     "site/fleet",
+    "site/guide",
     "site/health",
     "site/properties",
     "site/search",
@@ -44,6 +47,7 @@ APIS = (
     "tenant/licensing",
     "tenant/mobile_apps",
     "tenant/policies",
+    "tenant/sessions",
 )
 # A catalogue changes when a message does, and not with the day.
 EPOCH = datetime(2026, 11, 24, tzinfo=UTC)

@@ -26,7 +26,9 @@ AREA = Area(
         Place(f"{ROOT}/audit", N_("Audit log"), "history", N_("Monitoring")),
         Place(f"{ROOT}/collections", N_("Collections"), "people_team", N_("Assets and compliance")),
         Place(f"{ROOT}/users", N_("Users"), "people", N_("Assets and compliance")),
-        Place(f"{ROOT}/content", N_("Applications and content"), "box", N_("Assets and compliance")),
+        Place(
+            f"{ROOT}/content", N_("Applications and content"), "box", N_("Assets and compliance")
+        ),
         Place(f"{ROOT}/discovery", N_("User discovery"), "search", N_("Administration")),
         Place(f"{ROOT}/administrators", N_("Administrators"), "person", N_("Administration")),
     ),
