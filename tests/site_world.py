@@ -20,7 +20,7 @@ import httpx
 from tandem import console, pki
 from tandem.cli import context
 from tandem.cli.lab.commands import CommandFailed, Commands
-from tandem.console import gateway_view, site_pages
+from tandem.console import site_pages
 from tandem.infra import http, net
 from tandem.infra.clock import utc_now
 from tandem.infra.database import Database, Tx
@@ -295,9 +295,7 @@ async def site(
 
     web.event_hooks = {"request": [note]}
     scripts = adminservice.Collaborators.of(cloud, "localhost")
-    pages = site_pages.SitePages(
-        db, now=now, settings=cheap, gateways=gateway_view.reader(gateways, connections, now=now)
-    )
+    pages = site_pages.SitePages(db, now=now, settings=cheap)
     behind = console.Backend(
         console.Transport("https://site"), _token_itself, console.Drafts(db, box, now)
     )

@@ -14,12 +14,7 @@ from tandem.console.model import (
     Devices,
     Fact,
     Filter,
-    Gateway,
-    Gateways,
     Happening,
-    Health,
-    Hop,
-    Instance,
     LogText,
     Owner,
     Session,
@@ -68,41 +63,6 @@ FLEET = (
     device(67, pending_sign_in=True),
     device(68, os_version="10.0.15063.0", registered=True),
     device(69, os_version="6.1.7601", registered=True, joined=False),
-)
-GATEWAYS = Gateways(
-    (
-        Gateway(
-            "gw.contoso.com",
-            "gw.cloudapp.net",
-            "Ready",
-            Health.GOOD,
-            (
-                Instance(
-                    1,
-                    "127.0.0.11:8443",
-                    Health.GOOD,
-                    (Hop("gw.contoso.com 1", "cp1", Health.GOOD, since=NOW),),
-                ),
-                Instance(
-                    2,
-                    "127.0.0.12:8443",
-                    Health.BAD,
-                    (
-                        Hop(
-                            "gw.contoso.com 2",
-                            "cp1",
-                            Health.BAD,
-                            since=NOW,
-                            cause="connection refused",
-                            cure="gateway restart",
-                        ),
-                    ),
-                    cause="process 4711 ended",
-                ),
-            ),
-        ),
-    ),
-    (Hop("cp1", "mp1", Health.WAITING),),
 )
 APP = App(
     "a-1",
@@ -200,9 +160,6 @@ class Fleet:
                     without_tenant=self.tenant_gone,
                 )
         raise console.UnknownDevice("NO-SUCH-DEVICE", cure="LOOK-IN-THE-LIST")
-
-    async def gateways(self, session: Session) -> Gateways:
-        return GATEWAYS
 
     async def apps(self, session: Session) -> tuple[App, ...]:
         return (APP,)

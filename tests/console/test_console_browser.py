@@ -239,12 +239,12 @@ def test_sorting_and_paging_change_the_address_and_go_back(
 
 def test_theme_and_language_change_with_a_click(context: BrowserContext, served: Served) -> None:
     page = context.new_page()
-    page.goto(served.url("site", "/console/gateways"))
+    page.goto(served.url("site", "/console/devices"))
     page.get_by_role("button", name="Dark theme").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.get_by_role("button", name="Français").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Passerelle de gestion cloud")
-    assert page.url.endswith("/console/gateways")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Appareils")
+    assert page.url.endswith("/console/devices")
 
 
 def test_signing_out_by_the_account_menu(context: BrowserContext, served: Served) -> None:

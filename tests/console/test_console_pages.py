@@ -16,7 +16,6 @@ SITE_PAGES = [
     "/console/devices/d-0001",
     "/console/devices/d-0064/timeline",
     "/console/devices/d-0001/logs",
-    "/console/gateways",
 ]
 TENANT_PAGES = ["/console/devices", "/console/devices/d-0063", "/console/apps", "/console/apps/a-1"]
 
@@ -305,18 +304,6 @@ async def test_an_ended_session_leads_a_fragment_to_the_sign_in(
     answer = await site.get("/console/", headers=headers)
     back = "%2Fconsole%2Fdevices%3Fsearch%3Dx"
     assert answer.headers["hx-redirect"] == f"/console/sign-in?return_to={back}"
-
-
-async def test_a_broken_hop_is_named_with_its_cause_and_cure(
-    site: httpx.AsyncClient, fleet: Fleet
-) -> None:
-    admit(site, fleet)
-    page = await read(site, "/console/gateways")
-    (row,) = page.xpath("//tr[@class='bad']")
-    cells = [text(cell) for cell in row.xpath("./td")]
-    assert cells[:3] == ["gw.contoso.com 2", "cp1", "Broken"]
-    assert cells[4] == "connection refused gateway restart"
-    assert "process 4711 ended" in text(page)
 
 
 async def test_without_the_tenant_the_pages_say_what_is_missing(

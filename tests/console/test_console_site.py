@@ -1,9 +1,7 @@
 """The site's pages on the site's real database, with a tenant that answers, lags or is gone."""
 
 import json
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from types import SimpleNamespace
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -13,7 +11,7 @@ from test_console_pages import text, token
 
 import site_api
 from tandem import console
-from tandem.console import gateway_view, labels
+from tandem.console import labels
 from tandem.console.site_pages import SitePages
 from tandem.console.tenant_view import GraphDevices
 from tandem.infra import http
@@ -262,79 +260,3 @@ async def test_graph_is_read_once_for_pages_that_follow_each_other() -> None:
     assert device.trouble == "ccmsetup failed"
     assert device.flags == capabilities([Workload.CLIENT_APPS])
     assert found["dev-9"].enrollment_error == 0x80180018
-
-
-@dataclass
-class Way:
-    """What cloud_services would tell: one gateway with two instances and a connection point."""
-
-    lines: list[dict[str, object]]
-    reported_at: datetime | None = NOW
-    open: bool = True
-    apps: list[SimpleNamespace] = field(default_factory=list)
-
-    async def gateways(self, _: object) -> list[SimpleNamespace]:
-        state = SimpleNamespace(value="Ready")
-        named = {"service_name": "gw.contoso.com", "deployment_name": "gw.cloudapp.example"}
-        return [SimpleNamespace(**named, state=state, reason="")]
-
-    async def instances(self, _: object, service_name: str) -> list[SimpleNamespace]:
-        at = {"host": "127.0.0.11", "port": 8443}
-        return [
-            SimpleNamespace(instance=1, state="running", reason="", **at),
-            SimpleNamespace(instance=2, state="failed", reason="Process 4711 ended.", **at),
-        ]
-
-    async def connection_points(self, _: object) -> list[SimpleNamespace]:
-        named = {"name": "cp1", "service_name": "gw.contoso.com"}
-        return [SimpleNamespace(**named, reported_at=self.reported_at)]
-
-    async def connections(self, _: object) -> list[dict[str, object]]:
-        return self.lines
-
-    async def allowed(self, _: object) -> bool:
-        return self.open
-
-    async def adminservice_apps(self, _: object) -> list[SimpleNamespace]:
-        return self.apps
-
-
-def line(instance: int, state: str, reason: str = "") -> dict[str, object]:
-    return {
-        "service_name": "gw.contoso.com",
-        "instance": instance,
-        "connection_point": "cp1",
-        "worker": "w1",
-        "state": state,
-        "since": NOW,
-        "reason": reason,
-    }
-
-
-async def hops(way: Way) -> dict[tuple[str, str], console.Hop]:
-    shown = await gateway_view.reader(way, way, now=lambda: NOW)(None)  # type: ignore[arg-type]
-    found = [hop for gateway in shown.gateways for one in gateway.instances for hop in one.hops]
-    return {(hop.source, hop.target): hop for hop in (*found, *shown.inside)}
-
-
-async def test_one_broken_line_is_red_with_its_cause_and_the_others_stay_green() -> None:
-    way = Way([line(1, "connected"), line(2, "disconnected", "connection refused")])
-    found = await hops(way)
-    broken = {pair: hop.cause for pair, hop in found.items() if hop.health is console.Health.BAD}
-    assert broken == {("gw.contoso.com 2", "cp1"): "connection refused"}
-
-
-async def test_a_line_that_nobody_reported_is_waited_for() -> None:
-    found = await hops(Way([line(1, "connected")]))
-    assert found["gw.contoso.com 2", "cp1"].health is console.Health.WAITING
-
-
-async def test_a_silent_connection_point_is_not_believed() -> None:
-    found = await hops(Way([line(1, "connected")], reported_at=NOW - timedelta(minutes=5)))
-    assert found["gw.contoso.com 1", "cp1"].cause == gateway_view.SILENT
-    assert found["cp1", "Site"].health is console.Health.BAD
-
-
-async def test_a_management_point_that_takes_no_gateway_traffic_is_said() -> None:
-    found = await hops(Way([], open=False))
-    assert found["Connection point", "Management point"].cure == gateway_view.CLOSED_CURE

@@ -306,7 +306,11 @@ def _red(console: httpx.Client) -> list[list[str]]:
 
 def _instances(console: httpx.Client) -> int:
     return len(
-        _rows(console, "/console/gateways", "//h3/following::tr[@class='good'][td[2]='CP01']")
+        _rows(
+            console,
+            "/console/gateways",
+            "//h3/following::tr[@class='good'][td[2]='Connection point CP01']",
+        )
     )
 
 

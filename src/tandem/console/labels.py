@@ -5,7 +5,6 @@ from typing import NamedTuple
 from tandem.console.model import (
     EnrollmentState,
     FunnelStep,
-    Health,
     Management,
     OsGroup,
     Sort,
@@ -78,16 +77,6 @@ WORKLOAD = {
     Workload.ENDPOINT_PROTECTION: N_("Endpoint Protection"),
     Workload.CLIENT_APPS: N_("Client apps"),
     Workload.OFFICE_CLICK_TO_RUN: N_("Office Click-to-Run apps"),
-}
-HEALTH = {
-    Health.GOOD: N_("Connected"),
-    Health.WAITING: N_("Waiting"),
-    Health.BAD: N_("Broken"),
-}
-HEALTH_ICON = {
-    Health.GOOD: "checkmark_circle",
-    Health.WAITING: "clock",
-    Health.BAD: "dismiss_circle",
 }
 COLUMNS = {
     Sort.NAME: N_("Device name"),

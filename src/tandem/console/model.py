@@ -240,46 +240,6 @@ class Device(msgspec.Struct, frozen=True):
     without_tenant: str = ""
 
 
-class Health(Enum):
-    GOOD = "good"
-    WAITING = "waiting"
-    BAD = "bad"
-
-
-class Hop(msgspec.Struct, frozen=True):
-    """One line between two boxes on the way from a device on the internet to the site."""
-
-    source: str
-    target: str
-    health: Health
-    since: datetime | None = None
-    cause: str = ""
-    cure: str = ""
-
-
-class Instance(msgspec.Struct, frozen=True):
-    number: int
-    address: str
-    health: Health
-    hops: tuple[Hop, ...]
-    cause: str = ""
-
-
-class Gateway(msgspec.Struct, frozen=True):
-    service_name: str
-    deployment_name: str
-    state: str
-    health: Health
-    instances: tuple[Instance, ...]
-    reason: str = ""
-
-
-class Gateways(msgspec.Struct, frozen=True):
-    gateways: tuple[Gateway, ...]
-    # From the connection points on, inside: shared by all gateways.
-    inside: tuple[Hop, ...] = ()
-
-
 class AppStatus(msgspec.Struct, frozen=True):
     """The MSI and the client it brings are two things: each has its own state on a device."""
 
@@ -333,8 +293,6 @@ class SiteReads(Protocol):
 
     async def device(self, session: Session, device_id: str) -> Device:
         """Raises UnknownDevice."""
-
-    async def gateways(self, session: Session) -> Gateways: ...
 
 
 class TenantReads(Protocol):

@@ -17,7 +17,6 @@ from tandem.console.model import (
     Fact,
     Filter,
     FunnelStep,
-    Gateways,
     Happening,
     LogText,
     Moved,
@@ -29,7 +28,7 @@ from tandem.console.model import (
     UnknownDevice,
 )
 from tandem.infra.clock import Clock
-from tandem.infra.database import Database, Tx
+from tandem.infra.database import Database
 from tandem.infra.errors import AppError
 from tandem.protocols import ccm
 from tandem.site import administrators, clients, comanagement, fleet
@@ -37,12 +36,6 @@ from tandem.workloads import Authority, Workload, capabilities, effective, owner
 
 FAILED_SETUP = range(301, 330)
 SITE = N_("Site")
-
-ReadGateways = Callable[[Tx], Awaitable[Gateways]]
-
-
-async def no_gateways(_: Tx) -> Gateways:
-    return Gateways(())
 
 
 class SitePages:
@@ -55,13 +48,11 @@ class SitePages:
         now: Clock,
         settings: administrators.AdministratorsSettings,
         tenant: Callable[[], Awaitable[fleet.Graph]] | None = None,
-        gateways: ReadGateways = no_gateways,
     ) -> None:
         self._db = db
         self._now = now
         self._settings = settings
         self._tenant = tenant
-        self._gateways = gateways
 
     async def sign_in(self, user: str, password: str) -> Session:
         found = await administrators.sign_in(self._db, user, password, self._now(), self._settings)
@@ -137,10 +128,6 @@ class SitePages:
             logs=_logs(found.timeline),
             without_tenant=fleet.silence(reading) or silent,
         )
-
-    async def gateways(self, session: Session) -> Gateways:
-        async with self._db.transaction() as tx:
-            return await self._gateways(tx)
 
     async def _timeline_of_tenant(self, mdm_id: str) -> tuple[tuple[Happening, ...], str]:
         if self._tenant is None or not mdm_id:

@@ -10,8 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tandem.console import lists, summary, wizards
-from tandem.console.areas import cloud, collections, comgmt, directory, fleet, mdm
-from tandem.console.areas import gateways as gateways_area
+from tandem.console.areas import cloud, collections, comgmt, directory, fleet, gateways, mdm
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
 from tandem.console.language import Language
@@ -45,7 +44,6 @@ from tandem.workloads import Authority
 SITE_PLACES = (
     Place(f"{ROOT}/", N_("Co-management dashboard"), "flow", N_("Monitoring")),
     Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Assets and compliance")),
-    Place(f"{ROOT}/gateways", N_("Cloud management gateway"), "cloud_link", N_("Cloud")),
 )
 TENANT_PLACES = (
     Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Devices")),
@@ -62,7 +60,7 @@ TENANT_GROUPS = (N_("Devices"), N_("Apps"), N_("Directory"), N_("Administration"
 SITE_AREAS: tuple[Area, ...] = (
     fleet.AREA,
     cloud.AREA,
-    gateways_area.AREA,
+    gateways.AREA,
     collections.AREA,
     comgmt.AREA,
 )
@@ -70,8 +68,6 @@ TENANT_AREAS: tuple[Area, ...] = (mdm.AREA, directory.AREA)
 TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
 # A page that is looked at asks for its news this often, and gets no body when there is none.
 REFRESH_SECONDS = 5
-# A gateway instance that died is back within seconds, and its hop was red in between.
-GATEWAY_REFRESH_SECONDS = 1
 
 
 class DeviceReads(Protocol):
@@ -164,11 +160,6 @@ async def dashboard(page: Page[SiteReads]) -> Response:
     )
 
 
-async def gateways(page: Page[SiteReads]) -> Response:
-    shown = await page.reads.gateways(page.session)
-    return page.render("gateways.html", shown=shown, refresh_seconds=GATEWAY_REFRESH_SECONDS)
-
-
 async def site_sign_in_page(page: Page[SiteReads]) -> Response:
     """In place of a page that needs a session; the address stays, to go on to afterwards."""
     own = page.request.url.path == f"{ROOT}/sign-in"
@@ -228,7 +219,6 @@ def site_routes(
         console.route(f"{ROOT}/", dashboard),
         console.route(f"{ROOT}/sign-in", site_sign_in_page),
         console.route(f"{ROOT}/sign-in", site_sign_in, post=True),
-        console.route(f"{ROOT}/gateways", gateways),
         *_device_routes(console),  # type: ignore[arg-type]
         *console.shared(),
     ]

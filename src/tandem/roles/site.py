@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from tandem import audit, console, pki
-from tandem.console import gateway_view, site_pages
+from tandem.console import site_pages
 from tandem.infra import config, http, logs, net
 from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
@@ -360,7 +360,6 @@ def _pages(
         now=utc_now,
         settings=settings.sign_in,
         tenant=devices.graph,
-        gateways=gateway_view.reader(cloud.gateways, cloud.connections, now=utc_now),
     )
 
 

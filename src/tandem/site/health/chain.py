@@ -70,6 +70,9 @@ class Chain:
                 found.append(self.service(gateway))
         found += [self.point(point) for point in points]
         found.append(await self.management_point(tx, points))
+        if await self.connections.adminservice_apps(tx):
+            end = End("admin-service")
+            found.append(Finding("admin-service", "", SITE, end, State.GOOD))
         found.append(await self.tenant(tx))
         return found
 

@@ -18,7 +18,7 @@ class State(Enum):
 class End:
     """One end of a hop. `kind` says what `name` names."""
 
-    kind: str  # device, dns, instance, connection-point, management-point, site, tenant
+    kind: str  # device, dns, instance, connection-point, management-point, admin-service, site, tenant
     name: str = ""
 
 

@@ -51,7 +51,7 @@ async def chain(page: Page[Any]) -> Response:
             (name, [h for h in hops if h["gateway"] == name and h["kind"] != "site"])
             for name in gateways
         ],
-        inside=[h for h in hops if h["kind"] in {"site", "management-point", "tenant"}],
+        inside=[h for h in hops if h["kind"] in words.INSIDE],
         broken=sum(hop["state"] == "bad" for hop in hops),
         refresh_seconds=REFRESH_SECONDS,
     )

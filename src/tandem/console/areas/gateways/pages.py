@@ -126,7 +126,7 @@ async def gateways(page: Page[Any]) -> Response:
             shown(item, [hop for hop in hops if hop["gateway"] == item["service_name"]])
             for item in found
         ],
-        inside=[hop for hop in hops if hop["kind"] in {"site", "management-point", "tenant"}],
+        inside=[hop for hop in hops if hop["kind"] in words.INSIDE],
         refresh_seconds=REFRESH_SECONDS,
     )
 

@@ -220,9 +220,12 @@ ENDS = {
     "instance": N_("Instance %(name)s"),
     "connection-point": N_("Connection point %(name)s"),
     "management-point": N_("Management point"),
+    "admin-service": N_("AdminService"),
     "site": N_("Site"),
     "tenant": N_("Tenant %(name)s"),
 }
+# What a hop inside the site leads to.
+INSIDE = frozenset({"site", "management-point", "admin-service", "tenant"})
 STATES = {
     "good": N_("Working"),
     "waiting": N_("Waiting"),
