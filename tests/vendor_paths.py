@@ -10,9 +10,9 @@ _AUTHORITY = [
     ("GET", r"/v2\.0/\.well-known/openid-configuration"),
     ("GET", r"/discovery/v2\.0/keys"),
 ]
-# Documented in beta, and gone from the metadata of v1.0: a report took its place. The site's pages
-# ask for it to say on which devices the client's app is stuck, and do without where it is not.
-DOES_WITHOUT = re.compile(r"/v1\.0/deviceAppManagement/mobileApps/[^/]+/deviceStatuses")
+# Of our own Graph: the MDM service's record of one device. The site's page of a device asks for it,
+# and does without where it is not.
+DOES_WITHOUT = re.compile(r"/v1\.0/deviceManagement/managedDevices/[^/]+/timeline")
 _TENANT = r"/(common|organizations|[0-9a-f-]{36}|[a-z0-9.-]+\.[a-z]+)"
 
 

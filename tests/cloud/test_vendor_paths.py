@@ -1,11 +1,10 @@
 """The site asks its tenant for nothing that the vendor's cloud has not: one URL points it there."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import vendor_paths
 from site_world import Site, admin, connect
-from tandem.console.tenant_view import GraphDevices
+from tandem.infra.clock import utc_now
+from tandem.roles.site import BelowVersion
+from tandem.site import fleet
 from tenant_world import ADMIN, PASSWORD, World
 
 
@@ -15,6 +14,8 @@ def test_what_the_vendor_serves_is_told_from_what_is_ours() -> None:
     assert known("GET", "/v1.0/users")
     assert known("POST", f"/v1.0/applications/{one}/addPassword")
     assert known("GET", "/v1.0/deviceManagement/managedDevices")
+    report = "/v1.0/deviceManagement/reports/retrieveDeviceAppInstallationStatusReport"
+    assert known("POST", report)
     assert known("POST", f"/{one}/oauth2/v2.0/token")
     assert not known("GET", f"/v1.0/applications/{one}/addPassword")
     assert not known("POST", f"/v1.0/applications/{one}/grantAdminConsent")
@@ -53,11 +54,19 @@ async def test_what_a_tenant_s_graph_has_not_is_done_without(
     await connect(site)
     joined = await world.joined(ADMIN, "LAB-001")
 
-    async def get(path: str) -> Mapping[str, Any]:
+    async def graph() -> fleet.Graph:
         async with site.db.transaction() as tx:
             client = await site.cloud.tenants.graph(tx, await site.cloud.tenants.service(tx))
-        return await client.get(f"/{path}")
+        return BelowVersion(client)
 
-    found = await GraphDevices(get)()
-    assert [(item.name, item.mdm_enrolled) for item in found.values()] == [("LAB-001", False)]
-    assert list(found) == [joined.device_id]
+    others = fleet.Collaborators(site.cloud.tenants.tenant_id, graph)
+    site.asked.clear()
+    await fleet.Keeper(site.db, others, utc_now).tend()
+    async with site.db.transaction() as tx:
+        reading = await fleet.look(tx, utc_now())
+        found = await fleet.listing(tx, fleet.Filter())
+    assert fleet.silence(reading) == ""
+    assert [(d.name, d.mdm_enrolled) for d in found.devices] == [("LAB-001", False)]
+    assert found.devices[0].id == joined.device_id
+    assert "/v1.0/deviceManagement/managedDevices" in {path for _, path in site.asked}
+    assert {item for item in site.asked if not vendor_paths.knows(*item)} == set()

@@ -331,12 +331,12 @@ def _fleet(db: Database, cloud: cloud_services.CloudServices) -> fleet.Collabora
     async def graph() -> fleet.Graph:
         async with db.transaction() as tx:
             client = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
-        return _BelowVersion(client)
+        return BelowVersion(client)
 
     return fleet.Collaborators(cloud.tenants.tenant_id, graph)
 
 
-class _BelowVersion:
+class BelowVersion:
     """Graph by paths without a slash before them, as Graph's own links go on."""
 
     def __init__(self, graph: cloud_services.Graph) -> None:
