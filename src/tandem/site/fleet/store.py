@@ -18,6 +18,7 @@ from tandem.site.fleet.model import (
     Device,
     Filter,
     FunnelStep,
+    OsGroup,
     Reading,
     Sort,
     Stage,
@@ -54,6 +55,20 @@ def _mask(every: Sequence[Any], some: Iterable[Any]) -> int:
     return sum(1 << every.index(item) for item in some)
 
 
+# Of the versions of a group, one stands for all: rules know groups, and fleets many versions.
+_EXAMPLES = {
+    OsGroup.LEGACY: "6.1.7601",
+    OsGroup.BEFORE_1709: "10.0.15063",
+    OsGroup.CURRENT: "10.0.22631",
+    OsGroup.OTHER: "",
+}
+
+
+@lru_cache(4096)
+def _example(os_version: str) -> str:
+    return _EXAMPLES[model.operating_system(Device(id="", name="", os_version=os_version))]
+
+
 @lru_cache(4096)
 def _answers(asked: Device) -> dict[str, Any]:
     """What lists and tiles ask of a device, for devices that differ in nothing that matters."""
@@ -68,8 +83,6 @@ def _answers(asked: Device) -> dict[str, Any]:
         "stage": max((_STAGES.index(stage) for stage in reached), default=-1),
         "workloads": _mask(_WORKLOADS, model.with_mdm(asked)),
         "unlicensed": asked.unlicensed,
-        "os_key": model.version_key(asked.os_version),
-        "client_key": model.version_key(asked.client_version),
     }
 
 
@@ -80,6 +93,8 @@ def _row(device: Device) -> dict[str, Any]:
         id="",
         name="",
         user=device.user and "x",
+        os_version=_example(device.os_version),
+        client_version="",
         client_id="",
         mdm_id="",
         enrollment_error=None if device.enrollment_error is None else 0,
@@ -89,6 +104,8 @@ def _row(device: Device) -> dict[str, Any]:
     row: dict[str, Any] = {
         **msgspec.structs.asdict(device),
         **_answers(alike),
+        "os_key": model.version_key(device.os_version),
+        "client_key": model.version_key(device.client_version),
         "name_key": model.key(device.name),
         "user_key": model.key(device.user),
         "seen_key": device.last_seen_at or "-infinity",
