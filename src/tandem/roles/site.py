@@ -6,10 +6,10 @@ site's own issuing root). Neither is meant for the internet; connection points d
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -166,7 +166,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *client_settings.routes(db, gate, utc_now),
             *content.routes(db, gate, packages),
             *auditing.routes(db, gate, utc_now, signer),
-            *search.routes(db, gate, _searched(db, cloud)),
+            *search.routes(db, gate, search.Collaborators.of(db, cloud)),
             *clients.admin_routes(db, require=gate, now=utc_now),
             *deployments.routes(db, gate, utc_now),
             *discovery.routes(db, found, gate),
@@ -488,22 +488,3 @@ async def _sign(db: Database, signer: audit.Signer, stop: asyncio.Event) -> None
             log.warning("upkeep failed", reason=error.message)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _SIGN_SECONDS)
-
-
-def _searched(db: Database, cloud: cloud_services.CloudServices) -> search.Collaborators:
-    async def gateways(tx: Tx) -> Sequence[tuple[str, str]]:
-        return [(item.service_name, item.state.value) for item in await cloud.gateways.gateways(tx)]
-
-    async def apps(text: str, limit: int) -> Sequence[Mapping[str, Any]]:
-        async with db.transaction() as tx:
-            services = await cloud.tenants.services(tx)
-            if not services:
-                return ()
-            graph = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
-        wanted = quote(text.replace("'", "''"), safe="")
-        path = f"/deviceAppManagement/mobileApps?$filter=startswith(displayName,'{wanted}')"
-        found = await graph.get(f"{path}&$select=id,displayName,publisher&$top={limit}")
-        items: Sequence[Mapping[str, Any]] = found["value"]
-        return items
-
-    return search.Collaborators(gateways, apps)

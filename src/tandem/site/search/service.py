@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
-from tandem.site import collections, fleet
+from tandem.site import cloud_services, collections, fleet
 
 # A tenant that is slow must not make the search slow.
 _TENANT_SECONDS = 3.0
@@ -36,6 +37,26 @@ class Collaborators:
 
     gateways: Callable[[Tx], Awaitable[Sequence[tuple[str, str]]]] = _none
     apps: Callable[[str, int], Awaitable[Sequence[Mapping[str, Any]]]] = _no_apps
+
+    @classmethod
+    def of(cls, db: Database, cloud: cloud_services.CloudServices) -> "Collaborators":
+        async def gateways(tx: Tx) -> Sequence[tuple[str, str]]:
+            found = await cloud.gateways.gateways(tx)
+            return [(item.service_name, item.state.value) for item in found]
+
+        async def apps(text: str, limit: int) -> Sequence[Mapping[str, Any]]:
+            async with db.transaction() as tx:
+                services = await cloud.tenants.services(tx)
+                if not services:
+                    return ()
+                graph = await cloud.tenants.graph(tx, services[0])
+            wanted = quote(text.replace("'", "''"), safe="")
+            path = f"/deviceAppManagement/mobileApps?$filter=startswith(displayName,'{wanted}')"
+            found = await graph.get(f"{path}&$select=id,displayName,publisher&$top={limit}")
+            items: Sequence[Mapping[str, Any]] = found["value"]
+            return items
+
+        return cls(gateways, apps)
 
 
 async def search(
