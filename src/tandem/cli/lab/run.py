@@ -306,8 +306,8 @@ def _say_what_to_try(lab: Lab, screen: Screen) -> None:
         pilot = f"{tandem} comanagement switch windows-update pilot --collection 'Pilot devices'"
         show(f"    {escape(pilot)}")
         show(
-            "      another workload moves to the MDM service for the pilot. Console, Co-management:"
-            " look at its bar, then click it"
+            "      another workload moves to the MDM service for the pilot. Console, Co-management"
+            " settings: watch its devices follow, or move it there"
         )
     else:
         show(f"    {escape(tandem)} user list")

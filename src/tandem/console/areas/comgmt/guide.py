@@ -24,7 +24,7 @@ STATES = {
 LINKS = {
     "0.1": ("+/users", "+/users"),
     "0.2": ("+/enrolment", "+/enrolment"),
-    "0.3": ("site", "site"),
+    "0.3": ("site-properties", "site-properties"),
     "1.1": ("wizards/gateway-certificate", "gateways"),
     "1.2": ("wizards/gateway-certificate", "certificates"),
     "1.3": ("wizards/gateway-certificate", "certificates"),
