@@ -586,6 +586,33 @@ RULES: list[tuple[Any, int]] = [
 ]
 
 
+async def test_rules_that_name_other_collections(fleet: Api) -> None:
+    id = await lab(fleet)
+    made = await post(fleet, "SMS_Collection", {"Name": "Without the lab"})
+    one = f"SMS_Collection('{made['CollectionID']}')"
+    rules = [
+        {
+            "@odata.type": f"#AdminService.SMS_CollectionRule{way}Collection",
+            f"{way}CollectionID": of,
+        }
+        for way, of in (("Include", "SMS00001"), ("Exclude", id))
+    ]
+    await post(fleet, f"{one}/AdminService.AddMembershipRules", {"collectionRules": rules})
+    shown = (await fleet.get(f"{BASE}/{one}"))["value"][0]
+    assert [
+        rule.get("IncludeCollectionID") or rule["ExcludeCollectionID"]
+        for rule in shown["CollectionRules"]
+    ] == ["SMS00001", id]
+    whole = len(await values(fleet, "SMS_R_System"))
+    inside = (await fleet.get(f"{BASE}/SMS_Collection('{id}')"))["value"][0]["MemberCount"]
+    assert shown["MemberCount"] == whole - inside
+    circle = {**rules[0], "IncludeCollectionID": made["CollectionID"]}
+    path = f"{BASE}/{one}/AdminService.AddMembershipRule"
+    assert (await fleet.refusal("POST", path, {"collectionRule": circle}))[0] == 409
+    await post(fleet, f"{one}/AdminService.DeleteMembershipRule", {"collectionRule": rules[1]})
+    assert (await fleet.get(f"{BASE}/{one}"))["value"][0]["MemberCount"] == whole
+
+
 async def test_rules_that_are_not_taken(fleet: Api) -> None:
     for rule, status in RULES:
         path = f"{BASE}/SMS_Collection('{await lab(fleet)}')/AdminService.AddMembershipRule"
