@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import site_world
 import tenant_world
 from browsing import Browser, browsing
 from site_world import NAME, PASSWORD, PFX_PASSWORD, Site, connect, create, pfx, ready, shown, until
+from tandem import pki
 from tandem.console.areas.gateways import words
+from tandem.infra.clock import utc_now
 from tandem.infra.database import Database
 from tandem.protocols import tunnel
 from tandem.site.health import CAUSES, CHECKS
@@ -254,6 +257,20 @@ async def test_properties_are_saved_and_refusals_stay_in_place(
     assert "This gateway may serve content." in browser.main
 
 
+async def test_a_revocation_list_is_uploaded_and_shown(
+    browser: Browser, site: Site, gateway: dict[str, Any]
+) -> None:
+    root = pki.new_root(pki.name("Contoso Clients"), now=utc_now())
+    crl = root.crl([], now=utc_now(), next_update=utc_now() + timedelta(days=1), number=1)
+    await browser.open(f"{PAGE}/settings")
+    assert "None: clients with certificates are refused" in browser.main
+    await browser.press("Upload the list", files={"crl": ("x.crl", b"PNG")})
+    assert "not a certificate revocation list" in browser.said("crl")
+    await browser.press("Upload the list", files={"crl": ("x.crl", crl)})
+    assert "The list of CN=Contoso Clients is on its way" in browser.main
+    assert browser.page.xpath("//tr[th='CN=Contoso Clients'][td='Revocation list']")
+
+
 async def test_the_certificate_is_replaced_only_by_one_of_the_same_name(
     browser: Browser, site: Site, gateway: dict[str, Any]
 ) -> None:
@@ -343,7 +360,7 @@ async def test_the_management_point_takes_gateway_traffic_or_says_why_it_cannot(
         await tx.execute("DELETE FROM properties_credential WHERE role = 'site-systems'")
     await browser.open("/console/site-systems/management-point")
     assert browser.page.xpath("//input[@name='allow_gateway_traffic']/@disabled")
-    assert "neither HTTPS nor enhanced HTTP" in browser.main
+    assert "Switch enhanced HTTP on" in browser.main
 
 
 async def test_chain_analyzer_ports_and_about_in_both_languages(

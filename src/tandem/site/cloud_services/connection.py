@@ -187,7 +187,7 @@ class Connections:
 
     async def can_allow(self, tx: Tx) -> bool:
         """Only a management point with HTTPS or enhanced HTTP takes gateway traffic (2.5)."""
-        return await properties.secure(tx)
+        return await properties.enhanced_http(tx)
 
     async def allow(self, tx: Tx, allowed: bool, *, actor: str) -> None:
         """The management point's "Allow … cloud management gateway traffic".

@@ -95,11 +95,6 @@ async def signing_identity(tx: Tx, box: SecretBox) -> SigningIdentity:
     return SigningIdentity(found.key, found.certificate, await root_certificate(tx))
 
 
-async def secure(tx: Tx) -> bool:
-    """Whether the site systems answer with a certificate: what gateway traffic asks for (2.5)."""
-    return await store.credential(tx, SITE_SYSTEMS) is not None
-
-
 async def role_certificate(
     tx: Tx,
     box: SecretBox,

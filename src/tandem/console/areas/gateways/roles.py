@@ -221,7 +221,7 @@ def _insecure(values: Mapping[str, Any]) -> str:
         ""
         if values.get("possible") or values.get("allow_gateway_traffic")
         else N_(
-            "The management point has neither HTTPS nor enhanced HTTP. Switch one on in the site's"
+            "The management point answers plain HTTP. Switch enhanced HTTP on in the site's"
             " properties first."
         )
     )

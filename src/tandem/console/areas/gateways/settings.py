@@ -158,6 +158,43 @@ def alerts_of(values: Values) -> dict[str, Any]:
     return made
 
 
+CRL = field(
+    "crl",
+    N_("Certificate revocation list"),
+    "file",
+    accept=".crl,.pem,.der",
+    required=True,
+    hint=N_("A newer list of the same authority takes the place of the older one."),
+)
+
+
+async def add_crl(page: Page[Any]) -> Response:
+    """A list of an authority of clients; every gateway gets it."""
+    await page.form(_FORM_BYTES)
+    name = named(page)
+    upload = page.files.get("crl")
+    problem: AppError | None = None
+    if upload is None or not upload.name:
+        problem = Problem("crl", N_("Choose a file."))
+    else:
+        try:
+            body = {"data": b64encode(upload.data).decode()}
+            made = await page.api.post("/api/v1/trust/crls", body)
+        except NotSignedIn:
+            raise
+        except AppError as error:
+            problem = error
+        else:
+            said = N_("The list of %(issuer)s is on its way to every gateway.")
+            return page.to(f"{path_of(name)}/settings", said, issuer=made["issuer"])
+    answer = await page.api.ask("GET", api_of(name))
+    values = {item.name: answer.json.get(item.name, item.initial()) for item in SETTINGS}
+    status = 422 if isinstance(problem, Problem) else HTTP_STATUS[problem.kind]
+    return await _draw(
+        page, "settings", SETTINGS, values, answer.etag, {"crl": problem}, status=status
+    )
+
+
 async def show_settings(page: Page[Any]) -> Response:
     answer = await page.api.ask("GET", api_of(named(page)))
     values = {item.name: answer.json.get(item.name, item.initial()) for item in SETTINGS}
@@ -334,6 +371,8 @@ async def _draw(
         fields=await drawn(page, fields, values, problems or {}),
         etag=version,
         general=general,
+        trust=await page.api.get("/api/v1/trust") if tab == "settings" else None,
+        crl=await drawn(page, (CRL,), {}, problems or {}) if tab == "settings" else (),
     )
 
 
@@ -353,6 +392,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         console.route(f"{one}/settings", show_settings),
         console.route(f"{one}/settings", save_settings, post=True),
+        console.route(f"{one}/revocation-list", add_crl, post=True),
         console.route(f"{one}/certificate", show_certificate),
         console.route(f"{one}/certificate", save_certificate, post=True),
         console.route(f"{one}/alerts", show_alerts),
