@@ -119,6 +119,15 @@ async def test_without_prerequisites_the_wizard_says_what_is_missing(browser: Br
     assert browser.link("The first-run guide") == GUIDE
 
 
+async def test_what_is_missing_is_said_in_french_too(guided: Guided) -> None:
+    async with browsing(guided.site.app, "siteadmin", PASSWORD, "fr") as browser:
+        await browser.open(WIZARD)
+        assert "Le site n’est connecté à aucun locataire." in browser.main
+        assert "Aucune passerelle n’est prête" in browser.main
+        for word in ("gateway", "Connect", "Create", "site is"):
+            assert word not in browser.main.replace("--allow-gateway-traffic", ""), word
+
+
 async def test_the_wizard_enables_everything_at_once(guided: Guided, browser: Browser) -> None:
     await prepared(guided)
     await browser.open(WIZARD)

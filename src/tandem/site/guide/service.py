@@ -135,7 +135,7 @@ async def _of_comanagement(tx: Tx, others: comanagement.Collaborators) -> dict[s
     production = next((item for item in deployed if item.policy.kind == "production"), None)
     return {
         "enabled": enabled.auto_enroll.value if enabled else "",
-        "missing": " ".join(item.text for item in missing),
+        "missing": missing[0].text if missing else "",
         "moved": sum(slider.position is Position.MDM for slider in sliders),
         "switched": any(slider.changed_at is not None for slider in sliders),
         "piloted": sum(slider.position is Position.PILOT for slider in sliders),
