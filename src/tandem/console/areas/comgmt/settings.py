@@ -45,7 +45,14 @@ async def collections(page: Page[Any]) -> list[tuple[str, str]]:
     """For a list to choose from: id, and name with how many devices it has."""
     found = await page.api.get("/api/v1/collections", limit=_MOST_COLLECTIONS)
     return [
-        (item["id"], f"{item['name']} ({page.language.number(item['members'])})")
+        (
+            item["id"],
+            item["name"]
+            # A list that took too long to count says nothing of those that were never evaluated.
+            + (
+                f" ({page.language.number(item['members'])})" if item["members"] is not None else ""
+            ),
+        )
         for item in found["items"]
     ]
 

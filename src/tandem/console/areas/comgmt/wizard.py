@@ -48,15 +48,17 @@ ENROLMENT_COLLECTION = "collection"
 # ---------------------------------------------------------------------- what may be chosen
 
 
+def _counted(page: Page[Any], count: int | None) -> str:
+    """A list that took too long to count says nothing of those that were never evaluated."""
+    return "–" if count is None else page.language.number(count)
+
+
 async def _collections(page: Page[Any], draft: Draft | None, query: str) -> list[tuple[str, ...]]:
     found = await page.api.get("/api/v1/collections", search=query, limit=20)
     fresh = [(NEW, page.language.text(NEW_COLLECTION))] if not query else []
     return [
         *fresh,
-        *(
-            (item["id"], item["name"], page.language.number(item["members"]))
-            for item in found["items"]
-        ),
+        *((item["id"], item["name"], _counted(page, item["members"])) for item in found["items"]),
     ]
 
 
