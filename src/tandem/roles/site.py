@@ -20,7 +20,7 @@ from tandem.infra import config, http, logs, net
 from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
 from tandem.infra.config import Settings
-from tandem.infra.database import Database, Embedded, Tx, migrate
+from tandem.infra.database import Database, DatabaseUnavailable, Embedded, Tx, migrate
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.jobs import Jobs
 from tandem.infra.net import Resolver
@@ -400,10 +400,13 @@ class _Certificates:
 
     async def _write(self, role: str, name: str) -> Path:
         """Key, certificate and root in one file, so that no pair is ever half written."""
+        path, ca = self._folder / f"{name}.pem", self._folder / "site-root.pem"
         async with self._db.transaction() as tx:
+            kept = await properties.communication(tx, hold=True)
+            if role == properties.SITE_SYSTEMS and not kept.enhanced_http:
+                return path  # Switched off meanwhile: none is issued again.
             root = await properties.root_certificate(tx)
             made = await self._role(tx, role)
-        path, ca = self._folder / f"{name}.pem", self._folder / "site-root.pem"
         content = pki.key_pem(made.key) + pki.pem(made.certificate, root)
         if self._written.get(name) != content:
             write_private(ca, pki.pem(root))
@@ -424,7 +427,13 @@ class _Certificates:
             if not await self._wanted():
                 await _pause(stop)
                 continue
-            path = await self._write(properties.SITE_SYSTEMS, "site-systems")
+            try:
+                path = await self._write(properties.SITE_SYSTEMS, "site-systems")
+            except DatabaseUnavailable:
+                await _pause(stop)
+                continue
+            if not path.exists():
+                continue  # Switched off meanwhile.
             listener = http.Listener(
                 app,
                 self._settings.management_point_host,
@@ -435,9 +444,7 @@ class _Certificates:
             serving = asyncio.create_task(http.serve([listener], closing))
             try:
                 while not stop.is_set() and not serving.done() and await self._wanted():
-                    await self._write(properties.SITE_SYSTEMS, "site-systems")
-                    await self.front()
-                    await self._told()
+                    await self._look()
                     await _pause(stop)
             finally:
                 closing.set()
@@ -450,11 +457,16 @@ class _Certificates:
         except AppError:
             return True  # The database is away: nothing was decided.
 
-    async def _told(self) -> None:
+    async def _look(self) -> None:
+        """Renew what is near its end, and tell which certificate is answered with. While the
+        database is away, all goes on as it is."""
         with contextlib.suppress(AppError):
+            await self._write(properties.SITE_SYSTEMS, "site-systems")
+            await self.front()
             async with self._db.transaction() as tx:
-                made = await self._role(tx, properties.SITE_SYSTEMS)
-                await properties.answers(tx, made.certificate, utc_now())
+                if (await properties.communication(tx, hold=True)).enhanced_http:
+                    made = await self._role(tx, properties.SITE_SYSTEMS)
+                    await properties.answers(tx, made.certificate, utc_now())
 
 
 async def _pause(stop: asyncio.Event) -> None:

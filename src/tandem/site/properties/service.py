@@ -160,8 +160,11 @@ async def renew_role(tx: Tx, box: SecretBox, role: str, now: datetime) -> RoleCe
     )
 
 
-async def communication(tx: Tx) -> Communication:
-    """The site's Communication Security, as administrators have set it."""
+async def communication(tx: Tx, *, hold: bool = False) -> Communication:
+    """The site's Communication Security, as administrators have set it. `hold`: it stays so until
+    this transaction ends."""
+    if hold:
+        await tx.execute("LOCK TABLE properties_communication IN ROW SHARE MODE")
     return await store.communication(tx)
 
 
