@@ -9,7 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
+from tandem import pki
 from tandem.cli.context import site_client
+from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError
 from tandem.protocols import tunnel
 from tenant_world import World
@@ -230,7 +232,12 @@ async def test_next_in_the_wizard_tests_the_provider_and_reads_the_certificate(
     password = site.secret("p", PFX_PASSWORD)
     kept = await site.run("certificate", "import", file, "--password-file", password)
     assert (await check(certificate=kept["id"]))["service_name"] == NAME
-    made = await site.run("gateway", "create", "--certificate", NAME, *admin(site))
+    roots = site.folder / "clients.pem"
+    roots.write_bytes(pki.pem(pki.new_root(pki.name("Contoso Clients"), now=utc_now()).certificate))
+    words = ("gateway", "create", "--certificate", NAME, "--trusted-root", roots, *admin(site))
+    made = await site.run(*words)
+    trust = await asyncio.to_thread(api.get, "/api/v1/trust")
+    assert [item["subject"] for item in trust["roots"]] == ["CN=Contoso Clients"]
     assert (made["state"], made["resource_group"]) == ("Ready", "mycmg-group")
     with pytest.raises(AppError, match=r"There is a gateway mycmg\.contoso\.com already"):
         await check(certificate=kept["id"])

@@ -9,6 +9,7 @@ import pytest
 from site_world import NAME, Site, create, ready, until
 from tandem.infra.clock import utc_now
 from tandem.protocols import tunnel
+from tandem.site import properties
 from tandem.site.health import CAUSES, CHECKS
 
 
@@ -81,6 +82,19 @@ async def test_a_certificate_that_ends_is_told_of_in_time(
         )
     hop = (await _hops(site))[f"instance:{NAME}:1"]
     assert (hop["state"], hop["cause"]) == (state, cause)
+
+
+async def test_an_expired_certificate_of_the_management_point_is_told(site: Site) -> None:
+    await site.run("management-point", "set", "--allow-gateway-traffic")
+    assert (await _hops(site))["management-point"]["state"] == "good"
+    long_ago = utc_now() - timedelta(days=400)
+    async with site.db.transaction() as tx:
+        await tx.execute("DELETE FROM properties_credential WHERE role = 'site-systems'")
+        await properties.role_certificate(
+            tx, site.box, properties.SITE_SYSTEMS, dns=["localhost"], now=long_ago
+        )
+    hop = (await _hops(site))["management-point"]
+    assert (hop["state"], hop["cause"]) == ("bad", "management-point.certificate-expired")
 
 
 async def test_the_analyzer_says_where_a_devices_way_ends(site: Site) -> None:

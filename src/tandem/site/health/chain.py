@@ -69,7 +69,7 @@ class Chain:
             if not instances:
                 found.append(self.service(gateway))
         found += [self.point(point) for point in points]
-        found.append(await self.management_point(tx, points))
+        found.append(await self.management_point(tx))
         if await self.connections.adminservice_apps(tx):
             end = End("admin-service")
             found.append(Finding("admin-service", "", SITE, end, State.GOOD))
@@ -226,7 +226,7 @@ class Chain:
             id, point.service_name, source, SITE, state, cause, values, point.reported_at
         )
 
-    async def management_point(self, tx: Tx, points: Sequence[ConnectionPoint]) -> Finding:
+    async def management_point(self, tx: Tx) -> Finding:
         site = await properties.site(tx)
         target = End("management-point", str(site.management_point_id))
         state, cause = State.GOOD, ""
@@ -234,7 +234,12 @@ class Chain:
             possible = await self.connections.can_allow(tx)
             cause = "management-point.closed" if possible else "management-point.insecure"
             state = State.BAD
-        return Finding("management-point", "", SITE, target, state, cause)
+        values: dict[str, Any] = {}
+        certified, _ = await properties.answering(tx)
+        if state is State.GOOD and certified is not None and certified[1] <= self.now():
+            state, cause = State.BAD, "management-point.certificate-expired"
+            values["day"] = day(certified[1])
+        return Finding("management-point", "", SITE, target, state, cause, values)
 
     async def tenant(self, tx: Tx) -> Finding:
         services = await self.tenants.services(tx)

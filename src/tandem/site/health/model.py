@@ -165,10 +165,6 @@ CAUSES: dict[str, tuple[str, str]] = {
         "The answer is not what was expected (%(said)s).",
         "Read CMGService.log of the gateway and SMS_Cloud_ProxyConnector.log.",
     ),
-    "probe.no-identity": (
-        "Published and guarded: without an identity the way to the management point is not tried.",
-        "Choose an account of the tenant, or a client certificate, to try it to its end.",
-    ),
 }
 
 # Check of the connection analyzer → its name, and what it looks at.

@@ -168,12 +168,6 @@ CAUSES: dict[str, tuple[str, str]] = {
         N_("The answer is not what was expected (%(said)s)."),
         N_("Read CMGService.log of the gateway and SMS_Cloud_ProxyConnector.log."),
     ),
-    "probe.no-identity": (
-        N_(
-            "Published and guarded: without an identity the way to the management point is not tried."
-        ),
-        N_("Choose an account of the tenant, or a client certificate, to try it to its end."),
-    ),
 }
 
 CHECKS: dict[str, tuple[str, str]] = {
