@@ -15,6 +15,8 @@ from tandem.console.kit import N_, ROOT, Console, Page, csv
 AUDIT = f"{ROOT}/audit"
 SIGN_INS = f"{ROOT}/sign-ins"
 _HEADS = 20
+# An entry shows each property before and after: fewer of them keep the page small.
+_ENTRIES = 25
 
 
 def _days(page: Page[Any], name: str) -> list[str]:
@@ -53,7 +55,7 @@ _AUDIT_FILTERS = ("activity", "actor", "target", "category", "outcome", "from", 
 
 async def audit(page: Page[Any]) -> Response:
     shown = await asking.listed(
-        page, f"{GRAPH}/auditLogs/directoryAudits", where=_audit_where(page)
+        page, f"{GRAPH}/auditLogs/directoryAudits", where=_audit_where(page), size=_ENTRIES
     )
     return page.render(
         "directory/audit.html",
