@@ -7,7 +7,7 @@ a request to anywhere but the two consoles, and an answer of 500 or more is a co
 import re
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ ARGUMENTS = [
 ]
 SIZE = {"width": 1280, "height": 860}
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
+COLOURS = ["color-contrast", "link-in-text-block"]
 MOST_BYTES, MOST_BYTES_WITH_CHARTS, MOST_REQUESTS = 60_000, 280_000, 30
 SECONDS = 15
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9A-Za-z_-]{20,}|\d{6,}")
@@ -105,15 +106,23 @@ class Hands:
     async def place(self, title: str) -> None:
         """A place of the navigation."""
         places = self.page.get_by_role("navigation", name=self.t("Main"))
-        await self._press(places.get_by_role("link", name=self.t(title), exact=True).first)
+        link = places.get_by_role("link", name=self.t(title), exact=True).first
+        await self._loaded(link.click)
 
     async def follow(self, text: str, within: Locator | None = None, **values: object) -> None:
         name = self.t(text, **values)
         await self._press((within or self.main).get_by_role("link", name=name, exact=True).first)
 
-    async def press(self, text: str, within: Locator | None = None, **values: object) -> None:
+    async def press(
+        self, text: str, within: Locator | None = None, loads: bool = True, **values: object
+    ) -> None:
         name = self.t(text, **values)
-        await self._press((within or self.main).get_by_role("button", name=name, exact=True).first)
+        found = (within or self.main).get_by_role("button", name=name, exact=True)
+        await self._press(found.first, loads)
+
+    async def press_primary(self) -> None:
+        """The button that goes on, whatever it is called: a page that asks whether it is meant."""
+        await self._press(self.main.locator("button.primary, button.danger").first)
 
     async def sign_in(self, upn: str, password: str) -> None:
         """At the tenant's own sign-in page, whose words are not the console's."""
@@ -141,7 +150,9 @@ class Hands:
         await self._type(self.box(label), value)
 
     async def select(self, label: str, value: str) -> None:
-        box = self.box(label)
+        await self._select(self.box(label), value)
+
+    async def _select(self, box: Locator, value: str) -> None:
         if not self.keyboard:
             await box.select_option(value)
             return
@@ -151,7 +162,7 @@ class Hands:
             if await box.input_value() == value:
                 return
             await self.page.keyboard.press("ArrowDown")
-        raise AssertionError(f"{label} does not offer {value}")
+        raise AssertionError(f"there is no {value} to choose")
 
     async def attach(self, label: str, path: Path) -> None:
         box = self.box(label)
@@ -169,21 +180,25 @@ class Hands:
         found = self.group(label).locator("label").filter(has_text=words).first.locator("input")
         await self._take(found)
 
-    async def pick(self, label: str, name: str) -> None:
-        """Search in a picker, and take what is called so."""
+    async def pick(self, label: str, name: str, search: str | None = None) -> None:
+        """Search in a picker, and take what is called so; `search=""`: it is shown without."""
         group = self.group(label)
         found = group.locator(".found label", has_text=name).first.locator("input")
-        search = group.get_by_role("searchbox")
+        box = group.get_by_role("searchbox")
+        if search == "":
+            await self._take(found)
+            return
         if self.keyboard:
-            await self._reach(search)
+            await self._reach(box)
+        await box.press("ControlOrMeta+A")
         if self.scripts:
             # The list is another one when the last letter has been answered.
             asked = f"query={quote_plus(name)}"
             async with self.page.expect_response(lambda answer: asked in answer.url):
-                await search.press_sequentially(name)
+                await box.press_sequentially(name)
             await self.page.evaluate(_PAINTED)
         else:
-            await search.press_sequentially(name)
+            await box.press_sequentially(name)
             await self._press(group.get_by_role("button"))
         await expect(found).to_be_visible()
         await self._take(found)
@@ -202,11 +217,11 @@ class Hands:
             raise AssertionError(f"the step was not accepted: {said or await self.text()}")
 
     async def wrong(
-        self, label: str, words: str = "", next: str = "Next", **values: object
+        self, label: str, words: str = "", next: str = "Next", status: int = 422, **values: object
     ) -> None:
         """Next is refused: at this field, which has the focus, and with these words."""
         before = self.where
-        async with self.refused(422):
+        async with self.refused(status):
             await self.press(next)
         assert self.where == before, f"it went on, to {self.where}"
         invalid = self.main.locator("[aria-invalid=true]:focus, fieldset[aria-invalid=true] :focus")
@@ -226,16 +241,21 @@ class Hands:
 
     async def _press(self, target: Locator, loads: bool = True) -> None:
         """Click it, or Enter on it; `loads`: another page must come of that."""
-        if loads:
-            await self.page.locator("html").evaluate("page => page.dataset.left = 1")
-        if self.keyboard:
-            await self._reach(target)
-            await self.page.keyboard.press("Enter")
-        else:
-            await target.click()
-        if loads:
-            await self.page.locator("html:not([data-left])").wait_for(state="attached")
-            await self.page.wait_for_load_state("load")
+
+        async def press() -> None:
+            if self.keyboard:
+                await self._reach(target)
+                await self.page.keyboard.press("Enter")
+            else:
+                await target.click()
+
+        await (self._loaded(press) if loads else press())
+
+    async def _loaded(self, act: Callable[[], Awaitable[None]]) -> None:
+        await self.main.first.evaluate("main => main.dataset.left = 1")
+        await act()
+        await self.page.locator("main:not([data-left])").wait_for(state="attached")
+        await self.page.wait_for_load_state("load")
 
     async def _type(self, box: Locator, value: str) -> None:
         if not self.keyboard:
@@ -318,7 +338,9 @@ class Hands:
         assert await html.get_attribute("lang") == self.language, self.page.url
         for theme in ("light", "dark"):
             await self.page.evaluate("t => document.documentElement.dataset.theme = t", theme)
-            found = (await Axe().run(self.page, options={"runOnly": WCAG})).response["violations"]
+            # Nothing but the colours differs in the dark.
+            rules: Any = WCAG if theme == "light" else {"type": "rule", "values": COLOURS}
+            found = (await Axe().run(self.page, options={"runOnly": rules})).response["violations"]
             self.seen.complaints += [
                 f"axe {item['id']} on {name or shape} ({theme}):"
                 f" {node['html'][:160]} {node['failureSummary'][:200]}"

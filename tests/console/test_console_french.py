@@ -1,5 +1,7 @@
 """What reads the same in French is either the same word or one that was forgotten."""
 
+import re
+
 import pytest
 from babel.messages.pofile import read_po
 
@@ -16,10 +18,12 @@ SAME = {
     "Application",
     "Applications",
     "Code",
-    "Description",
     "Configuration",
+    "Description",
     "Enterprise Mobility + Security E3",
     "Enterprise Mobility + Security E5",
+    "Instance",
+    "Instance %(name)s",
     "Instance %(number)s",
     "Interactive",
     "Licence",
@@ -30,14 +34,21 @@ SAME = {
     "PFX",
     "Pages",
     "Plans",
+    "Port",
     "Position",
+    "PostgreSQL",
+    "Python",
     "Secret",
     "Service",
     "Site",
     "Source",
+    "Tandem",
+    "Tunnels",
     "Type",
     "Version",
 }
+
+PLACE = re.compile(r"%\(\w+\)s")
 
 
 @pytest.mark.parametrize("catalogue", sorted((FOLDER / "fr").glob("*.po")), ids=lambda p: p.stem)
@@ -49,5 +60,9 @@ def test_no_french_text_is_the_english_one(catalogue) -> None:
         sources = message.id if isinstance(message.id, tuple) else (message.id,)
         targets = message.string if isinstance(message.string, tuple) else (message.string,)
         pairs = zip(sources, targets, strict=False)
-        forgotten += [one for one, said in pairs if one and one == said and one not in SAME]
+        forgotten += [
+            one
+            for one, said in pairs
+            if one == said and one not in SAME and re.search("[A-Za-z]", PLACE.sub("", one))
+        ]
     assert not forgotten, f"{catalogue.name}: say it in French, or list it in SAME"

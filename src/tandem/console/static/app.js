@@ -104,6 +104,24 @@ document.addEventListener("close", (event) => {
 document.addEventListener("htmx:error", () => toast(document.body.dataset.unreachable));
 document.addEventListener("htmx:response:error", () => toast(document.body.dataset.failed));
 
+// What is marked in a picker goes to what is chosen before the next search replaces the list.
+document.addEventListener("htmx:before:swap", () => {
+  for (const picker of document.querySelectorAll(".picker")) {
+    const chosen = picker.querySelector(".chosen");
+    for (const item of picker.querySelectorAll(".found li:has(input:checked)")) {
+      if (item.querySelector("input").type === "radio") chosen.replaceChildren();
+      chosen.append(item);
+      chosen.hidden = false;
+    }
+  }
+});
+document.addEventListener("htmx:after:swap", () => {
+  for (const picker of document.querySelectorAll(".picker")) {
+    const known = new Set([...picker.querySelectorAll(".chosen input:not([type=hidden])")].map((box) => box.value));
+    for (const box of picker.querySelectorAll(".found input:not([type=hidden])")) if (known.has(box.value)) box.closest("li").remove();
+  }
+});
+
 // Buttons that copy a text; a form that is sent once; a file that is sent with its progress and can be called back.
 document.documentElement.classList.add("has-script");
 document.addEventListener("click", async (event) => {
