@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_mobile_apps import assigned, finished, uploaded
+from test_mobile_apps import APPS, assigned, finished, uploaded
 
 from mdm_world import Mdm, TestDevice
 from tandem.tenant import directory
@@ -83,6 +83,68 @@ async def test_the_apps_of_one_device_are_listed(mdm: Mdm, package: bytes) -> No
     assert row["installState"] == "excluded"
     answer = await mdm.graph("GET", "tandem/managedDevices/nobody/apps")
     assert answer.status_code == 404
+
+
+async def installed_on(mdm: Mdm, package: bytes) -> tuple[str, TestDevice, str]:
+    """An app on a device that was required to have it, and the group that says so."""
+    device = await mdm.enrolled()
+    app = await uploaded(mdm, package)
+    group = await mdm.group("Users", device.user.id)
+    await assigned(mdm, app, group.id)
+    await device.check_in()
+    await device.begins(finished("0"))
+    return app, device, group.id
+
+
+async def intents(mdm: Mdm, app: str, **groups: str) -> None:
+    given = [
+        {"intent": intent, "target": {"@odata.type": f"{NAMESPACE}groupAssignmentTarget",
+                                      "groupId": group}}
+        for intent, group in groups.items()
+    ]  # fmt: skip
+    answer = await mdm.graph("POST", f"{APPS}/{app}/assign", {"mobileAppAssignments": given})
+    assert answer.status_code in (200, 204), answer.text
+
+
+async def test_an_app_is_uninstalled_where_it_came_from_here(mdm: Mdm, package: bytes) -> None:
+    app, device, group = await installed_on(mdm, package)
+    other = await mdm.enrolled("bob", f"{2:032X}")
+    both = await mdm.group("Both", device.user.id, other.user.id)
+    await intents(mdm, app, uninstall=both.id)
+    (order,) = await device.check_in()
+    assert (order.name, order.items[0].target.rpartition("/")[2]) == (
+        "Delete",
+        "%7B11111111-2222-3333-4444-55555555555A%7D",
+    )
+    assert await device.check_in() == [], "it is gone, once"
+    assert await other.check_in() == [], "it never came from here"
+    found = await get(mdm, f"deviceManagement/managedDevices/{device.id}/timeline")
+    assert "Client Setup: uninstalled" in [item["text"] for item in found["value"]]
+    await intents(mdm, app, required=group)
+    assert [item.name for item in await device.check_in()] == ["Add", "Exec"]
+
+
+async def test_required_beats_uninstall(mdm: Mdm, package: bytes) -> None:
+    app, device, group = await installed_on(mdm, package)
+    everyone = await mdm.group("Everyone", device.user.id)
+    await intents(mdm, app, required=group, uninstall=everyone.id)
+    assert await device.check_in() == []
+
+
+async def test_a_device_that_does_not_uninstall_is_asked_again_a_day_later(
+    mdm: Mdm, package: bytes
+) -> None:
+    app, device, group = await installed_on(mdm, package)
+    await intents(mdm, app, uninstall=group)
+    device.codes["Delete"] = 500
+    assert [item.name for item in await device.check_in()] == ["Delete"]
+    (row,) = (await get(mdm, f"tandem/mobileApps/{app}/deviceStatuses"))["value"]
+    assert (row["installState"], row["errorCode"]) == ("uninstallFailed", 500)
+    summary = await get(mdm, f"tandem/mobileApps/{app}/installSummary")
+    assert summary["uninstallFailedCount"] == 1
+    assert await device.check_in() == []
+    mdm.world.wait(days=1, minutes=1)
+    assert [item.name for item in await device.check_in()] == ["Delete"]
 
 
 async def test_the_vendors_report_names_its_columns_once(mdm: Mdm, package: bytes) -> None:

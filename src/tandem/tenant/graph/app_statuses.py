@@ -193,7 +193,15 @@ async def _summary(call: Call, body: Body) -> Answer:
         if state == "installed":
             registered += number if agent in (_CLIENT, _CO_MANAGED) else 0
             policy += number if agent == _CO_MANAGED else 0
-    names = ("installed", "failed", "installing", "offered", "notInstalled", "excluded")
+    names = (
+        "installed",
+        "failed",
+        "installing",
+        "offered",
+        "notInstalled",
+        "uninstallFailed",
+        "excluded",
+    )
     return Value(
         {
             "bringsClient": app.brings_client,
@@ -240,7 +248,13 @@ async def _of_device(call: Call, body: Body) -> Answer:
 
 # ---------------------------------------------------------------------------------- the report
 
-_STATES = {"installed": 1, "failed": 2, "notInstalled": 3, "excluded": 5}  # resultantAppState
+_STATES = {
+    "installed": 1,
+    "failed": 2,
+    "notInstalled": 3,
+    "uninstallFailed": 4,
+    "excluded": 5,
+}  # resultantAppState
 _PENDING = 7  # pendingInstall
 _COLUMNS = {
     "DeviceName": ("String", "device_name"),

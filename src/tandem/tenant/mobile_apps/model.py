@@ -71,7 +71,7 @@ class Status:
 
     app_id: str
     device_id: str
-    state: Literal["offered", "installing", "installed", "failed"]
+    state: Literal["offered", "installing", "installed", "failed", "uninstallFailed"]
     code: int
     sha256: str
     at: datetime

@@ -190,11 +190,21 @@ async def required(tx: Tx, groups: Membership) -> list[App]:
     return choose(await store.apps(tx), await assignments.every(tx, OWNER), groups)
 
 
-def choose(apps: Iterable[App], given: Iterable[Assignment], groups: Membership) -> list[App]:
-    """Required by an assignment, and excluded by none."""
+async def unwanted(tx: Tx, groups: Membership) -> list[App]:
+    """The MSI apps that a device of these groups is to uninstall: required beats uninstall
+    (comanagement, 2.12)."""
+    apps, given = await store.apps(tx), await assignments.every(tx, OWNER)
+    wanted = {item.id for item in choose(apps, given, groups)}
+    return [item for item in choose(apps, given, groups, "uninstall") if item.id not in wanted]
+
+
+def choose(
+    apps: Iterable[App], given: Iterable[Assignment], groups: Membership, intent: str = "required"
+) -> list[App]:
+    """Meant by an assignment with this intent, and excluded by none of them."""
     by_owner: dict[str, list[Assignment]] = {}
     for one in given:
-        if one.values.get("intent", "required") == "required":
+        if one.values.get("intent", "required") == intent:
             by_owner.setdefault(one.owner_id, []).append(one)
     return [
         item
@@ -213,6 +223,11 @@ async def save_status(
     tx: Tx, app_id: str, device_id: str, state: str, code: int, sha256_hex: str, now: datetime
 ) -> None:
     await store.save_status(tx, app_id, device_id, state, code, sha256_hex, now)
+
+
+async def forget_status(tx: Tx, app_id: str, device_id: str) -> None:
+    """The device does not have it any more."""
+    await store.forget_status(tx, app_id, device_id)
 
 
 async def forget_device(tx: Tx, device_id: str) -> None:

@@ -121,6 +121,12 @@ async def save_status(
     )
 
 
+async def forget_status(tx: Tx, app_id: str, device_id: str) -> None:
+    await tx.execute(
+        "DELETE FROM mobile_apps_status WHERE app_id = %s AND device_id = %s", (app_id, device_id)
+    )
+
+
 async def forget_device(tx: Tx, device_id: str) -> None:
     await tx.execute("DELETE FROM mobile_apps_status WHERE device_id = %s", (device_id,))
 

@@ -156,6 +156,23 @@ def installs(
     return orders
 
 
+def uninstalls(apps: Iterable[App], statuses: Mapping[str, Status], now: datetime) -> list[Order]:
+    """Delete for each app that the device had from here and is to lose (section 12.3).
+
+    A device that refused is asked again a day later.
+    """
+    orders = []
+    for app in apps:
+        known = statuses.get(app.id)
+        if known is None or known.state not in ("installed", "uninstallFailed"):
+            continue
+        if known.state == "uninstallFailed" and now - known.at < RETRY_INSTALL:
+            continue
+        item = Item(target=f"{MSI}/{encoded(app.product_code)}")
+        orders.append(Order(Sent("uninstall", app.id), "Delete", item))
+    return orders
+
+
 def _again(known: Status, now: datetime) -> bool:
     if known.state == "failed":
         return now - known.at >= RETRY_INSTALL

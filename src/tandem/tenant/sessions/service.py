@@ -134,6 +134,8 @@ class Sessions:
             await mobile_apps.save_status(tx, app.id, device.id, state, code, what.value, now)
             text = f"{app.name}: installation {'began' if good else f'was refused ({told})'}"
             await self._enrollment.note(tx, device, "app", text)
+        elif what.kind == "uninstall":
+            await self._uninstalled(tx, device, what.subject, status, told)
         elif what.kind == "action":
             await store.end_command(tx, what.order, now, status.code)
             text = f"{what.subject}: " + (
@@ -149,6 +151,24 @@ class Sessions:
             await self._enrollment.note(tx, device, "unenrolling", text)
         elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
             await self._config_info(tx, device, "", now)
+
+    async def _uninstalled(
+        self, tx: Tx, device: Device, app_id: str, status: Status, told: str
+    ) -> None:
+        try:
+            app = await mobile_apps.app(tx, app_id)
+        except mobile_apps.NoSuchApp:
+            return  # It was deleted since: nobody asks what became of it.
+        if 200 <= status.code < 300 or status.code == 404:
+            await mobile_apps.forget_status(tx, app.id, device.id)
+            await self._enrollment.note(tx, device, "app", f"{app.name}: uninstalled")
+            return
+        now = self._now()
+        await mobile_apps.save_status(
+            tx, app.id, device.id, "uninstallFailed", status.code, model.fingerprint(app), now
+        )
+        text = f"{app.name}: uninstalling was refused ({told})"
+        await self._enrollment.note(tx, device, "app", text)
 
     async def _removed(self, tx: Tx, device: Device, setting: str, status: Status) -> None:
         if status.code == 403:
@@ -307,6 +327,7 @@ class Sessions:
             item.app_id: item for item in await mobile_apps.statuses(tx, device_id=device.id)
         }
         apps = await mobile_apps.required(tx, groups)
+        losing = await mobile_apps.unwanted(tx, groups)
         links = {app.id: self._content.link(app, self._now()) for app in apps}
         wanted = await policies.effective(tx, groups, device.flags)
         delivered = await store.deliveries(tx, device.id)
@@ -315,6 +336,7 @@ class Sessions:
             await store.lapse_delivery(tx, device.id, subject)
         return [
             *actions,
+            *model.uninstalls(losing, statuses, self._now()),
             *model.installs(apps, statuses, links, self._now()),
             *removals,
             *model.settings(wanted, delivered),

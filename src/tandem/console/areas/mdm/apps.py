@@ -352,7 +352,7 @@ def _device_query(asked: lists.Asked, state: str) -> dict[str, Any]:
         conditions.append(f"installState eq '{state}'")
     return {
         "$filter": lists.both(*conditions),
-        "$orderby": asked.order,
+        "$orderby": asked.order or "deviceName",
         **asked.slice,
     }
 

@@ -91,7 +91,10 @@ APP_FIELDS: tuple[Field, ...] = (
     picker("available_excluded", N_("Available, but not for groups")),
     field(
         "about_uninstall",
-        N_("Uninstall: this version stores it, and does not remove the app from devices yet."),
+        N_(
+            "Uninstall: devices remove it at their next check-in, where the MDM service has"
+            " installed it. Required beats uninstall."
+        ),
         "note",
     ),
     picker("uninstall", N_("Uninstall for groups")),
