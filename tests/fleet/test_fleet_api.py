@@ -1,5 +1,6 @@
 """Devices and dashboard of the admin API, with a tenant that answers, lags or is gone."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,27 @@ async def test_one_replica_reads_and_every_replica_answers(api: Api, site_db: Da
     await other.tend()
     assert len(api.cloud.graph.asked) > before
     await other._db.close()
+
+
+async def test_a_site_that_ends_in_the_middle_leaves_the_reading_to_the_next(api: Api) -> None:
+    begun, stop = asyncio.Event(), asyncio.Event()
+    graph = api.cloud.graph
+    graph.knows("d-1")
+    real = graph.get
+
+    async def never(path: str) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    graph.get = never  # type: ignore[method-assign]
+    running = asyncio.create_task(api.keeper.run(stop))
+    await asyncio.wait_for(begun.wait(), 20)
+    stop.set()
+    await asyncio.wait_for(running, 5)
+    graph.get = real  # type: ignore[method-assign]
+    api.wait(seconds=1)
+    await api.keeper.tend()
+    assert await names(api) == ["d-1"]
 
 
 async def test_the_answer_is_the_same_from_any_replica(api: Api, site_db: Database) -> None:

@@ -74,7 +74,7 @@ class Pace(msgspec.Struct, frozen=True):
     # Who looked so long ago does not look any more.
     looks_seconds: float = 30
     factor: float = 10
-    claim_seconds: float = 120
+    claim_seconds: float = 60
 
 
 # Rows
@@ -111,13 +111,20 @@ class Keeper:
         self._pace = pace
 
     async def run(self, stop: asyncio.Event, every_seconds: float = 0.5) -> None:
-        while not stop.is_set():
+        """Until `stop`; what it is at then is left, and done by whoever comes next."""
+        work = asyncio.create_task(self._go_on(every_seconds))
+        await stop.wait()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    async def _go_on(self, every_seconds: float) -> None:
+        while True:
             try:
                 await self.tend()
             except AppError as error:
                 log.warning("the device list is not tended", reason=error.message)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), every_seconds)
+            await asyncio.sleep(every_seconds)
 
     async def tend(self) -> None:
         """What is due now: rows to make, the tenant to read."""
@@ -161,6 +168,9 @@ class Keeper:
             await graph.read(self._db, await self._others.graph(), self._alive)
         except AppError as refused:
             error = refused.message or "The tenant does not answer."
+        except asyncio.CancelledError:
+            await self._let_go()
+            raise
         took = time.perf_counter() - begun
         async with self._db.transaction() as tx:
             before = await store.reading(tx)
@@ -168,6 +178,12 @@ class Keeper:
             if not error and not before.asked:
                 # Until now each client's own word on its enrolment counted.
                 await store.note_all(tx)
+
+    async def _let_go(self) -> None:
+        """Another replica, or this one when it is back, need not wait for the claim's end."""
+        with contextlib.suppress(AppError):
+            async with self._db.transaction() as tx:
+                await store.hold(tx, self._now())
 
     async def _alive(self) -> None:
         """On the way: the claim holds on, and rows do not wait for the end."""
@@ -215,6 +231,9 @@ async def listing(
 ) -> Part:
     """Raises BadFilter where `after` is no word of ours."""
     behind = _read_after(after, sort) if after else None
+    if behind is None and counted and wanted.search.strip().startswith("*"):
+        found, total = await store.page_within(tx, wanted, sort, descending, limit, offset)
+        return Part([device for _, device in found], total, _onward(found, limit))
     total = await store.count(tx, wanted) if counted else -1
     if behind is None and counted and offset > total // 2:
         # Nearer to the end, so from there: skipping costs as much as what is skipped.
@@ -225,11 +244,13 @@ async def listing(
         found.reverse()
     else:
         found = await store.page(tx, wanted, sort, descending, limit, offset, behind)
-    onward = _after(found[-1][0], found[-1][1].id) if len(found) == limit else ""
-    return Part([device for _, device in found], total, onward)
+    return Part([device for _, device in found], total, _onward(found, limit))
 
 
-def _after(key: Any, device_id: str) -> str:
+def _onward(found: list[tuple[Any, Device]], limit: int) -> str:
+    if not found or len(found) < limit:
+        return ""
+    key, device_id = found[-1][0], found[-1][1].id
     return base64.urlsafe_b64encode(msgspec.json.encode([str(key), device_id])).decode()
 
 

@@ -391,19 +391,39 @@ async def page(
             f" (%(after_key)s::{kind}, %(after_id)s)"
         )
         values |= {"after_key": after[0], "after_id": after[1]}
-    # What is skipped is skipped in the index; whole rows are read of the page alone. Of names that
-    # hold a text somewhere, all are looked at once: walking an index for them costs more.
-    kept = "MATERIALIZED" if wanted.search.strip().startswith("*") else "NOT MATERIALIZED"
+    # What is skipped is skipped in the index; whole rows are read of the page alone.
     cursor = await tx.execute(
-        f"""WITH found AS {kept} (SELECT device_id, {key} FROM fleet_device WHERE {where}),
-            part AS (SELECT device_id FROM found ORDER BY {key} {way}, device_id {way}
-                LIMIT %(limit)s OFFSET %(offset)s)
-            SELECT {_COLUMNS}, {key}::text AS ordered_by FROM fleet_device JOIN part
-                USING (device_id)
+        f"""SELECT {_COLUMNS}, {key}::text AS ordered_by FROM fleet_device
+            JOIN (SELECT device_id FROM fleet_device WHERE {where}
+                  ORDER BY {key} {way}, device_id {way}
+                  LIMIT %(limit)s OFFSET %(offset)s) AS part USING (device_id)
             ORDER BY {key} {way}, device_id {way}""".encode(),  # noqa: S608
         {**values, "limit": limit, "offset": offset},
     )
     return [(row.pop("ordered_by"), Device(**row)) for row in await cursor.fetchall()]
+
+
+async def page_within(
+    tx: Tx, wanted: Filter, sort: Sort, descending: bool, limit: int, offset: int
+) -> tuple[list[tuple[Any, Device]], int]:
+    """A page with the count, for what no index finds: every name is looked at, and only once."""
+    where, values = _where(wanted)
+    key, way = _KEYS[sort], "DESC" if descending else "ASC"
+    cursor = await tx.execute(
+        f"""WITH found AS MATERIALIZED (SELECT device_id, {key} FROM fleet_device WHERE {where}),
+            part AS (SELECT device_id FROM found ORDER BY {key} {way}, device_id {way}
+                LIMIT %(limit)s OFFSET %(offset)s)
+            SELECT (SELECT count(*) FROM found) AS total, {_COLUMNS}, {key}::text AS ordered_by
+            FROM (SELECT 1) AS once LEFT JOIN (fleet_device JOIN part USING (device_id)) ON true
+            ORDER BY {key} {way}, device_id {way}""".encode(),  # noqa: S608
+        {**values, "limit": limit, "offset": offset},
+    )
+    rows = await cursor.fetchall()
+    total = int(rows[0]["total"])
+    for row in rows:
+        del row["total"]
+    found = [row for row in rows if row["id"] is not None]
+    return [(row.pop("ordered_by"), Device(**row)) for row in found], total
 
 
 async def device(tx: Tx, device_id: str) -> Device | None:
