@@ -7,6 +7,7 @@ are medians as the caller sees them, so what the server takes is less.
 """
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -43,6 +44,7 @@ PAGES = (
 
 
 def run() -> Outcome:
+    busy = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder, ExitStack() as stack:
         bench = _Bench(Path(folder), stack)
         bench.prepare()
@@ -51,7 +53,8 @@ def run() -> Outcome:
         export = bench.export()
     return Outcome(
         machine(),
-        f"{DEVICES:,} devices of both authorities, embedded PostgreSQL, one site process",
+        f"{DEVICES:,} devices of both authorities, embedded PostgreSQL, one site process,"
+        f" load average {busy:.1f} before",
         [*pages, settled, export],
     )
 

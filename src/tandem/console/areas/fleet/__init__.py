@@ -26,6 +26,5 @@ AREA = Area(
         Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Assets and compliance")),
     ),
     routes=_routes,
-    search=(devices.search,),
     notices=(dashboard.notices,),
 )

@@ -8,12 +8,11 @@ from starlette.responses import Response
 
 from tandem.console.areas.fleet import words
 from tandem.console.areas.fleet.words import DEVICES, filter_of
-from tandem.console.kit import N_, ROOT, Hit, Page, csv
+from tandem.console.kit import ROOT, Page, csv
 
 REFRESH_SECONDS = 5
 SIZE = 50
 EXPORT_SIZE = 1000
-FOUND = 8
 
 
 async def show(page: Page[Any]) -> Response:
@@ -83,11 +82,3 @@ async def export(page: Page[Any]) -> Response:
             part = await api.get(DEVICES, **asked, counted="false", after=part["after"])
 
     return csv("devices", [language.text(title) for title in words.COLUMNS.values()], rows())
-
-
-async def search(page: Page[Any], query: str) -> list[Hit]:
-    found = await page.api.get(DEVICES, search=query[:100], limit=FOUND, counted="false")
-    return [
-        Hit(N_("Devices"), item["name"], item["user"], f"{ROOT}/devices/{item['id']}")
-        for item in found["devices"]
-    ]
