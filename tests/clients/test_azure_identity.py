@@ -16,8 +16,8 @@ from azure.identity import (
     InteractiveBrowserCredential,
 )
 from azure.identity import aio as azure_aio
-from browsing import Person, browser, walk
 from clients_served import Served
+from person_browsing import Person, browser, walk
 
 from tandem.tenant import oidc
 

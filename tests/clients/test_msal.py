@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import msal
 import pytest
-from browsing import Person, browser, walk
 from clients_served import Served
 from cryptography.hazmat.primitives.serialization import Encoding
+from person_browsing import Person, browser, walk
 
 from tandem.tenant import oidc
 

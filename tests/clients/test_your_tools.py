@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from browsing import Person
 from clients_served import Served
 from graph_sdk import CO_MANAGED, EVERYTHING, intunewin, register
+from person_browsing import Person
 
 from mdm_world import Mdm, live_mdm
 from tandem.infra.database import Database
