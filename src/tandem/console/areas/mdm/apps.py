@@ -24,7 +24,9 @@ from tandem.console.kit import (
 )
 from tandem.infra.errors import AppError, Kind
 
-REFRESH_SECONDS = 5
+# Counting the devices of an app costs more than a look at its package.
+REFRESH_SECONDS = 15
+PUBLISHING_SECONDS = 3
 TABS = {
     "": N_("Overview"),
     "properties": N_("Properties"),
@@ -101,7 +103,9 @@ async def _app(page: Page[Any]) -> tuple[dict[str, Any], str]:
     return answer.json, answer.etag
 
 
-def _frame(app: Mapping[str, Any], tab: str) -> dict[str, Any]:
+def _frame(
+    app: Mapping[str, Any], tab: str, refresh_seconds: int = REFRESH_SECONDS
+) -> dict[str, Any]:
     base = f"{ROOT}/apps/{app['id']}"
     return {
         "app": app,
@@ -112,7 +116,7 @@ def _frame(app: Mapping[str, Any], tab: str) -> dict[str, Any]:
         "base": base,
         "words": words,
         "sort": sort_of(app),
-        "refresh_seconds": REFRESH_SECONDS,
+        "refresh_seconds": refresh_seconds,
     }
 
 
@@ -123,6 +127,7 @@ async def overview(page: Page[Any]) -> Response:
     values = await assigning.held(page, given)
     far = await assigning.reach(page, values) if assigning.targets(values, "required") else None
     coming = await packages.newest(page, app)
+    waiting = coming is not None and coming["state"] == "commitFilePending"
     sort = sort_of(app)
     facts = [
         Fact(N_("Type"), page.language.text(words.APP_TYPE.get(sort, sort))),
@@ -146,7 +151,7 @@ async def overview(page: Page[Any]) -> Response:
     ]  # fmt: skip
     return page.render(
         "mdm/app.html",
-        **_frame(app, ""),
+        **_frame(app, "", PUBLISHING_SECONDS if waiting else REFRESH_SECONDS),
         facts=facts,
         counts=counts,
         tiles=tiles,
@@ -157,7 +162,7 @@ async def overview(page: Page[Any]) -> Response:
         ],
         far=far,
         coming=coming,
-        waiting=coming is not None and coming["state"] == "commitFilePending",
+        waiting=waiting,
     )
 
 
