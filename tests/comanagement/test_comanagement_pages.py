@@ -206,7 +206,11 @@ async def test_another_pilot_collection_moves_who_enters_and_who_leaves(
 
 async def test_policies_and_what_they_hand_over(enabled: Api, browser: Browser) -> None:
     await enabled.web.put(f"{API}/workloads/client-apps", json={"position": "mdm"})
+    new = {"name": "Lock", "setting": "DeviceLock/X", "value": "1", "collection": "Pilot"}
+    await enabled.web.post("/api/v1/configurations", json=new)
     await browser.open(f"{PATH}/policies")
+    assert "DeviceLock/X" in browser.main
+    assert "Take back" not in browser.main.replace("take back", "")
     assert "CoMgmtSettingsProd" in browser.main
     assert "Client apps" in browser.main
     assert "0 of 3 clients" in browser.main

@@ -229,6 +229,7 @@ async def policies(page: Page[Any]) -> Response:
         policies=found,
         configurations=await page.api.get("/api/v1/configurations"),
         titles=WORKLOADS,
+        remove=False,
         refresh_seconds=5,
     )
 
