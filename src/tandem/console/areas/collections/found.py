@@ -1,4 +1,5 @@
-"""What the global search of the site's console finds, as the API finds it."""
+"""What the global search of the site's console finds, as the API finds it. Gateways are found by
+their own area."""
 
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -9,7 +10,6 @@ KINDS = {
     "device": N_("Devices"),
     "user": N_("Users"),
     "collection": N_("Collections"),
-    "gateway": N_("Gateways"),
     "app": N_("Apps of the tenant"),
 }
 
