@@ -1,6 +1,6 @@
 """A site with its admin API and its console, and a Graph that a test writes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from test_console_pages import text, token
 
 import site_api
 from tandem import console
+from tandem.console.language import Language
 from tandem.console.site_pages import SitePages
 from tandem.infra import http
 from tandem.infra.database import Database
@@ -44,7 +45,12 @@ class Browser:
         assert (await self.web.post("/console/sign-in", data=fields)).status_code == 303
 
 
-def replica(db: Database, api: site_api.Api, elsewhere: bool = True) -> Any:
+def replica(
+    db: Database,
+    api: site_api.Api,
+    elsewhere: bool = True,
+    languages: Callable[[str], Language] = Language,
+) -> Any:
     """The application of one replica: the API's own routes and the console's."""
 
     async def token_itself(session: console.Session) -> str:
@@ -65,7 +71,9 @@ def replica(db: Database, api: site_api.Api, elsewhere: bool = True) -> Any:
     app = http.application(
         [
             *site_api.api_routes(db, api.cloud, now, api.folder),
-            *console.site_routes(pages, now=now, backend=behind, elsewhere=there),
+            *console.site_routes(
+                pages, now=now, backend=behind, elsewhere=there, languages=languages
+            ),
         ],
         role="site",
     )

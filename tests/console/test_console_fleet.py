@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from console_areas import Browser, browser, replica
 from lxml import html
 from psycopg.types.json import Jsonb
+from test_console_languages import DATA, Pseudo
 from test_console_pages import text, token
 
 import site_api
 from site_api import NOW, TENANT, Api, add_device
+from tandem.console.language import Language
 from tandem.infra.database import Database
 from tandem.protocols import ccm
 from tandem.workloads import Workload, capabilities
@@ -417,3 +420,25 @@ async def test_two_replicas_show_and_do_the_same(api: Api, site_db: Database) ->
             assert named(await one.page(f"{DEVICES}?blocked=1")) == ["LAB-007"]
     finally:
         await second.close()
+
+
+async def test_no_text_of_these_pages_bypasses_the_catalogue(api: Api) -> None:
+    await registered(api, "LAB-001", flags=capabilities([Workload.CLIENT_APPS]))
+    graph = api.cloud.graph
+    graph.knows("d-LAB-001", user="ada@contoso.com", licensed=False)
+    graph.refuses("d-LAB-009", 0x80180018)
+    await api.keeper.tend()
+    at = f"{DEVICES}/d-LAB-001"
+    tabs = ("", "/policy", "/deployments", "/timeline", "/logs", "/panel")
+    app = replica(api.db, api, languages=lambda code: Language(code, Pseudo()))
+    async with browser(app) as seen:
+        await seen.sign_in()
+        pages = [await seen.page(at + tab) for tab in tabs]
+        pages += [await seen.page(path) for path in ("/console/", DEVICES, f"{DEVICES}?blocked=1")]
+        pages.append(await asked(seen, {"do": "add-to-collection", "all": "1"}))
+    data = re.compile(rf"GUID:\S+|(m-)?d-\S+|10\.0\.\S+|All Systems|[*]|{DATA.pattern}|[a-z_]{{6,}}")
+    for page in pages:
+        said = page.xpath("//main//text() | //title/text() | //*[@id='panel-title']/..//text()")
+        for words in [*said, *page.xpath("//main//@aria-label | //main//@placeholder")]:
+            left = re.sub(r"⟦[^⟦⟧]*(⟦[^⟦⟧]*⟧[^⟦⟧]*)*⟧", "", words)
+            assert not data.sub("", left).strip(), f"not translated: {words!r}"
