@@ -260,3 +260,23 @@ async def test_connecting_with_commands_still_works(contoso: Contoso) -> None:
     site, _ = contoso
     server, client = await connect(site)
     assert server != client
+
+
+async def test_a_command_signs_in_by_a_code_too(contoso: Contoso) -> None:
+    site, world = contoso
+    begun = await site.run("sign-in", "code", "--no-wait")
+    await enter(world, begun)
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_tenant_sign_in SET asked_at = NULL")
+    done = await site.run("sign-in", "code", begun["id"])
+    assert (done["state"], done["upn"]) == ("done", ADMIN)
+    await site.run("azure-service", "create", "Contoso cloud")
+    words = ("azure-service", "app", "create", "server", "--tenant-sign-in", begun["id"])
+    assert (await site.run(*words))["app_id"]
+    world.client.cookies.clear()
+    declined = await site.run("sign-in", "code", "--no-wait")
+    await enter(world, declined, decision="cancel")
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_tenant_sign_in SET asked_at = NULL")
+    refused = await site.refusal("sign-in", "code", declined["id"])
+    assert "declined" in refused.message

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from tandem.cli.context import Json, Refused, emit, progress, read_secret, site_client, table
-from tandem.cli.sign_in import TenantAdmin, TenantPassword, administrator_token
+from tandem.cli.sign_in import (
+    TenantAdmin,
+    TenantPassword,
+    TenantSignIn,
+    administrator_access,
+)
 
 app = typer.Typer(help="The connection to a tenant (Azure Services).", no_args_is_help=True)
 apps = typer.Typer(help="The server app and the native client app.", no_args_is_help=True)
@@ -112,13 +117,14 @@ def consent(
     ] = False,
     tenant_admin: TenantAdmin = None,
     tenant_password_file: TenantPassword = None,
+    tenant_sign_in: TenantSignIn = "",
     json: Json = False,
 ) -> None:
     """Show which permissions both apps were granted in the tenant, or grant what is missing."""
     path = f"/api/v1/azure-services/{service or '-'}/consent"
     if grant:
-        token = administrator_token(tenant_admin, tenant_password_file)
-        found = site_client().post(path, {"access_token": token})
+        access = administrator_access(tenant_admin, tenant_password_file, tenant_sign_in)
+        found = site_client().post(path, access)
     else:
         found = site_client().get(path)
     emit(found, _consent, json)
@@ -143,11 +149,12 @@ def renew_secret(
     secret_years: Annotated[int, typer.Option("--secret-years", help="1 or 2.")] = 1,
     tenant_admin: TenantAdmin = None,
     tenant_password_file: TenantPassword = None,
+    tenant_sign_in: TenantSignIn = "",
     json: Json = False,
 ) -> None:
     """Give the server app a new secret before the old one ends."""
-    body = {
-        "access_token": administrator_token(tenant_admin, tenant_password_file),
+    body: dict[str, Any] = {
+        **administrator_access(tenant_admin, tenant_password_file, tenant_sign_in),
         "secret_years": secret_years,
     }
     found = site_client().post(f"/api/v1/azure-services/{service or '-'}/secret", body)
@@ -174,6 +181,7 @@ def create_app(
     service: Service = "",
     tenant_admin: TenantAdmin = None,
     tenant_password_file: TenantPassword = None,
+    tenant_sign_in: TenantSignIn = "",
     json: Json = False,
 ) -> None:
     """Create the server (web) or the native client app in the tenant.
@@ -185,7 +193,7 @@ def create_app(
         raise Refused(f"There is no {kind!r} app.", cure="Create the server or the client app.")
     body: dict[str, Any] = {
         "name": name or ("ConfigMgr Server" if kind == "server" else "ConfigMgr Client"),
-        "access_token": administrator_token(tenant_admin, tenant_password_file),
+        **administrator_access(tenant_admin, tenant_password_file, tenant_sign_in),
         "secret_years": secret_years,
     }
     more = {"app_id_uri": app_id_uri, "home_page": home_page, "reply_url": reply_url}

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import secrets
 import ssl
+import sys
 import time
 from datetime import datetime
 from html.parser import HTMLParser
@@ -36,6 +37,7 @@ from tandem.cli.context import (
     read_secret,
     save_profile,
     save_session,
+    site_client,
     table,
 )
 
@@ -55,6 +57,12 @@ TenantAdmin = Annotated[
 TenantPassword = Annotated[
     Path | None,
     typer.Option("--tenant-password-file", help="File with that password; - is standard input."),
+]
+TenantSignIn = Annotated[
+    str,
+    typer.Option(
+        "--tenant-sign-in", help="Id of a sign-in by code instead: `tandem sign-in code`."
+    ),
 ]
 User = Annotated[str | None, typer.Option("--user", help="Who signs in; asked when left out.")]
 PasswordFile = Annotated[
@@ -179,6 +187,52 @@ def show_log(
         "result": "Result",
     }
     emit(found, lambda _: table(rows, columns) if rows else "No sign-ins.", json)
+
+
+@app.command("code")
+def by_code(
+    id: Annotated[str, typer.Argument(help="One that was begun before; a new one without.")] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is done.")] = True,
+    json: Json = False,
+) -> None:
+    """Sign a tenant's administrator in for the site, by a code on the tenant's own page.
+
+    Whatever second factor the tenant asks for is asked there. The id that is printed stands for the
+    administrator half an hour long: --tenant-sign-in.
+    """
+    api = site_client()
+    found = api.get(f"/api/v1/tenant-sign-in/{id}") if id else api.post("/api/v1/tenant-sign-in")
+    if found["state"] == "pending":
+        where, code = found["verification_uri"], found["user_code"]
+        sys.stderr.write(f"Open {where} and enter the code {code}.\n")
+    with progress("Waiting for the sign-in…", json):
+        while wait and found["state"] == "pending":
+            time.sleep(found["interval_seconds"])
+            found = api.get(f"/api/v1/tenant-sign-in/{found['id']}")
+    if found["state"] in {"refused", "expired"}:
+        raise Refused(
+            found["reason"], cure=found["cure"], remote=f"tenant-sign-in.{found['state']}"
+        )
+    emit(found, _by_code, json)
+
+
+def _by_code(value: dict[str, Any]) -> str:
+    if value["state"] == "pending":
+        return f"Look again with: tandem sign-in code {value['id']}"
+    roles = ", ".join(value["roles"]) or "no role"
+    return (
+        f"{value['upn']} of {value['tenant_name']} ({roles}).\n"
+        f"For half an hour: --tenant-sign-in {value['id']}"
+    )
+
+
+def administrator_access(
+    upn: str | None, password_file: Path | None, sign_in: str
+) -> dict[str, str]:
+    """What a request says of the tenant's administrator behind it: a sign-in or a token."""
+    if sign_in:
+        return {"tenant_sign_in": sign_in}
+    return {"access_token": administrator_token(upn, password_file)}
 
 
 def administrator_token(upn: str | None, password_file: Path | None) -> str:

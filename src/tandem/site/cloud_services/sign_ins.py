@@ -93,7 +93,7 @@ class SignIns:
                 cure="Check the environment in the site's settings.",
             )
         now = self.now()
-        id = secrets.token_urlsafe(24)
+        id = secrets.token_hex(24)  # No word of a command line begins with a dash by chance.
         made = TenantSignIn(
             id=id,
             administrator=actor,
