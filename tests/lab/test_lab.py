@@ -195,7 +195,7 @@ def test_nothing_of_the_inside_listens_to_the_internet(lab: RunningLab) -> None:
         process.pid
         for p in inside
         for process in _family(p["pid"])
-        if "gateway" in " ".join(process.cmdline())
+        if "gateway run" in " ".join(process.cmdline())
     }
     listening = {
         (p["role"], connection.laddr.ip, connection.laddr.port)
