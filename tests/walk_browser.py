@@ -111,26 +111,26 @@ class Hands:
 
     async def follow(self, text: str, within: Locator | None = None, **values: object) -> None:
         name = self.t(text, **values)
-        await self._press((within or self.main).get_by_role("link", name=name, exact=True).first)
+        await self.act((within or self.main).get_by_role("link", name=name, exact=True).first)
 
     async def press(
         self, text: str, within: Locator | None = None, loads: bool = True, **values: object
     ) -> None:
         name = self.t(text, **values)
         found = (within or self.main).get_by_role("button", name=name, exact=True)
-        await self._press(found.first, loads)
+        await self.act(found.first, loads)
 
     async def press_primary(self) -> None:
         """The button that goes on, whatever it is called: a page that asks whether it is meant."""
-        await self._press(self.main.locator("button.primary, button.danger").first)
+        await self.act(self.main.locator("button.primary, button.danger").first)
 
     async def sign_in(self, upn: str, password: str) -> None:
         """At the tenant's own sign-in page, whose words are not the console's."""
         await self.look("tenant's sign-in")
-        await self._type(self.page.get_by_label(translate("User name", self.language)), upn)
-        await self._type(self.page.get_by_label(translate("Password", self.language)), password)
+        await self.type(self.page.get_by_label(translate("User name", self.language)), upn)
+        await self.type(self.page.get_by_label(translate("Password", self.language)), password)
         name = translate("Sign in", self.language)
-        await self._press(self.page.get_by_role("button", name=name))
+        await self.act(self.page.get_by_role("button", name=name))
 
     # ------------------------------------------------------------------ forms
 
@@ -147,12 +147,12 @@ class Hands:
         ).last
 
     async def fill(self, label: str, value: str) -> None:
-        await self._type(self.box(label), value)
+        await self.type(self.box(label), value)
 
     async def select(self, label: str, value: str) -> None:
-        await self._select(self.box(label), value)
+        await self.set(self.box(label), value)
 
-    async def _select(self, box: Locator, value: str) -> None:
+    async def set(self, box: Locator, value: str) -> None:
         if not self.keyboard:
             await box.select_option(value)
             return
@@ -184,6 +184,8 @@ class Hands:
         """Search in a picker, and take what is called so; `search=""`: it is shown without."""
         group = self.group(label)
         found = group.locator(".found label", has_text=name).first.locator("input")
+        if await group.locator(".chosen label", has_text=name).count():
+            return
         box = group.get_by_role("searchbox")
         if search == "":
             await self._take(found)
@@ -199,7 +201,7 @@ class Hands:
             await self.page.evaluate(_PAINTED)
         else:
             await box.press_sequentially(name)
-            await self._press(group.get_by_role("button"))
+            await self.act(group.get_by_role("button"))
         await expect(found).to_be_visible()
         await self._take(found)
 
@@ -232,14 +234,14 @@ class Hands:
 
     async def download(self, path: Path, what: Locator) -> Path:
         async with self.page.expect_download() as waiting:
-            await self._press(what, loads=False)
+            await self.act(what, loads=False)
         found: Download = await waiting.value
         await found.save_as(path)
         return path
 
     # ------------------------------------------------------------------ mouse or keyboard
 
-    async def _press(self, target: Locator, loads: bool = True) -> None:
+    async def act(self, target: Locator, loads: bool = True) -> None:
         """Click it, or Enter on it; `loads`: another page must come of that."""
 
         async def press() -> None:
@@ -257,7 +259,7 @@ class Hands:
         await self.page.locator("main:not([data-left])").wait_for(state="attached")
         await self.page.wait_for_load_state("load")
 
-    async def _type(self, box: Locator, value: str) -> None:
+    async def type(self, box: Locator, value: str) -> None:
         if not self.keyboard:
             await box.fill(value)
             return

@@ -352,3 +352,21 @@ async def test_a_broken_form_is_refused_and_changes_nothing(
     assert answer.status_code in (400, 403)
     huge = await browser.post(here, content=b"x" * 3_000_000, headers={"Content-Type": kind})
     assert huge.status_code == 413
+
+
+async def test_a_page_is_compressed_and_its_form_token_is_another_text_each_time(
+    browser: httpx.AsyncClient,
+) -> None:
+    """So the size of what is compressed gives nothing of the token away."""
+    here, first = await begin(browser)
+    answer = await browser.get(here, headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    second = token(html.fromstring(answer.content))
+    assert first != second
+    for one in (first, second):
+        taken = await browser.post(here, data={"form_token": one, "name": "All Systems"})
+        assert taken.status_code == 422
+    flipped = ("0" if second[0] != "0" else "1") + second[1:]
+    for wrong in ("", "zz", second[:64], flipped, "0" * 128):
+        refused = await browser.post(here, data={"form_token": wrong, "name": "Pilot"})
+        assert refused.status_code == 403

@@ -206,10 +206,17 @@ class Page(Generic[Reads]):
         """The other authority's console, also for a part of a page."""
         return self.elsewhere or await self._console.elsewhere()
 
-    def form_token(self, secret: str = "") -> str:
-        """What a form of this page proves to come from it: no other site can read or guess it."""
+    def form_token(self) -> str:
+        """What a form of this page proves to come from it: no other site can read or guess it.
+
+        It is another text each time, so that a page that is compressed gives nothing of it away by
+        its size (BREACH)."""
+        token, mask = self._form_token(), secrets.token_bytes(32)
+        return (mask + _masked(token, mask)).hex()
+
+    def _form_token(self, secret: str = "") -> bytes:
         secret = secret or (self._session.token if self._session else self._form_secret)
-        return hmac.new(secret.encode(), b"console form", hashlib.sha256).hexdigest()
+        return hmac.new(secret.encode(), b"console form", hashlib.sha256).digest()
 
     async def form(self, limit: int = MAX_FORM_BYTES, *, ended: bool = False) -> Mapping[str, str]:
         """The fields of a form that one of our own pages sent; files are in `files`, names that come
@@ -229,7 +236,7 @@ class Page(Generic[Reads]):
         Raises FormExpired.
         """
         if ended and self._session is None:
-            known, wanted = bool(self.cookie), self.form_token(self.cookie or "-")
+            known, wanted = bool(self.cookie), self._form_token(self.cookie or "-")
         else:
             known = self._session is not None or FORM_COOKIE in self.request.cookies
             if not known and self.cookie:
@@ -238,8 +245,8 @@ class Page(Generic[Reads]):
                     N_("You are not signed in, or your session has ended."),
                     cure=N_("Sign in again."),
                 )
-            wanted = self.form_token()
-        if not (known and self._same_origin() and hmac.compare_digest(given, wanted)):
+            wanted = self._form_token()
+        if not (known and self._same_origin() and hmac.compare_digest(_unmasked(given), wanted)):
             raise FormExpired(
                 N_("This form is no longer valid, so nothing was done."),
                 cure=N_("Go back, reload the page and try again."),
@@ -408,6 +415,19 @@ class Page(Generic[Reads]):
         return Markup.escape(self.request.url.path + (f"?{urlencode(query)}" if query else ""))
 
 
+def _masked(token: bytes, mask: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(token, mask, strict=True))
+
+
+def _unmasked(given: str) -> bytes:
+    """The token of a form; nothing for what is none."""
+    try:
+        raw = bytes.fromhex(given)
+    except ValueError:
+        return b""
+    return _masked(raw[32:], raw[:32]) if len(raw) == 64 else b""
+
+
 async def _multipart(request: Request, raw: bytes) -> list[tuple[str, UploadFile | str]]:
     """The parts of a form with files. Raises Invalid."""
 
@@ -488,10 +508,8 @@ class Console(Generic[Reads]):
         self._reads = reads
         self._sign_in = sign_in
 
-    def route(
-        self, path: str, view: View[Reads], *, post: bool = False, compress: bool = False
-    ) -> Route:
-        """`compress` only what holds no secret: a page carries its form token."""
+    def route(self, path: str, view: View[Reads], *, post: bool = False) -> Route:
+        """What is read is compressed; what answers a form may hold a new secret, and is not."""
 
         async def endpoint(request: Request) -> Response:
             answer = await self._answer(request, view)
@@ -503,7 +521,9 @@ class Console(Generic[Reads]):
             path,
             endpoint,
             methods=["POST"] if post else ["GET"],
-            middleware=[Middleware(GZipMiddleware, minimum_size=1000)] if compress else None,
+            middleware=None
+            if post
+            else [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)],
         )
 
     async def _answer(self, request: Request, view: View[Reads]) -> Response:
@@ -573,7 +593,7 @@ class Console(Generic[Reads]):
             return await _static(page.request)
 
         return [
-            self.route(f"{ROOT}/static/{{digest}}/{{name:path}}", static, compress=True),
+            self.route(f"{ROOT}/static/{{digest}}/{{name:path}}", static),
             self.route(f"{ROOT}/preferences", preferences, post=True),
             self.route(f"{ROOT}/sign-out", sign_out, post=True),
             self.route(f"{ROOT}/{{path:path}}", unknown),
