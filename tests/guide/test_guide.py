@@ -1,6 +1,7 @@
 """The checklist's states come of the real site and the real tenant."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from guide_world import Guided
 from site_api import add_device
 from site_world import NAME, connect, create, ready, until
-from tandem.site import guide
+from tandem import audit
+from tandem.site import clients, guide
+from tandem.site.guide import story
 from tandem.site.guide.findings import FINDINGS, Facts, Tenant
 
 LINE = 'CCMSETUPCMD="CCMHOSTNAME=cmg.contoso.com/CCM_Proxy_MutualAuth/1 SMSSITECODE=CM1"'
@@ -32,9 +35,10 @@ async def test_a_new_site_has_everything_before_it(guided: Guided) -> None:
         assert step["title"]
         assert step["why"].endswith(".")
         assert step["text"]
-    assert "No gateway is ready" in steps["5.1"]["text"]
+    assert "not connected to a tenant" in steps["5.1"]["text"]
     answer = (await guided.web.get("/api/v1/guide")).json()
-    assert answer["next"] == "0.3"
+    open_ones = [id for id, state in found.items() if state in ("not-yet", "partly")]
+    assert answer["next"] == open_ones[0]
     assert sum(answer["counts"].values()) == len(steps)
 
 
@@ -113,8 +117,22 @@ async def test_the_story_tells_what_was_done_and_what_devices_did_then(guided: G
     ]
 
 
+def test_a_device_becomes_co_managed_once_and_follows_after_that() -> None:
+    at = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    entry = audit.Entry(1, at, "alex", "discovery.run", "x", "done", {})
+    news = [
+        clients.Milestone(at + timedelta(minutes=minute), device, False, True)
+        for minute in (-1, 1)
+        for device in ("d1", "d2")
+    ]
+    assert [line.said.text for line in story.told([entry], news, {})] == [
+        "2 devices reported who owns their workloads now",
+        "alex ran full discovery",
+        "2 devices became co-managed",
+    ]
+
+
 async def test_a_switch_is_told_in_words(guided: Guided) -> None:
-    from tandem import audit
     from tandem.infra.clock import utc_now
 
     async with guided.site.db.transaction() as tx:

@@ -119,7 +119,7 @@ def _devices(stretch: Sequence[Milestone], known: set[str]) -> list[Happened]:
             followed[one.device_id] = one.at
         elif one.co_managed:
             arrived[one.device_id] = one.at
-    known |= arrived.keys()
+    known.update(arrived)
     lines = []
     for message, devices in ((REGISTERED, registered), (CO_MANAGED, arrived), (FOLLOWED, followed)):
         if devices:
