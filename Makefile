@@ -8,7 +8,7 @@ LAB_ARGS ?=
 BENCH ?= all
 FUZZ ?= tests/odata
 
-.PHONY: lab test fuzz check bench up clean setup lock screenshots
+.PHONY: lab test fuzz check bench up clean setup lock screens
 
 setup: $(STAMP)
 
@@ -39,9 +39,9 @@ bench: setup  ## make bench BENCH=lab for one
 	tools/packages.sh wixl gcc libc6-dev libssl-dev
 	$(BIN)/python -m bench $(BENCH)
 
-screenshots: setup
-	tools/packages.sh wixl chromium
-	$(BIN)/python -m tools.screenshots
+screens: setup  ## the pictures of the documents, from a lab of its own
+	tools/packages.sh wixl openssl chromium pngquant
+	$(BIN)/python -m tools.screens
 
 lock:  ## write requirements.lock anew
 	$(BIN)/pip-compile -q --allow-unsafe --generate-hashes --strip-extras --no-emit-index-url \
