@@ -2,12 +2,12 @@
 
 New messages are added empty, old ones are dropped; nothing is translated by guessing. One catalogue
 for each area of the console, one for the shell and the kit, and one ("api") for the refusals of the
-APIs that pages act through: these are read from the sources, where each is a text or an f-string,
-and written with --api.
+APIs that pages act through: these are read from the sources, where each is a text or an f-string.
+Sentences that are put together there stand in api-<area>.po, written by hand.
+A message has one translation, wherever it stands: what the catalogue of its own area says.
 """
 
 import ast
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -52,7 +52,7 @@ APIS = (
 # A catalogue changes when a message does, and not with the day.
 EPOCH = datetime(2026, 11, 24, tzinfo=UTC)
 METHODS = [("**.py", "python"), ("templates/**.html", "jinja2.ext:babel_extract")]
-# The catalogue of the shell and the kit, and those of the sentences which the APIs make (api….po).
+# The catalogue of the shell and the kit, and those of the sentences which the APIs make.
 SHARED, API = "messages", "api"
 KEYWORDS = {"_": None, "N_": None, "text": None, "plural": (1, 2)}
 
@@ -90,6 +90,7 @@ def messages() -> dict[str, Catalog]:
         if area != SHARED and found[SHARED].get(key) is not None:
             continue
         found.setdefault(area, empty()).add(message)
+    found[API] = api_messages()
     return found
 
 
@@ -148,11 +149,12 @@ def main() -> None:
     for folder in (CONSOLE / "locales").iterdir():
         paths = sorted(folder.glob("*.po"))
         known: dict[object, object] = {}
-        for path in paths:
+        # The shell's and the kit's word for a message goes before an area's.
+        for path in sorted(paths, key=lambda path: path.stem != SHARED):
             for message in read_po(BytesIO(path.read_bytes()), locale=folder.name):
                 if message.id and message.string:
                     known.setdefault(message.id, message.string)
-        wanted = {**messages(), **({API: api_messages()} if "--api" in sys.argv else {})}
+        wanted = messages()
         for area, fresh in wanted.items():
             for message in fresh:
                 if message.id and message.id in known:
@@ -161,7 +163,7 @@ def main() -> None:
             with (folder / f"{area}.po").open("wb") as file:
                 write_po(file, fresh, width=100, omit_header=False, sort_output=True)
         for path in paths:
-            if path.stem not in wanted and not path.stem.startswith(API):
+            if path.stem not in wanted and not path.stem.startswith(f"{API}-"):
                 path.unlink()
 
 

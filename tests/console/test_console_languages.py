@@ -57,6 +57,18 @@ def test_every_message_of_the_pages_is_in_every_catalogue() -> None:
                     )
 
 
+def test_a_message_is_translated_alike_wherever_it_stands() -> None:
+    """The catalogues become one when they are loaded: two words for one would overrule each other."""
+    for folder in FOLDER.iterdir():
+        said: dict[object, tuple[str, object]] = {}
+        for path in sorted(folder.glob("*.po")):
+            with path.open("rb") as file:
+                for message in read_po(file, locale=folder.name):
+                    if message.id:
+                        first = said.setdefault(message.id, (path.stem, message.string))
+                        assert first[1] == message.string, (message.id, first[0], path.stem)
+
+
 @pytest.mark.parametrize(
     ("area", "path"),
     [("site", path) for path in [*SITE_PAGES, "/console/sign-in", "/console/none"]]
