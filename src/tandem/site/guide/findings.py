@@ -112,13 +112,23 @@ def tenant_and_people(facts: Facts) -> Finding:
             "There are users and groups, but no product that contains both the MDM plan and directory"
             " premium."
         )
-    free = sum(tenant.products[name][0] for name in whole)
+    # Graph says a million where a subscription has no limit; a product with seats says more.
+    limited = [name for name in whole if tenant.products[name][0] < _NO_LIMIT]
+    if not limited:
+        return _done(
+            "%(domain)s is verified; %(product)s has both plans and seats without limit.",
+            domain=tenant.domains[0],
+            product=", ".join(whole),
+        )
     return _done(
         "%(domain)s is verified; %(product)s has both plans and %(free)s free seats.",
         domain=tenant.domains[0],
-        product=", ".join(whole),
-        free=free,
+        product=", ".join(limited),
+        free=sum(tenant.products[name][0] for name in limited),
     )
+
+
+_NO_LIMIT = 900_000
 
 
 def mdm_authority(facts: Facts) -> Finding:
