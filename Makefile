@@ -8,7 +8,7 @@ LAB_ARGS ?=
 BENCH ?= all
 FUZZ ?= tests/odata
 
-.PHONY: lab test fuzz check bench up clean setup lock screens
+.PHONY: lab test walk fuzz check bench up clean setup lock screens
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ up: lab
 test: setup  ## every test; FAST=1 leaves out the slow ones
 	tools/packages.sh wixl openssl iproute2 chromium
 	FAST=$(FAST) tools/test.sh
+
+walk: setup  ## the whole tutorial clicked in a real browser, in English and in French; quiet machine, ten minutes
+	tools/packages.sh wixl openssl iproute2 chromium
+	$(BIN)/python -m pytest -q -s -p no:randomly tests/tutorial
 
 fuzz: setup  ## the property tests of the wire formats, for long; FUZZ=tests/odata is one folder
 	$(BIN)/python -m pytest -q -p no:randomly --timeout 0 --hypothesis-profile=fuzz $(FUZZ)

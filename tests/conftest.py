@@ -9,11 +9,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from tandem.infra.database import Database, Embedded, Lineage, Tx, migrate
 
+# How fast examples come says how busy the machine is, and nothing of the code.
+settings.register_profile("tests", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 # `make fuzz` runs what `make test` runs, for long.
 settings.register_profile("fuzz", max_examples=50_000, deadline=None)
 

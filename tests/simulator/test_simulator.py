@@ -61,6 +61,15 @@ async def running(settings: SimulatorSettings) -> AsyncIterator[SimulatorSetting
         await task
 
 
+async def listens(settings: SimulatorSettings) -> bool:
+    """The socket is there a moment before somebody listens at it."""
+    try:
+        await ask(settings.control, "list")
+    except NotRunning:
+        return False
+    return True
+
+
 async def device(settings: SimulatorSettings, name: str) -> Status:
     found = await ask(settings.control, "list")
     assert found.devices
@@ -333,7 +342,7 @@ async def test_a_real_device_is_a_process_that_does_the_same(
     process = await asyncio.create_subprocess_exec(*words)
     try:
         async with asyncio.timeout(20):
-            while not fleet.control.exists():
+            while not await listens(fleet):
                 await asyncio.sleep(0.05)
         assert (await ask(fleet.control, "enrol", "LAB-REAL")).ok
         tenant.by_name("LAB-REAL").queue.append(install(tenant, package, site.command_line))

@@ -25,6 +25,7 @@ from walk_browser import (
 )
 
 pytestmark = [
+    pytest.mark.walk,
     pytest.mark.browser,
     pytest.mark.e2e,
     pytest.mark.slow,
