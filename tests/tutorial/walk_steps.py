@@ -244,7 +244,7 @@ async def mdm_authority(walk: Walk) -> None:
     assert [a.error for a in answers if a.error is not None] == []
     barred = next(person for person in lab.topology.people if person.device == "LAB-NOSCOPE")
     assert (await lab.enroll(barred)).error is not None
-    steps.refused(lab, barred.device, (await lab.enroll(barred, manual=True)).error)
+    steps.note_refusal(lab, barred.device, (await lab.enroll(barred, manual=True)).error)
     await walk.at_tenant("Devices")
     for person in lab.managed:
         if person.early:

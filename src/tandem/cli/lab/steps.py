@@ -247,7 +247,7 @@ async def mdm_authority(lab: Lab, see: Observer) -> None:
         answer.error.text if answer.error else "it was not refused",
     )
     forced = await lab.enroll(outsider, manual=True)
-    refused(lab, outsider.device, forced.error or answer.error)
+    note_refusal(lab, outsider.device, forced.error or answer.error)
     see.check(
         "if it tries all the same, the MDM service refuses",
         forced.error is not None and "0x8018" in forced.error.code.lower(),
@@ -259,7 +259,7 @@ def _person(lab: Lab, device: str) -> Person:
     return next(person for person in lab.topology.people if person.device == device)
 
 
-def refused(lab: Lab, device: str, error: mdm.Refusal | None) -> None:
+def note_refusal(lab: Lab, device: str, error: mdm.Refusal | None) -> None:
     """Note a refusal that the tutorial expects: step 6.4 and the report list them all."""
     if error is None:
         return
@@ -844,7 +844,7 @@ async def devices(lab: Lab, see: Observer) -> None:
     forced = answers[len(late)]
     if forced.error is None or "80180018" not in forced.error.code:
         forced = await lab.enroll(barred[0], manual=True)
-    refused(lab, "LAB-NOLICENCE", forced.error)
+    note_refusal(lab, "LAB-NOLICENCE", forced.error)
     see.check(
         "without a licence enrolment fails with 0x80180018",
         forced.error is not None and "80180018" in forced.error.code,
@@ -910,7 +910,7 @@ async def _excluded(lab: Lab, see: Observer) -> None:
         f"The client's app is not offered: the user is in the excluded group {EXCLUDED!r}.",
         f"Take the user out of {EXCLUDED!r}, or change the app's assignment.",
     )
-    refused(lab, name, refusal)
+    note_refusal(lab, name, refusal)
 
 
 # What a device says of each of the four when it does what the setting wants.
