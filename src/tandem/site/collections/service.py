@@ -720,8 +720,9 @@ _DIRECT = (
     "EXISTS (SELECT 1 FROM collections_rule d WHERE d.collection_id = %s AND d.resource_id = r.id)"
 )
 # Of one collection with all that it is limited by and includes: more than people write, and less
-# than what a statement of the database takes (65,535 values, and a stack).
-_MOST_CONDITIONS = 20_000
+# than what a statement of the database takes (65,535 values, and a stack). PostgreSQL 15 plans nested
+# conditions in a time that grows faster than their number.
+_MOST_CONDITIONS = 500
 _DEEPEST = 40
 
 
