@@ -25,6 +25,7 @@ from tandem.console.kit import (
     Page,
     Problem,
     UnknownPage,
+    Values,
     field,
 )
 from tandem.infra.errors import AppError, Kind
@@ -565,84 +566,53 @@ def _body(values: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> 
 
 
 async def create(page: Page[Any]) -> Response:
-    values: dict[str, Any] = {item.name: item.initial() for item in FIELDS}
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    status = 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, FIELDS)
-        status = 422 if problems else 200
-        if not problems:
-            try:
-                made = await page.api.post(f"{GRAPH}/applications", _body(values))
-                return page.to(
-                    f"{APPS}/{made['id']}", N_("%(name)s was registered."), name=made["displayName"]
-                )
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                at, status = forms.placed(error, FIELDS, _AT), forms.status_of(error)
-                problems, general = ({at: error}, None) if at else ({}, error)
-    return await forms.show(
+    async def work(values: Values) -> Response:
+        made = await page.api.post(f"{GRAPH}/applications", _body(values))
+        return page.to(
+            f"{APPS}/{made['id']}", N_("%(name)s was registered."), name=made["displayName"]
+        )
+
+    return await forms.filled(
         page,
         FIELDS,
-        values,
-        problems,
+        {item.name: item.initial() for item in FIELDS},
+        work,
+        names=_AT,
         title=page.language.text("Register an application"),
         label=page.language.text("Register"),
         back=APPS,
         place=PLACE,
-        general=general,
-        status=status,
     )
 
 
 async def edit(page: Page[Any]) -> Response:
     path = f"{GRAPH}/applications/{key(page)}"
     answer = await page.api.ask("GET", path)
-    found, version = answer.json, answer.etag
+    found = answer.json
     here = f"{APPS}/{found['id']}"
-    values: dict[str, Any] = {
-        "displayName": found["displayName"],
-        "identifierUris": " ".join(found["identifierUris"]),
-        "home": found["web"]["homePageUrl"] or "",
-        "web": "\n".join(found["web"]["redirectUris"]),
-        "public": "\n".join(found["publicClient"]["redirectUris"]),
-    }
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    warning, status = "", 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, FIELDS)
-        status = 422 if problems else 200
-        version_read = page.form_values.get("version", "")
-        if not problems:
-            try:
-                await page.api.patch(path, _body(values, found), version=version_read)
-                return page.to(here, N_("%(name)s was changed."), name=values["displayName"])
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                status = forms.status_of(error)
-                if error.code == CHANGED:
-                    warning = forms.CHANGED_MEANWHILE
-                else:
-                    at = forms.placed(error, FIELDS, _AT)
-                    problems, general = ({at: error}, None) if at else ({}, error)
-                    version = version_read or version
-    return await forms.show(
+
+    async def work(values: Values) -> Response:
+        version = page.form_values.get("version", "")
+        await page.api.patch(path, _body(values, found), version=version)
+        return page.to(here, N_("%(name)s was changed."), name=values["displayName"])
+
+    return await forms.filled(
         page,
         FIELDS,
-        values,
-        problems,
+        {
+            "displayName": found["displayName"],
+            "identifierUris": " ".join(found["identifierUris"]),
+            "home": found["web"]["homePageUrl"] or "",
+            "web": "\n".join(found["web"]["redirectUris"]),
+            "public": "\n".join(found["publicClient"]["redirectUris"]),
+        },
+        work,
+        names=_AT,
+        version=answer.etag,
         title=page.language.text("Edit %(name)s", name=found["displayName"]),
         label=page.language.text("Save"),
         back=here,
         place=PLACE,
-        version=version,
-        general=general,
-        warning=warning,
-        status=status,
     )
 
 
@@ -651,44 +621,32 @@ async def add_secret(page: Page[Any]) -> Response:
     path = f"{GRAPH}/applications/{key(page)}"
     found = await page.api.get(path)
     here = f"{APPS}/{found['id']}/credentials"
-    values: dict[str, Any] = {item.name: item.initial() for item in _SECRET}
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    status = 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, _SECRET)
-        status = 422 if problems else 200
-        if not problems:
-            ends_at = page.now + timedelta(days=int(values["months"]) * 365 // 12)
-            asked = {
-                "displayName": values["description"] or None,
-                "endDateTime": ends_at.isoformat().replace("+00:00", "Z"),
-            }
-            try:
-                made = await page.api.post(f"{path}/addPassword", {"passwordCredential": asked})
-                return page.render(
-                    "directory/secret.html",
-                    app=found,
-                    secret=made["secretText"],
-                    ends_at=made["endDateTime"],
-                    back=here,
-                )
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                general, status = error, forms.status_of(error)
-    return await forms.show(
+
+    async def work(values: Values) -> Response:
+        ends_at = page.now + timedelta(days=int(values["months"]) * 365 // 12)
+        asked = {
+            "displayName": values["description"] or None,
+            "endDateTime": ends_at.isoformat().replace("+00:00", "Z"),
+        }
+        made = await page.api.post(f"{path}/addPassword", {"passwordCredential": asked})
+        return page.render(
+            "directory/secret.html",
+            app=found,
+            secret=made["secretText"],
+            ends_at=made["endDateTime"],
+            back=here,
+        )
+
+    return await forms.filled(
         page,
         _SECRET,
-        values,
-        problems,
+        {item.name: item.initial() for item in _SECRET},
+        work,
         title=page.language.text("New secret for %(name)s", name=found["displayName"]),
         label=page.language.text("Add"),
         intro=page.language.text("The secret is shown once. It is stored as a hash alone."),
         back=here,
         place=PLACE,
-        general=general,
-        status=status,
     )
 
 
@@ -697,42 +655,32 @@ async def add_certificate(page: Page[Any]) -> Response:
     answer = await page.api.ask("GET", path, query={"$select": "id,displayName,keyCredentials"})
     found = answer.json
     here = f"{APPS}/{found['id']}/credentials"
-    values: dict[str, Any] = {item.name: item.initial() for item in _CERTIFICATE}
-    problems: dict[str, AppError] = {}
-    status = 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, _CERTIFICATE)
+
+    async def work(values: Values) -> Response:
         upload = page.files.get("certificate")
         if upload is None:
-            problems["certificate"] = Problem("certificate", N_("Choose a file."))
-        status = 422 if problems else 200
-        if upload is not None and not problems:
-            try:
-                der = _der(upload.data)
-                kept = [{"keyId": item["keyId"]} for item in found["keyCredentials"]]
-                fresh = {
-                    "keyId": str(uuid.uuid4()),
-                    "type": "AsymmetricX509Cert",
-                    "usage": "Verify",
-                    "key": base64.b64encode(der).decode(),
-                    "displayName": values["description"] or upload.name,
-                }
-                await page.api.patch(path, {"keyCredentials": [*kept, fresh]}, version=answer.etag)
-                return page.to(here, N_("The certificate was added."))
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                problems, status = {"certificate": error}, forms.status_of(error)
-    return await forms.show(
+            raise Problem("certificate", N_("Choose a file."))
+        kept = [{"keyId": item["keyId"]} for item in found["keyCredentials"]]
+        fresh = {
+            "keyId": str(uuid.uuid4()),
+            "type": "AsymmetricX509Cert",
+            "usage": "Verify",
+            "key": base64.b64encode(_der(upload.data)).decode(),
+            "displayName": values["description"] or upload.name,
+        }
+        await page.api.patch(path, {"keyCredentials": [*kept, fresh]}, version=answer.etag)
+        return page.to(here, N_("The certificate was added."))
+
+    return await forms.filled(
         page,
         _CERTIFICATE,
-        values,
-        problems,
+        {item.name: item.initial() for item in _CERTIFICATE},
+        work,
+        at="certificate",
         title=page.language.text("New certificate for %(name)s", name=found["displayName"]),
         label=page.language.text("Add"),
         back=here,
         place=PLACE,
-        status=status,
     )
 
 

@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute
 
 from tandem.console.areas.directory import asking, forms
 from tandem.console.areas.directory.asking import GRAPH, key
-from tandem.console.kit import N_, ROOT, Console, NotSignedIn, Page, UnknownPage, field
+from tandem.console.kit import N_, ROOT, Console, NotSignedIn, Page, UnknownPage, Values, field
 from tandem.infra.errors import AppError
 
 DOMAINS = f"{ROOT}/domains"
@@ -46,34 +46,24 @@ async def domain(page: Page[Any], failed: AppError | None = None, status: int = 
 
 
 async def create(page: Page[Any]) -> Response:
-    values: dict[str, Any] = {"id": ""}
-    problems: dict[str, AppError] = {}
-    status = 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, _ADD)
-        status = 422 if problems else 200
-        if not problems:
-            try:
-                made = await page.api.post(f"{GRAPH}/domains", {"id": values["id"]})
-                return page.to(
-                    f"{DOMAINS}/{made['id']}",
-                    N_("%(name)s was added. Prove that it is yours, then verify."),
-                    name=made["id"],
-                )
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                problems, status = {"id": error}, forms.status_of(error)
-    return await forms.show(
+    async def work(values: Values) -> Response:
+        made = await page.api.post(f"{GRAPH}/domains", {"id": values["id"]})
+        return page.to(
+            f"{DOMAINS}/{made['id']}",
+            N_("%(name)s was added. Prove that it is yours, then verify."),
+            name=made["id"],
+        )
+
+    return await forms.filled(
         page,
         _ADD,
-        values,
-        problems,
+        {"id": ""},
+        work,
+        at="id",
         title=page.language.text("Add a domain"),
         label=page.language.text("Add"),
         back=DOMAINS,
         place=PLACE,
-        status=status,
     )
 
 

@@ -1,6 +1,6 @@
 """A form on a page of its own: drawn, answered, refused in place with what was typed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -128,3 +128,50 @@ def status_of(error: AppError) -> int:
         return 409
     status = HTTP_STATUS[error.kind]
     return 422 if status == 400 else status
+
+
+async def filled(
+    page: Page[Any],
+    fields: Sequence[Field],
+    values: Mapping[str, Any],
+    work: Callable[[Values], Awaitable[Response]],
+    *,
+    names: Mapping[str, str] | None = None,
+    at: str = "",
+    version: str = "",
+    **shown: Any,
+) -> Response:
+    """A form with its work: drawn with `values`, and once it is answered, done; what is refused comes
+    back in place. `names` are the fields by what Graph calls them, `at` is the one that any refusal
+    is about, `version` the ETag of what `values` were read from, `shown` what `show` takes."""
+    problems: dict[str, AppError] = {}
+    general: AppError | None = None
+    warning, status = "", 200
+    if page.request.method == "POST":
+        values, problems, searching = await answers(page, fields)
+        status = 422 if problems else 200
+        if not problems and not searching:
+            try:
+                return await work(values)
+            except NotSignedIn:
+                raise
+            except AppError as error:
+                status = status_of(error)
+                if error.code == CHANGED:
+                    # The form is made from what there is now: sent once more, it holds.
+                    warning = CHANGED_MEANWHILE
+                else:
+                    field_of = at or placed(error, fields, names)
+                    problems, general = ({field_of: error}, None) if field_of else ({}, error)
+                    version = page.form_values.get("version", "") or version
+    return await show(
+        page,
+        fields,
+        values,
+        problems,
+        version=version,
+        general=general,
+        warning=warning,
+        status=status,
+        **shown,
+    )

@@ -22,6 +22,7 @@ from tandem.console.kit import (
     Problem,
     Step,
     UnknownPage,
+    Values,
     Wizard,
     field,
 )
@@ -177,34 +178,23 @@ async def _failures(
 
 
 async def subscribe(page: Page[Any]) -> Response:
-    values: dict[str, Any] = {item.name: item.initial() for item in _SUBSCRIBE}
-    values["sku"] = asking.query(page, "sku") or values["sku"]
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    status = 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, _SUBSCRIBE)
-        status = 422 if problems else 200
-        if not problems:
-            body = {"sku": values["sku"], "seats": values["seats"] or None}
-            try:
-                await page.api.post(f"{GRAPH}/tandem/subscribe", body)
-                return page.to(LICENCES, N_("The subscription was changed."))
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                general, status = error, forms.status_of(error)
-    return await forms.show(
+    initial: Values = {item.name: item.initial() for item in _SUBSCRIBE}
+    initial["sku"] = asking.query(page, "sku") or initial["sku"]
+
+    async def work(values: Values) -> Response:
+        body = {"sku": values["sku"], "seats": values["seats"] or None}
+        await page.api.post(f"{GRAPH}/tandem/subscribe", body)
+        return page.to(LICENCES, N_("The subscription was changed."))
+
+    return await forms.filled(
         page,
         _SUBSCRIBE,
-        values,
-        problems,
+        initial,
+        work,
         title=page.language.text("Product and seats"),
         label=page.language.text("Save"),
         back=LICENCES,
         place=PLACE,
-        general=general,
-        status=status,
     )
 
 

@@ -10,7 +10,6 @@ from starlette.routing import BaseRoute
 from tandem.console.areas.directory import asking, forms, words
 from tandem.console.areas.directory.asking import GRAPH, key
 from tandem.console.kit import (
-    CHANGED,
     N_,
     ROOT,
     Console,
@@ -20,6 +19,7 @@ from tandem.console.kit import (
     Option,
     Page,
     UnknownPage,
+    Values,
     csv,
     field,
 )
@@ -341,41 +341,28 @@ async def _licences(page: Page[Any], found: dict[str, Any]) -> dict[str, Any]:
 
 async def create(page: Page[Any]) -> Response:
     """A new user; its password is on the answer and nowhere else."""
-    values: dict[str, Any] = {item.name: item.initial() for item in CREATE}
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    status = 200
-    if page.request.method == "POST":
-        values, problems, searching = await forms.answers(page, CREATE)
-        if not problems and not searching:
-            password = _password(values)
-            try:
-                made = await page.api.post(f"{GRAPH}/users", _body(values, password))
-                return page.render(
-                    "directory/password.html",
-                    heading=page.language.text("%(name)s was created.", name=made["displayName"]),
-                    user=made,
-                    password=password,
-                    place=PLACE,
-                )
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                at, status = forms.placed(error, CREATE, _NAMES), forms.status_of(error)
-                problems, general = ({at: error}, None) if at else ({}, error)
-        elif problems:
-            status = 422
-    return await forms.show(
+
+    async def work(values: Values) -> Response:
+        password = _password(values)
+        made = await page.api.post(f"{GRAPH}/users", _body(values, password))
+        return page.render(
+            "directory/password.html",
+            heading=page.language.text("%(name)s was created.", name=made["displayName"]),
+            user=made,
+            password=password,
+            place=PLACE,
+        )
+
+    return await forms.filled(
         page,
         CREATE,
-        values,
-        problems,
+        {item.name: item.initial() for item in CREATE},
+        work,
+        names=_NAMES,
         title=page.language.text("Create a user"),
         label=page.language.text("Create"),
         back=USERS,
         place=PLACE,
-        general=general,
-        status=status,
     )
 
 
@@ -409,48 +396,28 @@ async def edit(page: Page[Any]) -> Response:
     """The profile, as it is now; a change of somebody else in between is told, nothing is lost."""
     path = f"{GRAPH}/users/{key(page)}"
     answer = await page.api.ask("GET", path, query={"$select": _WHOLE})
-    found, version = answer.json, answer.etag
+    found = answer.json
     here = f"{USERS}/{found['id']}"
-    values: dict[str, Any] = {item.name: found[item.name] or "" for item in EDIT}
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    warning, status = "", 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, EDIT)
-        status = 422 if problems else 200
-        if not problems:
-            body = {name: value or None for name, value in values.items()}
-            if body["usageLocation"]:
-                body["usageLocation"] = body["usageLocation"].upper()
-            changes = {k: v for k, v in body.items() if v != (found[k] or None)}
-            read_with = page.form_values.get("version", "")
-            try:
-                if changes:
-                    await page.api.patch(path, changes, version=read_with)
-                return page.to(here, N_("%(name)s was changed."), name=values["displayName"])
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                status = forms.status_of(error)
-                if error.code == CHANGED:
-                    warning = forms.CHANGED_MEANWHILE
-                else:
-                    at = forms.placed(error, EDIT)
-                    problems, general = ({at: error}, None) if at else ({}, error)
-                    version = read_with or version
-    return await forms.show(
+
+    async def work(values: Values) -> Response:
+        body = {name: value or None for name, value in values.items()}
+        if body["usageLocation"]:
+            body["usageLocation"] = body["usageLocation"].upper()
+        changes = {k: v for k, v in body.items() if v != (found[k] or None)}
+        if changes:
+            await page.api.patch(path, changes, version=page.form_values.get("version", ""))
+        return page.to(here, N_("%(name)s was changed."), name=values["displayName"])
+
+    return await forms.filled(
         page,
         EDIT,
-        values,
-        problems,
+        {item.name: found[item.name] or "" for item in EDIT},
+        work,
+        version=answer.etag,
         title=page.language.text("Edit %(name)s", name=found["displayName"]),
         label=page.language.text("Save"),
         back=here,
         place=PLACE,
-        version=version,
-        general=general,
-        warning=warning,
-        status=status,
     )
 
 
@@ -458,48 +425,34 @@ async def reset(page: Page[Any]) -> Response:
     """Another password for the user, on the answer and nowhere else."""
     path = f"{GRAPH}/users/{key(page)}"
     found = await page.api.get(path)
-    here = f"{USERS}/{found['id']}"
-    values: dict[str, Any] = {item.name: item.initial() for item in _PASSWORD}
-    problems: dict[str, AppError] = {}
-    general: AppError | None = None
-    status = 200
-    if page.request.method == "POST":
-        values, problems, _ = await forms.answers(page, _PASSWORD)
-        status = 422 if problems else 200
-        if not problems:
-            password = _password(values)
-            body = {"password": password, "forceChangePasswordNextSignIn": values["change"]}
-            try:
-                await page.api.patch(path, {"passwordProfile": body})
-                return page.render(
-                    "directory/password.html",
-                    heading=page.language.text(
-                        "The password of %(name)s was reset.", name=found["displayName"]
-                    ),
-                    user=found,
-                    password=password,
-                    place=PLACE,
-                )
-            except NotSignedIn:
-                raise
-            except AppError as error:
-                status = forms.status_of(error)
-                at = forms.placed(error, _PASSWORD, _NAMES)
-                problems, general = ({at: error}, None) if at else ({}, error)
-    return await forms.show(
+
+    async def work(values: Values) -> Response:
+        password = _password(values)
+        body = {"password": password, "forceChangePasswordNextSignIn": values["change"]}
+        await page.api.patch(path, {"passwordProfile": body})
+        return page.render(
+            "directory/password.html",
+            heading=page.language.text(
+                "The password of %(name)s was reset.", name=found["displayName"]
+            ),
+            user=found,
+            password=password,
+            place=PLACE,
+        )
+
+    return await forms.filled(
         page,
         _PASSWORD,
-        values,
-        problems,
+        {item.name: item.initial() for item in _PASSWORD},
+        work,
+        names=_NAMES,
         title=page.language.text("Reset the password of %(name)s", name=found["displayName"]),
         label=page.language.text("Reset password"),
         intro=page.language.text(
             "The password is shown once. All sessions of the user end, on every device."
         ),
-        back=here,
+        back=f"{USERS}/{found['id']}",
         place=PLACE,
-        general=general,
-        status=status,
     )
 
 
