@@ -115,6 +115,34 @@ async def test_discovery_before_consent_names_the_missing_permission(contoso: Co
     assert (await site.run("azure-service", "verify"))["ok"]
 
 
+async def test_who_asks_often_asks_with_one_token_and_with_a_new_one_after_a_refusal(
+    contoso: Contoso,
+) -> None:
+    site, world = contoso
+    await world.user("ada")
+    server, _ = await connect(site, consent=False)
+
+    async def users() -> int:
+        async with site.db.transaction() as tx:
+            service = await site.cloud.tenants.service(tx)
+            graph = await site.cloud.tenants.kept_graph(tx, service)
+        return len((await graph.get("/users"))["value"])
+
+    with pytest.raises(cloud_services.ConsentMissing):
+        await users()
+    await site.run("app-registration", "consent", server)
+    site.asked.clear()
+    assert [await users(), await users(), await users()] == [2, 2, 2]
+    assert [path for _, path in site.asked if path.endswith("/oauth2/v2.0/token")] == [
+        path for _, path in site.asked[:1]
+    ]
+    # Another secret is another sign-in.
+    await site.run("azure-service", "renew-secret", *admin(site))
+    site.asked.clear()
+    assert await users() == 2
+    assert len([path for _, path in site.asked if path.endswith("/token")]) == 1
+
+
 async def _verify(site: Site) -> list[bool]:
     async with site.db.transaction() as tx:
         return [check.ok for check in await site.cloud.tenants.verify(tx, "", utc_now())]

@@ -330,7 +330,7 @@ def _management_point(
 def _fleet(db: Database, cloud: cloud_services.CloudServices) -> fleet.Collaborators:
     async def graph() -> fleet.Graph:
         async with db.transaction() as tx:
-            client = await cloud.tenants.graph(tx, await cloud.tenants.service(tx))
+            client = await cloud.tenants.kept_graph(tx, await cloud.tenants.service(tx))
         return BelowVersion(client)
 
     return fleet.Collaborators(cloud.tenants.tenant_id, graph)

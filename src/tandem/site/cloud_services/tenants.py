@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ _SECRET_CONTEXT = "cloud.app-secret"  # noqa: S105
 _CLOCK_SKEW_SECONDS = 300
 # Strangers' tokens must not make us ask the tenant for its keys all the time.
 _RETRY_SECONDS = 10.0
+_KEPT_SECONDS = 60.0
 _NEW_TOKEN = "Get a new token from the tenant."  # noqa: S105
 # An administrator wants to know of a secret's end before it comes.
 _SECRET_WARNING = timedelta(days=30)
@@ -80,6 +82,8 @@ class Tenants:
         self._box = box
         self.http = http
         self._now = now
+        # By Azure service: what it was opened with, when, and the client.
+        self._kept: dict[str, tuple[tuple[str, bytes | None], float, Graph]] = {}
 
     @property
     def environment(self) -> CloudEnvironment:
@@ -461,6 +465,21 @@ class Tenants:
         token = await self.app_token(tx, service)
         apps = {app.kind: app for app in await self.apps(tx, service.id)}
         return Graph(self.http, self.environment.graph, token, apps["server"].app_id)
+
+    async def kept_graph(self, tx: Tx, service: AzureService) -> "Graph":
+        """As `graph`, for who asks every few seconds: one token for a minute, so that the tenant's
+        sign-in log is not full of ours. After a refusal the next call asks for a new one: consent
+        may have been granted meanwhile."""
+        opened_with = (service.tenant_id, await store.sealed_secret(tx, service.id))
+        kept = self._kept.get(service.id)
+        if kept is not None:
+            before, since, client = kept
+            fresh = time.monotonic() - since < _KEPT_SECONDS
+            if before == opened_with and fresh and not client.refused:
+                return client
+        client = await self.graph(tx, service)
+        self._kept[service.id] = (opened_with, time.monotonic(), client)
+        return client
 
     async def trusted_tenants(self, tx: Tx) -> list[tunnel.Tenant]:
         """The directories whose tokens the gateway lets pass."""
@@ -861,6 +880,8 @@ class Graph:
         self._base = base
         self._app_id = app_id
         self._headers = {"Authorization": f"Bearer {token}"}
+        # The tenant did not take this token for something: another one may be.
+        self.refused = False
 
     async def get(self, path: str) -> dict[str, Any]:
         return await self._call("GET", path)
@@ -899,6 +920,8 @@ class Graph:
         url = path if path.startswith("http") else f"{self._base}{path}"
         answer = await ask(self._http, method, url, json=body, headers=self._headers)
         value = read_json(answer) if answer.content else {}
+        if answer.status_code in {401, 403}:
+            self.refused = True
         if answer.status_code >= 400:
             raise _refusal(answer.status_code, value, app_id_uri, self._app_id, _permission(path))
         return value
