@@ -74,6 +74,7 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)  # What a page is called, and one address.
     refusals: Counter[int] = field(default_factory=Counter)  # Answers of 400 and more, expected.
+    methods: dict[str, str] = field(default_factory=dict)  # How each address was asked for last.
 
 
 class Hands:
@@ -334,7 +335,9 @@ class Hands:
             return
         parts = urlsplit(self.page.url)
         shape = _ID.sub("…", parts.path)
-        self.seen.pages.setdefault(f"{parts.netloc}{shape}", self.page.url)
+        # What answers a form has no address to be fetched from again.
+        if self.seen.methods.get(self.page.url) == "GET":
+            self.seen.pages.setdefault(f"{parts.netloc}{shape}", self.page.url)
         html = self.page.locator("html")
         was = await html.get_attribute("data-theme")
         assert await html.get_attribute("lang") == self.language, self.page.url
@@ -382,6 +385,8 @@ async def sitting(
         seen.complaints.append(f"browser's console: {message.text} ({where})")
 
     def asked(request: Any) -> None:
+        if request.is_navigation_request():
+            seen.methods[request.url] = request.method
         if not request.url.startswith((*own, "data:", "blob:")):
             seen.complaints.append(f"asked elsewhere: {request.url}")
 

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from console_fleet import NOW
 from lxml import html
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 from test_console_pages import text, token
 from test_console_site import CHEAP, PASSWORD
 
@@ -16,6 +18,7 @@ from tandem.console.kit import (
     N_,
     ROOT,
     Area,
+    Console,
     Draft,
     Fact,
     Hit,
@@ -101,8 +104,20 @@ SAMPLE = Wizard(
     command=_command,
     finish=_finish,
 )
+
+
+async def _ask(page: Page[Any]) -> Response:
+    await page.form()
+    return page.confirm("Sure?", "One thing goes.", "Go", back=f"{ROOT}/")
+
+
+def _routes(pages: Console[Any]) -> list[BaseRoute]:
+    return [pages.route(f"{ROOT}/sample/go", _ask, post=True)]
+
+
 AREA = Area(
     name="sample",
+    routes=_routes,
     places=(Place(f"{ROOT}/sample", N_("Sample"), "box", N_("Administration")),),
     wizards=(SAMPLE,),
     search=(_found,),
@@ -370,3 +385,20 @@ async def test_a_page_is_compressed_and_its_form_token_is_another_text_each_time
     for wrong in ("", "zz", second[:64], flipped, "0" * 128):
         refused = await browser.post(here, data={"form_token": wrong, "name": "Pilot"})
         assert refused.status_code == 403
+
+
+async def test_another_theme_on_an_answer_to_a_form_leads_to_the_page_of_that_form(
+    browser: httpx.AsyncClient,
+) -> None:
+    here, form = await begin(browser)
+    before = f"https://site.test{here}"
+    answer = await browser.post(
+        f"{ROOT}/sample/go", data={"form_token": form}, headers={"Referer": before}
+    )
+    page = html.fromstring(answer.content)
+    back = page.xpath("//form[contains(@action, '/preferences')]/input[@name='return_to']/@value")
+    assert back == [here]
+    changed = await browser.post(
+        f"{ROOT}/preferences", data={"form_token": form, "return_to": back[0], "theme": "dark"}
+    )
+    assert (await browser.get(changed.headers["location"])).status_code == 200

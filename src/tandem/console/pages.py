@@ -377,6 +377,7 @@ class Page(Generic[Reads]):
                 form_token=self.form_token(),
                 path=self.request.url.path,
                 here=self.here,
+                stay=self.back,
                 area=self._console.area,
                 navigation=_grouped(self._console.navigation),
                 has_backend=self._console.backend is not None,
@@ -395,7 +396,8 @@ class Page(Generic[Reads]):
 
     @property
     def back(self) -> str:
-        """Where to go on after a sign-in: this page, or the one whose form was sent here."""
+        """Where to go on after a sign-in or another theme: this page, or the one whose form was sent
+        here, whose address may be for forms only."""
         referer = self.request.headers.get("referer", "")
         if self.request.method != "POST" or not referer:
             return self.here
