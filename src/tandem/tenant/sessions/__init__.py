@@ -14,7 +14,8 @@ from tandem.tenant.sessions.model import (
     ActionResult,
     Delivery,
 )
-from tandem.tenant.sessions.service import Sessions, deliveries, results
+from tandem.tenant.sessions.orders import results
+from tandem.tenant.sessions.service import Sessions, deliveries
 
 __all__ = [
     "LAPSED",

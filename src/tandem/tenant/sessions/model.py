@@ -72,6 +72,8 @@ ACTIONS = {
 # What the order of a wipe says, as the last part of its LocURI.
 WIPE, WIPE_BUT_USER_DATA = "doWipe", "doWipePersistUserData"
 WIPE_BUT_ENROLLMENT = "doWipePersistProvisionedData"
+# Orders that take a device away from its user.
+WIPES = ("wipe", "cleanWindowsDevice")
 # There is no command of desktop Windows for these: they end at once as not supported.
 UNSUPPORTED_ACTIONS = ("remoteLock", "shutDown", "resetPasscode", "locateDevice")
 

@@ -1,0 +1,234 @@
+"""What a device reports in a session, and what becomes of it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from tandem.infra import events
+from tandem.infra.clock import Clock
+from tandem.infra.database import Tx
+from tandem.protocols import ccm, syncml
+from tandem.protocols.syncml import Command, Item, Message, Results, Status
+from tandem.tenant import enrollment, mobile_apps
+from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
+from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions.model import WIPES, Sent
+from tandem.tenant.sessions.store import Session
+
+
+class Reports:
+    """Keeps what devices say."""
+
+    def __init__(self, enrollment: Enrollment, now: Clock) -> None:
+        self._enrollment = enrollment
+        self._now = now
+
+    async def take(
+        self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
+    ) -> bool:
+        """Keep what the message says. Returns whether the device has left."""
+        sent = before.sent if before is not None and not begins else {}
+        for status in message.statuses:
+            what = sent.get(status.message_ref, {}).get(status.command_ref)
+            if what is not None:
+                await self._status(tx, device, what, status)
+        await self._results(tx, device, _answers(sent, message.results))
+        for command in message.commands:
+            if command.name == "Alert" and await self._alert(tx, device, command):
+                return True
+            if command.name == "Replace":
+                await self._told(tx, device, command)
+        return False
+
+    async def _status(self, tx: Tx, device: Device, what: Sent, status: Status) -> None:
+        now = self._now()
+        good = 200 <= status.code < 300
+        told = f"status {status.code}"
+        told += f", {status.original_error[:32]}" if status.original_error else ""
+        if status.code in model.NOT_DONE:
+            return
+        if what.kind == "setting":
+            await store.save_delivery(
+                tx, device.id, what.subject, what.value, status.code, what.workload, now
+            )
+            text = (
+                f"{what.subject} set to {what.value}"
+                if good
+                else (f"{what.subject} refused by the device ({told})")
+            )
+            await self._enrollment.note(tx, device, "setting", text)
+            if status.code == 403:
+                # The site's client keeps this workload: ask again once its flags say otherwise.
+                await store.forget_delivery(tx, device.id, what.subject)
+        elif what.kind == "removal":
+            await self._removed(tx, device, what.subject, status)
+        elif what.kind == "install":
+            state = "installing" if good else "failed"
+            # A new device may not know the node yet (section 12.3): offered again next time.
+            state = "offered" if status.code == 404 else state
+            code = 0 if good else status.code
+            try:
+                app = await mobile_apps.app(tx, what.subject)
+            except mobile_apps.NoSuchApp:
+                return  # It was deleted since: nobody asks what became of it.
+            await mobile_apps.save_status(tx, app.id, device.id, state, code, what.value, now)
+            text = f"{app.name}: installation {'began' if good else f'was refused ({told})'}"
+            await self._enrollment.note(tx, device, "app", text)
+        elif what.kind == "uninstall":
+            await self._uninstalled(tx, device, what.subject, status, told)
+        elif what.kind == "action":
+            await store.end_command(tx, what.order, now, status.code)
+            text = f"{what.subject}: " + (
+                "the device has it" if good else f"refused by the device ({told})"
+            )
+            await self._enrollment.note(tx, device, "action", text)
+            if what.subject in WIPES:
+                state = "wipeIssued" if good else "wipeFailed"
+                await enrollment.set_management(tx, device.id, "management_state", state)
+        elif what.kind == "unenroll" and not good:
+            # It is told again at its next session: the order stands until the device has left.
+            text = f"The device refuses to leave ({told})"
+            await self._enrollment.note(tx, device, "unenrolling", text)
+        elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
+            await self._config_info(tx, device, "", now)
+
+    async def _uninstalled(
+        self, tx: Tx, device: Device, app_id: str, status: Status, told: str
+    ) -> None:
+        try:
+            app = await mobile_apps.app(tx, app_id)
+        except mobile_apps.NoSuchApp:
+            return  # It was deleted since: nobody asks what became of it.
+        if 200 <= status.code < 300 or status.code == 404:
+            await mobile_apps.forget_status(tx, app.id, device.id)
+            await self._enrollment.note(tx, device, "app", f"{app.name}: uninstalled")
+            return
+        now = self._now()
+        await mobile_apps.save_status(
+            tx, app.id, device.id, "uninstallFailed", status.code, model.fingerprint(app), now
+        )
+        text = f"{app.name}: uninstalling was refused ({told})"
+        await self._enrollment.note(tx, device, "app", text)
+
+    async def _removed(self, tx: Tx, device: Device, setting: str, status: Status) -> None:
+        if status.code == 403:
+            return  # The site's client keeps this workload: asked again at the next session.
+        await store.forget_delivery(tx, device.id, setting)
+        good = 200 <= status.code < 300 or status.code == 404
+        text = f"{setting} removed" if good else f"{setting} stays (status {status.code})"
+        await self._enrollment.note(tx, device, "setting", text)
+
+    async def _results(self, tx: Tx, device: Device, answers: dict[str, str]) -> None:
+        now = self._now()
+        agent = answers.get(syncml.normal(CONFIG_INFO_URI))
+        if agent is not None:
+            await self._config_info(tx, device, agent, now)
+        known = {
+            name: model.inventory_value(name, answers[syncml.normal(uri)])
+            for uri, name in model.INVENTORY.items()
+            if syncml.normal(uri) in answers
+        }
+        if known:
+            await enrollment.save_inventory(tx, device.id, known, now)
+        if any(uri.startswith(syncml.normal(model.MSI)) for uri in answers):
+            await self._install_states(tx, device, answers)
+
+    async def _config_info(self, tx: Tx, device: Device, text: str, now: datetime) -> None:
+        text = text[:4096]
+        if text == device.config_info:
+            return
+        before, after = device.agent or ccm.ConfigInfo(), enrollment.agent_of(text)
+        if not text:
+            await self._enrollment.note(tx, device, "client", "The site's client is gone")
+        await enrollment.save_config_info(tx, device.id, text, now)
+        if after.setup and after.setup != before.setup:
+            code = f"0x{after.code & 0xFFFFFFFF:08x}" if after.code else ""
+            line = f"Client setup: state {after.setup}. {after.log}".strip()
+            await self._enrollment.note(tx, device, "client-setup", line, code)
+        if after.client and after.client != before.client:
+            await self._enrollment.note(
+                tx, device, "client", f"The site's client registered as {after.client}"
+            )
+        if after.policy and not before.policy:
+            await self._enrollment.note(tx, device, "client", "The site's policy is present")
+        if after.flags != before.flags and text:
+            await self._enrollment.note(
+                tx, device, "workloads", f"Workload flags are {after.flags}"
+            )
+        await events.record(
+            tx, "device.config-info", device.id, {"flags": after.flags, "policy": after.policy}
+        )
+
+    async def _install_states(self, tx: Tx, device: Device, answers: dict[str, str]) -> None:
+        for app in await mobile_apps.apps(tx):
+            node = syncml.normal(f"{model.MSI}/{app.product_code}")
+            status = model.whole(answers.get(f"{node}/status"))
+            if status is not None:
+                state = model.install_state(status)
+                error = model.whole(answers.get(f"{node}/lasterror")) or 0
+                await self._installed(tx, device, app, state, error if state == "failed" else 0)
+
+    async def _installed(
+        self, tx: Tx, device: Device, app: mobile_apps.App, state: str, code: int
+    ) -> None:
+        known = await mobile_apps.statuses(tx, app_id=app.id, device_id=device.id)
+        if known and known[0].state == state and known[0].code == code:
+            return
+        await mobile_apps.save_status(
+            tx, app.id, device.id, state, code, model.fingerprint(app), self._now()
+        )
+        text = f"{app.name}: {state}"
+        await self._enrollment.note(
+            tx, device, "app", text, f"0x{code & 0xFFFFFFFF:08x}" if code else ""
+        )
+
+    async def _alert(self, tx: Tx, device: Device, command: Command) -> bool:
+        """Returns whether the device leaves with it."""
+        for item in command.items:
+            if item.type.endswith(model.UNENROLL_ALERT):
+                why = (
+                    "Ended by an administrator"
+                    if device.state == "unenrolling"
+                    else ("Ended on the device")
+                )
+                for order in await store.open_commands(tx, device.id):
+                    await store.end_command(tx, order["id"], self._now())
+                await self._enrollment.end(tx, device, why)
+                return True
+            if item.type.endswith(model.MSI_ALERT):
+                await self._msi_alert(tx, device, item)
+        return False
+
+    async def _msi_alert(self, tx: Tx, device: Device, item: Item) -> None:
+        code = model.whole(item.data)
+        if code is None:
+            return  # How it ended is asked for at the next session.
+        uri = syncml.normal(item.source or item.target)
+        for app in await mobile_apps.apps(tx):
+            if app.product_code and app.product_code.lower() in uri:
+                # A restart that is still to come does not make it a failure.
+                good = code in {0, 3010, 1641}
+                await self._installed(
+                    tx, device, app, "installed" if good else "failed", 0 if good else code
+                )
+
+    async def _told(self, tx: Tx, device: Device, command: Command) -> None:
+        known = {
+            name: model.inventory_value(name, item.data or "")
+            for item in command.items
+            for uri, name in model.DEVICE_INFO.items()
+            if syncml.same_node(item.source or item.target, uri)
+        }
+        if known:
+            await enrollment.save_inventory(tx, device.id, known, None)
+
+
+def _answers(sent: dict[str, dict[str, Sent]], given: Sequence[Results]) -> dict[str, str]:
+    """Values by node, of what this session asked for; anything else is passed over."""
+    found: dict[str, str] = {}
+    for results in given:
+        what = sent.get(results.message_ref, {}).get(results.command_ref)
+        if what is not None and what.kind == "ask":
+            for item in results.items:
+                uri = item.source or item.target or what.subject
+                found[syncml.normal(uri)] = (item.data or "").strip()
+    return found
