@@ -11,7 +11,7 @@ from tandem.protocols.syncml import Item
 from tandem.tenant.assignments import Assignment, Membership, Target, TargetKind
 from tandem.tenant.mobile_apps import App, Status
 from tandem.tenant.policies import Configuration, choose
-from tandem.tenant.sessions import LAPSED, Delivery, model
+from tandem.tenant.sessions import LAPSED, Delivery, installs, model
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.workloads import Authority, Workload, owner_of
 
@@ -108,7 +108,7 @@ def test_a_batch_is_bounded_in_order_and_never_empty_while_work_is_left(
 
 
 def test_an_install_job_survives_every_character_of_its_command_line() -> None:
-    job = etree.fromstring(model.install_job(APP, "https://t/c?a=1&b=2"))
+    job = etree.fromstring(installs.install_job(APP, "https://t/c?a=1&b=2"))
     assert job.findtext(".//CommandLine") == '/quiet A="x & y" <z>'
     assert job.findtext(".//ContentURL") == "https://t/c?a=1&b=2"
     assert job.get("id") == "{A}"
@@ -128,9 +128,9 @@ def test_an_install_job_survives_every_character_of_its_command_line() -> None:
 def test_an_install_is_offered_once_and_again_when_there_is_a_reason() -> None:
     def offers(status: Status | None) -> int:
         known = {} if status is None else {APP.id: status}
-        return len(model.installs([APP], known, {APP.id: "https://t"}, AT))
+        return len(installs.installs([APP], known, {APP.id: "https://t"}, AT))
 
-    same = model.fingerprint(APP)
+    same = installs.fingerprint(APP)
     status = Status(APP.id, "d", "installed", 0, same, AT)
     assert offers(None) == 2
     assert offers(status) == 0

@@ -9,7 +9,7 @@ device                                         server
                                            ←   Status for the header, Final: the session ends
 """
 
-from tandem.protocols.syncml.codec import normal, read, same_node, write
+from tandem.protocols.syncml.codec import normal, read, same_node, whole, write
 from tandem.protocols.syncml.model import BadMessage, Command, Item, Message, Results, Status
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "normal",
     "read",
     "same_node",
+    "whole",
     "write",
 ]

@@ -210,3 +210,13 @@ def same_node(one: str, other: str) -> bool:
 def normal(uri: str) -> str:
     folded = uri.strip().lower().replace("%7b", "{").replace("%7d", "}").removeprefix("./")
     return folded.removeprefix("device/")
+
+
+def whole(text: str | None) -> int | None:
+    """A number of at most 32 bits, as devices write it; None for anything else."""
+    text = (text or "").strip()
+    digits = text.removeprefix("-")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 10:
+        return None
+    number = int(text)
+    return number if -(1 << 31) <= number < 1 << 32 else None

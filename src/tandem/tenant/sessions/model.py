@@ -2,28 +2,22 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from hashlib import sha256
-from xml.sax.saxutils import escape, quoteattr
+from datetime import datetime
 
 import msgspec
 
 from tandem.protocols.syncml import Command, Item
 from tandem.tenant.enrollment import CONFIG_INFO_URI
-from tandem.tenant.mobile_apps import App, Status
 from tandem.tenant.policies import Configuration, loc_uri
 from tandem.workloads import Authority, Workload, owner_of
 
-MSI = "./Device/Vendor/MSFT/EnterpriseDesktopAppManagement/MSI"
 DEVICE_ID = "./DevInfo/DevId"
 ABORT = "1223"
-MSI_ALERT = "win32csp_install"
 UNENROLL_ALERT = "mdm.unenrollment.userrequest"
 # Enough of them to make round trips rare, few enough for any device's buffer (section 11.9).
 BATCH = 60
 # Devices announce 512 KiB; the envelope, statuses and escaping want their share (section 11.8).
 ROOM_BYTES = 256 * 1024
-RETRY_INSTALL = timedelta(hours=24)
 
 INVENTORY = {
     "./DevDetail/SwV": "os_version",
@@ -122,80 +116,10 @@ class Delivery:
 LAPSED = 0
 
 
-def questions(inventory_too: bool, product_codes: Iterable[str]) -> list[Order]:
-    """The first answer of a session: what the agent says, the inventory, how installs go."""
+def questions(inventory_too: bool) -> list[Order]:
+    """The first answer of a session: what the agent says, and the inventory."""
     uris = [CONFIG_INFO_URI, *(INVENTORY if inventory_too else ())]
-    for code in product_codes:
-        uris += [f"{MSI}/{encoded(code)}/{leaf}" for leaf in ("Status", "LastError")]
     return [Order(Sent("ask", uri), "Get", Item(target=uri)) for uri in uris]
-
-
-def encoded(product_code: str) -> str:
-    return product_code.upper().replace("{", "%7B").replace("}", "%7D")
-
-
-def installs(
-    apps: Iterable[App],
-    statuses: Mapping[str, Status],
-    link: Mapping[str, str],
-    now: datetime,
-) -> list[Order]:
-    """Add and Exec for each app that the device is to have and was not told of yet.
-
-    A failed one is tried again when its content or command line changed, or a day later: not
-    in every session.
-    """
-    orders: list[Order] = []
-    for app in apps:
-        known = statuses.get(app.id)
-        if known is not None and known.sha256 == fingerprint(app) and not _again(known, now):
-            continue
-        uri = f"{MSI}/{encoded(app.product_code)}/DownloadInstall"
-        orders.append(Order(Sent("install-add", app.id), "Add", Item(target=uri)))
-        job = install_job(app, link[app.id])
-        exec_item = Item(target=uri, data=job, format="xml", type="text/plain")
-        orders.append(Order(Sent("install", app.id, fingerprint(app)), "Exec", exec_item))
-    return orders
-
-
-def uninstalls(apps: Iterable[App], statuses: Mapping[str, Status], now: datetime) -> list[Order]:
-    """Delete for each app that the device had from here and is to lose (section 12.3).
-
-    A device that refused is asked again a day later.
-    """
-    orders = []
-    for app in apps:
-        known = statuses.get(app.id)
-        if known is None or known.state not in ("installed", "uninstallFailed"):
-            continue
-        if known.state == "uninstallFailed" and now - known.at < RETRY_INSTALL:
-            continue
-        item = Item(target=f"{MSI}/{encoded(app.product_code)}")
-        orders.append(Order(Sent("uninstall", app.id), "Delete", item))
-    return orders
-
-
-def _again(known: Status, now: datetime) -> bool:
-    if known.state == "failed":
-        return now - known.at >= RETRY_INSTALL
-    return known.state == "offered"
-
-
-def fingerprint(app: App) -> str:
-    return sha256(f"{app.sha256}\n{app.command_line}".encode()).hexdigest()
-
-
-def install_job(app: App, url: str) -> str:
-    """MsiInstallJob (section 12.3)."""
-    line = f"/quiet {app.command_line}".strip()
-    return (
-        f"<MsiInstallJob id={quoteattr(app.product_code)}><Product"
-        f" Version={quoteattr(app.product_version)}><Download><ContentURLList><ContentURL>"
-        f"{escape(url)}</ContentURL></ContentURLList></Download><Validation><FileHash>"
-        f"{app.sha256.upper()}</FileHash></Validation><Enforcement><CommandLine>"
-        f"{escape(line)}</CommandLine><TimeOut>10</TimeOut><RetryCount>3</RetryCount>"
-        "<RetryInterval>5</RetryInterval></Enforcement></Product></MsiInstallJob>"
-    )
 
 
 def settings(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery]) -> list[Order]:
@@ -271,20 +195,3 @@ def commands(orders: Iterable[Order], first: int) -> tuple[list[Command], dict[s
 def inventory_value(name: str, text: str) -> str:
     text = text.strip()[:512]
     return "" if name == "serial_number" and text.lower() in _NO_SERIALS else text
-
-
-def whole(text: str | None) -> int | None:
-    """A number of at most 32 bits, as devices write it; None for anything else."""
-    text = (text or "").strip()
-    digits = text.removeprefix("-")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 10:
-        return None
-    number = int(text)
-    return number if -(1 << 31) <= number < 1 << 32 else None
-
-
-# Status of a download and install on the device (section 12.3).
-def install_state(status: int) -> str:
-    if status == 70:
-        return "installed"
-    return "failed" if status in {30, 60} else "installing"

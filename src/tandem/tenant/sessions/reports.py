@@ -7,10 +7,11 @@ from tandem.infra import events
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols import ccm, syncml
-from tandem.protocols.syncml import Command, Item, Message, Results, Status
-from tandem.tenant import enrollment, mobile_apps
+from tandem.protocols.syncml import Command, Message, Results, Status
+from tandem.tenant import enrollment
 from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
-from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions import installs, model, store
+from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import WIPES, Sent
 from tandem.tenant.sessions.store import Session
 
@@ -18,8 +19,9 @@ from tandem.tenant.sessions.store import Session
 class Reports:
     """Keeps what devices say."""
 
-    def __init__(self, enrollment: Enrollment, now: Clock) -> None:
+    def __init__(self, enrollment: Enrollment, installs: Installs, now: Clock) -> None:
         self._enrollment = enrollment
+        self._installs = installs
         self._now = now
 
     async def take(
@@ -61,20 +63,8 @@ class Reports:
                 await store.forget_delivery(tx, device.id, what.subject)
         elif what.kind == "removal":
             await self._removed(tx, device, what.subject, status)
-        elif what.kind == "install":
-            state = "installing" if good else "failed"
-            # A new device may not know the node yet (section 12.3): offered again next time.
-            state = "offered" if status.code == 404 else state
-            code = 0 if good else status.code
-            try:
-                app = await mobile_apps.app(tx, what.subject)
-            except mobile_apps.NoSuchApp:
-                return  # It was deleted since: nobody asks what became of it.
-            await mobile_apps.save_status(tx, app.id, device.id, state, code, what.value, now)
-            text = f"{app.name}: installation {'began' if good else f'was refused ({told})'}"
-            await self._enrollment.note(tx, device, "app", text)
-        elif what.kind == "uninstall":
-            await self._uninstalled(tx, device, what.subject, status, told)
+        elif what.kind in installs.KINDS:
+            await self._installs.status(tx, device, what, status, told)
         elif what.kind == "action":
             await store.end_command(tx, what.order, now, status.code)
             text = f"{what.subject}: " + (
@@ -90,24 +80,6 @@ class Reports:
             await self._enrollment.note(tx, device, "unenrolling", text)
         elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
             await self._config_info(tx, device, "", now)
-
-    async def _uninstalled(
-        self, tx: Tx, device: Device, app_id: str, status: Status, told: str
-    ) -> None:
-        try:
-            app = await mobile_apps.app(tx, app_id)
-        except mobile_apps.NoSuchApp:
-            return  # It was deleted since: nobody asks what became of it.
-        if 200 <= status.code < 300 or status.code == 404:
-            await mobile_apps.forget_status(tx, app.id, device.id)
-            await self._enrollment.note(tx, device, "app", f"{app.name}: uninstalled")
-            return
-        now = self._now()
-        await mobile_apps.save_status(
-            tx, app.id, device.id, "uninstallFailed", status.code, model.fingerprint(app), now
-        )
-        text = f"{app.name}: uninstalling was refused ({told})"
-        await self._enrollment.note(tx, device, "app", text)
 
     async def _removed(self, tx: Tx, device: Device, setting: str, status: Status) -> None:
         if status.code == 403:
@@ -129,8 +101,7 @@ class Reports:
         }
         if known:
             await enrollment.save_inventory(tx, device.id, known, now)
-        if any(uri.startswith(syncml.normal(model.MSI)) for uri in answers):
-            await self._install_states(tx, device, answers)
+        await self._installs.answers(tx, device, answers)
 
     async def _config_info(self, tx: Tx, device: Device, text: str, now: datetime) -> None:
         text = text[:4096]
@@ -158,29 +129,6 @@ class Reports:
             tx, "device.config-info", device.id, {"flags": after.flags, "policy": after.policy}
         )
 
-    async def _install_states(self, tx: Tx, device: Device, answers: dict[str, str]) -> None:
-        for app in await mobile_apps.apps(tx):
-            node = syncml.normal(f"{model.MSI}/{app.product_code}")
-            status = model.whole(answers.get(f"{node}/status"))
-            if status is not None:
-                state = model.install_state(status)
-                error = model.whole(answers.get(f"{node}/lasterror")) or 0
-                await self._installed(tx, device, app, state, error if state == "failed" else 0)
-
-    async def _installed(
-        self, tx: Tx, device: Device, app: mobile_apps.App, state: str, code: int
-    ) -> None:
-        known = await mobile_apps.statuses(tx, app_id=app.id, device_id=device.id)
-        if known and known[0].state == state and known[0].code == code:
-            return
-        await mobile_apps.save_status(
-            tx, app.id, device.id, state, code, model.fingerprint(app), self._now()
-        )
-        text = f"{app.name}: {state}"
-        await self._enrollment.note(
-            tx, device, "app", text, f"0x{code & 0xFFFFFFFF:08x}" if code else ""
-        )
-
     async def _alert(self, tx: Tx, device: Device, command: Command) -> bool:
         """Returns whether the device leaves with it."""
         for item in command.items:
@@ -194,22 +142,9 @@ class Reports:
                     await store.end_command(tx, order["id"], self._now())
                 await self._enrollment.end(tx, device, why)
                 return True
-            if item.type.endswith(model.MSI_ALERT):
-                await self._msi_alert(tx, device, item)
+            if item.type.endswith(installs.MSI_ALERT):
+                await self._installs.alert(tx, device, item)
         return False
-
-    async def _msi_alert(self, tx: Tx, device: Device, item: Item) -> None:
-        code = model.whole(item.data)
-        if code is None:
-            return  # How it ended is asked for at the next session.
-        uri = syncml.normal(item.source or item.target)
-        for app in await mobile_apps.apps(tx):
-            if app.product_code and app.product_code.lower() in uri:
-                # A restart that is still to come does not make it a failure.
-                good = code in {0, 3010, 1641}
-                await self._installed(
-                    tx, device, app, "installed" if good else "failed", 0 if good else code
-                )
 
     async def _told(self, tx: Tx, device: Device, command: Command) -> None:
         known = {

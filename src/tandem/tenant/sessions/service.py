@@ -15,6 +15,7 @@ from tandem.tenant import enrollment
 from tandem.tenant.enrollment import Device, Enrollment, NotEnrolled
 from tandem.tenant.mobile_apps import Content
 from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.reports import Reports
@@ -30,8 +31,9 @@ class Sessions(Orders):
 
     def __init__(self, enrollment: Enrollment, content: Content, now: Clock, url: str) -> None:
         super().__init__(enrollment, now)
-        self._reports = Reports(enrollment, now)
-        self._work = Work(enrollment, content, now)
+        installs = Installs(enrollment, content, now)
+        self._reports = Reports(enrollment, installs, now)
+        self._work = Work(enrollment, installs, now)
         self._url = url
 
     async def exchange(self, tx: Tx, certificate: bytes | None, message: Message) -> bytes:

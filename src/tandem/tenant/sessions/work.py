@@ -5,10 +5,10 @@ from datetime import timedelta
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols.syncml import Item, Message
-from tandem.tenant import directory, enrollment, licensing, mobile_apps, policies
+from tandem.tenant import directory, enrollment, licensing, policies
 from tandem.tenant.enrollment import Device, Enrollment
-from tandem.tenant.mobile_apps import Content
 from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.store import Session
 
@@ -19,9 +19,9 @@ _MESSAGES_MOST = 60
 class Work:
     """Computes what is next for a device."""
 
-    def __init__(self, enrollment: Enrollment, content: Content, now: Clock) -> None:
+    def __init__(self, enrollment: Enrollment, installs: Installs, now: Clock) -> None:
         self._enrollment = enrollment
-        self._content = content
+        self._installs = installs
         self._now = now
 
     async def next(
@@ -35,13 +35,10 @@ class Work:
             old = device.inventory_at is None or (
                 self._now() - device.inventory_at > _INVENTORY_EVERY
             )
-            statuses = await mobile_apps.statuses(tx, device_id=device.id)
-            running = [
-                (await mobile_apps.app(tx, item.app_id)).product_code
-                for item in statuses
-                if item.state == "installing"
+            return True, [
+                *model.questions(old or "serial_number" not in device.inventory),
+                *await self._installs.questions(tx, device),
             ]
-            return True, model.questions(old or "serial_number" not in device.inventory, running)
         asked = before is not None and before.asked
         if not message.final:
             return asked, []  # The device is busy and keeps the session open (section 11.9).
@@ -63,12 +60,6 @@ class Work:
         if device.state != "enrolled" or not await _licensed(tx, device):
             return actions
         groups = await enrollment.groups_of(tx, device)
-        statuses = {
-            item.app_id: item for item in await mobile_apps.statuses(tx, device_id=device.id)
-        }
-        apps = await mobile_apps.required(tx, groups)
-        losing = await mobile_apps.unwanted(tx, groups)
-        links = {app.id: self._content.link(app, self._now()) for app in apps}
         wanted = await policies.effective(tx, groups, device.flags)
         delivered = await store.deliveries(tx, device.id)
         removals, lapsing = model.unwanted(wanted, delivered, device.flags)
@@ -76,8 +67,7 @@ class Work:
             await store.lapse_delivery(tx, device.id, subject)
         return [
             *actions,
-            *model.uninstalls(losing, statuses, self._now()),
-            *model.installs(apps, statuses, links, self._now()),
+            *await self._installs.orders(tx, device, groups),
             *removals,
             *model.settings(wanted, delivered),
         ]
