@@ -5,6 +5,8 @@ the wheel in the MSI it was told to install); what is simulated is the machine: 
 hardware, and that the operating system obeys. It says so wherever it says what it is.
 
 Who starts it directs it through a private socket (`ask`).
+
+`checking` has one device more, which holds every answer of a server against the specification.
 """
 
 from tandem.agent.mdm import Answer, NotRunning, ask

@@ -16,6 +16,7 @@ from tandem.agent.mdm.computer import run
 from tandem.agent.mdm.control import Answer, NotRunning, Refusal, ask, serve
 from tandem.agent.mdm.device import Device, Network
 from tandem.agent.mdm.devices import Devices, NoSuchDevice
+from tandem.agent.mdm.directory import enrollment_token
 from tandem.agent.mdm.installer import AgentHosts, BadBootstrap
 from tandem.agent.mdm.model import (
     Account,
@@ -57,6 +58,7 @@ __all__ = [
     "Status",
     "Unreachable",
     "ask",
+    "enrollment_token",
     "run",
     "serve",
 ]

@@ -1,6 +1,8 @@
 """The device in the directory: its join, and the tokens that come from it."""
 
 from base64 import b64decode, b64encode
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -17,7 +19,7 @@ from tandem.agent.mdm.model import (
     SignInRefused,
     Unreachable,
 )
-from tandem.agent.mdm.sign_in import BROKER_APP, Tokens, token
+from tandem.agent.mdm.sign_in import BROKER_APP, Tokens, sign_in, token
 from tandem.agent.platform.meeting import JoinRecord, MeetingPlace, assertion
 from tandem.infra.clock import Clock
 
@@ -177,6 +179,32 @@ class Directory:
 
     async def mdm_token(self) -> str:
         return await self.token_for(f"{MDM_SERVICE}/.default")
+
+
+async def enrollment_token(
+    http: httpx.AsyncClient,
+    tenant_url: str,
+    tenant_id: str,
+    upn: str,
+    password: str,
+    name: str,
+    now: Clock,
+) -> str:
+    """The token with which a new device of this user would enrol: it signs in, and joins.
+
+    The directory has one device more afterwards. Raises SignInRefused, JoinRefused, Unreachable.
+    """
+    with TemporaryDirectory() as top:
+        folder = Folder(Path(top), durable=False)
+        settings = DeviceSettings(
+            name=name, state=folder.path, tenant_url=tenant_url, tenant_id=tenant_id, upn=upn
+        )
+        place = MeetingPlace(folder.below("meeting").path, False)
+        directory = Directory(settings, folder.below("AAD"), place, http, now)
+        tokens = await sign_in(http, directory.authority, SCOPE, upn, password)
+        directory.keep(tokens)
+        await directory.join(tokens.access_token)
+        return await directory.mdm_token()
 
 
 def _error(response: httpx.Response) -> tuple[str, str]:

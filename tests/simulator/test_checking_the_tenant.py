@@ -1,0 +1,112 @@
+"""The checking client against the tenant's MDM service, over real TLS, and as a command."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from mdm_world import Mdm, live_mdm
+from tandem.cli.main import build
+from tandem.infra.database import Database
+from tandem.simulator.checking import MUSTS, Conversation, Proof, Verdict, check, token, verdicts
+from tandem.tenant import mobile_apps, policies
+from tenant_world import PASSWORD
+
+PRODUCT = "{11111111-2222-3333-4444-555555555555}"
+
+
+async def work(mdm: Mdm, user_id: str) -> None:
+    """An app and settings wait for the devices of this user."""
+    group = await mdm.group("All", user_id)
+    async with mdm.database.transaction() as tx:
+        for name, value in (("DeviceLock/MaxInactivityTimeDeviceLock", "15"), ("A/B", "<a/>")):
+            made = await policies.create(tx, name, name, value, mdm.world.at)
+            await policies.assign(tx, made.id, [group.id], [])
+        app = await mobile_apps.create(
+            tx,
+            name="Client",
+            description="",
+            publisher="",
+            command_line='A="x & y"',
+            file_name="client.msi",
+            now=mdm.world.at,
+        )
+        await tx.execute(
+            "UPDATE mobile_apps_app SET state = 'published', product_code = %s, sha256 = %s,"
+            " product_version = '1.0', size_bytes = 1 WHERE id = %s",
+            (PRODUCT, "ab" * 32, app.id),
+        )
+        await mobile_apps.assign(tx, app.id, [group.id], [])
+
+
+def wrong(found: list[Verdict]) -> list[Any]:
+    return [(verdict.name, verdict.problems) for verdict in found if verdict.state == "fail"]
+
+
+async def test_the_tenant_says_what_the_specification_says_it_must(
+    tenant_db: Database, tmp_path: Path
+) -> None:
+    async with live_mdm(tenant_db, tmp_path) as (mdm, root, _):
+        user = await mdm.world.user("alex")
+        await work(mdm, user.id)
+        url = f"{mdm.enrollment.public_url}/EnrollmentServer/Discovery.svc"
+        joined = await mdm.world.joined(user.user_principal_name)
+        credential = token(await mdm.mdm_token(joined))
+        async with Conversation(
+            url, credential, user=user.user_principal_name, ca_file=root
+        ) as client:
+            await client.whole()
+        found = verdicts(MUSTS, client.exchanges)
+        assert wrong(found) == []
+        assert [verdict.name for verdict in found if verdict.state == "not seen"] == [
+            "renewal.document"
+        ]
+        heard = b"".join(exchange.body for exchange in client.exchanges)
+        assert b"MsiInstallJob" in heard
+        assert b"./Device/Vendor/MSFT/Policy/Config/A/B" in heard
+        # The same for a user's own device, whose user signs in to the directory for it.
+        proof = Proof(
+            user=user.user_principal_name, password=PASSWORD, tenant_id=mdm.world.tenant.id
+        )
+        report = await check(url, proof, MUSTS, ca_file=root, of_user=True)
+        assert wrong(report.musts) == []
+        assert report.good
+        # Who is not in the directory learns what it can, and that it was stopped.
+        nobody = Proof(token="not a token")
+        stopped = await check(mdm.enrollment.public_url, nobody, MUSTS, ca_file=root)
+        assert not stopped.good
+        assert "s:Authentication" in stopped.stopped
+        assert stopped.passed > 30
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_the_command_says_that_nobody_answers(tmp_path: Path, json: bool) -> None:
+    (tmp_path / "token").write_text("a token")
+    given = ["simulate", "check", "https://localhost:1", "--token-file", str(tmp_path / "token")]
+    answer = CliRunner().invoke(build(), [*given, "--json"] if json else given)
+    assert answer.exit_code == 1
+    assert "does not answer" in str(answer.exception)
+
+
+def test_the_command_lists_every_demand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it prints of a report, and that it fails with one demand."""
+    from tandem.simulator import checking
+
+    async def canned(*_: Any, **__: Any) -> Any:
+        found = [
+            Verdict("a.b", "2", "This holds.", "pass", 3, []),
+            Verdict("c.d", "3", "This does not.", "fail", 1, ["discover: for a reason"]),
+        ]
+        return checking.Report("https://x/", 1, 1, 0, 4, "", "", found)
+
+    monkeypatch.setattr(checking, "check", canned)
+    (tmp_path / "token").write_text("a token")
+    given = ["simulate", "check", "x", "--token-file", str(tmp_path / "token")]
+    answer = CliRunner().invoke(build(), given)
+    assert answer.exit_code == 1
+    assert "FAIL  c.d  This does not. (3)\n        discover: for a reason" in answer.output
+    assert "1 pass, 1 fail, 0 not seen" in answer.output
+    told = msgspec.json.decode(CliRunner().invoke(build(), [*given, "--json"]).output)
+    assert [must["state"] for must in told["musts"]] == ["pass", "fail"]
