@@ -8,7 +8,7 @@ LAB_ARGS ?=
 BENCH ?= all
 FUZZ ?= tests/odata
 
-.PHONY: lab test walk fuzz check bench up clean setup lock screens
+.PHONY: lab test walk fuzz check bench up clean setup lock screens msi
 
 setup: $(STAMP)
 
@@ -17,17 +17,17 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh $(wildcard hatch_build
 	touch $(STAMP)
 
 lab: setup  ## the whole tutorial, asserted, with the console to look at
-	tools/packages.sh wixl openssl iproute2
+	tools/packages.sh wixl msitools openssl iproute2
 	$(BIN)/tandem lab $(LAB_ARGS)
 
 up: lab
 
 test: setup  ## every test; FAST=1 leaves out the slow ones
-	tools/packages.sh wixl openssl iproute2 chromium
+	tools/packages.sh wixl msitools wine64 wine openssl iproute2 chromium
 	FAST=$(FAST) tools/test.sh
 
 walk: setup  ## the whole tutorial clicked in a real browser, in English and in French; quiet machine, ten minutes
-	tools/packages.sh wixl openssl iproute2 chromium
+	tools/packages.sh wixl msitools openssl iproute2 chromium
 	$(BIN)/python -m pytest -q -s -p no:randomly tests/tutorial
 
 fuzz: setup  ## the property tests of the wire formats, for long; FUZZ=tests/odata is one folder
@@ -40,11 +40,16 @@ check: setup  ## style, strict types, import rules
 	$(BIN)/lint-imports
 
 bench: setup  ## make bench BENCH=lab for one
-	tools/packages.sh wixl gcc libc6-dev libssl-dev
+	tools/packages.sh wixl msitools gcc libc6-dev libssl-dev
 	$(BIN)/python -m bench $(BENCH)
 
+msi: setup  ## the Windows client package; PYTHON_EMBED=python-3.x-embed-amd64.zip FROM=ccmsetup.msi OUT=dist
+	tools/packages.sh wixl msitools
+	$(BIN)/python -m tools.msi $(if $(PYTHON_EMBED),--python-embed "$(PYTHON_EMBED)") \
+		$(if $(FROM),--from "$(FROM)") --out "$(or $(OUT),dist)"
+
 screens: setup  ## the pictures of the documents, from a lab of its own
-	tools/packages.sh wixl openssl chromium pngquant
+	tools/packages.sh wixl msitools openssl chromium pngquant
 	$(BIN)/python -m tools.screens
 
 lock:  ## write requirements.lock anew
@@ -52,4 +57,4 @@ lock:  ## write requirements.lock anew
 		--no-emit-trusted-host --no-emit-find-links --extra server --extra dev -o requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .lab bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis src/tandem/console/static/vendor tools/console-assets/node_modules
+	rm -rf $(VENV) .lab bench/out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/tandem/console/static/vendor tools/console-assets/node_modules

@@ -7,6 +7,8 @@ present() {
   case "$1" in
     chromium) command -v chromium || command -v chromium-browser ;;
     iproute2) command -v ss ;;
+    msitools) command -v msibuild ;;
+    wine | wine64) command -v wine ;;
     openssl | wixl | gcc) command -v "$1" ;;
     *) false ;;
   esac >/dev/null

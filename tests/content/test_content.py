@@ -41,7 +41,7 @@ def test_the_msi_carries_bootstrap_and_trusted_root(root: pki.Authority) -> None
     assert found.product_name == "ConfigMgr Client Setup Bootstrap"
     assert found.product_version == "1.2.3"
     assert found.per_machine
-    assert found.properties["SecureCustomProperties"] == "CCMSETUPCMD"
+    assert "CCMSETUPCMD" in found.properties["SecureCustomProperties"].split(";")
     files = msi.extract(made.data)
     assert files["trusted_root.pem"] == pki.pem(root.certificate)
     assert files["bootstrap.whl"] == content.agent_wheel("1.2.3")[1]

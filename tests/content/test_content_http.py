@@ -71,6 +71,7 @@ def test_the_command_saves_the_package(tmp_path: Path, monkeypatch: pytest.Monke
                 "size_bytes": 11,
                 "file_name": "ccmsetup.msi",
                 "path": "/bin/i386/ccmsetup.msi",
+                "windows_runtime_sha256": None,
             }
 
     monkeypatch.setattr(command, "site_client", Api)

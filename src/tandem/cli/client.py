@@ -40,6 +40,8 @@ def _text(found: dict[str, Any]) -> str:
         f"  SHA-256       {found['sha256']}",
         f"  Size          {found['size_bytes']:,} bytes",
     ]
+    runtime = found["windows_runtime_sha256"]
+    lines.append(f"  Runtime       {runtime or 'none: a placeholder, not for a Windows machine'}")
     if "saved" in found:
         lines.append(f"  Saved         {found['saved']}")
     return "\n".join(lines)

@@ -82,6 +82,8 @@ class SiteSettings(Settings, frozen=True):
     resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
     ca_file: Path | None = None  # Roots for the tenant's certificate; unset: the system's.
     logs: Path | None = None
+    # The archive that `make msi PYTHON_EMBED=…` leaves; unset: the client package has a placeholder.
+    client_runtime: Path | None = None
     cloud: cloud_services.CloudSettings = cloud_services.CloudSettings()
     management_point: clients.ClientsSettings = clients.ClientsSettings()
     sign_in: administrators.AdministratorsSettings = administrators.AdministratorsSettings()
@@ -142,7 +144,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     jobs = Jobs(db.dsn)
     cloud = _cloud(settings, db, box, jobs, web, resolver)
     found = discovery.Discovery(db, jobs, cloud.tenants.sources, now=utc_now, logs=settings.logs)
-    packages = content.ClientPackages(Blobs.open(settings.state / "content"), utc_now)
+    packages = content.ClientPackages(
+        Blobs.open(settings.state / "content"), utc_now, runtime=settings.client_runtime
+    )
     devices = _fleet(db, cloud)
     others = comanagement.Collaborators(
         cloud.connections.gateway_host,

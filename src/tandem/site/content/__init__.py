@@ -15,19 +15,31 @@ from tandem.site.content.model import (
     ClientPackage,
     StoredContent,
 )
-from tandem.site.content.msi import BuiltMsi, build_msi
+from tandem.site.content.msi import REGISTRY_KEY, SERVICE, BuiltMsi, build_msi
+from tandem.site.content.runtime import (
+    NO_RUNTIME,
+    BadRuntime,
+    WindowsRuntime,
+    load_runtime,
+)
 from tandem.site.content.service import ClientPackages
 from tandem.site.content.wheel import agent_wheel
 
 __all__ = [
     "CANNOT_BUILD_CURE",
     "MSI_NAME",
+    "NO_RUNTIME",
+    "REGISTRY_KEY",
+    "SERVICE",
+    "BadRuntime",
     "BuildFailed",
     "BuiltMsi",
     "ClientPackage",
     "ClientPackages",
     "StoredContent",
+    "WindowsRuntime",
     "agent_wheel",
     "build_msi",
+    "load_runtime",
     "routes",
 ]

@@ -56,6 +56,7 @@ def _shape(package: ClientPackage) -> dict[str, Any]:
         "size_bytes": package.msi_size_bytes,
         "sha256": package.msi_sha256,
         "path": "/bin/i386/ccmsetup.msi",
+        "windows_runtime_sha256": package.runtime_sha256 or None,
         "client": {
             "file_name": package.file_name,
             "size_bytes": package.size_bytes,

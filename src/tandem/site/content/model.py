@@ -11,7 +11,7 @@ MSI_NAME = "ccmsetup.msi"
 # What administrators look for in the MDM service's list of apps.
 PRODUCT_NAME = "ConfigMgr Client Setup Bootstrap"
 MANUFACTURER = "Tandem"
-CANNOT_BUILD_CURE = "Install the package `wixl` (Debian: apt install wixl), then ask again."
+CANNOT_BUILD_CURE = "Install the packages `wixl` and `msitools` (Debian: apt install wixl msitools), then ask again."
 _NAMESPACE = UUID("c3c7a4ea-2f0c-5f0e-9a51-6a4c2b4d7f10")
 
 
@@ -21,11 +21,13 @@ class BuildFailed(AppError):
 
 @dataclass(frozen=True, slots=True)
 class ClientPackage:
-    """One version of the client for one site. Sizes and hashes are those of the files."""
+    """One version of the client for one site. Sizes and hashes are those of the files;
+    `runtime_sha256` is empty when the package carries no Windows Python runtime."""
 
     version: str
     site_code: str
     root_sha256: str
+    runtime_sha256: str
     product_code: str
     msi_sha256: str
     msi_size_bytes: int

@@ -1,5 +1,6 @@
-"""Building the MSI with wixl."""
+"""Building the MSI with wixl: one way, for `make msi` and for the package that a site gives out."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from tandem.site.content.model import (
     BuildFailed,
     code_of,
 )
+from tandem.site.content.runtime import NO_RUNTIME, WindowsRuntime, search_path
 
 _TIMEOUT_SECONDS = 60
 # 2020-01-01, as a file's time and as a Windows FILETIME.
@@ -31,46 +33,84 @@ _PACKAGE_CODE = 9
 _VERSION = re.compile(r"^\d{1,3}\.\d{1,3}\.\d{1,5}")
 
 # Keys in the File table: the names under which the cabinet holds the files.
-WHEEL, ROOT, COMMAND = "bootstrap.whl", "trusted_root.pem", "ccmsetup.cmd"
+WHEEL, ROOT, README = "bootstrap.whl", "trusted_root.pem", "readme.txt"
 
-_COMMAND_TEXT = (
-    "@echo off\r\n"
-    "rem Starts the bootstrap with the command line that the MSI was given.\r\n"
-    'py -3 -m pip install --quiet --no-deps --upgrade "%~dp0{wheel}" || exit /b 6\r\n'
-    'py -3 -m tandem.agent.bootstrap --config "%ProgramData%\\Tandem\\agent.toml" '
-    '--trusted-root "%~dp0trusted-root.pem" %*\r\n'
+SERVICE = "TandemAgent"
+REGISTRY_KEY = "SOFTWARE\\Tandem\\Client"
+_ARGUMENTS = "-B -m tandem.agent.platform.windows service"
+_README = (
+    "{name} {version} of site {site}\r\n\r\n"
+    "The service {service} is the client: it reads CommandLine from HKLM\\{key}, which the package\r\n"
+    "wrote from its property CCMSETUPCMD, and keeps its state and logs in %ProgramData%\\Tandem.\r\n\r\n"
+    "Windows Python runtime: {runtime}\r\n"
+)
+_README_PLACEHOLDER = (
+    "PLACEHOLDER: this package carries no Windows Python runtime, so its service is disabled.\r\n"
+    "It is good for looking at and for checking the installer, not for managing a machine.\r\n"
 )
 
-# The action has a number: one that is only placed before another, wixl may put anywhere before it.
+# No custom action runs anything: a value in the registry and a service that starts are the whole
+# hand-over, so Windows Installer can undo all of it, and a failed bootstrap is no failed package.
+# Actions have numbers: one that is only placed before or after another, wixl may put anywhere there.
+# Older versions go before the new files come: late, they would take files of the same path along.
 _SOURCE = """<?xml version="1.0" encoding="utf-8"?>
 <Wix xmlns="http://schemas.microsoft.com/wix/2006/wi">
   <Product Id={product} Name={name} Language="1033" Version={version}
            Manufacturer={manufacturer} UpgradeCode={upgrade}>
     <Package InstallerVersion="500" Compressed="yes" InstallScope="perMachine" Comments={comments}/>
     <Media Id="1" Cabinet="client.cab" EmbedCab="yes"/>
-    <Property Id="SecureCustomProperties" Value="CCMSETUPCMD"/>
+    <Upgrade Id={upgrade}>
+      <UpgradeVersion Property="OLDERFOUND" Minimum="0.0.0" IncludeMinimum="yes"
+                      Maximum={following} IncludeMaximum="no"/>
+      <UpgradeVersion Property="NEWERFOUND" Minimum={following} IncludeMinimum="yes"
+                      OnlyDetect="yes"/>
+    </Upgrade>
+    <Condition Message="A newer version of the client is installed.">NOT NEWERFOUND</Condition>
     <Property Id="ARPNOMODIFY" Value="1"/>
     <Property Id="SMSSITECODE" Value={site}/>
+    <Property Id="TANDEMRUNTIME" Value={runtime}/>
+    <Property Id="BEFORECMD">
+      <RegistrySearch Id="{LOCATOR}" Root="HKLM" Key={key} Name="CommandLine" Type="raw"/>
+    </Property>
+    <CustomAction Id="KeepCommandLine" Property="CCMSETUPCMD" Value="[BEFORECMD]"
+                  Impersonate="yes"/>
     <Directory Id="TARGETDIR" Name="SourceDir">
       <Directory Id="ProgramFiles64Folder">
         <Directory Id="INSTALLDIR" Name="CcmSetup">
           <Component Id="Bootstrap" Guid={component} Win64="yes">
             <File Id="{WHEEL}" Name={wheel} Source="{WHEEL}" KeyPath="yes"/>
             <File Id="{ROOT}" Name="trusted-root.pem" Source="{ROOT}"/>
-            <File Id="{COMMAND}" Name="ccmsetup.cmd" Source="{COMMAND}"/>
+            <File Id="{README}" Name="README.txt" Source="{README}"/>
+            <RegistryValue Root="HKLM" Key={key} Name="CommandLine" Type="string"
+                           Value="[CCMSETUPCMD]"/>
+            <RegistryValue Root="HKLM" Key={key} Name="Version" Type="string" Value={version}/>
+            <RegistryValue Root="HKLM" Key={key} Name="Runtime" Type="string" Value={runtime}/>
           </Component>
+          <Directory Id="RUNTIME" Name="python">{runtime_files}</Directory>
         </Directory>
       </Directory>
     </Directory>
-    <CustomAction Id="RunSetup" FileKey="{COMMAND}" ExeCommand={arguments}
-                  Execute="deferred" Impersonate="no" Return="check"/>
     <InstallExecuteSequence>
-      <Custom Action="RunSetup" Sequence="6550">NOT REMOVE</Custom>
+      <Custom Action="KeepCommandLine" Sequence="60">NOT CCMSETUPCMD AND BEFORECMD</Custom>
+      <RemoveExistingProducts Sequence="1450"/>
     </InstallExecuteSequence>
-    <Feature Id="Client" Level="1"><ComponentRef Id="Bootstrap"/></Feature>
+    <Feature Id="Client" Level="1"><ComponentRef Id="Bootstrap"/>{references}</Feature>
   </Product>
 </Wix>
 """
+_SERVICE = """<ServiceInstall Id="AgentService" Name={service} DisplayName={display} Type="ownProcess"
+  Start={start} ErrorControl="normal" Description={description} Arguments={arguments}/>
+<ServiceControl Id="AgentControl" Name={service} {begin} Stop="both" Remove="uninstall" Wait="yes"/>
+"""
+_FILE = '<File Id="{id}" Name={name} Source={source} KeyPath="{key}"/>'
+# What wixl has no words for, in the words of the tables: the property that an elevated installation
+# takes from the command line, and the registry of 64-bit programs, where the value was written.
+_QUERIES = (
+    "UPDATE `Property` SET `Value`='CCMSETUPCMD;NEWERFOUND;OLDERFOUND'"
+    " WHERE `Property`='SecureCustomProperties'",
+    "UPDATE `RegLocator` SET `Type`=18 WHERE `Signature_`='PreviousCommandLine'",
+)
+_LOCATOR = "PreviousCommandLine"
 
 
 @dataclass(frozen=True)
@@ -80,74 +120,183 @@ class BuiltMsi:
 
 
 def build_msi(
-    version: str, site_code: str, root_pem: bytes, root_sha256: str, wheel_name: str, wheel: bytes
+    version: str,
+    site_code: str,
+    root_pem: bytes,
+    root_sha256: str,
+    wheel_name: str,
+    wheel: bytes,
+    runtime: WindowsRuntime = NO_RUNTIME,
 ) -> BuiltMsi:
     """The package, the same bytes for the same arguments. Raises BuildFailed.
 
-    A site that was rebuilt under its old code has another root, and gets another product.
+    A site that was rebuilt under its old code has another root, and gets another product; so does
+    a site that came by another runtime.
     """
-    product = code_of("product", site_code, root_sha256, version)
-    if shutil.which("wixl") is None:
-        raise BuildFailed(
-            "The client package cannot be built: the program wixl is missing.",
-            cure=CANNOT_BUILD_CURE,
-        )
+    for program in ("wixl", "msibuild"):
+        if shutil.which(program) is None:
+            raise BuildFailed(
+                f"The client package cannot be built: the program {program} is missing.",
+                cure=CANNOT_BUILD_CURE,
+            )
+    identity = (site_code, root_sha256, version, *([runtime.sha256] if runtime.sha256 else []))
+    product = code_of("product", *identity)
+    runtime = search_path(runtime, wheel_name)
     with tempfile.TemporaryDirectory(prefix="tandem-msi-") as folder:
+        tree, references = _runtime(runtime, identity)
+        source = _source(version, identity, product, wheel_name, runtime, tree, references)
+        readme = _README.format(
+            name=PRODUCT_NAME,
+            version=version,
+            site=site_code,
+            service=SERVICE,
+            key=REGISTRY_KEY,
+            runtime=_named(runtime),
+        ) + ("" if runtime.sha256 else _README_PLACEHOLDER)
         files = {
             WHEEL: wheel,
             ROOT: root_pem,
-            COMMAND: _COMMAND_TEXT.format(wheel=wheel_name).encode(),
-            "client.wxs": _source(version, site_code, root_sha256, product, wheel_name).encode(),
+            README: readme.encode(),
+            "client.wxs": source.encode(),
+            **{f"runtime/{name}": data for name, data in runtime.files.items()},
         }
         for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-            os.utime(Path(folder) / name, (_TIME, _TIME))
-        data = _wixl(Path(folder))
-    data = _settle(data, code_of("package", site_code, root_sha256, version))
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            os.utime(path, (_TIME, _TIME))
+        data = _built(Path(folder))
+    data = _settle(data, code_of("package", *identity))
     assert msi.read(data).product_code == product
     return BuiltMsi(product, data)
 
 
-def _source(version: str, site_code: str, root: str, product: str, wheel: str) -> str:
+def _named(runtime: WindowsRuntime) -> str:
+    return f"{runtime.name} {runtime.sha256}".strip()
+
+
+def _source(
+    version: str,
+    identity: tuple[str, ...],
+    product: str,
+    wheel: str,
+    runtime: WindowsRuntime,
+    tree: str,
+    references: str,
+) -> str:
+    site_code, root = identity[:2]
     found = _VERSION.match(version)
     if found is None:
         raise BuildFailed(
             f"{version} cannot be the version of an MSI.", cure="Use numbers, like 1.2.3."
         )
+    # The same version with another runtime replaces this one; wixl knows no inclusive maximum.
+    major, minor, build = found[0].split(".")
     return _SOURCE.format(
+        following=quoteattr(f"{major}.{minor}.{int(build) + 1}"),
         product=quoteattr(product),
         name=quoteattr(PRODUCT_NAME),
         version=quoteattr(found[0]),
         manufacturer=quoteattr(MANUFACTURER),
         upgrade=quoteattr(code_of("upgrade", site_code, root)),
-        component=quoteattr(code_of("component", site_code, root, version)),
+        component=quoteattr(code_of("component", *identity)),
         comments=quoteattr(f"Client of site {site_code}"),
         site=quoteattr(site_code),
         wheel=quoteattr(wheel),
-        # Quotation marks around the property would end at the first one inside it.
-        arguments=quoteattr("[CCMSETUPCMD]"),
+        runtime=quoteattr(_named(runtime)),
+        key=quoteattr(REGISTRY_KEY),
+        runtime_files=tree,
+        references=references,
+        LOCATOR=_LOCATOR,
         WHEEL=WHEEL,
         ROOT=ROOT,
-        COMMAND=COMMAND,
+        README=README,
     )
 
 
-def _wixl(folder: Path) -> bytes:
+def _runtime(runtime: WindowsRuntime, identity: tuple[str, ...]) -> tuple[str, str]:
+    """The runtime's folders as elements of the source, and the references to their components.
+
+    The service belongs to the component of its executable. Without a runtime it is there, and
+    disabled: it must not be tried at each start of the machine.
+    """
+    whole = bool(runtime.sha256)
+    service = _SERVICE.format(
+        service=quoteattr(SERVICE),
+        display=quoteattr("Tandem agent"),
+        description=quoteattr(
+            "Client of the site: registration, policy and co-management."
+            if whole
+            else "PLACEHOLDER: this package carries no Windows Python runtime."
+        ),
+        start=quoteattr("auto" if whole else "disabled"),
+        arguments=quoteattr(_ARGUMENTS),
+        begin='Start="install"' if whole else "",
+    )
+    folders: dict[str, list[str]] = {"": []}
+    for name in sorted(runtime.files):
+        parent = name.rpartition("/")[0]
+        folders.setdefault(parent, []).append(name)
+        while parent:
+            parent = parent.rpartition("/")[0]
+            folders.setdefault(parent, [])
+    references: list[str] = []
+
+    def component(folder: str, files: list[str], inner: str = "") -> str:
+        name = _identifier("c", folder, *files[:1])
+        references.append(f'<ComponentRef Id="{name}"/>')
+        guid = code_of("component", *identity, "runtime", folder, *files[:1])
+        rows = "".join(
+            _FILE.format(
+                id=_identifier("f", file),
+                name=quoteattr(file.rpartition("/")[2]),
+                source=quoteattr(f"runtime/{file}"),
+                key="yes" if number == 0 else "no",
+            )
+            for number, file in enumerate(files)
+        )
+        return f'<Component Id="{name}" Guid="{guid}" Win64="yes">{rows}{inner}</Component>'
+
+    def tree(folder: str) -> str:
+        files = folders[folder]
+        said = ""
+        if not folder:
+            files = [file for file in files if file != runtime.executable]
+            said = component(folder, [runtime.executable], service)
+        if files:
+            said += component(folder, files)
+        for below in sorted(folders):
+            if below and below.rpartition("/")[0] == folder:
+                name = quoteattr(below.rpartition("/")[2])
+                said += f'<Directory Id="{_identifier("d", below)}" Name={name}>{tree(below)}</Directory>'
+        return said
+
+    return tree(""), "".join(references)
+
+
+def _identifier(sort: str, *names: str) -> str:
+    return f"{sort}{hashlib.sha256('|'.join(names).encode()).hexdigest()[:24]}"
+
+
+def _built(folder: Path) -> bytes:
+    _run(folder, "wixl", "--arch", "x64", "-o", "out.msi", "client.wxs")
+    for query in _QUERIES:
+        _run(folder, "msibuild", "out.msi", "-q", query)
+    return (folder / "out.msi").read_bytes()
+
+
+def _run(folder: Path, *command: str) -> None:
     environment = {"PATH": os.environ.get("PATH", "/usr/bin"), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     try:
         done = subprocess.run(
-            ["wixl", "--arch", "x64", "-o", "out.msi", "client.wxs"],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            timeout=_TIMEOUT_SECONDS,
+            command, cwd=folder, env=environment, capture_output=True, timeout=_TIMEOUT_SECONDS
         )
         if done.returncode == 0:
-            return (folder / "out.msi").read_bytes()
+            return
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
     except (OSError, subprocess.TimeoutExpired) as error:
         said = [str(error)]
-    raise BuildFailed(f"wixl could not build the client package: {' '.join(said)}.")
+    raise BuildFailed(f"{command[0]} could not build the client package: {' '.join(said)}.")
 
 
 def _settle(data: bytes, package_code: str) -> bytes:

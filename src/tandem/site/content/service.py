@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 from cryptography import x509
 
@@ -16,16 +17,27 @@ from tandem.site import properties
 from tandem.site.content import store
 from tandem.site.content.model import ClientPackage, StoredContent
 from tandem.site.content.msi import BuiltMsi, build_msi
+from tandem.site.content.runtime import NO_RUNTIME, WindowsRuntime, load_runtime
 from tandem.site.content.wheel import agent_wheel
 
 
 class ClientPackages:
     """The client packages of a site: one for each version of the software that ran here."""
 
-    def __init__(self, blobs: Blobs, now: Clock, version: str = tandem.__version__) -> None:
+    def __init__(
+        self,
+        blobs: Blobs,
+        now: Clock,
+        version: str = tandem.__version__,
+        runtime: Path | None = None,
+    ) -> None:
+        """`runtime` is the archive of the Windows Python runtime. Raises BadRuntime."""
         self._blobs = blobs
         self._now = now
         self._version = version
+        self._runtime = runtime
+        # Read whole once, so a bad archive is known at the start; its files are not kept in memory.
+        self._runtime_sha256 = self._load().sha256
         self._building = asyncio.Lock()
 
     async def current(self, tx: Tx) -> ClientPackage:
@@ -33,12 +45,12 @@ class ClientPackages:
         site = await properties.site(tx)
         root = await properties.root_certificate(tx)
         fingerprint = pki.sha256_fingerprint(root)
-        found = await store.find(tx, self._version, site.code, fingerprint)
+        found = await self._find(tx, site.code, fingerprint)
         if found is not None and await self._is_whole(found):
             return found
         # Whoever asks at the same moment builds the same bytes; one after the other spares the work.
         async with self._building:
-            found = await store.find(tx, self._version, site.code, fingerprint)
+            found = await self._find(tx, site.code, fingerprint)
             if found is not None and await self._is_whole(found):
                 return found
             made = await self._build(site.code, root)
@@ -52,7 +64,13 @@ class ClientPackages:
                 now=made.built_at,
             )
             return made
-        return await store.find(tx, self._version, site.code, fingerprint) or made
+        return await self._find(tx, site.code, fingerprint) or made
+
+    def _load(self) -> WindowsRuntime:
+        return load_runtime(self._runtime) if self._runtime else NO_RUNTIME
+
+    async def _find(self, tx: Tx, site_code: str, root_sha256: str) -> ClientPackage | None:
+        return await store.find(tx, self._version, site_code, root_sha256, self._runtime_sha256)
 
     async def _is_whole(self, found: ClientPackage) -> bool:
         return await self._blobs.exists(found.msi_sha256) and await self._blobs.exists(found.sha256)
@@ -62,7 +80,9 @@ class ClientPackages:
 
         def work() -> tuple[str, bytes, BuiltMsi]:
             name, wheel = agent_wheel(self._version)
-            built = build_msi(self._version, site_code, pki.pem(root), fingerprint, name, wheel)
+            built = build_msi(
+                self._version, site_code, pki.pem(root), fingerprint, name, wheel, self._load()
+            )
             return name, wheel, built
 
         name, wheel, built = await asyncio.to_thread(work)
@@ -72,6 +92,7 @@ class ClientPackages:
             self._version,
             site_code,
             fingerprint,
+            self._runtime_sha256,
             built.product_code,
             package.sha256,
             package.size_bytes,

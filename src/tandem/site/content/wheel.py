@@ -25,7 +25,10 @@ _PARTS = (
 )
 # The MDM client is the operating system's part of a device; it comes before any wheel.
 _LEFT_OUT = ("agent/mdm/",)
-_REQUIRES = ("cryptography", "dnspython", "httpx", "joserfc", "msgspec", "structlog", "uvloop")
+_REQUIRES = (
+    *("cryptography", "dnspython", "httpx", "joserfc", "msgspec", "structlog"),
+    "uvloop; sys_platform != 'win32'",
+)
 # `python <folder of the wheel>` hosts agents: the wheel is also the bootstrap.
 _MAIN = "from tandem.agent.fleet import main\n\nraise SystemExit(main())\n"
 # The earliest date a zip can hold: the same source gives the same bytes.
