@@ -5,7 +5,7 @@ import sys
 
 from bench import figures
 
-NAMES = ("lab", "graph", "console")
+NAMES = ("lab", "graph", "console", "mdm")
 
 
 def main() -> int:

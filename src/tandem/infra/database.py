@@ -82,9 +82,9 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Tx]:
-        """For a statement or two that only read: each is on its own, and costs one round trip
-        where a transaction costs three. Raises as `transaction` does."""
+    async def apart(self) -> AsyncIterator[Tx]:
+        """For a statement or two that are each on their own: one round trip where a transaction
+        costs three. Raises as `transaction` does."""
         async with self.transaction() as connection:
             await connection.set_autocommit(True)
             try:

@@ -25,7 +25,9 @@ from tandem.tenant.enrollment.service import (
     timeline,
 )
 from tandem.tenant.enrollment.store import (
+    BY_CERTIFICATE,
     DEVICES,
+    SEEN,
     count_by_agent,
     count_by_eligibility,
     count_by_flags,
@@ -36,9 +38,11 @@ from tandem.tenant.enrollment.store import (
 )
 
 __all__ = [
+    "BY_CERTIFICATE",
     "CONFIG_INFO_URI",
     "DEVICES",
     "PROVIDER_ID",
+    "SEEN",
     "BadEnrollment",
     "Device",
     "Enrollment",

@@ -160,7 +160,7 @@ class GraphRoute(BaseRoute):
     async def _batch(self, request: Request, headers: dict[str, str]) -> Response:
         """Up to 20 requests in one, each with its own transaction, those it depends on first."""
         token, now = bearer(request), self._clock()
-        async with self._database.reading() as tx:
+        async with self._database.apart() as tx:
             await self._authenticate(tx, token, now)
         waiting = _items(await http.body(request, BATCH_BODY_LIMIT))
         answers: dict[str, dict[str, Any]] = {}
@@ -220,7 +220,7 @@ class GraphRoute(BaseRoute):
         operation = found.node.here.get(request.method)
         state.family = _family(found)
         reads = operation is not None and operation.only_reads
-        async with self._database.reading() if reads else self._database.transaction() as tx:
+        async with self._database.apart() if reads else self._database.transaction() as tx:
             call.tx = tx
             call.caller = await self._authenticate(tx, token, now)
             served = _served(call, found, operation, request.method)

@@ -237,7 +237,7 @@ class AuthorityRoute(BaseRoute):
         ask = grants.asking(
             self._tokens, form, _basic(request), peer, self._now(), self._passwords, v1=v1
         )
-        async with self._database.reading() as tx:
+        async with self._database.apart() as tx:
             usual = await grants.app_token(tx, ask)
         if usual is not None:
             await self._log_later(usual.entry)

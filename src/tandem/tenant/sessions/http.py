@@ -30,6 +30,10 @@ def routes(db: Database, sessions: Sessions) -> list[BaseRoute]:
             log.info("message refused", reason=str(error))
             return Response(status_code=400)
         peer = http.peer_certificate(request)
+        async with db.apart() as connection:
+            answer = await sessions.quietly(connection, peer, message)
+        if answer is not None:
+            return Response(answer, media_type=f"{_TYPE}; charset=utf-8")
         try:
             async with db.transaction() as tx:
                 answer = await sessions.exchange(tx, peer, message)

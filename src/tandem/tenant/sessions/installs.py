@@ -136,17 +136,19 @@ class Installs:
         ]
         return questions(running)
 
-    async def orders(self, tx: Tx, device: Device, groups: Membership) -> list[Order]:
+    async def orders(self, tx: Tx, device: Device, groups: Membership) -> tuple[list[Order], bool]:
+        """What is to do, and whether something is awaited or tried again by the clock."""
         statuses = {
             item.app_id: item for item in await mobile_apps.statuses(tx, device_id=device.id)
         }
         apps = await mobile_apps.required(tx, groups)
         losing = await mobile_apps.unwanted(tx, groups)
         links = {app.id: self._content.link(app, self._now()) for app in apps}
-        return [
+        found = [
             *uninstalls(losing, statuses, self._now()),
             *installs(apps, statuses, links, self._now()),
         ]
+        return found, any(item.state != "installed" for item in statuses.values())
 
     async def status(
         self, tx: Tx, device: Device, what: Sent, status: syncml.Status, told: str

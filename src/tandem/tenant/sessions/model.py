@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from tandem.protocols.syncml import Command, Item
+from tandem.protocols.syncml import Command, Item, Message, Status
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.tenant.policies import Configuration, loc_uri
 from tandem.workloads import Authority, Workload, owner_of
@@ -190,6 +190,19 @@ def commands(orders: Iterable[Order], first: int) -> tuple[list[Command], dict[s
         made.append(Command(order.name, str(number), (order.item,)))
         sent[str(number)] = order.sent
     return made, sent
+
+
+def statuses(message: Message) -> list[Status]:
+    """200 for the header and for each command of the device that has an id, in order.
+
+    Statuses and results are not answered (section 11.3).
+    """
+    number = str(message.number)
+    made = [Status("1", number, "0", "SyncHdr", 200)]
+    for command in message.commands:
+        if command.id:
+            made.append(Status(str(len(made) + 1), number, command.id, command.name, 200))
+    return made
 
 
 def inventory_value(name: str, text: str) -> str:

@@ -55,6 +55,7 @@ class Orders:
 
     async def tend(self, tx: Tx) -> None:
         """Devices that were told to leave and were never heard of again have left."""
+        await store.forget_changes(tx, self._now())
         before = self._now() - _LEAVING
         for device_id in await store.sent_before(tx, "unenroll", before):
             device = await enrollment.device(tx, device_id)

@@ -5,16 +5,15 @@ computed again in its next session; a device that repeats a message gets the ans
 """
 
 from datetime import datetime, timedelta
-from hashlib import sha256
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols import syncml
-from tandem.protocols.syncml import Message, Status
+from tandem.protocols.syncml import Message
 from tandem.tenant import enrollment
 from tandem.tenant.enrollment import Device, Enrollment, NotEnrolled
 from tandem.tenant.mobile_apps import Content
-from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions import model, quiet, store
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.orders import Orders
@@ -34,7 +33,17 @@ class Sessions(Orders):
         installs = Installs(enrollment, content, now)
         self._reports = Reports(enrollment, installs, now)
         self._work = Work(enrollment, installs, now)
+        self._quiet = quiet.Quiet(now, url)
         self._url = url
+
+    async def quietly(
+        self, connection: Tx, certificate: bytes | None, message: Message
+    ) -> bytes | None:
+        """The answer to a message in which nothing is new; None, and nothing done, for any other.
+
+        `connection` commits each statement by itself.
+        """
+        return await self._quiet.answer(connection, certificate, message)
 
     async def exchange(self, tx: Tx, certificate: bytes | None, message: Message) -> bytes:
         """The answer to a message. Raises NotEnrolled."""
@@ -45,8 +54,7 @@ class Sessions(Orders):
         now = self._now()
         first = before.first_sha256 if before is not None else ""
         if message.number == 1:
-            # Compared as it was understood: white space and prefixes say nothing.
-            first = sha256(syncml.write(message)).hexdigest()
+            first = quiet.digest(message)
         begins = message.number == 1 and (
             before is None or not _repeats(before, message, first, now)
         )
@@ -65,9 +73,10 @@ class Sessions(Orders):
         if ended or any((c.name, c.data) == ("Alert", model.ABORT) for c in message.commands):
             return self._closing(message)
         device = await enrollment.device(tx, device.id)
-        asked, orders = await self._work.next(tx, device, before, message, begins)
+        asked, orders, settled = await self._work.next(tx, device, before, message, begins)
         open_before = {} if begins or before is None else before.sent
-        return await self._answer(tx, device, message, orders, asked, open_before, first)
+        snapshot = before.snapshot if settled and before is not None else None
+        return await self._answer(tx, device, message, orders, asked, open_before, first, snapshot)
 
     async def _answer(
         self,
@@ -78,8 +87,9 @@ class Sessions(Orders):
         asked: bool,
         open_before: dict[str, dict[str, Sent]],
         first_sha256: str,
+        snapshot: str | None,
     ) -> bytes:
-        statuses = _statuses(message)
+        statuses = model.statuses(message)
         made, sent = model.commands(orders, len(statuses) + 1)
         answer = syncml.write(
             Message(
@@ -99,6 +109,7 @@ class Sessions(Orders):
             asked,
             self._now(),
             first_sha256,
+            snapshot,
         )
         await store.save_session(tx, device.id, kept)
         return answer
@@ -112,7 +123,7 @@ class Sessions(Orders):
                 message.source,
                 self._url,
                 (),
-                tuple(_statuses(message)),
+                tuple(model.statuses(message)),
             )
         )
 
@@ -139,19 +150,6 @@ def _repeats(before: Session, message: Message, first: str, now: datetime) -> bo
         and now - before.changed_at <= _REPEATS_WITHIN
         and before.first_sha256 == first
     )
-
-
-def _statuses(message: Message) -> list[Status]:
-    """200 for the header and for each command of the device that has an id, in order.
-
-    Statuses and results are not answered (section 11.3).
-    """
-    number = str(message.number)
-    made = [Status("1", number, "0", "SyncHdr", 200)]
-    for command in message.commands:
-        if command.id:
-            made.append(Status(str(len(made) + 1), number, command.id, command.name, 200))
-    return made
 
 
 async def deliveries(tx: Tx, device_id: str) -> dict[str, model.Delivery]:

@@ -1,12 +1,14 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
+from tandem.protocols.syncml import Message
+from tandem.tenant import enrollment
 from tandem.tenant.sessions.model import LAPSED, Delivery, Sent
 
 
@@ -15,7 +17,8 @@ class Session:
     """`sent` is, by our message's number and the command's id, what this session asked for.
 
     `asked`: the questions of its first message are not answered yet. `first_sha256` is the
-    digest of that message.
+    digest of that message. `snapshot` is that of the database in which there was nothing to do
+    for the device; of a session that was read, the one that it was read in.
     """
 
     session: str
@@ -25,6 +28,22 @@ class Session:
     asked: bool
     changed_at: datetime
     first_sha256: str
+    snapshot: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a quiet session is compared with: the device as it is known, and its last message."""
+
+    id: str
+    windows_id: str
+    config_info: str
+    inventory: dict[str, Any]
+    inventory_at: datetime | None
+    session: str
+    number: int
+    sent: dict[str, dict[str, Sent]]
+    changed_at: datetime
 
 
 async def session(tx: Tx, device_id: str) -> Session | None:
@@ -32,8 +51,8 @@ async def session(tx: Tx, device_id: str) -> Session | None:
     await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-session:' || %s))", (device_id,))
     row = await (
         await tx.execute(
-            "SELECT session, number, answer, sent, asked, changed_at, first_sha256"
-            " FROM sessions_session WHERE device_id = %s",
+            "SELECT session, number, answer, sent, asked, changed_at, first_sha256,"
+            " pg_current_snapshot()::text AS snapshot FROM sessions_session WHERE device_id = %s",
             (device_id,),
         )
     ).fetchone()
@@ -46,11 +65,12 @@ async def session(tx: Tx, device_id: str) -> Session | None:
 async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
     await tx.execute(
         "INSERT INTO sessions_session"
-        " (device_id, session, number, answer, sent, asked, changed_at, first_sha256)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (device_id) DO UPDATE SET"
+        " (device_id, session, number, answer, sent, asked, changed_at, first_sha256, settled,"
+        " settled_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::pg_snapshot, %s) ON CONFLICT (device_id) DO UPDATE SET"
         " session = EXCLUDED.session, number = EXCLUDED.number, answer = EXCLUDED.answer,"
         " sent = EXCLUDED.sent, asked = EXCLUDED.asked, changed_at = EXCLUDED.changed_at,"
-        " first_sha256 = EXCLUDED.first_sha256",
+        " first_sha256 = EXCLUDED.first_sha256, settled = EXCLUDED.settled,"
+        " settled_at = EXCLUDED.settled_at",
         (
             device_id,
             kept.session,
@@ -60,8 +80,91 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
             kept.asked,
             kept.changed_at,
             kept.first_sha256,
+            kept.snapshot,
+            kept.changed_at,
         ),
     )
+
+
+# Longer than this nobody remembers what has changed.
+_REMEMBERED = timedelta(days=2)
+
+
+async def standing(tx: Tx, fingerprint: str) -> Standing | None:
+    """A settled device without orders, by its certificate."""
+    row = await (
+        await tx.execute(
+            "SELECT d.*, s.session, s.number, s.sent, s.changed_at"  # noqa: S608
+            f" FROM ({enrollment.BY_CERTIFICATE}) d JOIN sessions_session s ON s.device_id = d.id"
+            " WHERE s.settled IS NOT NULL AND NOT EXISTS (SELECT FROM sessions_command c"
+            " WHERE c.device_id = d.id AND c.state <> 'done')",
+            {"fingerprint": fingerprint},
+        )
+    ).fetchone()
+    if row is None:
+        return None
+    return Standing(**{**row, "sent": msgspec.convert(row["sent"], dict[str, dict[str, Sent]])})
+
+
+async def begin_quietly(
+    tx: Tx,
+    known: Standing,
+    message: Message,
+    answer: bytes,
+    sent: Mapping[str, Mapping[str, Sent]],
+    first_sha256: str,
+    now: datetime,
+) -> bool:
+    """Whether the device was still where it was known to be; it is seen, and asked, then."""
+    done = await tx.execute(
+        f"WITH seen AS ({enrollment.SEEN}) UPDATE sessions_session SET session = %(session)s,"  # noqa: S608
+        " number = 1, answer = %(answer)s, sent = %(sent)s, asked = true, changed_at = %(now)s,"
+        " first_sha256 = %(first)s WHERE device_id = %(id)s AND changed_at = %(before)s"
+        " AND settled IS NOT NULL",
+        {
+            "id": known.id,
+            "session": message.session,
+            "answer": answer,
+            "sent": Jsonb(msgspec.to_builtins(sent)),
+            "now": now,
+            "first": first_sha256,
+            "before": known.changed_at,
+        },
+    )
+    return done.rowcount == 1
+
+
+async def end_quietly(tx: Tx, known: Standing, answer: bytes, now: datetime) -> bool:
+    """Whether nothing has changed since there was nothing to do; the session is over then.
+
+    Read and written in one statement, so that what it looks at is what it remembers.
+    """
+    done = await tx.execute(
+        "UPDATE sessions_session s SET number = 2, answer = %(answer)s, asked = false,"
+        " changed_at = %(now)s, settled = pg_current_snapshot(), settled_at = %(now)s"
+        " WHERE device_id = %(id)s AND changed_at = %(before)s AND settled_at > %(oldest)s"
+        " AND NOT EXISTS (SELECT FROM sessions_change c WHERE c.xid >= pg_snapshot_xmin(s.settled)"
+        " AND NOT pg_visible_in_snapshot(c.xid, s.settled))",
+        {
+            "id": known.id,
+            "answer": answer,
+            "now": now,
+            "before": known.changed_at,
+            "oldest": now - _REMEMBERED / 2,
+        },
+    )
+    return done.rowcount == 1
+
+
+async def unsettle(tx: Tx, device_id: str) -> None:
+    """Have the device's next session computed, though nothing that is watched was changed."""
+    await tx.execute(
+        "UPDATE sessions_session SET settled = NULL WHERE device_id = %s", (device_id,)
+    )
+
+
+async def forget_changes(tx: Tx, now: datetime) -> None:
+    await tx.execute("DELETE FROM sessions_change WHERE at < %s", (now - _REMEMBERED,))
 
 
 async def deliveries(tx: Tx, device_id: str) -> dict[str, Delivery]:

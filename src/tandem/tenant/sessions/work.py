@@ -1,7 +1,5 @@
 """What a device is to do in a session: questions first, then orders, apps and settings."""
 
-from datetime import timedelta
-
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols.syncml import Item, Message
@@ -10,9 +8,9 @@ from tandem.tenant.enrollment import Device, Enrollment
 from tandem.tenant.sessions import model, store
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
+from tandem.tenant.sessions.quiet import inventory_is_old
 from tandem.tenant.sessions.store import Session
 
-_INVENTORY_EVERY = timedelta(hours=24)
 _MESSAGES_MOST = 60
 
 
@@ -26,51 +24,47 @@ class Work:
 
     async def next(
         self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
-    ) -> tuple[bool, list[Order]]:
+    ) -> tuple[bool, list[Order], bool]:
         """Questions first; when they are answered, work until there is none.
 
-        Returns whether there are questions that the device has not answered yet.
+        Returns whether there are questions that the device has not answered yet, what it is to
+        do, and whether it is settled: nothing is to do or awaited, until something is changed.
         """
         if begins:
-            old = device.inventory_at is None or (
-                self._now() - device.inventory_at > _INVENTORY_EVERY
-            )
-            return True, [
-                *model.questions(old or "serial_number" not in device.inventory),
-                *await self._installs.questions(tx, device),
-            ]
+            old = inventory_is_old(device.inventory, device.inventory_at, self._now())
+            running = await self._installs.questions(tx, device)
+            return True, [*model.questions(old), *running], False
         asked = before is not None and before.asked
         if not message.final:
-            return asked, []  # The device is busy and keeps the session open (section 11.9).
+            return asked, [], False  # The device is busy and keeps the session open (section 11.9).
         if before is None or message.number > _MESSAGES_MOST:
-            return False, []
+            return False, [], False
         done = {what for sent in before.sent.values() for what in sent.values()}
-        return False, model.batch(await self._work(tx, device), done)
+        orders, restless = await self._work(tx, device)
+        return False, model.batch(orders, done), not orders and not restless
 
-    async def _work(self, tx: Tx, device: Device) -> list[Order]:
+    async def _work(self, tx: Tx, device: Device) -> tuple[list[Order], bool]:
+        """What is to do, and whether more may be to do later though nothing is changed."""
         for order in await store.open_commands(tx, device.id):
             if order["kind"] == "unenroll":
                 await store.mark_sent(tx, order["id"], self._now())
-                return [_unenroll(self._enrollment.settings.provider_id, order["id"])]
+                return [_unenroll(self._enrollment.settings.provider_id, order["id"])], True
         actions = []
         for order in await store.open_commands(tx, device.id):
             if order["kind"] in model.ACTIONS:
                 await store.mark_sent(tx, order["id"], self._now())
                 actions.append(model.action(order["kind"], order["data"], order["id"]))
         if device.state != "enrolled" or not await _licensed(tx, device):
-            return actions
+            return actions, device.state != "enrolled"
         groups = await enrollment.groups_of(tx, device)
         wanted = await policies.effective(tx, groups, device.flags)
         delivered = await store.deliveries(tx, device.id)
         removals, lapsing = model.unwanted(wanted, delivered, device.flags)
         for subject in lapsing:
             await store.lapse_delivery(tx, device.id, subject)
-        return [
-            *actions,
-            *await self._installs.orders(tx, device, groups),
-            *removals,
-            *model.settings(wanted, delivered),
-        ]
+        installs, restless = await self._installs.orders(tx, device, groups)
+        orders = [*actions, *installs, *removals, *model.settings(wanted, delivered)]
+        return orders, restless
 
 
 def _unenroll(provider: str, order: int) -> Order:
