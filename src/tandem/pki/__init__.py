@@ -22,16 +22,19 @@ from tandem.pki.keys import (
 )
 from tandem.pki.pfx import BadPfx, Pfx, WrongPassword, pfx_export, pfx_open
 from tandem.pki.requests import BadRequest, certificate_request, read_request, windows_request
+from tandem.pki.signed import BadSignature, Signed, read_signed
 
 __all__ = [
     "Authority",
     "BadCertificate",
     "BadPfx",
     "BadRequest",
+    "BadSignature",
     "CertificatePath",
     "Pfx",
     "PrivateKey",
     "PublicKey",
+    "Signed",
     "WrongPassword",
     "build_path",
     "certificate_request",
@@ -47,6 +50,7 @@ __all__ = [
     "public_jwk",
     "read_certificates",
     "read_request",
+    "read_signed",
     "same_key",
     "sha1_thumbprint",
     "sha256_fingerprint",
