@@ -346,7 +346,10 @@ oID/defaultName
 """
 _WANTED = [line.rsplit("/", 1)[-1] for line in _POLICY.split("\n") if line]
 # Answered only to clients that attest their TPM (section 5).
-_ATTESTATION = {"AttestationFailureBehavior", "OperationTimeout"}
+_ATTESTATION = {
+    *("attestationfailurebehavior", "operationtimeout", "attestation", "azureattestation"),
+    *("nonce", "relyingpartyid", "endpointuri"),
+}
 _SHA2 = {"2.16.840.1.101.3.4.2.1", "2.16.840.1.101.3.4.2.2", "2.16.840.1.101.3.4.2.3"}
 
 
@@ -358,7 +361,7 @@ def _policies_order(exchange: Exchange) -> Problems:
     found = []
     for element in top.iter():
         name = local(element)
-        if element is top or not name or name in _ATTESTATION:
+        if element is top or not name or name.lower() in _ATTESTATION:
             continue
         if not element.tag.startswith(f"{{{POL}}}"):
             yield f"{name} is of another namespace"
