@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from tandem.infra.errors import AppError, Kind
 from tandem.pki.keys import PrivateKey, PublicKey
 
-_MINIMUM_RSA_BITS = 2048
+# Nobody's device has a larger key, and checking a signature of one takes long.
+_MINIMUM_RSA_BITS, _MAXIMUM_RSA_BITS = 2048, 8192
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 # windows-mdm.md 6.2: real machines sign with the old OID and with SHA-1. SHA-1 is taken only here,
@@ -53,13 +54,12 @@ def read_request(data: bytes) -> x509.CertificateSigningRequest:
             request = x509.load_pem_x509_csr(data)
         else:
             request = x509.load_der_x509_csr(data)
+        _strong(request.public_key())
         valid = request.is_signature_valid
-        public = request.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadRequest("The certificate request cannot be read.") from None
     if not valid:
         raise BadRequest("The certificate request is not signed by the key it holds.")
-    _strong(public)
     return request
 
 
@@ -91,7 +91,11 @@ def windows_request(der: bytes) -> PublicKey:
 
 def _strong(public: object) -> PublicKey:
     if isinstance(public, rsa.RSAPublicKey):
-        strong = public.key_size >= _MINIMUM_RSA_BITS and public.public_numbers().e >= 65537
+        exponent = public.public_numbers().e
+        strong = (
+            _MINIMUM_RSA_BITS <= public.key_size <= _MAXIMUM_RSA_BITS
+            and 65537 <= exponent < 1 << 33
+        )
     else:
         strong = isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES
     if strong:

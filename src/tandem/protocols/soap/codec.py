@@ -8,6 +8,7 @@ from typing import Any
 
 from lxml import etree
 
+from tandem.infra import xml
 from tandem.protocols.soap.model import (
     DISCOVER,
     DISCOVER_RESPONSE,
@@ -51,23 +52,18 @@ _REPEATED = {"MAC", "IMEI"}
 
 
 def _parse(data: bytes) -> Any:
-    """The root element. DOCTYPE, entities and the network are out of reach."""
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
     try:
-        root = etree.fromstring(data.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
-    except (etree.XMLSyntaxError, ValueError):
-        raise BadMessage("not well-formed XML") from None
-    information: Any = root.getroottree().docinfo
-    if information.doctype:
-        raise BadMessage("a DOCTYPE is not taken")
-    return root
+        return xml.parse(data)
+    except xml.BadXml as error:
+        raise BadMessage(str(error)) from None
+
+
+def _only(parent: Any, path: str) -> Any:
+    """The one child of this name, or None. What is said twice could be read in two ways."""
+    found = parent.findall(path)
+    if len(found) > 1:
+        raise BadMessage(f"{etree.QName(found[0]).localname} is given twice")
+    return found[0] if found else None
 
 
 def _text(parent: Any, path: str) -> str:
@@ -93,9 +89,11 @@ def read(data: bytes) -> Envelope:
     root = _parse(data)
     if root.tag != f"{{{S}}}Envelope":
         raise BadMessage("not a SOAP 1.2 envelope")
-    header, body = root.find(_tag(S, "Header")), root.find(_tag(S, "Body"))
+    header, body = _only(root, _tag(S, "Header")), _only(root, _tag(S, "Body"))
     if header is None or body is None:
         raise BadMessage("header or body is missing")
+    for name in ("Action", "MessageID", "To"):
+        _only(header, _tag(A, name))
     action = _text(header, _tag(A, "Action"))
     readers: dict[str, Any] = {
         DISCOVER: _discover,
@@ -148,7 +146,7 @@ def _b64(text: str, error: type[BadMessage] = BadMessage) -> bytes:
 
 def _discover(body: Any) -> Discover:
     for namespace in (ENR, f"{ENR}/"):
-        request = body.find(_tag(namespace, "Discover", "request"))
+        request = _only(body, _tag(namespace, "Discover", "request"))
         if request is not None:
             break
     else:
@@ -179,10 +177,10 @@ def _policies(body: Any) -> GetPolicies:
 
 
 def _request_token(body: Any) -> RequestToken:
-    request = body.find(_tag(WST, "RequestSecurityToken"))
+    request = _only(body, _tag(WST, "RequestSecurityToken"))
     if request is None:
         raise BadMessage("RequestSecurityToken is missing")
-    token = request.find(_tag(WSSE, "BinarySecurityToken"))
+    token = _only(request, _tag(WSSE, "BinarySecurityToken"))
     if token is None:
         raise BadMessage("the certificate request is missing")
     kind = token.get("ValueType", "").rpartition("#")[2]

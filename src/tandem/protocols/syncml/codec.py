@@ -4,6 +4,7 @@ from typing import Any
 
 from lxml import etree
 
+from tandem.infra import xml
 from tandem.protocols.syncml.model import BadMessage, Command, Item, Message, Results, Status
 
 NS = "SYNCML:SYNCML1.2"
@@ -32,20 +33,11 @@ def _text(parent: Any, *names: str) -> str:
 
 def read(data: bytes) -> Message:
     """Raises BadMessage."""
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
     try:
-        root = etree.fromstring(data.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
-    except (etree.XMLSyntaxError, ValueError):
-        raise BadMessage("not well-formed XML") from None
-    information: Any = root.getroottree().docinfo
-    if information.doctype or _local(root) != "SyncML":
+        root = xml.parse(data)
+    except xml.BadXml as error:
+        raise BadMessage(str(error)) from None
+    if _local(root) != "SyncML":
         raise BadMessage("not a SyncML message")
     if sum(1 for _ in root.iter("{*}Item")) > _MAX_ITEMS:
         raise BadMessage("too many items in one message")

@@ -189,6 +189,10 @@ class Enrollment:
 
     async def _may(self, tx: Tx, claims: oidc.Claims) -> None:
         await directory.require_mdm_authority(tx)
+        user = await directory.find_user(tx, claims.object_id)
+        if user is None or not user.account_enabled:
+            # A token outlives the account that it was given to.
+            raise EnrollmentRefused("The user's account is blocked, or gone from the directory.")
         if not await directory.in_mdm_scope(tx, claims.object_id):
             raise EnrollmentRefused(
                 f"{claims.upn} is not in the MDM user scope (0x80180003).",
