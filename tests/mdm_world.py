@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tandem import pki
 from tandem.infra import http
 from tandem.infra.blobs import Blobs
-from tandem.infra.database import Database
+from tandem.infra.database import Database, Tx
 from tandem.infra.jobs import Jobs
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import syncml
@@ -173,6 +173,16 @@ class Mdm:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
 
+    async def user_token(self, user: directory.User) -> str:
+        """For the MDM service, by a user on a device that is not joined."""
+        tokens = await self.world.user_tokens(
+            f"openid {oidc.MDM_APP}/.default",
+            upn=user.user_principal_name,
+            client_id=oidc.BROKER,
+            redirect=oidc.BROKER_REDIRECT,
+        )
+        return str(tokens["access_token"])
+
     async def group(self, name: str, *members: str) -> directory.Group:
         async with self.database.transaction() as tx:
             made = await directory.create_group(tx, name, self.world.at)
@@ -187,11 +197,12 @@ class Mdm:
         return await self.enroll(user, joined, windows_id)
 
     async def enroll(
-        self, user: directory.User, joined: Joined, windows_id: str = WINDOWS_ID
+        self, user: directory.User, joined: Joined | None, windows_id: str = WINDOWS_ID
     ) -> "TestDevice":
+        """Without a joined device the user's own token is what enrols it."""
         key = pki.generate_key("rsa2048")
         message = request_token(
-            await self.mdm_token(joined),
+            await (self.mdm_token(joined) if joined else self.user_token(user)),
             certificate_request(key),
             DeviceID=windows_id,
             DeviceName=f"PC-{user.display_name}",
@@ -225,7 +236,7 @@ class TestDevice:
     __test__ = False
     mdm: Mdm
     user: directory.User
-    joined: Joined
+    joined: Joined | None
     windows_id: str
     certificate: bytes
     document: Any
@@ -348,8 +359,18 @@ async def mdm_service(
             await directory.set_mdm_authority(tx, world.at)
         await directory.set_mdm_scope(tx, directory.MdmScope.ALL)
         await made["enrollment"].establish(tx)
+
+    async def holder(tx: Tx, proved: bytes | None) -> directory.Device:
+        found: directory.Device = await made["enrollment"].directory_device(tx, proved, CHEAP)
+        return found
+
     app = http.application(
-        sessions.routes(database, made["sessions"]), role="tenant", problems=sessions.problems
+        [
+            *sessions.routes(database, made["sessions"]),
+            *oidc.certificate_routes(database, world.tokens, world.now, holder),
+        ],
+        role="tenant",
+        problems=sessions.problems,
     )
     peer = PeerCertificate(app)
     management = httpx.AsyncClient(

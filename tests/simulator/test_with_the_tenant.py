@@ -91,10 +91,20 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
         role="tenant",
     )
     managing = http.application(
-        sessions.routes(
-            tenant_db,
-            sessions.Sessions(service, content, utc_now, f"{manage_url}/ManagementServer/MDM.svc"),
-        ),
+        [
+            *sessions.routes(
+                tenant_db,
+                sessions.Sessions(
+                    service, content, utc_now, f"{manage_url}/ManagementServer/MDM.svc"
+                ),
+            ),
+            *oidc.certificate_routes(
+                tenant_db,
+                world.tokens,
+                utc_now,
+                lambda tx, proved: service.directory_device(tx, proved, CHEAP),
+            ),
+        ],
         role="mdm",
         problems=sessions.problems,
     )
@@ -117,7 +127,9 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
     await task
 
 
-async def fleet(tenant: Tenant, *names: str, members: bool = True) -> SimulatorSettings:
+async def fleet(
+    tenant: Tenant, *names: str, members: bool = True, join: bool = True
+) -> SimulatorSettings:
     folder = tenant.folder
     password = folder / "password"
     password.write_text(PASSWORD)
@@ -128,7 +140,7 @@ async def fleet(tenant: Tenant, *names: str, members: bool = True) -> SimulatorS
             async with tenant.world.database.transaction() as tx:
                 await directory.add_member(tx, tenant.group, user.id)
         upn = user.user_principal_name
-        devices.append(SimulatedDevice(name=name, upn=upn, password_file=password))
+        devices.append(SimulatedDevice(name=name, upn=upn, password_file=password, join=join))
     ca = folder / "all.pem"
     ca.write_bytes(
         b"".join(
@@ -190,17 +202,25 @@ async def test_the_tenant_hears_of_a_device_that_leaves(tenant: Tenant) -> None:
             assert (await enrollment.device(tx, known.id)).state == "unenrolled"
 
 
-async def test_the_assigned_package_makes_the_device_co_managed(tenant: Tenant, site: Site) -> None:
-    """App, assignment, MSI, bootstrap, registration, policy: and both sides agree on the device."""
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "enrolled-only"])
+async def test_the_assigned_package_makes_the_device_co_managed(
+    tenant: Tenant, site: Site, join: bool
+) -> None:
+    """App, assignment, MSI, bootstrap, registration, policy: and both sides agree on the device.
+
+    One that never joined the directory, as no real Windows can join ours, proves itself to it by
+    its MDM certificate and ends the same.
+    """
     site.content = co_managed(capabilities([Workload.DEVICE_CONFIGURATION]))
 
     async def verify(tx: object, token: str) -> clients.TenantIdentity:
         claims = await _claims(tenant, token)
+        assert claims.get("amr") == (None if join else ["mdm_cert"])
         device = str(claims["deviceid"])
         return clients.TenantIdentity(tenant.world.tenant.id, device, "device", f"o-{device}")
 
     site.verify = verify
-    settings = await fleet(tenant, "LAB-001")
+    settings = await fleet(tenant, "LAB-001", join=join)
     db = tenant.world.database
     now = utc_now()
     client_app = await _client_app(tenant)
@@ -234,6 +254,9 @@ async def test_the_assigned_package_makes_the_device_co_managed(tenant: Tenant, 
         async with db.transaction() as tx:
             (known,) = await mobile_apps.statuses(tx, app_id=app.id)
         assert known.state == "installed"
+        enrolled = await tenant.device("LAB-001")
+        assert enrolled.directory_device_id == status.device_id != ""
+        assert status.joined is join
 
 
 async def _client_app(tenant: Tenant) -> str:

@@ -4,8 +4,10 @@ import httpx
 from cryptography import x509
 
 from tandem.agent.platform import Machine
+from tandem.agent.platform.certificate import CertificateBroker, EitherBroker, MeetingChannel
 from tandem.agent.platform.meeting import FolderBridge, JoinBroker, MeetingPlace
 from tandem.agent.settings import AgentSettings
+from tandem.infra import net
 from tandem.infra.clock import utc_now
 
 
@@ -15,11 +17,13 @@ def machine_of(
     http: httpx.AsyncClient,
     trusted_root: x509.Certificate,
 ) -> Machine:
+    resolver = net.Resolver(settings.resolver or None)
+    enrolled = CertificateBroker(place, MeetingChannel(place, resolver, settings.ca_file))
     return Machine(
         state=settings.state,
         name=settings.name,
         mdm=FolderBridge(place),
-        directory=JoinBroker(place, http, utc_now),
+        directory=EitherBroker(place, JoinBroker(place, http, utc_now), enrolled),
         http=http,
         trusted_root=trusted_root,
         os_version=settings.os_version,

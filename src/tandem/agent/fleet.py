@@ -117,6 +117,7 @@ class Fleet:
             os_version=order.os_version,
             simulated=order.simulated,
             resolver=self._begin.resolver,
+            ca_file=Path(self._begin.ca_file) if self._begin.ca_file else None,
             minute_seconds=order.minute_seconds,
             durable=order.durable,
         )

@@ -194,7 +194,17 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     )
     behind.transport.app = public
     management = http.application(
-        sessions.routes(database, managing), role="tenant", problems=sessions.problems
+        [
+            *sessions.routes(database, managing),
+            *oidc.certificate_routes(
+                database,
+                tokens,
+                utc_now,
+                lambda tx, proved: enrolling.directory_device(tx, proved, settings.sign_in),
+            ),
+        ],
+        role="tenant",
+        problems=sessions.problems,
     )
     tls = http.TLS(settings.certificate, settings.key)
     asking = http.TLS(settings.certificate, settings.key, ca_file)

@@ -29,6 +29,7 @@ def _devices(settings: SimulatorSettings) -> Iterator[DeviceSettings]:
             tenant_id=settings.tenant_id,
             upn=wanted.upn,
             password_file=wanted.password_file,
+            join=wanted.join,
             os_version=wanted.os_version,
             manufacturer="Tandem",
             model="Simulated device",

@@ -10,6 +10,7 @@ class SimulatedDevice(Settings, frozen=True):
     upn: str
     password_file: Path  # Read when the user signs in.
     os_version: str = "10.0.22631.4317"
+    join: bool = True  # False: its user enrols it in MDM alone, as with a directory it cannot join.
 
 
 class SimulatorSettings(Settings, frozen=True):

@@ -19,7 +19,7 @@ from tandem.agent.gate import Gate, open_gate
 from tandem.agent.installation import FILE as INSTALLATION
 from tandem.agent.mdm import branches, enrollment, session
 from tandem.agent.mdm.applications import COMPLETED, Applications, Job
-from tandem.agent.mdm.directory import SCOPE, Directory, Joined
+from tandem.agent.mdm.directory import MDM_SERVICE, SCOPE, Directory, Joined
 from tandem.agent.mdm.envelope import Facts
 from tandem.agent.mdm.installer import AgentHosts
 from tandem.agent.mdm.messages import Command, Item
@@ -38,6 +38,7 @@ from tandem.agent.mdm.session import Caller, Origin, Outcome
 from tandem.agent.mdm.sign_in import sign_in
 from tandem.agent.mdm.tree import ReadOnly, Store, Tree
 from tandem.agent.platform import MdmEnrollment
+from tandem.agent.platform.certificate import FileChannel, introduce
 from tandem.agent.platform.meeting import MeetingPlace, Wanted
 from tandem.agent.waiting import pause
 from tandem.infra import logs, net
@@ -181,9 +182,13 @@ class Device:
 
     async def _enroll(self, manual: bool) -> None:
         settings, network = self.settings, self._network
-        joined = await self.directory.join(await self._registration_token())
-        discovery = self._discovery(joined, manual)
-        token = await self.directory.mdm_token()
+        if settings.join:
+            joined = await self.directory.join(await self._registration_token())
+            upn, discovery = joined.upn, self._discovery(joined, manual)
+            token = await self.directory.mdm_token()
+        else:
+            upn, discovery = settings.upn, self._typed()
+            token = await self._signed_in(f"openid profile {MDM_SERVICE}/.default")
         await asyncio.to_thread(self.prepare)
         pem = self._folder.read("next.key") or b""
         key = pki.load_key(pem)
@@ -196,7 +201,7 @@ class Device:
             settings.os_version,
             _OS_EDITION,
             "-".join(f"{byte:02X}" for byte in (2, *digest[:5])),
-            joined.upn,
+            upn,
         )
         account, given = await enrollment.enroll(
             network.http, discovery, token, facts, key, self._now()
@@ -224,6 +229,9 @@ class Device:
             except SignInRefused:
                 if self.settings.password_file is None:
                     raise
+        return await self._signed_in(SCOPE)
+
+    async def _signed_in(self, scope: str) -> str:
         if self.settings.password_file is None or not self.settings.upn:
             raise SignInRefused(
                 "0x800703F0",
@@ -233,21 +241,43 @@ class Device:
         password = self.settings.password_file.read_text("utf-8").rstrip("\n")
         async with self._network.browser() as browser:
             tokens = await sign_in(
-                browser, self.directory.authority, SCOPE, self.settings.upn, password
+                browser, self.directory.authority, scope, self.settings.upn, password
             )
-        self.directory.keep(tokens)
+        if self.settings.join:
+            self.directory.keep(tokens)
         return tokens.access_token
 
     def _discovery(self, joined: Joined, manual: bool) -> str:
         if joined.mdm is not None:
             return joined.mdm.discovery_url
         if manual:
-            return f"{self.settings.tenant_url.rstrip('/')}/EnrollmentServer/Discovery.svc"
+            return self._typed()
         raise EnrollmentRefused(
             "0x8018002B",
             f"The directory joined this device, but offers {joined.upn} no management service.",
             cure="Check that the MDM authority is set, that the MDM user scope includes this user, "
             "and that the user has a licence with directory premium.",
+        )
+
+    def _typed(self) -> str:
+        return f"{self.settings.tenant_url.rstrip('/')}/EnrollmentServer/Discovery.svc"
+
+    async def _introduce(self, account: Account) -> None:
+        """Learn who an enrolled device that is not joined is in the directory; tried at each session."""
+        if self.settings.join or self.place.identity() is not None:
+            return
+        path = self._folder.path
+        certificate, key = path / "client.pem", path / "client.key"
+        channel = FileChannel(
+            certificate, key, resolver=self._network.resolver, ca_file=self._network.ca_file
+        )
+        try:
+            found = await introduce(channel, account.address)
+        except AppError as error:
+            log.info("mdm.not-introduced", device=self.settings.name, what=error.message)
+            return
+        self.place.identify(
+            msgspec.structs.replace(found, key=str(key), certificate=str(certificate))
         )
 
     def _meet(self, *, provisioned: bool) -> None:
@@ -285,6 +315,7 @@ class Device:
         if outcome.unenroll:
             await self._leave()
         elif not extra:
+            await self._introduce(account)
             self._meet(provisioned=True)
         return outcome
 
@@ -311,6 +342,7 @@ class Device:
         with suppress(AppError):
             await self._session("user", [alert])
         self._kept.account = None
+        self.place.identify(None)
         for name in ("client.pem", "client.key", "roots.pem"):
             self._folder.remove(name)
         self._certificate = None
@@ -492,13 +524,14 @@ class Device:
     def status(self) -> Status:
         kept, settings = self._kept, self.settings
         record, job = self.directory.record, self._client_job()
+        identity = self.place.identity()
         info = ccm.ConfigInfo.read(self.place.config_info)
         return Status(
             settings.name,
             settings.upn,
             settings.simulated,
             record is not None,
-            record.device_id if record else "",
+            record.device_id if record else identity.device_id if identity else "",
             kept.account is not None,
             kept.account.device_id if kept.account else "",
             job.status if job else 0,

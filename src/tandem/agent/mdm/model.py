@@ -18,6 +18,9 @@ class DeviceSettings(Settings, frozen=True):
     tenant_id: str
     upn: str = ""  # Who signs in.
     password_file: Path | None = None  # The user's password; read when the user signs in.
+    join: bool = (
+        True  # False: the user enrols it in MDM alone; its MDM certificate is its identity.
+    )
     os_version: str = "10.0.22631.4317"
     manufacturer: str = "Contoso"
     model: str = "Virtual Machine"
@@ -37,6 +40,7 @@ class ComputerSettings(Settings, frozen=True):
     tenant_id: str
     upn: str
     password_file: Path
+    join: bool = True
     os_version: str = "10.0.22631.4317"  # What the device says: services ask for Windows.
     resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
     ca_file: Path | None = None  # Trusted roots for TLS; empty: the system's.
@@ -53,6 +57,7 @@ class ComputerSettings(Settings, frozen=True):
             tenant_id=self.tenant_id,
             upn=self.upn,
             password_file=self.password_file,
+            join=self.join,
             os_version=self.os_version,
             minute_seconds=self.minute_seconds,
             client_minute_seconds=self.client_minute_seconds,

@@ -1,6 +1,7 @@
 """Where the operating system's MDM client and the agent meet when they are two processes: a folder.
 
     join.json      written by who joined the device: tenant, device id, authority, key, certificate
+    identity.json  written by the MDM client of a device that enrolled without a join: who it is there
     mdm.json       written by the MDM client: enrolled, upn, provider, provisioned
     setup.json     written by who installed the MSI: its command line and trusted root
     config-info    written by the agent, read by the MDM client when the server asks for it
@@ -51,6 +52,18 @@ class JoinRecord(msgspec.Struct, frozen=True):
     refresh_token: str = ""
 
 
+class MdmIdentity(msgspec.Struct, frozen=True):
+    """Of a device that is enrolled and not joined. `management` is the MDM service's origin; key and
+    certificate are paths, and empty where the operating system keeps them."""
+
+    tenant_id: str
+    device_id: str
+    authority: str
+    management: str
+    key: str = ""
+    certificate: str = ""
+
+
 class SetupRequest(msgspec.Struct, frozen=True):
     command_line: str
     trusted_root: str
@@ -92,6 +105,15 @@ class MeetingPlace:
 
     def joined(self, record: JoinRecord) -> None:
         self._folder.save("join.json", record)
+
+    def identity(self) -> MdmIdentity | None:
+        return self._folder.load("identity.json", MdmIdentity)
+
+    def identify(self, identity: MdmIdentity | None) -> None:
+        if identity is None:
+            self._folder.remove("identity.json")
+        else:
+            self._folder.save("identity.json", identity)
 
     def enrollment(self) -> MdmEnrollment:
         found = self._folder.load("mdm.json", _Mdm) or _Mdm()

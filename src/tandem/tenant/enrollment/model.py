@@ -109,5 +109,11 @@ class NotEnrolled(AppError):
     kind, code = Kind.UNAUTHENTICATED, "device.not-enrolled"
 
 
+class DeviceGone(AppError):
+    """Enrolled, and deleted from the directory by an administrator."""
+
+    kind, code = Kind.NOT_FOUND, "device.gone"
+
+
 class NoSuchDevice(AppError):
     kind, code = Kind.NOT_FOUND, "device.not-found"

@@ -2,11 +2,13 @@
 
 import uuid
 from base64 import b64decode
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tandem import pki
@@ -21,6 +23,7 @@ from tandem.tenant.enrollment import provisioning, store
 from tandem.tenant.enrollment.model import (
     BadEnrollment,
     Device,
+    DeviceGone,
     EnrollmentRefused,
     EnrollmentSettings,
     Event,
@@ -242,12 +245,65 @@ class Enrollment:
 
         Raises NotEnrolled, which does not tell an unknown device from a known one.
         """
+        found = await self._holder(tx, certificate)
+        if source != found.windows_id:
+            raise NotEnrolled("This device is not enrolled.")
+        return found
+
+    async def _holder(self, tx: Tx, certificate: bytes | None) -> Device:
+        """The device whose enrollment issued this certificate, in force. Raises NotEnrolled."""
         found = None
         if certificate is not None:
             found = await store.device(tx, "fingerprint", pki.sha256_fingerprint(certificate))
-        if found is None or found.state == "unenrolled" or source != found.windows_id:
+        if found is None or found.state == "unenrolled":
             raise NotEnrolled("This device is not enrolled.")
         return found
+
+    async def directory_device(
+        self, tx: Tx, certificate: bytes | None, settings: directory.DirectorySettings
+    ) -> directory.Device:
+        """The directory's device of whoever proved to hold this MDM certificate.
+
+        A device that enrolled without a join is registered with the directory at its first call,
+        as its user's. One that an administrator deleted there stays away until it enrols again.
+        Raises NotEnrolled, DeviceGone, DeviceQuota.
+        """
+        enrolled = await self._holder(tx, certificate)
+        if enrolled.state != "enrolled":
+            raise NotEnrolled("The enrollment of this device ends.", cure="Enrol the device again.")
+        if not enrolled.directory_device_id:
+            # Two first calls at once register one device.
+            await store.lock(tx, [enrolled.windows_id])
+            enrolled = await device(tx, enrolled.id)
+        if enrolled.directory_device_id:
+            found = await directory.find_device(tx, enrolled.directory_device_id)
+            if found is None:
+                raise DeviceGone(
+                    f"The device {enrolled.directory_device_id} does not exist in this tenant.",
+                    cure="Have the device enrol again.",
+                )
+            return found
+        assert certificate is not None
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+        made = await directory.join_device(
+            tx,
+            owner_id=enrolled.user_id,
+            display_name=enrolled.name,
+            operating_system="Windows",
+            operating_system_version=enrolled.os_version,
+            key_thumbprint=pki.jwk_thumbprint(key),
+            now=self.now(),
+            settings=settings,
+            trust=directory.Trust.REGISTERED,
+        )
+        await store.set_directory_device(tx, enrolled.id, made.device_id)
+        await directory.set_device_management(
+            tx, made.device_id, is_managed=True, mdm_app_id=oidc.MDM_APP
+        )
+        registered = replace(enrolled, directory_device_id=made.device_id)
+        await self.note(tx, registered, "registered", "Registered by its MDM certificate")
+        return await directory.find_device(tx, made.device_id) or made
 
     async def device(self, tx: Tx, id: str) -> Device:
         return await device(tx, id)

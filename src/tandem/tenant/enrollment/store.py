@@ -139,6 +139,13 @@ async def set_state(tx: Tx, id: str, state: str, ended_at: datetime | None) -> N
     )
 
 
+async def set_directory_device(tx: Tx, id: str, directory_device_id: str) -> None:
+    await tx.execute(
+        "UPDATE enrollment_device SET directory_device_id = %s WHERE id = %s",
+        (directory_device_id, id),
+    )
+
+
 async def mark_seen(tx: Tx, id: str, now: datetime) -> None:
     await tx.execute("UPDATE enrollment_device SET seen_at = %s WHERE id = %s", (now, id))
 

@@ -3,6 +3,7 @@
     tokens = Tokens(OidcSettings(public_url=…), box)
     await establish(tx, tokens, now)                keys and built-in applications; harmless twice
     routes(database, tokens, now)                   /{tenant}/…, and the join of devices
+    certificate_routes(database, tokens, now, holder)   device tokens by MDM certificate, mutual TLS
     await tokens.verify(tx, token, now, audiences)  what resource servers of the tenant ask
     await tokens.verify_mdm(tx, token, now)         user tokens at enrolment
 
@@ -25,7 +26,8 @@ from tandem.tenant.oidc.catalogue import (
     MDM_APP,
 )
 from tandem.tenant.oidc.conditions import Attempt, Conditions, Decision, Result
-from tandem.tenant.oidc.grants import DEVICE_GRANT
+from tandem.tenant.oidc.device_certificate import CertificateHolder, certificate_routes
+from tandem.tenant.oidc.grants import CERTIFICATE_GRANT, DEVICE_GRANT, MDM_CERTIFICATE
 from tandem.tenant.oidc.http import routes
 from tandem.tenant.oidc.join import MdmUrls, mdm_urls, usual_mdm_urls
 from tandem.tenant.oidc.model import (
@@ -71,16 +73,19 @@ async def flush(database: Database, tokens: Tokens) -> None:
 __all__ = [
     "BROKER",
     "BROKER_REDIRECT",
+    "CERTIFICATE_GRANT",
     "CLI",
     "DEVICE_GRANT",
     "DEVICE_REGISTRATION",
     "GRAPH",
     "GRAPH_URI",
     "MDM_APP",
+    "MDM_CERTIFICATE",
     "Application",
     "Attempt",
     "BadToken",
     "Certificate",
+    "CertificateHolder",
     "Claims",
     "Conditions",
     "Decision",
@@ -102,6 +107,7 @@ __all__ = [
     "admin_consent",
     "applications",
     "catalogue",
+    "certificate_routes",
     "establish",
     "flush",
     "mdm_urls",

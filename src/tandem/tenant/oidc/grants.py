@@ -4,12 +4,15 @@ authorization_code · refresh_token · device_code      tokens for a user
 password                                              the same, behind a switch
 client_credentials                                    a token for the application itself
 jwt-bearer                                            a token for a joined device, by its key
+mdm-certificate                                       the same for one that is enrolled but not
+                                                      joined; only where connections are mutual TLS
 """
 
 import hmac
 import secrets
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -41,8 +44,13 @@ from tandem.tenant.oidc.session_store import SignIn
 from tandem.tenant.oidc.tokens import Tokens, pairwise
 
 Form = dict[str, str]
+# Whose connection it is. Raises AppError.
+Holder = Callable[[Tx], Awaitable[directory.Device]]
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+# Ours: the field's devices prove themselves to their own directory by their join alone.
+CERTIFICATE_GRANT = "urn:tandem:params:oauth:grant-type:mdm-certificate"
+MDM_CERTIFICATE = "mdm_cert"
 DEVICE_CODE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
@@ -537,6 +545,29 @@ def _answer(tokens: Tokens, access: str) -> dict[str, Any]:
 
 async def _device(tx: Tx, ask: Asking, client: Application) -> Outcome:
     """A token for the device itself, which shows that it holds the key it joined with."""
+    resource = await _resource_for_device(tx, ask, client)
+    device = await device_of(tx, ask.tokens, need(ask.form, "assertion"), ask.peer, ask.now)
+    return await _issue_to_device(tx, ask, client, resource, device, ())
+
+
+async def certificate_token(tx: Tx, ask: Asking, holder: Holder) -> Issued:
+    """A token for the device whose MDM certificate the connection proved. Raises OAuthError.
+
+    What it says is what a joined device's token says, and in `amr` how this one proved itself.
+    """
+    grant = need(ask.form, "grant_type")
+    if grant != CERTIFICATE_GRANT:
+        raise OAuthError(
+            70003,
+            f"The app requested an unsupported grant type '{grant[:80]}'.",
+            cure=f"Use {CERTIFICATE_GRANT}; the tenant's token endpoint has the others.",
+        )
+    client, _ = await client_of(tx, need(ask.form, "client_id"))
+    resource = await _resource_for_device(tx, ask, client)
+    return await _issue_to_device(tx, ask, client, resource, await holder(tx), (MDM_CERTIFICATE,))
+
+
+async def _resource_for_device(tx: Tx, ask: Asking, client: Application) -> Application:
     if client.built_in:
         raise OAuthError(
             7000112,
@@ -544,9 +575,19 @@ async def _device(tx: Tx, ask: Asking, client: Application) -> Outcome:
             cure="Use the client application that the site registered.",
         )
     resource, _ = await resource_of(tx, parse_scope(need(ask.form, "scope")))
-    device = await device_of(tx, ask.tokens, need(ask.form, "assertion"), ask.peer, ask.now)
+    return resource
+
+
+async def _issue_to_device(
+    tx: Tx,
+    ask: Asking,
+    client: Application,
+    resource: Application,
+    device: directory.Device,
+    methods: Sequence[str],
+) -> Issued:
     await directory.mark_device_sign_in(tx, device.id, ask.now)
-    access = await ask.tokens.device_token(tx, resource, client, device, ask.now)
+    access = await ask.tokens.device_token(tx, resource, client, device, ask.now, methods=methods)
     entry = sign_ins.entry(
         "device",
         client.app_id,

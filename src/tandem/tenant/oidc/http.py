@@ -166,7 +166,7 @@ class AuthorityRoute(BaseRoute):
                 return await self._userinfo(request)
             case "authorize":
                 query = _pairs(request.url.query.encode())
-                return await self._pages.authorize(request, query, _peer(request), here)
+                return await self._pages.authorize(request, query, peer_of(request), here)
             case "devicelogin":
                 query = _pairs(request.url.query.encode())
                 code = query.get("user_code") or query.get("otc", "")
@@ -181,7 +181,7 @@ class AuthorityRoute(BaseRoute):
     async def _post(self, request: Request, place: str, here: directory.Tenant) -> Response:
         if place == "userinfo":
             return await self._userinfo(request)
-        form, peer = await _form(request), _peer(request)
+        form, peer = await form_of(request), peer_of(request)
         match place:
             case "token" | "token1":
                 return await self._token(request, form, peer, v1=place == "token1")
@@ -266,7 +266,7 @@ class AuthorityRoute(BaseRoute):
                 "not_before": str(issued),
                 "resource": ask.form.get("resource", ""),
             }
-        return http.reply(answer, headers={**_NO_STORE, **_traced(request)[2]})
+        return http.reply(answer, headers={**_NO_STORE, **traced(request)[2]})
 
     async def _log_later(self, entry: SignIn) -> None:
         waiting, delay = self._tokens.waiting, self._tokens.settings.sign_in_log_delay_seconds
@@ -329,16 +329,7 @@ class AuthorityRoute(BaseRoute):
         return http.reply(answer, headers=_NO_STORE)
 
     def _refusal(self, request: Request, error: AppError) -> Response:
-        refusal = spoken(error)
-        trace, correlation, headers = _traced(request)
-        at = self._now().astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        body = body_of(refusal, trace, correlation, at)
-        headers = {**headers, **_NO_STORE}
-        if refusal.status == 401:
-            headers["WWW-Authenticate"] = 'Basic realm="token"'
-        if refusal.retry_after_seconds:
-            headers["Retry-After"] = str(refusal.retry_after_seconds)
-        return http.reply(body, refusal.status, headers)
+        return refusal(request, error, self._now())
 
     # ------------------------------------------------------------------ about users
 
@@ -401,7 +392,21 @@ def _wrong_method(request: Request) -> OAuthError:
     )
 
 
-def _traced(request: Request) -> tuple[str, str, dict[str, str]]:
+def refusal(request: Request, error: AppError, now: datetime) -> Response:
+    """Any refusal in the shape of the token endpoint."""
+    said = spoken(error)
+    trace, correlation, headers = traced(request)
+    at = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    body = body_of(said, trace, correlation, at)
+    headers = {**headers, **_NO_STORE}
+    if said.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="token"'
+    if said.retry_after_seconds:
+        headers["Retry-After"] = str(said.retry_after_seconds)
+    return http.reply(body, said.status, headers)
+
+
+def traced(request: Request) -> tuple[str, str, dict[str, str]]:
     """Trace id, correlation id, and the headers that carry them; once a request."""
     known: tuple[str, str, dict[str, str]] | None = request.scope.get("traced")
     if known is not None:
@@ -414,13 +419,13 @@ def _traced(request: Request) -> tuple[str, str, dict[str, str]]:
     return trace, correlation, headers
 
 
-def _peer(request: Request) -> Peer:
+def peer_of(request: Request) -> Peer:
     address = request.client.host if request.client else ""
     agent = request.headers.get("x-client-sku") or request.headers.get("user-agent", "")
-    return Peer(address, re.sub(r"[^\x20-\x7e]", "", agent)[:200], _traced(request)[1])
+    return Peer(address, re.sub(r"[^\x20-\x7e]", "", agent)[:200], traced(request)[1])
 
 
-async def _form(request: Request) -> Form:
+async def form_of(request: Request) -> Form:
     return _pairs(await http.body(request, _FORM_LIMIT))
 
 

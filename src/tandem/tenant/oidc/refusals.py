@@ -17,6 +17,7 @@ AADSTS: dict[int, tuple[str, int]] = {
     50058: ("login_required", 400),
     50076: ("invalid_grant", 400),
     50126: ("invalid_grant", 400),
+    50155: ("invalid_grant", 400),
     50173: ("invalid_grant", 400),
     53000: ("invalid_grant", 400),
     53003: ("invalid_grant", 400),

@@ -3,7 +3,7 @@
 import secrets
 import uuid
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha1, sha256
 from typing import Any
@@ -312,8 +312,12 @@ class Tokens:
         client: Application,
         device: directory.Device,
         now: datetime,
+        *,
+        methods: Sequence[str] = (),
     ) -> str:
+        """`methods` (amr, RFC 8176) tells how the device proved itself; a joined one says none."""
         here = await directory.tenant(tx)
+        how = {"amr": list(methods)} if methods else {}
         return await self.access_token(
             tx,
             here.id,
@@ -326,6 +330,7 @@ class Tokens:
             oid=device.id,
             sub=device.id,
             deviceid=device.device_id,
+            **how,
         )
 
     # ------------------------------------------------------------------ verifying
