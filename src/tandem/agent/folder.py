@@ -1,6 +1,7 @@
 """What a device keeps: small files that are whole or not there, whenever the process is killed."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,8 +46,8 @@ class Folder:
 
     def sync(self) -> None:
         """Make names that were added or removed last."""
-        if not self._durable:
-            return
+        if not self._durable or sys.platform == "win32":
+            return  # NTFS journals names itself, and a folder cannot be opened like this there.
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

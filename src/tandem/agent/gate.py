@@ -5,7 +5,6 @@ the lines that administrators know. What is in force is kept on disk with its so
 can prove who set it.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from tandem.agent import locks
 from tandem.agent.folder import Folder
 from tandem.agent.installation import client_folder, installed
 from tandem.agent.journal import WARNING, Journal
@@ -80,8 +80,7 @@ class Gate:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with (self._folder.path / "gate.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locks.held(self._folder.path / "gate.lock"):
             self._refresh()
             yield
 

@@ -1,17 +1,14 @@
 """ccmsetup: from a command line to an installed client. Goes on where a killed one stopped."""
 
 import asyncio
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from cryptography import x509
 
 from tandem import pki
-from tandem.agent import commandline, download
+from tandem.agent import commandline, download, locks
 from tandem.agent.commandline import BadCommandLine, CommandLine
 from tandem.agent.folder import Folder
 from tandem.agent.installation import FILE, Installation, client_folder, installed
@@ -93,7 +90,7 @@ class Bootstrap:
         What passes (network, gateway, site) is tried again every /retry minutes until
         /downloadtimeout; a refusal ends the setup at once, with its cause.
         """
-        with _alone(self._folder) as alone:
+        with locks.held(self._folder.path / "lock", wait=False) as alone:
             if not alone:
                 text = "Another ccmsetup is already running on this machine."
                 self._journal.write(LOG, text, WARNING)
@@ -271,14 +268,3 @@ def _same_root(pem: str, root: x509.Certificate) -> bool:
     except pki.BadCertificate:
         return False
     return pki.sha256_fingerprint(found[0]) == pki.sha256_fingerprint(root)
-
-
-@contextmanager
-def _alone(folder: Folder) -> Iterator[bool]:
-    with (folder.path / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

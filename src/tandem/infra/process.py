@@ -1,10 +1,29 @@
-"""One role in one process: uvloop, and a stop event that SIGTERM and SIGINT set."""
+"""One role in one process: uvloop where there is one, and a stop event that SIGTERM and SIGINT set."""
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-import uvloop
+if sys.platform == "win32":
+
+    def _run(main: Coroutine[Any, Any, None]) -> None:
+        asyncio.run(main)
+
+    def _on_signal(number: signal.Signals, act: Callable[[], None]) -> None:
+        """Handlers run in the main thread, between two steps of the loop."""
+        loop = asyncio.get_running_loop()
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+else:
+    import uvloop
+
+    def _run(main: Coroutine[Any, Any, None]) -> None:
+        uvloop.run(main)
+
+    def _on_signal(number: signal.Signals, act: Callable[[], None]) -> None:
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 def run_role(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -12,9 +31,8 @@ def run_role(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
     async def body() -> None:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            _on_signal(number, stop.set)
         await main(stop)
 
-    uvloop.run(body())
+    _run(body())

@@ -41,7 +41,7 @@ _ARGUMENTS = "-B -m tandem.agent.platform.windows service"
 _README = (
     "{name} {version} of site {site}\r\n\r\n"
     "The service {service} is the client: it reads CommandLine from HKLM\\{key}, which the package\r\n"
-    "wrote from its property CCMSETUPCMD, and keeps its state and logs in %ProgramData%\\Tandem.\r\n\r\n"
+    "wrote from its property CCMSETUPCMD, and keeps its state and logs in %SystemRoot%\\Tandem.\r\n\r\n"
     "Windows Python runtime: {runtime}\r\n"
 )
 _README_PLACEHOLDER = (
