@@ -7,6 +7,8 @@ STAMP := $(VENV)/.stamp
 LAB_ARGS ?=
 BENCH ?= all
 FUZZ ?= tests/odata
+FUZZ_TARGETS ?=
+FUZZ_SECONDS ?= 60
 
 .PHONY: lab test walk fuzz check bench up clean setup lock screens msi
 
@@ -30,7 +32,9 @@ walk: setup  ## the whole tutorial clicked in a real browser, in English and in 
 	tools/packages.sh wixl msitools openssl iproute2 chromium
 	$(BIN)/python -m pytest -q -s -p no:randomly tests/tutorial
 
-fuzz: setup  ## the property tests of the wire formats, for long; FUZZ=tests/odata is one folder
+fuzz: setup  ## readers of what strangers send, FUZZ_SECONDS each of FUZZ_TARGETS, then the property tests of FUZZ for long
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r tools/fuzz/requirements.txt
+	$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 	$(BIN)/python -m pytest -q -p no:randomly --timeout 0 --hypothesis-profile=fuzz $(FUZZ)
 
 check: setup  ## style, strict types, import rules

@@ -1,0 +1,130 @@
+"""The targets: what is read, which refusals are its own, and what must hold of what was read."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lxml import etree
+
+from tandem import pki
+from tandem.agent.mdm import MdmError, envelope, messages, provisioning
+from tandem.agent.mdm.applications import read_job
+from tandem.pki import signed
+from tandem.protocols import msi, soap, syncml
+from tandem.protocols.msi.cabinet import BadCabinet
+
+SEEDS = Path(__file__).with_name("seeds")
+# Inputs are no longer than this: what a front door lets in is larger, and no more telling.
+MAX_BYTES = 32 * 1024
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
+_KEY = pki.generate_key("p256").public_key()
+
+
+def read_soap(data: bytes) -> None:
+    """A request is read or refused, and every answer to it is XML that names it."""
+    named = soap.message_id(data)
+    for answer in (
+        soap.fault(
+            soap.DISCOVER_RESPONSE, named, soap.Fault("s:MessageFormat", named, "NotSupported")
+        ),
+        soap.policies_response(named),
+        soap.token_response(named, soap.TokenResponse(data, _AT)),
+    ):
+        assert etree.fromstring(answer).findtext(".//{*}RelatesTo") == named
+    try:
+        found = soap.read(data)
+    except soap.BadMessage:
+        return
+    assert found.message_id == named
+    assert soap.read(data) == found
+    try:
+        assert soap.one_credential(found).value
+    except soap.BadSecurity:
+        assert len(found.credentials) != 1 or not found.credentials[0].value
+
+
+def read_syncml(data: bytes) -> None:
+    """What was read is written, and reads the same again: an answer is compared by that."""
+    try:
+        found = syncml.read(data)
+    except syncml.BadMessage:
+        return
+    again = syncml.read(syncml.write(found))
+    assert syncml.write(again) == syncml.write(found)
+    assert (again.session, again.number, again.source) == (
+        found.session,
+        found.number,
+        found.source,
+    )
+    assert len(again.statuses) == len(found.statuses)
+
+
+def read_csr(data: bytes) -> None:
+    """A key that is taken is one that would be taken again, and is strong."""
+    for reader in (pki.windows_request, pki.read_request):
+        try:
+            found = reader(data)
+        except pki.BadRequest:
+            continue
+        assert reader(data) is not found
+        public = found if reader is pki.windows_request else found.public_key()  # type: ignore[union-attr]
+        assert getattr(public, "key_size", 0) >= 256
+
+
+def read_cms(data: bytes) -> None:
+    for detached in (None, b"content"):
+        try:
+            found = signed.read_signed(data, detached)
+        except signed.BadSignature:
+            continue
+        assert detached is None or found.content == detached
+
+
+def read_msi(data: bytes) -> None:
+    for reader in (msi.read, msi.extract):
+        try:
+            reader(data)
+        except msi.BadMsi:
+            continue
+
+
+def read_cabinet(data: bytes) -> None:
+    try:
+        files = msi.unpack(data)
+    except BadCabinet:
+        return
+    assert all(isinstance(name, str) for name in files)
+
+
+def read_device(data: bytes) -> None:
+    """What a device reads of its service: a hostile one must not hurt it either."""
+    for reader in (
+        messages.read,
+        envelope.read_discovery,
+        envelope.read_policies,
+        envelope.read_document,
+        lambda raw: provisioning.read(raw, _KEY),
+    ):
+        try:
+            reader(data)
+        except MdmError:
+            continue
+    try:
+        read_job(data.decode("utf-8", "replace"))
+    except (MdmError, ValueError):
+        return
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "soap": read_soap,
+    "syncml": read_syncml,
+    "csr": read_csr,
+    "cms": read_cms,
+    "msi": read_msi,
+    "cabinet": read_cabinet,
+    "device": read_device,
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((SEEDS / name).iterdir())]
