@@ -162,6 +162,14 @@ class Mdm:
             headers={"content-type": "application/soap+xml; charset=utf-8"},
         )
 
+    async def soap_as(self, certificate: bytes, path: str, message: bytes) -> httpx.Response:
+        """Over a connection whose peer proved to hold a certificate."""
+        peer = PeerCertificate(self.world.app)
+        peer.certificate = certificate
+        transport = httpx.ASGITransport(peer)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+            return await client.post(f"/EnrollmentServer/{path}.svc", content=message)
+
     async def mdm_token(self, joined: Joined) -> str:
         answer = await self.world.token(
             grant_type="refresh_token",

@@ -67,7 +67,7 @@ def test_a_signature_beside_its_content_is_for_that_content_alone() -> None:
 def test_the_signature_of_another_key_does_not_hold() -> None:
     """The certificate may be anybody's: it is public. The key is what counts."""
     for options in ((), (BARE,)):
-        stranger = pki.generate_key("rsa2048")
+        stranger: Any = pki.generate_key("rsa2048")
         made = cms.ContentInfo.load(signed(CONTENT, "rsa2048", None, *options))
         signer = made["content"]["signer_infos"][0]
         attributes = signer["signed_attrs"]
@@ -125,4 +125,5 @@ def test_a_damaged_signature_is_refused_or_says_the_same(place: int, value: int)
     except pki.BadSignature:
         return
     assert found.content == CONTENT
-    assert pki.same_key(found.certificate.public_key(), KEYS["rsa2048"])
+    found_key: Any = found.certificate.public_key()
+    assert pki.same_key(found_key, KEYS["rsa2048"])

@@ -22,7 +22,7 @@ from tandem.pki.keys import (
 )
 from tandem.pki.pfx import BadPfx, Pfx, WrongPassword, pfx_export, pfx_open
 from tandem.pki.requests import BadRequest, certificate_request, read_request, windows_request
-from tandem.pki.signed import BadSignature, Signed, read_signed
+from tandem.pki.signed import BadSignature, NotSigned, Signed, read_signed
 
 __all__ = [
     "Authority",
@@ -31,6 +31,7 @@ __all__ = [
     "BadRequest",
     "BadSignature",
     "CertificatePath",
+    "NotSigned",
     "Pfx",
     "PrivateKey",
     "PublicKey",

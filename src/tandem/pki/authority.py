@@ -98,13 +98,14 @@ class Authority:
 
     def crl(
         self,
-        revoked: Iterable[tuple[int, datetime]],
+        revoked: Iterable[tuple[int, datetime] | tuple[int, datetime, str]],
         *,
         now: datetime,
         next_update: datetime,
         number: int,
     ) -> bytes:
-        """The revocation list in DER; `revoked` are serial numbers with their time."""
+        """The revocation list in DER; `revoked` are serial numbers with their time, and the reason
+        in X.509's words (RFC 5280, 5.3.1) where there is one."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
@@ -113,8 +114,11 @@ class Authority:
             .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(_authority_key_id(self.certificate), critical=False)
         )
-        for serial, at in revoked:
+        for serial, at, *reason in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+            if reason and reason[0]:
+                why = x509.CRLReason(x509.ReasonFlags(reason[0]))
+                entry = entry.add_extension(why, critical=False)
             builder = builder.add_revoked_certificate(entry.build())
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 

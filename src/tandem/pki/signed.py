@@ -34,6 +34,12 @@ class BadSignature(AppError):
     kind, code = Kind.UNAUTHENTICATED, "pki.bad-signature"
 
 
+class NotSigned(BadSignature):
+    """What came is no CMS signature at all."""
+
+    code = "pki.not-signed"
+
+
 @dataclass(frozen=True)
 class Signed:
     """`signed_at` is the signer's claim; None when it makes none."""
@@ -51,15 +57,15 @@ def read_signed(data: bytes, detached: bytes | None = None, *, sha1: bool = Fals
     try:
         return _read(data, detached, sha1)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, UnsupportedAlgorithm):
-        raise BadSignature("The signature cannot be read.") from None
+        raise NotSigned("The signature cannot be read.") from None
     except RecursionError:
-        raise BadSignature("The signature is nested too deeply.") from None
+        raise NotSigned("The signature is nested too deeply.") from None
 
 
 def _read(data: bytes, detached: bytes | None, sha1: bool) -> Signed:
     info = cms.ContentInfo.load(data, strict=True)
     if info["content_type"].native != "signed_data":
-        raise BadSignature("The message is not a CMS signature.")
+        raise NotSigned("The message is not a CMS signature.")
     signed = info["content"]
     (signer,) = signed["signer_infos"]
     inner = signed["encap_content_info"]

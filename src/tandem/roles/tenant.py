@@ -208,7 +208,9 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     )
     tls = http.TLS(settings.certificate, settings.key)
     asking = http.TLS(settings.certificate, settings.key, ca_file)
-    upkeep = asyncio.create_task(_tend(database, tokens, managing, uploads, signer, stop))
+    upkeep = asyncio.create_task(
+        _tend(database, tokens, enrolling, managing, uploads, signer, stop)
+    )
     working = asyncio.create_task(jobs.run(stop, concurrency=2))
     try:
         await http.serve(
@@ -251,6 +253,7 @@ def _secret(path: Path) -> bytes:
 async def _tend(
     database: Database,
     tokens: oidc.Tokens,
+    enrolling: enrollment.Enrollment,
     managing: sessions.Sessions,
     uploads: mobile_apps.Uploads,
     signer: audit.Signer,
@@ -263,6 +266,7 @@ async def _tend(
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
                 await managing.tend(tx)
+                await enrolling.tend(tx)
                 await uploads.tend(tx)
                 await licensing.tend(tx, utc_now())
                 await graph.prune(tx, utc_now())

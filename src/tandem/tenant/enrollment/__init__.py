@@ -3,6 +3,19 @@
 Owns the tables enrollment_…. Events: device.enrolled, device.unenrolled (subject: the device's id).
 """
 
+from tandem.tenant.enrollment.certificate_model import (
+    KEY_BITS,
+    PROVIDERS,
+    REASONS,
+    BadProfile,
+    Certificate,
+    CertificateProfile,
+    NoSuchCertificate,
+)
+from tandem.tenant.enrollment.certificates import holder, revocation_list, set_profile
+from tandem.tenant.enrollment.certificates import of as certificates_of
+from tandem.tenant.enrollment.certificates import profile as certificate_profile
+from tandem.tenant.enrollment.certificates import revoke as revoke_certificate
 from tandem.tenant.enrollment.http import routes
 from tandem.tenant.enrollment.model import (
     CONFIG_INFO_URI,
@@ -42,29 +55,42 @@ __all__ = [
     "BY_CERTIFICATE",
     "CONFIG_INFO_URI",
     "DEVICES",
+    "KEY_BITS",
+    "PROVIDERS",
     "PROVIDER_ID",
+    "REASONS",
     "SEEN",
     "BadEnrollment",
+    "BadProfile",
+    "Certificate",
+    "CertificateProfile",
     "Device",
     "DeviceGone",
     "Enrollment",
     "EnrollmentRefused",
     "EnrollmentSettings",
     "Event",
+    "NoSuchCertificate",
     "NoSuchDevice",
     "NotEnrolled",
     "agent_of",
+    "certificate_profile",
+    "certificates_of",
     "count_by_agent",
     "count_by_eligibility",
     "count_by_flags",
     "device",
     "devices",
     "groups_of",
+    "holder",
     "management_agent",
     "mark_seen",
+    "revocation_list",
+    "revoke_certificate",
     "routes",
     "save_config_info",
     "save_inventory",
     "set_management",
+    "set_profile",
     "timeline",
 ]

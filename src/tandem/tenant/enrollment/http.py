@@ -16,6 +16,7 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, oidc
+from tandem.tenant.enrollment import certificates, renewal
 from tandem.tenant.enrollment.model import BadEnrollment, RenewalRefused
 from tandem.tenant.enrollment.service import Enrollment
 
@@ -31,6 +32,7 @@ def routes(db: Database, enrollment: Enrollment) -> list[BaseRoute]:
         _any_case("/EnrollmentServer/Discovery.svc", edge.discovery, "POST"),
         _any_case("/EnrollmentServer/Policy.svc", edge.policy, "POST"),
         _any_case("/EnrollmentServer/Enrollment.svc", edge.enrollment, "POST"),
+        _any_case(certificates.LIST_PATH, edge.revoked, "GET"),
         _any_case("/EnrollmentServer/Auth", edge.sign_in, "GET"),
         _any_case("/TermsOfUse.aspx", edge.terms, "GET"),
     ]
@@ -77,7 +79,35 @@ class _Edge:
         return await self._answer(request, soap.GET_POLICIES_RESPONSE, _SMALL, self._policies)
 
     async def enrollment(self, request: Request) -> Response:
-        return await self._answer(request, soap.REQUEST_TOKEN_RESPONSE, _LARGE, self._enroll)
+        async def work(envelope: soap.Envelope) -> bytes:
+            asked = envelope.body
+            if isinstance(asked, soap.RequestToken) and renewal.is_asked(asked):
+                return await self._renew(envelope, asked, http.peer_certificate(request))
+            return await self._enroll(envelope)
+
+        return await self._answer(request, soap.REQUEST_TOKEN_RESPONSE, _LARGE, work)
+
+    async def revoked(self, _: Request) -> Response:
+        """The revocation list of the tenant's device CA."""
+        async with self._db.transaction() as tx:
+            authority = await self._enrollment.authority(tx)
+            found = await certificates.revocation_list(tx, authority, self._enrollment.now())
+        return Response(found, 200, media_type="application/pkix-crl")
+
+    async def _renew(
+        self, envelope: soap.Envelope, asked: soap.RequestToken, peer: bytes | None
+    ) -> bytes:
+        claim = renewal.claim(envelope, asked, peer)
+        try:
+            async with self._db.transaction() as tx:
+                answer = await renewal.renew(tx, self._enrollment, claim)
+        except AppError as error:
+            text = f"{error.message} {error.cure}".strip()
+            async with self._db.transaction() as tx:
+                code = _vocabulary(error).hresult
+                await renewal.refused(tx, self._enrollment, claim, text, code)
+            raise
+        return soap.token_response(envelope.message_id, answer)
 
     async def _discover(self, envelope: soap.Envelope) -> bytes:
         if not isinstance(envelope.body, soap.Discover):
@@ -97,7 +127,6 @@ class _Edge:
         asked = envelope.body
         if not isinstance(asked, soap.RequestToken):
             raise soap.BadMessage("another message was expected")
-        # Before the credential: the header of a renewal proves nothing (section 8).
         self._enrollment.require_new(asked)
         credential = soap.one_credential(envelope)
         try:

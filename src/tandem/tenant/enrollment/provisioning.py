@@ -10,19 +10,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
 from tandem import pki
+from tandem.tenant.enrollment.certificate_model import CertificateProfile
 from tandem.tenant.enrollment.model import Device, EnrollmentSettings
 
 
 def document(
     device: Device,
     settings: EnrollmentSettings,
+    profile: CertificateProfile,
     *,
     root: x509.Certificate,
     certificate: x509.Certificate,
     management_url: str,
 ) -> bytes:
     """wap-provisioningdoc in UTF-8."""
-    store = "System" if device.kind.lower() == "device" else "User"
+    store = _store(device)
     top = etree.Element("wap-provisioningdoc", version="1.1")
     certificates = _characteristic(top, "CertificateStore")
     system = _characteristic(certificates, "Root", "System")
@@ -30,6 +32,10 @@ def document(
     mine = _characteristic(certificates, "My", store)
     _certificate(mine, certificate)
     _characteristic(mine, "PrivateKeyContainer")
+    renewing = _characteristic(certificates, "My", "WSTEP", "Renew")
+    _parm(renewing, "ROBOSupport", "true", "boolean")
+    _parm(renewing, "RenewPeriod", str(profile.renewal_days), "integer")
+    _parm(renewing, "RetryInterval", str(profile.retry_days), "integer")
     _application(top, device, settings, certificate, management_url, store)
     provider = _characteristic(top, "DMClient", "Provider", settings.provider_id)
     _parm(provider, "EntDMID", device.id, "string")
@@ -38,6 +44,22 @@ def document(
     _poll(provider, settings)
     data: bytes = etree.tostring(top, encoding="UTF-8", xml_declaration=False)
     return data
+
+
+def renewal(device: Device, settings: EnrollmentSettings, certificate: x509.Certificate) -> bytes:
+    """What a renewal brings: the certificate, and which account it is of; nothing else (section 8)."""
+    top = etree.Element("wap-provisioningdoc", version="1.1")
+    mine = _characteristic(top, "CertificateStore", "My", _store(device))
+    _certificate(mine, certificate)
+    _characteristic(mine, "PrivateKeyContainer")
+    account = etree.SubElement(top, "characteristic", type="APPLICATION")
+    _parm(account, "PROVIDER-ID", settings.provider_id)
+    data: bytes = etree.tostring(top, encoding="UTF-8", xml_declaration=False)
+    return data
+
+
+def _store(device: Device) -> str:
+    return "System" if device.kind.lower() == "device" else "User"
 
 
 def _characteristic(parent: Any, *types: str) -> Any:

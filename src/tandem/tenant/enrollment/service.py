@@ -3,13 +3,12 @@
 import uuid
 from base64 import b64decode
 from dataclasses import replace
-from datetime import datetime
-from hashlib import sha256
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tandem import pki
 from tandem.infra import events
@@ -19,7 +18,7 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, mobile_apps, oidc
 from tandem.tenant.assignments import Membership
-from tandem.tenant.enrollment import provisioning, store
+from tandem.tenant.enrollment import certificates, provisioning, store
 from tandem.tenant.enrollment.model import (
     BadEnrollment,
     Device,
@@ -30,7 +29,6 @@ from tandem.tenant.enrollment.model import (
     NoSuchDevice,
     NotEnrolled,
     RecoveryRefused,
-    RenewalRefused,
 )
 
 _CONTEXT = "enrollment.authority"
@@ -38,6 +36,8 @@ _ROOT_DAYS = 365 * 15
 _TOKENS = {soap.JWT_TYPE, soap.USER_TOKEN_TYPE}
 # Enrollment versions; a device that is answered 5.0 attests its TPM, which nobody reads here.
 _OLDEST, _NEWEST = 3.0, 4.0
+# A device that never had a session did not get its answer, or never was one (spec 7).
+_PENDING = timedelta(hours=24)
 
 
 class VerifiesTokens(Protocol):
@@ -64,11 +64,15 @@ class Enrollment:
         self.management_url = management_url
         self.settings = settings
 
+    @property
+    def revocation_list_url(self) -> str:
+        return self.public_url + certificates.LIST_PATH
+
     async def establish(self, tx: Tx) -> x509.Certificate:
         """The tenant's device CA, made when missing. Returns its certificate."""
-        return (await self._authority(tx)).certificate
+        return (await self.authority(tx)).certificate
 
-    async def _authority(self, tx: Tx) -> pki.Authority:
+    async def authority(self, tx: Tx) -> pki.Authority:
         kept = await store.authority(tx)
         if kept is None:
             here = await directory.tenant(tx)
@@ -102,15 +106,10 @@ class Enrollment:
         )
 
     def require_new(self, asked: soap.RequestToken) -> None:
-        """Raises RenewalRefused, RecoveryRefused, BadEnrollment unless a first certificate is
-        asked for."""
+        """Raises RecoveryRefused, BadEnrollment unless a first certificate is asked for."""
         match asked.request_type.rpartition("/")[2]:
             case "Issue" if asked.sort == "PKCS10":
                 return
-            case "Renew":
-                raise RenewalRefused(
-                    "Certificates are not renewed here.", cure="Have the device enrol again."
-                )
             case "Recovery":
                 raise RecoveryRefused("Certificates are not recovered here.")
             case _:
@@ -143,19 +142,14 @@ class Enrollment:
         key = pki.windows_request(asked.request)
         await store.lock(tx, [windows_id, claims.device_id])
         await self._same_person(tx, windows_id, claims)
-        key_sha256 = sha256(
-            key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        ).hexdigest()
+        key_sha256 = certificates.key_sha256(key)
         if await store.key_is_anothers(tx, key_sha256, windows_id):
             raise pki.BadRequest("The key is certified for another enrollment already.")
-        authority = await self._authority(tx)
+        authority = await self.authority(tx)
+        profile = await certificates.profile(tx, self.settings)
         id = str(uuid.uuid4())
-        certificate = authority.issue(
-            key,
-            pki.name(id),
-            now=now,
-            days=self.settings.certificate_days,
-            usages=["client"],
+        certificate = certificates.issue(
+            authority, key, id, profile, list_url=self.revocation_list_url, now=now
         )
         device = Device(
             id,
@@ -175,6 +169,8 @@ class Enrollment:
         )
         await self._retire_older(tx, device)
         await store.insert(tx, device, key_sha256)
+        await certificates.keep(tx, id, certificate, key, profile, now)
+        await self._note_clones(tx, device)
         if claims.device_id:
             await directory.set_device_management(
                 tx, claims.device_id, is_managed=True, mdm_app_id=oidc.MDM_APP
@@ -184,6 +180,7 @@ class Enrollment:
         document = provisioning.document(
             device,
             self.settings,
+            profile,
             root=authority.certificate,
             certificate=certificate,
             management_url=self.management_url,
@@ -222,12 +219,35 @@ class Enrollment:
             older = await store.device(tx, column, value) if value else None
             if older is not None and older.state != "unenrolled":
                 await store.set_state(tx, older.id, "unenrolled", self.now())
+                await certificates.end_all(tx, older.id, "superseded", self.now())
                 await mobile_apps.forget_device(tx, older.id)
                 if older.directory_device_id not in {"", device.directory_device_id}:
                     await directory.set_device_management(
                         tx, older.directory_device_id, is_managed=False
                     )
                 await self.note(tx, older, "superseded", "The device enrolled again")
+
+    async def _note_clones(self, tx: Tx, device: Device) -> None:
+        """Other enrollments of the same hardware: a machine that was set up anew, or a cloned image.
+
+        Which of the two, nobody can tell from here, so nothing is ended: it is said at both (6.4).
+        """
+        for other in await store.of_hardware(tx, device.hardware_id, device.id):
+            await self.note(
+                tx,
+                other,
+                "possible-clone",
+                f"{device.name} of {device.upn} enrolled with the hardware id of this device: it"
+                " was set up anew, or one of them is a clone. Retire the one that is no more",
+            )
+            await self.note(
+                tx,
+                device,
+                "possible-clone",
+                f"The hardware id is that of {other.name} of {other.upn} too, which is still"
+                " enrolled: the device was set up anew, or one of them is a clone",
+            )
+            await events.record(tx, "device.possible-clone", device.id, {"other": other.id})
 
     async def refused(
         self, tx: Tx, asked: soap.RequestToken, upn: str, text: str, code: str, device_id: str
@@ -245,18 +265,12 @@ class Enrollment:
 
         Raises NotEnrolled, which does not tell an unknown device from a known one.
         """
-        found = await self._holder(tx, certificate)
+        now = self.now()
+        found, by = await certificates.holder(tx, certificate, now)
         if source != found.windows_id:
             raise NotEnrolled("This device is not enrolled.")
-        return found
-
-    async def _holder(self, tx: Tx, certificate: bytes | None) -> Device:
-        """The device whose enrollment issued this certificate, in force. Raises NotEnrolled."""
-        found = None
-        if certificate is not None:
-            found = await store.device(tx, "fingerprint", pki.sha256_fingerprint(certificate))
-        if found is None or found.state == "unenrolled":
-            raise NotEnrolled("This device is not enrolled.")
+        if await certificates.used(tx, found, by, now):
+            await self.note(tx, found, "certificate", "Its renewed certificate is in use")
         return found
 
     async def directory_device(
@@ -268,7 +282,7 @@ class Enrollment:
         as its user's. One that an administrator deleted there stays away until it enrols again.
         Raises NotEnrolled, DeviceGone, DeviceQuota.
         """
-        enrolled = await self._holder(tx, certificate)
+        enrolled, _ = await certificates.holder(tx, certificate, self.now())
         if enrolled.state != "enrolled":
             raise NotEnrolled("The enrollment of this device ends.", cure="Enrol the device again.")
         if not enrolled.directory_device_id:
@@ -321,11 +335,17 @@ class Enrollment:
     async def end(self, tx: Tx, device: Device, why: str) -> None:
         """The device left MDM."""
         await store.set_state(tx, device.id, "unenrolled", self.now())
+        await certificates.end_all(tx, device.id, "cessationOfOperation", self.now())
         await mobile_apps.forget_device(tx, device.id)
         if device.directory_device_id:
             await directory.set_device_management(tx, device.directory_device_id, is_managed=False)
         await self.note(tx, device, "unenrolled", why)
         await events.record(tx, "device.unenrolled", device.id, {"why": why})
+
+    async def tend(self, tx: Tx) -> None:
+        """Enrollments whose device never came back are over."""
+        for device in await store.never_came(tx, self.now() - _PENDING):
+            await self.end(tx, device, "Never came back after its enrollment")
 
 
 async def device(tx: Tx, id: str) -> Device:

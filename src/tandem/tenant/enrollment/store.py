@@ -14,10 +14,12 @@ _DEVICE = (
     " state, fingerprint, enrolled_at, seen_at, ended_at, inventory, inventory_at, config_info,"
     " config_info_at"
 )
+DEVICE_COLUMNS = _DEVICE.split(", ")
 # Statements of others may have these in them: the enrolled device of a certificate, and that it came.
 BY_CERTIFICATE = (
     "SELECT id, windows_id, config_info, inventory, inventory_at FROM enrollment_device"
     " WHERE fingerprint = %(fingerprint)s AND state = 'enrolled'"
+    " AND certificate_ends_at > %(now)s"
 )
 SEEN = "UPDATE enrollment_device SET seen_at = %(now)s WHERE id = %(id)s"
 _NOBODY = "'00000000-0000-0000-0000-000000000000'"
@@ -55,6 +57,7 @@ DEVICES = Source(
         "inventory": "d.inventory",
         "config_info": "d.config_info",
         "config_info_at": "d.config_info_at",
+        "certificate_ends_at": "d.certificate_ends_at",
     },
 )
 
@@ -81,11 +84,32 @@ async def lock(tx: Tx, ids: Iterable[str]) -> None:
 
 
 async def key_is_anothers(tx: Tx, key_sha256: str, windows_id: str) -> bool:
+    """Whether another device ever had a certificate for this key."""
     found = await tx.execute(
-        "SELECT FROM enrollment_device WHERE key_sha256 = %s AND windows_id <> %s LIMIT 1",
+        "SELECT FROM enrollment_certificate c JOIN enrollment_device d ON d.id = c.device_id"
+        " WHERE c.key_sha256 = %s AND d.windows_id <> %s LIMIT 1",
         (key_sha256, windows_id),
     )
     return await found.fetchone() is not None
+
+
+async def of_hardware(tx: Tx, hardware_id: str, but: str) -> list[Device]:
+    """Other enrollments that are not over, of what says it is the same hardware."""
+    found = await tx.execute(
+        f"SELECT {_DEVICE} FROM enrollment_device WHERE hardware_id = %s AND id <> %s"  # noqa: S608
+        " AND hardware_id <> '' AND state <> 'unenrolled' ORDER BY enrolled_at DESC LIMIT 20",
+        (hardware_id, but),
+    )
+    return [Device(**row) async for row in found]
+
+
+async def never_came(tx: Tx, before: datetime) -> list[Device]:
+    found = await tx.execute(
+        f"SELECT {_DEVICE} FROM enrollment_device WHERE seen_at IS NULL"  # noqa: S608
+        " AND state = 'enrolled' AND enrolled_at < %s ORDER BY enrolled_at LIMIT 1000",
+        (before,),
+    )
+    return [Device(**row) async for row in found]
 
 
 async def insert(tx: Tx, made: Device, key_sha256: str) -> None:

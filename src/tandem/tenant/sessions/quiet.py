@@ -41,7 +41,7 @@ class Quiet:
         """
         if certificate is None or not message.final or message.number > 2:
             return None
-        found = await store.standing(connection, pki.sha256_fingerprint(certificate))
+        found = await store.standing(connection, pki.sha256_fingerprint(certificate), self._now())
         if found is None or found.windows_id != message.source:
             return None
         if message.number == 1:

@@ -90,7 +90,7 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
 _REMEMBERED = timedelta(days=2)
 
 
-async def standing(tx: Tx, fingerprint: str) -> Standing | None:
+async def standing(tx: Tx, fingerprint: str, now: datetime) -> Standing | None:
     """A settled device without orders, by its certificate."""
     row = await (
         await tx.execute(
@@ -98,7 +98,7 @@ async def standing(tx: Tx, fingerprint: str) -> Standing | None:
             f" FROM ({enrollment.BY_CERTIFICATE}) d JOIN sessions_session s ON s.device_id = d.id"
             " WHERE s.settled IS NOT NULL AND NOT EXISTS (SELECT FROM sessions_command c"
             " WHERE c.device_id = d.id AND c.state <> 'done')",
-            {"fingerprint": fingerprint},
+            {"fingerprint": fingerprint, "now": now},
         )
     ).fetchone()
     if row is None:
