@@ -31,6 +31,7 @@ from tandem.tenant.enrollment.model import (
     agent_of,
     management_agent,
 )
+from tandem.tenant.enrollment.restrictions import DEFAULT_LIMIT, version
 from tandem.tenant.enrollment.service import (
     Enrollment,
     device,
@@ -54,6 +55,7 @@ from tandem.tenant.enrollment.store import (
 __all__ = [
     "BY_CERTIFICATE",
     "CONFIG_INFO_URI",
+    "DEFAULT_LIMIT",
     "DEVICES",
     "KEY_BITS",
     "PROVIDERS",
@@ -93,4 +95,5 @@ __all__ = [
     "set_management",
     "set_profile",
     "timeline",
+    "version",
 ]

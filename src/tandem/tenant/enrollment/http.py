@@ -16,7 +16,7 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, oidc
-from tandem.tenant.enrollment import certificates, renewal
+from tandem.tenant.enrollment import certificates, renewal, restrictions
 from tandem.tenant.enrollment.model import BadEnrollment, RenewalRefused
 from tandem.tenant.enrollment.service import Enrollment
 
@@ -210,6 +210,10 @@ def _vocabulary(error: AppError) -> _Refusal:
             return _Refusal("s:Authorization", "UserLicense", "0x80180018")
         case directory.NoMdmAuthority():
             return _Refusal("s:Authorization", "NotSupported", "0x80180015")
+        case restrictions.DeviceCapReached():
+            return _Refusal("s:Authorization", "DeviceCapReached", "0x80180013")
+        case restrictions.DeviceNotSupported():
+            return _Refusal("s:Authorization", "DeviceNotSupported", "0x80180014")
         case BadEnrollment():
             return _Refusal("s:MessageFormat", "InvalidEnrollmentData", "0x80180019")
         case RenewalRefused():

@@ -18,7 +18,13 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, mobile_apps, oidc
 from tandem.tenant.assignments import Membership
-from tandem.tenant.enrollment import certificates, provisioning, store
+from tandem.tenant.enrollment import (
+    certificates,
+    provisioning,
+    restriction_store,
+    restrictions,
+    store,
+)
 from tandem.tenant.enrollment.model import (
     BadEnrollment,
     Device,
@@ -139,6 +145,8 @@ class Enrollment:
         kind = asked.item("EnrollmentType")
         if not windows_id or len(windows_id) > 128 or kind.lower() not in {"full", "device"}:
             raise BadEnrollment("DeviceID or EnrollmentType is missing.")
+        await restriction_store.lock_user(tx, claims.object_id)
+        owner = await restrictions.check(tx, claims.object_id, claims.device_id, windows_id, asked)
         key = pki.windows_request(asked.request)
         await store.lock(tx, [windows_id, claims.device_id])
         await self._same_person(tx, windows_id, claims)
@@ -169,6 +177,7 @@ class Enrollment:
         )
         await self._retire_older(tx, device)
         await store.insert(tx, device, key_sha256)
+        await store.set_management(tx, id, "owner_type", owner)
         await certificates.keep(tx, id, certificate, key, profile, now)
         await self._note_clones(tx, device)
         if claims.device_id:

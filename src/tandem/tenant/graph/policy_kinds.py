@@ -6,7 +6,7 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
-from tandem.tenant import directory, policies
+from tandem.tenant import directory, enrollment, policies
 from tandem.tenant.graph.model import Access, BadProperty, Call, Family, Field, access
 from tandem.tenant.graph.permissions import READERS, WRITERS
 from tandem.tenant.graph.policy_objects import Contained, Kind, Properties, identified
@@ -404,7 +404,7 @@ _DEFAULTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "DefaultLimit",
         "deviceEnrollmentLimitConfiguration",
         "limit",
-        {"limit": 15},
+        {"limit": enrollment.DEFAULT_LIMIT},
     ),
     (
         "DefaultPlatformRestrictions",
@@ -467,6 +467,7 @@ _ENROLLMENT_TYPES = {
 
 async def _enrollment(call: Call, type: str, kept: Properties, before: PolicyObject | None) -> None:
     """A new one comes last in the order of its type."""
+    _check_restriction(type, kept)
     kept["deviceEnrollmentConfigurationType"] = _ENROLLMENT_TYPES.get(type, "unknown")
     if before is not None:
         kept["priority"] = before.properties.get("priority", 0)
@@ -474,6 +475,32 @@ async def _enrollment(call: Call, type: str, kept: Properties, before: PolicyObj
     others = await policies.objects(call.tx, "deviceEnrollmentConfigurations")
     same = [item.properties.get("priority", 0) for item in others if item.type == type]
     kept["priority"] = max([0, *same]) + 1
+
+
+_MOST_DEVICES = 15
+
+
+def _check_restriction(type: str, kept: Properties) -> None:
+    """Raises BadProperty for a limit or a version that no enrollment could be judged by."""
+    if type == "deviceEnrollmentLimitConfiguration":
+        limit = kept.get("limit")
+        if not isinstance(limit, int) or not 1 <= limit <= _MOST_DEVICES:
+            raise BadProperty(
+                f"A user may enrol 1 to {_MOST_DEVICES} devices of their own.", target="limit"
+            )
+    for name, values in kept.items():
+        if not name.endswith("Restriction") or not isinstance(values, Mapping):
+            continue
+        low, high = (str(values.get(end) or "") for end in ("osMinimumVersion", "osMaximumVersion"))
+        for text in (low, high):
+            if text and enrollment.version(text) is None:
+                raise BadProperty(
+                    f"{text[:64]!r} is no version of an operating system.",
+                    cure="Write it as 10.0.22631.2715, or its first numbers.",
+                    target=name,
+                )
+        if low and high and (enrollment.version(low) or ()) > (enrollment.version(high) or ()):
+            raise BadProperty("The highest version is below the lowest.", target=name)
 
 
 DEVICE_ENROLLMENT_CONFIGURATIONS = Kind(
