@@ -77,7 +77,7 @@ class _Bench(Tenant):
         try:
             async with database.transaction() as tx:
                 await enrolling.establish(tx)
-                authority = await enrolling._authority(tx)
+                authority = await enrolling.authority(tx)
         finally:
             await database.close()
         key = pki.generate_key("p256")
@@ -96,9 +96,24 @@ class _Bench(Tenant):
                 )
                 write_private(self._file_of(number), pki.pem(made) + pki.key_pem(key))
                 self.names[number] = windows_id
+                fingerprint, ends = pki.sha256_fingerprint(made), made.not_valid_after_utc
                 connection.execute(
-                    "UPDATE enrollment_device SET fingerprint = %s WHERE id = %s",
-                    (pki.sha256_fingerprint(made), id),
+                    "INSERT INTO enrollment_certificate (fingerprint, serial, device_id, key_sha256,"
+                    " not_before, not_after, renewal_days, state, changed_at)"
+                    " VALUES (%s, %s, %s, '', %s, %s, 60, 'active', %s)",
+                    (
+                        fingerprint,
+                        f"{made.serial_number:x}",
+                        id,
+                        made.not_valid_before_utc,
+                        ends,
+                        now,
+                    ),
+                )
+                connection.execute(
+                    "UPDATE enrollment_device SET fingerprint = %s, certificate_ends_at = %s"
+                    " WHERE id = %s",
+                    (fingerprint, ends, id),
                 )
 
     def _file_of(self, number: int) -> Path:
