@@ -305,13 +305,13 @@ class TestDevice:
         return {"statuses": tuple(statuses), "results": tuple(results)}
 
     async def check_in(self, *alerts: Command) -> list[Command]:
-        """One whole session; every command after the questions."""
+        """One whole session; every command that is not a question."""
         answer = await self.begins(*alerts)
         work: list[Command] = []
         while answer.commands:
             number = answer.number + 1
             answer = await self.says(number, **self.replies(answer))
-            work += answer.commands
+            work += [command for command in answer.commands if command.name != "Get"]
         return work
 
     def agent(self, text: str) -> None:

@@ -305,7 +305,7 @@ async def test_a_link_to_content_is_good_for_its_app_and_time_only(tenant: Tenan
     app = mobile_apps.App(
         "a1", "n", "", "", "", "x.msi", "{A}", "1", "", "0" * 64, 1, "published", "", tenant.now()
     )
-    token = tenant.content.link(app, tenant.now()).split("/content/")[1].split("/")[0]
+    token = (await tenant.content.link(app, tenant.now())).split("/content/")[1].split("/")[0]
     assert tenant.content.app_id(token, tenant.now()) == "a1"
     later = tenant.now() + timedelta(hours=5)
     for bad, when in (

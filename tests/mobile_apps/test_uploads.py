@@ -153,7 +153,7 @@ async def test_what_a_device_gets_is_the_plaintext(mdm: Mdm, package: bytes) -> 
         from tandem.tenant import mobile_apps
 
         app = await mobile_apps.app(tx, upload.app["id"])
-    served = await mdm.world.client.get(mdm.content.link(app, mdm.world.at))
+    served = await mdm.world.client.get(await mdm.content.link(app, mdm.world.at))
     assert served.content == package
 
 

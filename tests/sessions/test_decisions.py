@@ -1,7 +1,7 @@
 """What a session does, decided from values: one writer for a setting, and nothing twice."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from lxml import etree
 
 from tandem.protocols.syncml import Item
 from tandem.tenant.assignments import Assignment, Membership, Target, TargetKind
-from tandem.tenant.mobile_apps import App, Status
+from tandem.tenant.mobile_apps import App
 from tandem.tenant.policies import Configuration, choose
 from tandem.tenant.sessions import LAPSED, Delivery, installs, model
 from tandem.tenant.sessions.model import Order, Sent
@@ -125,18 +125,11 @@ def test_an_install_job_survives_every_character_of_its_command_line() -> None:
     ]
 
 
-def test_an_install_is_offered_once_and_again_when_there_is_a_reason() -> None:
-    def offers(status: Status | None) -> int:
-        known = {} if status is None else {APP.id: status}
-        return len(installs.installs([APP], known, {APP.id: "https://t"}, AT))
-
-    same = installs.fingerprint(APP)
-    status = Status(APP.id, "d", "installed", 0, same, AT)
-    assert offers(None) == 2
-    assert offers(status) == 0
-    assert offers(replace(status, state="installing")) == 0
-    assert offers(replace(status, state="offered")) == 2
-    assert offers(replace(status, sha256="other content")) == 2
-    failed = replace(status, state="failed")
-    assert offers(failed) == 0
-    assert offers(replace(failed, at=AT - timedelta(hours=24))) == 2
+def test_an_add_is_never_the_last_of_a_message() -> None:
+    """Its Exec has to be in the same one (section 12.3)."""
+    settings = [Order(Sent("setting", str(n)), "Replace", Item(target=f"./{n}")) for n in range(59)]
+    pair = installs.commands(installs.Step("install", APP), "https://t")
+    batch = model.batch([*settings, *pair, *settings], set())
+    assert [order.name for order in batch[-2:]] == ["Add", "Exec"]
+    large = replace(pair[1], item=replace(pair[1].item, data="x" * model.ROOM_BYTES))
+    assert model.batch([pair[0], large, *settings], set()) == [pair[0], large]

@@ -10,10 +10,12 @@ from tandem.tenant.assignments.model import (
     Membership,
     New,
     NoSuchAssignment,
+    Side,
     Target,
     TargetKind,
     given_to,
     reasons,
+    sides,
 )
 from tandem.tenant.assignments.service import (
     add,
@@ -32,6 +34,7 @@ __all__ = [
     "Membership",
     "New",
     "NoSuchAssignment",
+    "Side",
     "Target",
     "TargetKind",
     "add",
@@ -43,5 +46,6 @@ __all__ = [
     "reasons",
     "remove",
     "replace",
+    "sides",
     "targets",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from tandem.infra.errors import AppError, Invalid, Kind
 
@@ -121,16 +121,26 @@ def reasons(
     Targets with a filter include nobody as long as no filter is evaluated: giving it to those
     whom the filter leaves out would be worse than waiting. The site's collections are the site's.
     """
-    given = list(assignments)
-    sides = (
-        _side(given, groups.user, TargetKind.ALL_USERS),
-        _side(given, groups.device, TargetKind.ALL_DEVICES),
-    )
-    meant = [item for included, excluded in sides if not excluded for item in included]
+    both = sides(assignments, groups)
+    meant = [item for _, included, excluded in both if not excluded for item in included]
     if meant:
         return meant, []
-    included = [item for side, _ in sides for item in side]
-    return included, [item for side, excluded in sides if side for item in excluded]
+    included = [item for _, side, _ in both for item in side]
+    return included, [item for _, side, excluded in both if side for item in excluded]
+
+
+Side = Literal["user", "device"]
+
+
+def sides(
+    assignments: Iterable[Assignment], groups: Membership
+) -> list[tuple[Side, list[Assignment], list[Assignment]]]:
+    """By each kind of object, what includes and what excludes it."""
+    given = list(assignments)
+    return [
+        ("user", *_side(given, groups.user, TargetKind.ALL_USERS)),
+        ("device", *_side(given, groups.device, TargetKind.ALL_DEVICES)),
+    ]
 
 
 def _side(

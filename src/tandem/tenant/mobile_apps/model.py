@@ -7,12 +7,21 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from tandem.infra.errors import AppError, Invalid, Kind
+from tandem.tenant.mobile_apps.intents import Choice
 
 COMMAND_LINE_LIMIT = 1024
 # What one file of an app may have; and what one block of its upload.
 FILE_BYTES = 8 * 1024 * 1024 * 1024
 BLOCK_BYTES = 100 * 1024 * 1024
 BLOCKS = 50_000
+
+# Minutes, times and minutes of the job for devices: unsigned bytes, 0 minutes for no limit
+# (windows-mdm, 12.3); each with what holds when an app does not say.
+TIMING = {
+    "installTimeoutInMinutes": 60,
+    "installRetryCount": 3,
+    "installRetryIntervalInMinutes": 5,
+}
 
 MSI = "windowsMobileMSI"
 WIN32 = "win32LobApp"
@@ -59,22 +68,69 @@ class App:
     committed_version: str = ""
     changed_at: datetime = datetime(1, 1, 1, tzinfo=UTC)
 
+    package_type: str = "perMachine"  # perMachine, perUser, dualPurpose
+
     @property
     def brings_client(self) -> bool:
         """Whether this is the site's client: its command line is handed on to its set-up."""
         return "CCMSETUPCMD" in self.command_line.upper()
 
+    @property
+    def for_user(self) -> bool:
+        """Whether it installs for one user, who has to be signed in (section 12.3)."""
+        if self.package_type == "dualPurpose":
+            return self.properties.get("useDeviceContext") is False
+        return self.package_type == "perUser"
+
+    @property
+    def any_version(self) -> bool:
+        """Whether any version that is there will do: a product that updates itself."""
+        return bool(self.properties.get("ignoreVersionDetection"))
+
+    def timing(self, name: str) -> int:
+        """One of TIMING, as the job for devices has it."""
+        value = self.properties.get(name)
+        return TIMING[name] if value is None else int(value)
+
+
+InstallState = Literal["offered", "installing", "installed", "failed", "uninstallFailed"]
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Of the MSI on a device. `code` is an HRESULT, 0 for none."""
+    """Of the MSI on a device. `code` is an HRESULT, 0 for none; `detail` is the number that the
+    device's installer reports (section 12.3), 0 for none. `attempts` failed one after the other.
+
+    `found`: it was there already, and did not come from here, so it is not uninstalled from here.
+    `version` is what the device says that it has. `repairs` of a client that was broken.
+    """
 
     app_id: str
     device_id: str
-    state: Literal["offered", "installing", "installed", "failed", "uninstallFailed"]
+    state: InstallState
     code: int
     sha256: str
     at: datetime
+    attempts: int = 0
+    detail: int = 0
+    version: str = ""
+    found: bool = False
+    repairs: int = 0
+    repaired_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a device's user chose of an app, and when a copy of it went once."""
+
+    app_id: str
+    user_id: str = ""
+    requested_at: datetime | None = None
+    removed_at: datetime | None = None
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.requested_at is not None, self.removed_at is not None)
 
 
 class UploadState(StrEnum):
@@ -141,6 +197,16 @@ class BadApp(Invalid):
 
 class NotPublished(AppError):
     kind, code = Kind.CONFLICT, "app.not-published"
+
+
+class SameProduct(AppError):
+    """Devices that have this product code would not install the new content."""
+
+    kind, code = Kind.CONFLICT, "app.same-product"
+
+
+class NotOffered(AppError):
+    kind, code = Kind.CONFLICT, "app.not-offered"
 
 
 class NoSuchApp(AppError):

@@ -3,7 +3,7 @@
 import hmac
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -14,16 +14,20 @@ from tandem.infra.blobs import Blobs
 from tandem.infra.database import Tx
 from tandem.tenant import assignments, directory
 from tandem.tenant.assignments import Assignment, Membership
-from tandem.tenant.mobile_apps import store
+from tandem.tenant.mobile_apps import intents, store
+from tandem.tenant.mobile_apps.intents import Explained
 from tandem.tenant.mobile_apps.model import (
     COMMAND_LINE_LIMIT,
     MSI,
     WITH_CONTENT,
     App,
     BadApp,
+    Chosen,
     LinkExpired,
     NoSuchApp,
+    NotOffered,
     NotPublished,
+    SameProduct,
     Status,
     WrongFile,
 )
@@ -103,7 +107,7 @@ async def update(tx: Tx, id: str, now: datetime, **changes: Any) -> App:
 
 
 async def publish(tx: Tx, id: str, version: str, now: datetime) -> App:
-    """Make a content version the app's content. Raises NoSuchApp, BadApp.
+    """Make a content version the app's content. Raises NoSuchApp, BadApp, SameProduct.
 
     What the package says of itself counts, whatever was written before.
     """
@@ -119,6 +123,16 @@ async def publish(tx: Tx, id: str, version: str, now: datetime) -> App:
         )
     main = next((file for file in files if not file.is_dependency), files[0])
     facts = main.facts
+    code = str(facts.get("productCode", ""))
+    if code and code == found.product_code and main.sha256 != found.sha256:
+        holders = await store.holders(tx, id)
+        if holders:
+            raise SameProduct(
+                f"This package has the product code of the one before, which {holders:,} devices"
+                " have: Windows would not install it there.",
+                cure="Build a new version with a product code of its own (a major upgrade).",
+                target="committedContentVersion",
+            )
     changed = replace(
         found,
         name=found.name or str(facts.get("productName", "")),
@@ -132,6 +146,7 @@ async def publish(tx: Tx, id: str, version: str, now: datetime) -> App:
         reason="",
         committed_version=str(number),
         changed_at=now,
+        package_type=str(facts.get("packageType", found.package_type)),
     )
     await store.save(tx, changed)
     return changed
@@ -185,44 +200,88 @@ async def assign(tx: Tx, id: str, included: Sequence[str], excluded: Sequence[st
     await assignments.replace(tx, OWNER, id, wanted)
 
 
-async def required(tx: Tx, groups: Membership) -> list[App]:
-    """The published MSI apps that a device of these groups is to have."""
-    return choose(await store.apps(tx), await assignments.every(tx, OWNER), groups)
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """An app that assignments speak of to a device, and what they come to."""
+
+    app: App
+    explained: Explained
 
 
-async def unwanted(tx: Tx, groups: Membership) -> list[App]:
-    """The MSI apps that a device of these groups is to uninstall: required beats uninstall
-    (comanagement, 2.12)."""
-    apps, given = await store.apps(tx), await assignments.every(tx, OWNER)
-    wanted = {item.id for item in choose(apps, given, groups)}
-    return [item for item in choose(apps, given, groups, "uninstall") if item.id not in wanted]
+async def meant(
+    tx: Tx, groups: Membership, *, every: bool = False, app_id: str = ""
+) -> list[Meant]:
+    """The MSI apps that concern a device of these groups, and what they come to.
 
-
-def choose(
-    apps: Iterable[App], given: Iterable[Assignment], groups: Membership, intent: str = "required"
-) -> list[App]:
-    """Meant by an assignment with this intent, and excluded by none of them."""
-    by_owner: dict[str, list[Assignment]] = {}
-    for one in given:
-        if one.values.get("intent", "required") == intent:
-            by_owner.setdefault(one.owner_id, []).append(one)
-    return [
-        item
-        for item in apps
-        if item.type == MSI
-        and item.state == "published"
-        and assignments.given_to(by_owner.get(item.id, []), groups)
+    `every` is all of them, and those of other kinds too; `app_id` is one alone.
+    """
+    found = await store.apps(tx, [app_id]) if app_id else []
+    if not app_id:
+        found = await store.apps(tx) if every else await store.installable(tx)
+    given: dict[str, list[Assignment]] = {}
+    if found:
+        for one in await assignments.every(tx, OWNER):
+            given.setdefault(one.owner_id, []).append(one)
+    concerned = [
+        Meant(
+            item,
+            intents.explain(given.get(item.id, ()), groups, devices_choose=item.type != MSI),
+        )
+        for item in found
     ]
+    return [item for item in concerned if every or app_id or item.explained.reasons]
+
+
+async def choices(tx: Tx, device_id: str) -> dict[str, Chosen]:
+    """By app, what the user of a device chose."""
+    return await store.choices(tx, device_id)
+
+
+async def request(
+    tx: Tx, id: str, device_id: str, user_id: str, groups: Membership, now: datetime
+) -> App:
+    """Somebody chooses an app that is available for a device: it is installed there.
+
+    Raises NoSuchApp; NotOffered for one that is not available, or not of a kind that reaches
+    devices.
+    """
+    (found,) = await meant(tx, groups, app_id=(await app(tx, id)).id)
+    if found.explained.resolved.available is None:
+        raise NotOffered(
+            f"{found.app.name} is not available for this device.",
+            cure="Assign it as available to a group of its user first.",
+        )
+    if found.app.type != MSI or found.app.state != "published":
+        raise NotOffered(
+            f"{found.app.name} cannot be installed by the MDM service.",
+            cure="Line-of-business apps of MSI packages reach devices, once they are published.",
+        )
+    known = (await store.choices(tx, device_id)).get(id, Chosen(id))
+    # Without a copy from here there is none to be removed: the user's own install stays.
+    has = await store.statuses(tx, app_id=id, device_id=device_id)
+    removed_at = known.removed_at or (now if not has else None)
+    await store.save_choice(tx, device_id, Chosen(id, user_id, now, removed_at))
+    return found.app
+
+
+async def withdraw(tx: Tx, id: str, device_id: str) -> None:
+    """The choice is taken back; what is installed already stays. Raises NoSuchApp."""
+    await app(tx, id)
+    known = (await store.choices(tx, device_id)).get(id)
+    if known is not None:
+        await store.save_choice(tx, device_id, replace(known, requested_at=None))
+
+
+async def save_choice(tx: Tx, device_id: str, chosen: Chosen) -> None:
+    await store.save_choice(tx, device_id, chosen)
 
 
 async def statuses(tx: Tx, *, app_id: str = "", device_id: str = "") -> list[Status]:
     return await store.statuses(tx, app_id=app_id, device_id=device_id)
 
 
-async def save_status(
-    tx: Tx, app_id: str, device_id: str, state: str, code: int, sha256_hex: str, now: datetime
-) -> None:
-    await store.save_status(tx, app_id, device_id, state, code, sha256_hex, now)
+async def save_status(tx: Tx, status: Status) -> None:
+    await store.save_status(tx, status)
 
 
 async def forget_status(tx: Tx, app_id: str, device_id: str) -> None:
@@ -251,7 +310,8 @@ class Content:
     public_url: str
     seconds: float = 4 * 3600
 
-    def link(self, found: App, now: datetime) -> str:
+    async def link(self, found: App, now: datetime) -> str:
+        """Where a device downloads the app from, until the link's end."""
         end = int(now.timestamp() + self.seconds)
         name = quote(found.file_name, safe="")
         return f"{self.public_url}/content/{self._token(found.id, end)}/{name}"

@@ -5,12 +5,20 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
-from tandem.tenant.mobile_apps.model import App, Block, ContentFile, Status, UploadState
+from tandem.tenant.mobile_apps.model import (
+    MSI,
+    App,
+    Block,
+    Chosen,
+    ContentFile,
+    Status,
+    UploadState,
+)
 
 _APP = (
     "id, name, description, publisher, command_line, file_name, product_code, product_version,"
     " upgrade_code, sha256, size_bytes, state, reason, created_at, type, properties,"
-    " committed_version, changed_at"
+    " committed_version, changed_at, package_type"
 )
 _FILE = (
     "id, app_id, version, name, size_bytes, encrypted_bytes, manifest, is_dependency, state,"
@@ -27,6 +35,17 @@ async def apps(tx: Tx, ids: list[str] | None = None) -> list[App]:
     return [App(**row) async for row in found]
 
 
+async def installable(tx: Tx) -> list[App]:
+    """What devices can be told to install, without its picture."""
+    columns = _APP.replace(" properties,", " properties - 'largeIcon' AS properties,")
+    found = await tx.execute(
+        f"SELECT {columns} FROM mobile_apps_app"  # noqa: S608
+        " WHERE type = %s AND state = 'published' ORDER BY created_at, id",
+        (MSI,),
+    )
+    return [App(**row) async for row in found]
+
+
 async def app(tx: Tx, id: str) -> App | None:
     found = await apps(tx, [id])
     return found[0] if found else None
@@ -35,7 +54,7 @@ async def app(tx: Tx, id: str) -> App | None:
 async def insert(tx: Tx, made: App) -> None:
     await tx.execute(
         f"INSERT INTO mobile_apps_app ({_APP})"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             made.id,
             made.name,
@@ -55,6 +74,7 @@ async def insert(tx: Tx, made: App) -> None:
             Jsonb(dict(made.properties)),
             made.committed_version,
             made.changed_at,
+            made.package_type,
         ),
     )
 
@@ -69,7 +89,8 @@ async def save(tx: Tx, changed: App) -> None:
         "UPDATE mobile_apps_app SET name = %s, description = %s, publisher = %s,"
         " command_line = %s, file_name = %s, product_code = %s, product_version = %s,"
         " upgrade_code = %s, sha256 = %s, size_bytes = %s, state = %s, reason = %s,"
-        " properties = %s, committed_version = %s, changed_at = %s WHERE id = %s",
+        " properties = %s, committed_version = %s, changed_at = %s, package_type = %s"
+        " WHERE id = %s",
         (
             changed.name,
             changed.description,
@@ -86,6 +107,7 @@ async def save(tx: Tx, changed: App) -> None:
             Jsonb(dict(changed.properties)),
             changed.committed_version,
             changed.changed_at,
+            changed.package_type,
             changed.id,
         ),
     )
@@ -99,25 +121,63 @@ async def delete(tx: Tx, id: str) -> bool:
 # ---------------------------------------------------------------------- statuses
 
 
+_STATUS = (
+    "app_id, device_id, state, code, sha256, at, attempts, detail, version, found, repairs,"
+    " repaired_at"
+)
+
+
 async def statuses(tx: Tx, *, app_id: str = "", device_id: str = "") -> list[Status]:
+    """Of an app, of a device, or of the one on the other; each has its index."""
+    given = {"app_id": app_id, "device_id": device_id}
+    where = " AND ".join(f"{name} = %({name})s" for name, value in given.items() if value)
     found = await tx.execute(
-        "SELECT app_id, device_id, state, code, sha256, at FROM mobile_apps_status"
-        " WHERE (%(a)s = '' OR app_id = %(a)s) AND (%(d)s = '' OR device_id = %(d)s)"
+        f"SELECT {_STATUS} FROM mobile_apps_status WHERE {where or 'true'}"  # noqa: S608
         " ORDER BY device_id, app_id",
-        {"a": app_id, "d": device_id},
+        given,
     )
     return [Status(**row) async for row in found]
 
 
-async def save_status(
-    tx: Tx, app_id: str, device_id: str, state: str, code: int, sha256: str, now: datetime
-) -> None:
+async def save_status(tx: Tx, status: Status) -> None:
+    columns = [name.strip() for name in _STATUS.split(",")]
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns[2:])
     await tx.execute(
-        "INSERT INTO mobile_apps_status (app_id, device_id, state, code, sha256, at)"
-        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (app_id, device_id) DO UPDATE SET"
-        " state = EXCLUDED.state, code = EXCLUDED.code, sha256 = EXCLUDED.sha256,"
-        " at = EXCLUDED.at",
-        (app_id, device_id, state, code, sha256, now),
+        f"INSERT INTO mobile_apps_status ({_STATUS})"  # noqa: S608
+        f" VALUES ({', '.join(['%s'] * len(columns))})"
+        f" ON CONFLICT (app_id, device_id) DO UPDATE SET {changes}",
+        tuple(getattr(status, name) for name in columns),
+    )
+
+
+async def holders(tx: Tx, app_id: str) -> int:
+    """Devices that have the app, or are about to."""
+    found = await tx.execute(
+        "SELECT count(*) AS n FROM mobile_apps_status"
+        " WHERE app_id = %s AND state IN ('installing', 'installed', 'uninstallFailed')",
+        (app_id,),
+    )
+    row = await found.fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+async def choices(tx: Tx, device_id: str) -> dict[str, Chosen]:
+    found = await tx.execute(
+        "SELECT app_id, user_id, requested_at, removed_at FROM mobile_apps_choice"
+        " WHERE device_id = %s",
+        (device_id,),
+    )
+    return {row["app_id"]: Chosen(**row) async for row in found}
+
+
+async def save_choice(tx: Tx, device_id: str, chosen: Chosen) -> None:
+    await tx.execute(
+        "INSERT INTO mobile_apps_choice (app_id, device_id, user_id, requested_at, removed_at)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (app_id, device_id) DO UPDATE SET"
+        " user_id = EXCLUDED.user_id, requested_at = EXCLUDED.requested_at,"
+        " removed_at = EXCLUDED.removed_at",
+        (chosen.app_id, device_id, chosen.user_id, chosen.requested_at, chosen.removed_at),
     )
 
 
@@ -129,6 +189,7 @@ async def forget_status(tx: Tx, app_id: str, device_id: str) -> None:
 
 async def forget_device(tx: Tx, device_id: str) -> None:
     await tx.execute("DELETE FROM mobile_apps_status WHERE device_id = %s", (device_id,))
+    await tx.execute("DELETE FROM mobile_apps_choice WHERE device_id = %s", (device_id,))
 
 
 # ---------------------------------------------------------------------- content

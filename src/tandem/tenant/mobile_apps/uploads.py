@@ -420,10 +420,10 @@ def read_msi(file: Path, app: App) -> dict[str, Any]:
                 f" {error.message}",
                 cure="Take the client's MSI: `tandem client package`.",
             ) from None
-    if not read.per_machine:
+    if not read.per_machine and app.brings_client:
         raise WrongFile(
-            f"{app.file_name} installs for one user; devices need an MSI per machine.",
-            cure="Take an MSI with ALLUSERS=1.",
+            f"{app.file_name} installs for one user; the client is for the machine.",
+            cure="Take an MSI with ALLUSERS=1: `tandem client package`.",
         )
     return {
         "productCode": read.product_code.upper(),
@@ -431,6 +431,7 @@ def read_msi(file: Path, app: App) -> dict[str, Any]:
         "upgradeCode": read.upgrade_code,
         "productName": read.product_name,
         "publisher": read.manufacturer,
+        "packageType": read.package_type.value,
     }
 
 

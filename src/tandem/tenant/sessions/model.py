@@ -42,6 +42,8 @@ DEVICE_INFO = {
 _NO_SERIALS = {"0", "to be filled by o.e.m.", "system serial number", "default string", "none"}
 # Statuses of what the device did not get to: it is asked again (section 11.4).
 NOT_DONE = {214, 215}
+# The kind of a command that the next one belongs to: both are in one message (section 12.3).
+FIRST = "install-add"
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -177,7 +179,8 @@ def batch(orders: Iterable[Order], done: Collection[Sent]) -> list[Order]:
         if order.sent in done:
             continue
         room -= 512 + 2 * len((order.item.data or "").encode())
-        if chosen and (room < 0 or len(chosen) == BATCH):
+        full = room < 0 or len(chosen) >= BATCH
+        if chosen and full and chosen[-1].sent.kind != FIRST:
             break
         chosen.append(order)
     return chosen

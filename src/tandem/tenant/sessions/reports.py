@@ -80,6 +80,8 @@ class Reports:
             await self._enrollment.note(tx, device, "unenrolling", text)
         elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
             await self._config_info(tx, device, "", now)
+        elif (what.kind, status.code) == ("ask", 404):
+            await self._installs.absent(tx, device, what.subject)
 
     async def _removed(self, tx: Tx, device: Device, setting: str, status: Status) -> None:
         if status.code == 403:

@@ -1,5 +1,7 @@
 """What a device is to do in a session: questions first, then orders, apps and settings."""
 
+from collections.abc import Collection
+
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols.syncml import Item, Message
@@ -32,18 +34,20 @@ class Work:
         """
         if begins:
             old = inventory_is_old(device.inventory, device.inventory_at, self._now())
-            running = await self._installs.questions(tx, device)
-            return True, [*model.questions(old), *running], False
+            installs = await self._installs.questions(tx, device, inventory=old)
+            return True, [*model.questions(old), *installs], False
         asked = before is not None and before.asked
         if not message.final:
             return asked, [], False  # The device is busy and keeps the session open (section 11.9).
         if before is None or message.number > _MESSAGES_MOST:
             return False, [], False
         done = {what for sent in before.sent.values() for what in sent.values()}
-        orders, restless = await self._work(tx, device)
+        orders, restless = await self._work(tx, device, done)
         return False, model.batch(orders, done), not orders and not restless
 
-    async def _work(self, tx: Tx, device: Device) -> tuple[list[Order], bool]:
+    async def _work(
+        self, tx: Tx, device: Device, done: Collection[Sent]
+    ) -> tuple[list[Order], bool]:
         """What is to do, and whether more may be to do later though nothing is changed."""
         for order in await store.open_commands(tx, device.id):
             if order["kind"] == "unenroll":
@@ -62,7 +66,7 @@ class Work:
         removals, lapsing = model.unwanted(wanted, delivered, device.flags)
         for subject in lapsing:
             await store.lapse_delivery(tx, device.id, subject)
-        installs, restless = await self._installs.orders(tx, device, groups)
+        installs, restless = await self._installs.orders(tx, device, groups, done)
         orders = [*actions, *installs, *removals, *model.settings(wanted, delivered)]
         return orders, restless
 
