@@ -23,7 +23,7 @@ from tandem.infra import listing
 from tandem.infra.listing import Row
 from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive
-from tandem.tenant import assignments, directory, enrollment, mobile_apps
+from tandem.tenant import assignments, directory, enrollment, mobile_apps, sessions
 from tandem.tenant.assignments import TargetKind
 from tandem.tenant.graph import store
 from tandem.tenant.graph.model import (
@@ -41,23 +41,23 @@ from tandem.tenant.graph.model import (
 )
 from tandem.tenant.graph.policy_kinds import APPS
 from tandem.tenant.graph.targets import read_target
+from tandem.tenant.mobile_apps import intents, outcomes
 
-_READ, _ = APPS
+_READ, _WRITE = APPS
+_APP_ID = Field("mobileAppId", writable=True, required=True)
 _INTUNE = Family.INTUNE
 _ONE = "tandem/mobileApps/{mobileApp}"
-# What devices are told to do with an app; the other intents are kept, and offered nowhere.
-_INTENT = "required"
 _CLIENT, _CO_MANAGED = "configurationManagerClient", "configurationManagerClientMdm"
 _MOST = 10_000
 _MOST_TARGETS = 1_000
 
 
 def _of_app(call: Call) -> tuple[str, Mapping[str, Any]]:
-    return store.CONCERNED, {"app": call.keys["mobileApp"], "intent": _INTENT}
+    return store.CONCERNED, store.app_parameters(call.keys["mobileApp"])
 
 
 def _of_users(call: Call) -> tuple[str, Mapping[str, Any]]:
-    return "true", {"app": call.keys["mobileApp"], "intent": _INTENT}
+    return "true", store.app_parameters(call.keys["mobileApp"])
 
 
 def stands_at(agent: ConfigInfo | None) -> str:
@@ -92,19 +92,31 @@ async def _excluders(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:
     left_out = [row for row in rows if row.get("install_state", "excluded") == "excluded"]
     if not left_out:
         return {}
-    given = [
-        item
-        for item in await assignments.of(call.tx, mobile_apps.OWNER, call.keys["mobileApp"])
-        if item.values.get("intent") == _INTENT
-    ]
+    given = await assignments.of(call.tx, mobile_apps.OWNER, call.keys["mobileApp"])
     found = {}
     for row in left_out:
         device = await enrollment.device(call.tx, row["id"])
-        _, out = assignments.reasons(given, await enrollment.groups_of(call.tx, device))
+        why = intents.explain(given, await enrollment.groups_of(call.tx, device))
+        out = [one.assignment for one in why.reasons if one.outcome == "excludes"]
         if out:
             group = await directory.group(call.tx, out[0].target.subject)
             found[row["id"]] = group.display_name
     return found
+
+
+def problem_of(code: int) -> dict[str, Any] | None:
+    """A code in words; None for none."""
+    known = outcomes.outcome(code)
+    if known is None:
+        return None
+    return {
+        "code": known.hexadecimal,
+        "name": known.name,
+        "source": known.source.value,
+        "message": known.cause,
+        "cure": known.cure,
+        "triedAgainAfterMinutes": int(known.after.total_seconds() // 60),
+    }
 
 
 _DEVICES = Resource(
@@ -124,8 +136,19 @@ _DEVICES = Resource(
         Field("userId"),
         Field("azureADDeviceId", column="azure_ad_device_id"),
         Field("osVersion"),
+        Field("intent"),
         Field("installState"),
         Field("errorCode", Primitive.INTEGER),
+        Field(
+            "error",
+            Primitive.COMPLEX,
+            value=lambda row: problem_of(row["error_code"]),
+            needs=("error_code",),
+        ),
+        Field("installerStatus", Primitive.INTEGER, column="detail"),
+        Field("attempts", Primitive.INTEGER),
+        Field("installedVersion"),
+        Field("foundOnDevice", Primitive.BOOLEAN, column="found"),
         Field("lastSyncDateTime", Primitive.TIME),
         Field("managementAgent"),
         Field("excludedBy", load=_excluders),
@@ -172,9 +195,11 @@ async def _statuses(call: Call, body: Body) -> Answer:
                 "deviceId": row["id"],
                 "deviceName": row["device_name"],
                 "userPrincipalName": row["user_principal_name"],
+                "intent": row["intent"],
                 "installState": row["install_state"],
                 "excludedBy": by.get(row["id"]),
                 "errorCode": row["error_code"],
+                "error": problem_of(row["error_code"]),
                 "lastSyncDateTime": row["last_sync_date_time"],
                 "client": _client(row),
             }
@@ -188,7 +213,7 @@ async def _summary(call: Call, body: Body) -> Answer:
     app = await mobile_apps.app(call.tx, call.keys["mobileApp"])
     states: Counter[str] = Counter()
     registered = policy = 0
-    for state, agent, number in await store.count_app_states(call.tx, app.id, _INTENT):
+    for state, agent, number in await store.count_app_states(call.tx, app.id):
         states[state] += number
         if state == "installed":
             registered += number if agent in (_CLIENT, _CO_MANAGED) else 0
@@ -201,6 +226,9 @@ async def _summary(call: Call, body: Body) -> Answer:
         "notInstalled",
         "uninstallFailed",
         "excluded",
+        "withheld",
+        "available",
+        "absent",
     )
     return Value(
         {
@@ -212,38 +240,136 @@ async def _summary(call: Call, body: Body) -> Answer:
     )
 
 
-async def _of_device(call: Call, body: Body) -> Answer:
-    """The apps that one device is to have or has, with the client that one of them brings."""
-    device = await enrollment.device(call.tx, call.keys["managedDevice"])
-    groups = await enrollment.groups_of(call.tx, device)
-    known = {one.app_id: one for one in await mobile_apps.statuses(call.tx, device_id=device.id)}
-    given: dict[str, list[assignments.Assignment]] = {}
-    for one in await assignments.every(call.tx, mobile_apps.OWNER):
-        given.setdefault(one.owner_id, []).append(one)
+async def apps_of(
+    tx: Tx, device: enrollment.Device, *, reasons: bool = True
+) -> list[dict[str, Any]]:
+    """The apps that concern a device: what assignments come to, why, and how far it got."""
+    groups = await enrollment.groups_of(tx, device)
+    known = {one.app_id: one for one in await mobile_apps.statuses(tx, device_id=device.id)}
+    chosen = await mobile_apps.choices(tx, device.id)
+    names = _GroupNames(tx)
     found = []
-    for app in await mobile_apps.apps(call.tx):
+    for one in await mobile_apps.meant(tx, groups, every=True):
+        app, explained = one.app, one.explained
         status = known.get(app.id)
-        mine = [one for one in given.get(app.id, []) if one.values.get("intent") == _INTENT]
-        included, excluded = assignments.reasons(mine, groups)
-        if status is None and not included:
+        if status is None and not explained.reasons:
             continue
-        state = str(status.state) if status is not None else "notInstalled"
-        if excluded:
-            state = "excluded"
+        withheld = sessions.withheld(app, device.flags)
+        state = _state(explained, status, withheld)
+        code = status.code if status is not None else 0
+        choice = chosen.get(app.id)
         found.append(
             {
                 "id": app.id,
                 "displayName": app.name,
+                "publisher": app.publisher,
+                "description": app.description,
+                "type": app.type,
                 "version": app.product_version,
                 "publishingState": app.state,
+                "intent": explained.resolved.word,
+                "required": explained.resolved.required,
+                "available": explained.resolved.available,
+                "uninstall": explained.resolved.uninstall or None,
+                "requestedDateTime": choice.requested_at if choice is not None else None,
+                "removedDateTime": choice.removed_at if choice is not None else None,
+                "withheldReason": WITHHELD if withheld else None,
+                "reasons": [await names.told(reason) for reason in explained.reasons]
+                if reasons
+                else [],
                 "installState": state,
-                "errorCode": status.code if status is not None else 0,
+                "errorCode": code,
+                "error": problem_of(code),
+                "installerStatus": status.detail if status is not None else 0,
+                "attempts": status.attempts if status is not None else 0,
+                "installedVersion": status.version if status is not None else "",
+                "foundOnDevice": status.found if status is not None else False,
+                "repairs": status.repairs if status is not None else 0,
                 "lastSyncDateTime": status.at if status is not None else None,
                 "bringsClient": app.brings_client,
                 "client": client_state(app.brings_client, state == "installed", device.config_info),
             }
         )
-    return Value(found)
+    return found
+
+
+WITHHELD = (
+    "The site has the say about apps on this device: its workload Client apps is not with the MDM"
+    " service."
+)
+
+
+def _state(
+    explained: mobile_apps.Explained, status: mobile_apps.Status | None, withheld: bool
+) -> str:
+    """As the collections over all devices say it, in SQL."""
+    resolved = explained.resolved
+    if explained.left_out:
+        return "excluded"
+    if status is not None:
+        return status.state
+    if withheld and resolved != mobile_apps.Resolved():
+        return "withheld"
+    if resolved.required:
+        return "notInstalled"
+    if resolved.available is not None:
+        return "available"
+    return "absent"
+
+
+class _GroupNames:
+    """Reasons in Graph's words, with the names of their groups, each read once."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._known: dict[str, str] = {}
+
+    async def told(self, reason: intents.Reason) -> dict[str, Any]:
+        target = reason.assignment.target
+        group = target.subject if target.subject else None
+        if group is not None and group not in self._known:
+            try:
+                self._known[group] = (await directory.group(self._tx, group)).display_name
+            except directory.UnknownObject:
+                self._known[group] = group
+        return {
+            "assignmentId": reason.assignment.id,
+            "intent": reason.assignment.values.get("intent", "required"),
+            "side": reason.side,
+            "outcome": reason.outcome,
+            "target": target.kind.value,
+            "groupId": group,
+            "groupDisplayName": self._known[group] if group is not None else None,
+        }
+
+
+async def _of_device(call: Call, body: Body) -> Answer:
+    """The apps that one device is to have, may have or has, and why."""
+    device = await enrollment.device(call.tx, call.keys["managedDevice"])
+    return Value(await apps_of(call.tx, device))
+
+
+async def _request(call: Call, body: Body) -> Answer:
+    """Somebody chooses an app for a device, on its user's behalf."""
+    device = await enrollment.device(call.tx, call.keys["managedDevice"])
+    await choose(call, device, str(body["mobileAppId"]))
+    return Value(await apps_of(call.tx, device), 200)
+
+
+async def choose(call: Call, device: enrollment.Device, app_id: str) -> None:
+    groups = await enrollment.groups_of(call.tx, device)
+    await mobile_apps.request(call.tx, app_id, device.id, call.caller.object_id, groups, call.now)
+
+
+async def _withdraw(call: Call, body: Body) -> Answer:
+    device = await enrollment.device(call.tx, call.keys["managedDevice"])
+    await mobile_apps.withdraw(call.tx, str(body["mobileAppId"]), device.id)
+    return Value(await apps_of(call.tx, device), 200)
+
+
+async def _outcomes(call: Call, body: Body) -> Answer:
+    """Every code that has a text."""
+    return Value([problem_of(one.code) for one in outcomes.every()])
 
 
 # ---------------------------------------------------------------------------------- the report
@@ -254,6 +380,9 @@ _STATES = {
     "notInstalled": 3,
     "uninstallFailed": 4,
     "excluded": 5,
+    "available": 3,
+    "absent": 3,
+    "withheld": 5,
 }  # resultantAppState
 _PENDING = 7  # pendingInstall
 _COLUMNS = {
@@ -292,7 +421,7 @@ async def _report(call: Call, body: Body) -> Answer:
         order.append((_COLUMNS[name][1], way.strip().lower() == "desc"))
     if unknown := [name for name in chosen if name not in _COLUMNS]:
         raise _unknown(unknown[0])
-    where, parameters = [store.CONCERNED], {"app": app.id, "intent": _INTENT}
+    where, parameters = [store.CONCERNED], store.app_parameters(app.id)
     if search := str(body.get("search") or "")[:100]:
         where.append("position(lower(%(search)s) IN lower(r.name || ' ' || r.upn)) > 0")
         parameters["search"] = search
@@ -400,6 +529,21 @@ def app_statuses() -> Part:
                 method="GET",
                 family=_INTUNE,
             ),
+            Action(
+                "tandem/managedDevices/{managedDevice}/requestApp",
+                _request,
+                _WRITE,
+                body=(_APP_ID,),
+                family=_INTUNE,
+            ),
+            Action(
+                "tandem/managedDevices/{managedDevice}/withdrawApp",
+                _withdraw,
+                _WRITE,
+                body=(_APP_ID,),
+                family=_INTUNE,
+            ),
+            Action("tandem/installErrors", _outcomes, _READ, method="GET", family=_INTUNE),
             Action(f"{_ONE}/installSummary", _summary, _READ, method="GET", family=_INTUNE),
             Action(
                 "deviceManagement/reports/retrieveDeviceAppInstallationStatusReport",

@@ -69,6 +69,7 @@ _LOB = "fileName"
 _DERIVED = {
     "windowsMobileMSI": (
         f"{_LOB} commandLine productCode productVersion ignoreVersionDetection:bool=false "
+        "installTimeoutInMinutes:int installRetryCount:int installRetryIntervalInMinutes:int "
         "identityVersion^ useDeviceContext:bool^=true"
     ),
     "win32LobApp": (

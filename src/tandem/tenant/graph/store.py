@@ -7,6 +7,8 @@ from datetime import datetime
 from tandem.infra.database import Tx
 from tandem.infra.listing import Source
 from tandem.tenant.assignments import TargetKind
+from tandem.tenant.mobile_apps import intents
+from tandem.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +92,60 @@ def _members(groups: str) -> str:
         SELECT m.member_id FROM nested JOIN directory_member m ON m.group_id = nested.id)"""  # noqa: S608
 
 
-def _given(target: TargetKind) -> str:
-    return f"""FROM assignments_assignment a WHERE a.owner_kind = 'mobileApps'
-        AND a.owner_id = %(app)s AND a.target = '{target.value}'
-        AND a."values"->>'intent' = %(intent)s"""
+_BITS = " ".join(f"WHEN '{intent.value}' THEN {bit}" for intent, bit in intents.BITS.items())
+_BIT = f"(CASE coalesce(a.\"values\"->>'intent', 'required') {_BITS} ELSE 0 END)"
+_ASSIGNED = "assignments_assignment a WHERE a.owner_kind = 'mobileApps' AND a.owner_id = %(app)s"
 
 
-_INCLUDED = _members(
-    f"SELECT a.subject::uuid {_given(TargetKind.GROUP)} AND a.filter_mode = 'none'"
-)
-_EXCLUDED = _members(f"SELECT a.subject::uuid {_given(TargetKind.EXCLUDED_GROUP)}")
-_ALL_USERS = f"EXISTS (SELECT {_given(TargetKind.ALL_USERS)} AND a.filter_mode = 'none')"
-_ALL_DEVICES = f"EXISTS (SELECT {_given(TargetKind.ALL_DEVICES)} AND a.filter_mode = 'none')"
+def _everybody(target: TargetKind) -> str:
+    return f"""(SELECT coalesce(bit_or({_BIT}), 0) FROM {_ASSIGNED}
+        AND a.target = '{target.value}' AND a.filter_mode = 'none')"""  # noqa: S608
 
-# What `assignments.reasons` says of one device, over all of them: parameters are the app and the
-# intent. A device that is left out by a group counts among the rows, and says so. OFFSET 0 keeps
-# each question from being asked once for every column that is made of its answer.
-_MEANT = f"""(SELECT m.*, (m.by_user AND NOT m.not_user) OR (m.by_device AND NOT m.not_device)
-        AS meant, m.by_user OR m.by_device AS included
+
+# What `intents.explain` says of one device, over all of them: the parameter is the app. Each intent
+# is a bit; what includes and what excludes is gathered for users and for devices, and the table that
+# resolves it comes as a list by number (`resolved`). A device that is left out by a group counts
+# among the rows, and says so.
+_GROUPS = f"""nested (bit, out, id) AS (
+        SELECT {_BIT}, a.target = '{TargetKind.EXCLUDED_GROUP.value}', a.subject::uuid
+        FROM {_ASSIGNED} AND a.target IN ('{TargetKind.GROUP.value}',
+            '{TargetKind.EXCLUDED_GROUP.value}') AND a.filter_mode = 'none'
+        UNION SELECT n.bit, n.out, g.id FROM nested n
+            JOIN directory_member m ON m.group_id = n.id JOIN directory_group g ON g.id = m.member_id),
+    given AS (SELECT m.member_id AS id,
+            coalesce(bit_or(n.bit) FILTER (WHERE NOT n.out), 0) AS included,
+            coalesce(bit_or(n.bit) FILTER (WHERE n.out), 0) AS excluded
+        FROM nested n JOIN directory_member m ON m.group_id = n.id GROUP BY m.member_id)"""  # noqa: S608
+_MEANT = f"""(WITH RECURSIVE {_GROUPS}
+    SELECT m.*, (%(resolved)s::text[])[((m.by_user & ~m.not_user) << 4)
+            + (m.by_device & ~m.not_device) + 1] AS intent,
+        m.by_user | m.by_device AS included,
+        (m.by_user & ~m.not_user) | (m.by_device & ~m.not_device) AS lefts
     FROM (SELECT d.id, d.name, d.upn, d.user_id, d.os_version, d.config_info, d.directory_device_id,
         d.management_agent, coalesce(d.seen_at, d.enrolled_at) AS seen_at,
-        s.state AS known, s.code, s.at,
-        ({_ALL_USERS} OR d.user_id::uuid IN {_INCLUDED}) AS by_user,
-        d.user_id::uuid IN {_EXCLUDED} AS not_user,
-        ({_ALL_DEVICES} OR coalesce(o.id IN {_INCLUDED}, false)) AS by_device,
-        coalesce(o.id IN {_EXCLUDED}, false) AS not_device
+        s.state AS known, s.code, s.at, s.attempts, s.detail, s.version, s.found,
+        {_everybody(TargetKind.ALL_USERS)} | coalesce(u.included, 0) AS by_user,
+        coalesce(u.excluded, 0) AS not_user,
+        {_everybody(TargetKind.ALL_DEVICES)} | coalesce(v.included, 0) AS by_device,
+        coalesce(v.excluded, 0) AS not_device,
+        p.brings, NOT p.brings AND d.management_agent = 'configurationManagerClientMdm'
+            AND d.workload_flags & {Workload.CLIENT_APPS.bits} = 0 AS sites
     FROM enrollment_device d
+    CROSS JOIN (SELECT position('CCMSETUPCMD' IN upper(p.command_line)) > 0 AS brings
+        FROM mobile_apps_app p WHERE p.id = %(app)s) p
     LEFT JOIN directory_device o ON o.device_id = nullif(d.directory_device_id, '')::uuid
+    LEFT JOIN given u ON u.id = d.user_id::uuid
+    LEFT JOIN given v ON v.id = o.id
     LEFT JOIN mobile_apps_status s ON s.app_id = %(app)s AND s.device_id = d.id
-    WHERE d.state <> 'unenrolled' OFFSET 0) m) r"""  # noqa: S608
-_STATE = "CASE WHEN r.included AND NOT r.meant THEN 'excluded' ELSE coalesce(r.known, 'notInstalled') END"
+    WHERE d.state <> 'unenrolled') m) r"""  # noqa: S608
+# A state for each row; the site's say about apps stands before what nobody was told of yet.
+_STATE = """CASE WHEN r.included <> 0 AND r.lefts = 0 THEN 'excluded'
+    WHEN r.known IS NOT NULL THEN r.known
+    WHEN r.sites AND r.intent <> 'notAvailable' THEN 'withheld'
+    WHEN r.intent IN ('requiredInstall', 'requiredAndAvailableInstall',
+        'requiredAndAvailableInstallWithoutEnrollment') THEN 'notInstalled'
+    WHEN r.intent IN ('requiredUninstall', 'notAvailable') THEN 'absent'
+    ELSE 'available' END"""
 DEVICE_STATUSES = Source(
     _MEANT,
     {
@@ -129,23 +155,35 @@ DEVICE_STATUSES = Source(
         "user_id": "r.user_id",
         "azure_ad_device_id": "r.directory_device_id",
         "os_version": "r.os_version",
+        "intent": "r.intent",
         "install_state": _STATE,
         "error_code": "coalesce(r.code, 0)",
+        "detail": "coalesce(r.detail, 0)",
+        "attempts": "coalesce(r.attempts, 0)",
+        "installed_version": "coalesce(r.version, '')",
+        "found": "coalesce(r.found, false)",
         "last_sync_date_time": "coalesce(r.at, r.seen_at)",
         "management_agent": "r.management_agent",
         "config_info": "r.config_info",
-        "brings_client": "(SELECT position('CCMSETUPCMD' IN upper(p.command_line)) > 0"
-        " FROM mobile_apps_app p WHERE p.id = %(app)s)",
+        "brings_client": "r.brings",
     },
 )
 # Who is among the rows: a device that is not meant any more, and has something to say, stays.
-CONCERNED = "r.included OR r.known IS NOT NULL"
+CONCERNED = "(r.included <> 0 OR r.known IS NOT NULL)"
+_WAITING = "('notInstalled', 'offered', 'installing', 'uninstallFailed')"
+
+
+def app_parameters(app_id: str) -> dict[str, object]:
+    """Of these questions about one app."""
+    return {"app": app_id, "resolved": intents.words()}
+
+
 USER_STATUSES = Source(
     f"""(SELECT r.user_id AS id, max(r.upn) AS upn, count(*) AS devices,
         count(*) FILTER (WHERE {_STATE} = 'installed') AS installed,
         count(*) FILTER (WHERE {_STATE} = 'failed') AS failed,
         count(*) FILTER (WHERE {_STATE} = 'excluded') AS excluded,
-        count(*) FILTER (WHERE {_STATE} NOT IN ('installed', 'failed', 'excluded')) AS waiting
+        count(*) FILTER (WHERE {_STATE} IN {_WAITING}) AS waiting
     FROM {_MEANT} WHERE {CONCERNED} GROUP BY r.user_id) u""",  # noqa: S608
     {
         "id": "u.id",
@@ -159,12 +197,12 @@ USER_STATUSES = Source(
 )
 
 
-async def count_app_states(tx: Tx, app_id: str, intent: str) -> list[tuple[str, str, int]]:
+async def count_app_states(tx: Tx, app_id: str) -> list[tuple[str, str, int]]:
     """(state of the app, management agent, devices) over all devices that an app concerns."""
     cursor = await tx.execute(
         f"SELECT {_STATE} AS state, r.management_agent AS agent, count(*) AS n FROM {_MEANT}"  # noqa: S608
         f" WHERE {CONCERNED} GROUP BY 1, 2".encode(),
-        {"app": app_id, "intent": intent},
+        app_parameters(app_id),
     )
     return [(row["state"], row["agent"], row["n"]) for row in await cursor.fetchall()]
 

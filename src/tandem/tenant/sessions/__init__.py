@@ -5,6 +5,7 @@ workloads that its agent reports. Events: device.config-info (subject: the devic
 """
 
 from tandem.tenant.sessions.http import problems, routes
+from tandem.tenant.sessions.installs import withheld
 from tandem.tenant.sessions.model import (
     LAPSED,
     UNSUPPORTED_ACTIONS,
@@ -30,4 +31,5 @@ __all__ = [
     "problems",
     "results",
     "routes",
+    "withheld",
 ]
