@@ -6,7 +6,9 @@
     GET  tandem/mobileApps/{id}/userStatuses      by user
     GET  tandem/mobileApps/{id}/installSummary    how many
     GET  deviceAppManagement/mobileApps/{id}/deviceStatuses   all of them at once, as it was in beta
-    GET  tandem/managedDevices/{id}/apps          the apps of one device
+    GET  tandem/managedDevices/{id}/apps          the apps of one device, and why
+    POST tandem/managedDevices/{id}/requestApp, /withdrawApp   choosing what is available
+    GET  tandem/installErrors                     what the codes mean
     POST tandem/assignmentReach                   how many users and devices targets mean
 
 All of it is counted and paged in SQL: an app is for a hundred thousand devices as for one.
@@ -20,6 +22,7 @@ from typing import Any
 import msgspec
 
 from tandem.infra import listing
+from tandem.infra.database import Tx
 from tandem.infra.listing import Row
 from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive

@@ -19,6 +19,7 @@ from tandem.tenant.mobile_apps.intents import Explained
 from tandem.tenant.mobile_apps.model import (
     COMMAND_LINE_LIMIT,
     MSI,
+    TIMING,
     WITH_CONTENT,
     App,
     BadApp,
@@ -36,7 +37,17 @@ from tandem.tenant.mobile_apps.model import (
 OWNER = "mobileApps"
 
 
-def _check(name: str, description: str, publisher: str, command_line: str) -> None:
+def _check(
+    name: str, description: str, publisher: str, command_line: str, properties: Mapping[str, Any]
+) -> None:
+    for timing in TIMING:
+        value = properties.get(timing)
+        if value is not None and (type(value) is not int or not 0 <= value <= 255):
+            raise BadApp(
+                f"{timing} is a whole number from 0 to 255.",
+                cure="Windows takes no more in an order to install; 0 minutes are no limit.",
+                target=timing,
+            )
     if len(command_line) > COMMAND_LINE_LIMIT:
         raise BadApp(
             f"The command line has {len(command_line):,} characters; an app takes"
@@ -67,7 +78,7 @@ async def create(
     Raises BadApp, WrongFile, and NoMdmAuthority while the tenant has none.
     """
     await directory.require_mdm_authority(tx)
-    _check(name, description, publisher, command_line)
+    _check(name, description, publisher, command_line, properties or {})
     if type == MSI and not file_name.lower().endswith(".msi"):
         raise WrongFile(
             f"{file_name!r} is not an MSI package.",
@@ -101,7 +112,13 @@ async def update(tx: Tx, id: str, now: datetime, **changes: Any) -> App:
     """Raises NoSuchApp, BadApp."""
     await store.lock(tx, id)
     changed = replace(await app(tx, id), **changes, changed_at=now)
-    _check(changed.name, changed.description, changed.publisher, changed.command_line)
+    _check(
+        changed.name,
+        changed.description,
+        changed.publisher,
+        changed.command_line,
+        changed.properties,
+    )
     await store.save(tx, changed)
     return changed
 

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0021"
-down_revision = "0019"
+down_revision = "0020"
 
 
 def upgrade() -> None:
@@ -32,4 +32,7 @@ def upgrade() -> None:
             PRIMARY KEY (app_id, device_id)
         );
         CREATE INDEX mobile_apps_choice_device ON mobile_apps_choice (device_id);
+        -- Somebody who chooses an app changes what a settled session would do.
+        CREATE TRIGGER sessions_changed AFTER INSERT OR UPDATE OR DELETE ON mobile_apps_choice
+            FOR EACH STATEMENT EXECUTE FUNCTION sessions_changed();
     """)
