@@ -137,6 +137,17 @@ def _comanagement_settings() -> None:
 
 def _afterwards(id: str) -> None:
     assert "installing" in run("app", "status", "Client Setup", json=False)
+    (app,) = run("managed-device", "apps", "PC-Alex")
+    assert (app["intent"], app["reasons"][0]["groupDisplayName"]) == ("requiredInstall", "Everyone")
+    told = run("managed-device", "apps", "PC-Alex", json=False)
+    assert "required by the user, Everyone: decides" in told
+    with pytest.raises(context.Refused, match="not available"):
+        run("managed-device", "choose-app", "PC-Alex", "Client Setup")
+    (error,) = run("app", "errors", "-2147023293")
+    assert error["name"] == "ERROR_INSTALL_FAILURE"
+    assert "15 minutes" in run("app", "errors", "0x80070652", json=False)
+    with pytest.raises(context.Refused, match="no code"):
+        run("app", "errors", "what")
     shown = run("managed-device", "show", id)
     assert shown["settings"] == [
         {"setting": SETTING, "wanted": "15", "delivered": "15", "status": 200}

@@ -41,6 +41,15 @@ def upload(
     ignore_version: Annotated[
         bool, typer.Option("--ignore-version", help="MSI: any version that is there will do.")
     ] = False,
+    timeout: Annotated[
+        int, typer.Option(help="MSI: minutes that it may take; 0: no limit.", min=0, max=255)
+    ] = 60,
+    retries: Annotated[
+        int, typer.Option(help="MSI: times that the device tries again.", min=0, max=255)
+    ] = 3,
+    retry_minutes: Annotated[
+        int, typer.Option(help="MSI: minutes between these times.", min=0, max=255)
+    ] = 5,
     install: Annotated[str, typer.Option(help="Win32: the command that installs.")] = "",
     uninstall: Annotated[str, typer.Option(help="Win32: the command that uninstalls.")] = "",
     detect_product: Annotated[
@@ -79,6 +88,9 @@ def upload(
                 "fileName": file.name,
                 "commandLine": line,
                 "ignoreVersionDetection": ignore_version,
+                "installTimeoutInMinutes": timeout,
+                "installRetryCount": retries,
+                "installRetryIntervalInMinutes": retry_minutes,
                 **said,
             }
             sealed = held.enter_context(tempfile.TemporaryFile())
@@ -366,6 +378,7 @@ def status(app: Annotated[str, typer.Argument(help="Name or id.")], json: Json =
         flat = [
             {
                 **row,
+                "error": _error(row["error"]),
                 "registered": "yes" if row["client"]["registered"] else "no",
                 "policy": "yes" if row["client"]["policyPresent"] else "no",
                 "step": row["client"]["step"],
@@ -375,7 +388,9 @@ def status(app: Annotated[str, typer.Argument(help="Name or id.")], json: Json =
         ]
         columns = {
             "deviceName": "DEVICE",
+            "intent": "INTENT",
             "installState": "MSI",
+            "error": "ERROR",
             "step": "SETUP",
             "registered": "REGISTERED",
             "policy": "POLICY",
@@ -384,6 +399,34 @@ def status(app: Annotated[str, typer.Argument(help="Name or id.")], json: Json =
         return table(flat, columns)
 
     emit(rows, text, json)
+
+
+def _error(error: dict[str, Any] | None) -> str:
+    return f"{error['code']}: {error['message']} {error['cure']}" if error else ""
+
+
+@app.command()
+def errors(
+    code: Annotated[str, typer.Argument(help="One code, as hexadecimal or decimal.")] = "",
+    json: Json = False,
+) -> None:
+    """What the codes of installations mean, and what to do."""
+    wanted = code.strip()
+    if wanted:
+        try:
+            number = int(wanted, 0)
+        except ValueError:
+            raise Refused(
+                f"{wanted!r} is no code.", cure="Write it like 0x80070643 or -2147023293."
+            ) from None
+        wanted = f"0x{number & 0xFFFFFFFF:08X}" if not 0 <= number < 1000 else str(number)
+    found = [
+        item
+        for item in graph_client().get("/v1.0/tandem/installErrors")["value"]
+        if not wanted or item["code"] == wanted
+    ]
+    columns = {"code": "CODE", "name": "NAME", "message": "CAUSE", "cure": "CURE"}
+    emit(found, lambda rows: table(rows, columns), json)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tandem.cli.app import find_app
 from tandem.cli.context import Api, Json, Refused, confirm, emit, graph_client, table
 
 app = typer.Typer(help="Devices that are enrolled in MDM.", no_args_is_help=True)
@@ -161,3 +162,50 @@ def delete(
     confirm(f"Delete {found['deviceName']}?", yes, json)
     graph.delete(f"{_PATH}/{found['id']}")
     emit({"id": found["id"]}, lambda _: f"{found['deviceName']} is deleted.", json)
+
+
+@app.command()
+def apps(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False) -> None:
+    """The apps that a device is to have, may have or has, and why."""
+    graph = graph_client()
+    found = _find(graph, device)
+    rows = graph.get(f"/v1.0/tandem/managedDevices/{found['id']}/apps")["value"]
+
+    def text(rows: list[dict[str, Any]]) -> str:
+        lines = []
+        for row in rows:
+            lines.append(
+                f"{row['displayName']} {row['version'] or ''}: {row['intent']}, {row['installState']}"
+            )
+            for reason in row["reasons"]:
+                target = reason["groupDisplayName"] or reason["target"]
+                lines.append(
+                    f"  {reason['intent']} by the {reason['side']}, {target}: {reason['outcome']}"
+                )
+            if row["error"]:
+                error = row["error"]
+                lines.append(f"  {error['code']} {error['name']}: {error['message']}")
+                lines.append(f"  {error['cure']}")
+            if row["withheldReason"] and row["installState"] == "withheld":
+                lines.append(f"  {row['withheldReason']}")
+        return "\n".join(lines) or "No app is assigned to this device."
+
+    emit(rows, text, json)
+
+
+@app.command("choose-app")
+def choose_app(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    wanted: Annotated[str, typer.Argument(metavar="APP", help="Name or id.")],
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take the choice back.")] = False,
+    json: Json = False,
+) -> None:
+    """Choose an available app for a device's user; it installs at the next check-in."""
+    graph = graph_client()
+    found, chosen = _find(graph, device), find_app(graph, wanted)
+    call = "withdrawApp" if withdraw else "requestApp"
+    path = f"/v1.0/tandem/managedDevices/{found['id']}/{call}"
+    graph.post(path, {"mobileAppId": chosen["id"]})
+    said = "is not chosen any more" if withdraw else "is installed at the next check-in"
+    value = {"id": found["id"], "mobileAppId": chosen["id"], "requested": not withdraw}
+    emit(value, lambda _: f"{chosen['displayName']} {said} of {found['deviceName']}.", json)

@@ -164,7 +164,7 @@ class GraphDevices:
             path = f"deviceAppManagement/mobileApps/{app['id']}/deviceStatuses"
             for status in await every(self._get, path):
                 device = str(status.get("deviceId", ""))
-                if status.get("installState") != "excluded":
+                if status.get("installState") not in ("excluded", "available", "absent"):
                     offered.add(device)
                 if status.get("installState") == "installed":
                     installed.add(device)

@@ -41,6 +41,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{ROOT}/devices/bulk", devices.bulk, post=True),
         console.route(f"{device}/actions/{{action}}", devices.act),
         console.route(f"{device}/actions/{{action}}", devices.act, post=True),
+        console.route(f"{device}/apps/{{app_id}}/request", devices.choose_app, post=True),
+        console.route(f"{device}/apps/{{app_id}}/withdraw", devices.choose_app, post=True),
         console.route(f"{device}/properties", devices.properties),
         console.route(f"{device}/properties", devices.properties, post=True),
         console.route(f"{device}/delete", devices.delete_joined),

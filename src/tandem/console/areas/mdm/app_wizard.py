@@ -123,6 +123,12 @@ INFORMATION: tuple[Field, ...] = (
     field("ignore_version", N_("Ignore the app's version"), "checkbox", default=True, when=_is_msi,
           hint=N_("For apps that update themselves, as the client does: what is there is not"
                   " installed over.")),
+    field("timeout", N_("Minutes that an installation may take"), "number", least=0, most=255,
+          default=60, when=_is_msi, hint=N_("0: as long as it takes.")),
+    field("retries", N_("Times that the device tries again"), "number", least=0, most=255,
+          default=3, when=_is_msi),
+    field("retry_minutes", N_("Minutes between these times"), "number", least=0, most=255,
+          default=5, when=_is_msi),
     field("install_command", N_("Install command"), required=True, limit=1024, when=_is_win32),
     field("uninstall_command", N_("Uninstall command"), required=True, limit=1024, when=_is_win32),
     field("detect_product", N_("Detected by product code"), limit=64, when=_is_win32),
@@ -134,6 +140,21 @@ INFORMATION: tuple[Field, ...] = (
     field("owner", N_("Owner"), limit=256),
     field("notes", N_("Notes"), "textarea", limit=1000),
 )  # fmt: skip
+
+
+# Of the order to install: field, Graph's property, and what holds without it.
+TIMING = {
+    "timeout": ("installTimeoutInMinutes", 60),
+    "retries": ("installRetryCount", 3),
+    "retry_minutes": ("installRetryIntervalInMinutes", 5),
+}
+
+
+def timing(app: Mapping[str, Any]) -> dict[str, Any]:
+    """These of an app, as values of the fields."""
+    return {
+        key: usual if app.get(name) is None else app[name] for key, (name, usual) in TIMING.items()
+    }
 
 
 def properties(values: Mapping[str, Any], sort: str) -> dict[str, Any]:
@@ -152,6 +173,9 @@ def properties(values: Mapping[str, Any], sort: str) -> dict[str, Any]:
     if sort == packages.MSI:
         found["commandLine"] = values["command_line"].strip()
         found["ignoreVersionDetection"] = bool(values["ignore_version"])
+        for key, (name, _) in TIMING.items():
+            if values.get(key) is not None:
+                found[name] = values[key]
     elif sort == WIN32:
         found["installCommandLine"] = values["install_command"]
         found["uninstallCommandLine"] = values["uninstall_command"]
@@ -351,6 +375,14 @@ async def _command(page: Page[Any], draft: Draft) -> str:
             words += [option, values[name]]
     if package["type"] == packages.MSI and values["ignore_version"]:
         words.append("--ignore-version")
+    if package["type"] == packages.MSI:
+        for option, key in (
+            ("--timeout", "timeout"),
+            ("--retries", "retries"),
+            ("--retry-minutes", "retry_minutes"),
+        ):
+            if values.get(key) is not None and values[key] != TIMING[key][1]:
+                words += [option, str(values[key])]
     return "\n".join([shlex.join(words), *assign_commands(values, values["name"])])
 
 

@@ -147,7 +147,10 @@ async def overview(page: Page[Any]) -> Response:
     tiles = [
         (words.INSTALLATION[state][1], counts[f"{state}Count"], f"{base}?state={state}",
          words.INSTALLATION[state][0])
-        for state in ("installed", "installing", "offered", "notInstalled", "failed", "excluded")
+        for state in (
+            "installed", "installing", "offered", "notInstalled", "failed", "excluded",
+            *(more for more in ("withheld", "available", "absent") if counts[f"{more}Count"]),
+        )
     ]  # fmt: skip
     return page.render(
         "mdm/app.html",
@@ -175,6 +178,7 @@ async def properties(page: Page[Any]) -> Response:
         "publisher": app.get("publisher") or "",
         "command_line": app.get("commandLine") or "",
         "ignore_version": bool(app.get("ignoreVersionDetection")),
+        **app_wizard.timing(app),
         "install_command": app.get("installCommandLine") or "",
         "uninstall_command": app.get("uninstallCommandLine") or "",
         "information_url": app.get("informationUrl") or "",
@@ -344,6 +348,7 @@ async def save_assignments(page: Page[Any]) -> Response:
 DEVICE_COLUMNS = (
     ("deviceName", N_("Device name")),
     ("userPrincipalName", N_("Primary user")),
+    ("intent", N_("Intent")),
     ("installState", N_("State of the app")),
     ("", N_("What to do")),
     ("", N_("Client")),
@@ -365,7 +370,8 @@ def _device_query(asked: lists.Asked, state: str) -> dict[str, Any]:
 async def devices(page: Page[Any]) -> Response:
     app, _ = await _app(page)
     asked = lists.Asked.of(
-        page, sorts=("deviceName", "userPrincipalName", "installState", "lastSyncDateTime")
+        page,
+        sorts=("deviceName", "userPrincipalName", "intent", "installState", "lastSyncDateTime"),
     )
     state = page.request.query_params.get("state", "")
     found = await page.api.get(
@@ -420,13 +426,15 @@ async def devices_csv(page: Page[Any]) -> Response:
     async def rows() -> AsyncIterator[list[Any]]:
         base = f"/v1.0/tandem/mobileApps/{app['id']}/deviceStatuses"
         async for row in lists.every(page, base, query):
-            code = row["errorCode"]
+            code, error = row["errorCode"], row["error"]
+            said = page.language.said
             yield [
                 row["deviceName"],
                 row["userPrincipalName"],
+                text(words.RESOLVED.get(row["intent"], row["intent"])),
                 text(words.INSTALLATION.get(row["installState"], ("", row["installState"]))[1]),
                 hexadecimal(code) if code else "",
-                text(words.installation_error(code)) if code else "",
+                f"{said(error['message'])} {said(error['cure'])}" if error else "",
                 text(client_of(row)[1]),
                 row["client"]["stuckAt"],
                 row["lastSyncDateTime"],
@@ -435,6 +443,7 @@ async def devices_csv(page: Page[Any]) -> Response:
     header = (
         N_("Device name"),
         N_("Primary user"),
+        N_("Intent"),
         N_("State of the app"),
         N_("Code"),
         N_("What to do"),

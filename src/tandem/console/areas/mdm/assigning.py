@@ -77,7 +77,10 @@ APP_FIELDS: tuple[Field, ...] = (
     picker("required_excluded", N_("Required, but not for groups")),
     field(
         "about_available",
-        N_("Available: people may choose it. This version stores it, and has no portal yet."),
+        N_(
+            "Available: people may choose it among their apps, or an administrator chooses it for"
+            " them on the page of a device."
+        ),
         "note",
     ),
     picker("available", N_("Available for groups of users")),

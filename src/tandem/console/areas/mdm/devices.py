@@ -444,6 +444,22 @@ async def _apps(
     }
 
 
+async def choose_app(page: Page[Any]) -> Response:
+    """An administrator chooses an app for a device's user, or takes the choice back."""
+    await page.form()
+    device, app = (page.request.path_params[name] for name in ("device_id", "app_id"))
+    asks = page.request.url.path.endswith("/request")
+    call = "requestApp" if asks else "withdrawApp"
+    base = f"/v1.0/tandem/managedDevices/{quote(device, safe='')}"
+    await page.api.post(f"{base}/{call}", {"mobileAppId": app})
+    said = (
+        N_("The app is installed at the device's next check-in.")
+        if asks
+        else N_("The app is not installed any more where it is not there yet.")
+    )
+    return page.to(f"{ROOT}/devices/{device}/apps", said)
+
+
 async def _configuration(
     page: Page[Any], device: dict[str, Any], joined: dict[str, Any] | None
 ) -> dict[str, Any]:

@@ -15,6 +15,9 @@ INSTALLATION = {
     "offered": ("waiting", N_("Offered")),
     "notInstalled": ("waiting", N_("Waits for the next check-in")),
     "excluded": ("plain", N_("Excluded")),
+    "withheld": ("plain", N_("Withheld: the site decides about apps here")),
+    "available": ("plain", N_("Available to choose")),
+    "absent": ("plain", N_("Not there")),
 }
 INTENT = {
     "required": N_("Required"),
@@ -31,42 +34,45 @@ APP_TYPE = {
     "windowsWebApp": N_("Web link"),
     "winGetApp": N_("Store app"),
 }
-# Of Windows Installer, by the number that remains of an HRESULT of Win32.
-_INSTALLER = {
-    1601: N_("The Windows Installer service cannot be reached: restart the device."),
-    1602: N_("Somebody cancelled the installation on the device."),
-    1603: N_("The installation failed. Look at the package's own log on the device."),
-    1612: N_("The package was not found where it should lie; it is downloaded again."),
-    1618: N_("Another installation was in progress; the device tries again at its next check-in."),
-    1619: N_("The package could not be opened: upload it again."),
-    1620: N_("The package cannot be opened: it is damaged. Upload it again."),
-    1625: N_("A policy of the device forbids this installation."),
-    1633: N_("The package is for another kind of processor."),
-    1638: N_("Another version of this product is installed already: uninstall it first."),
-    1641: N_("It is installed, and the device restarts."),
-    3010: N_("It is installed; a restart completes it."),
-    25502: N_("This is client.msi. Upload ccmsetup.msi in its place: only that may be installed."),
-    112: N_("The device's disk is full."),
-    5: N_("The device denied access."),
-    12007: N_("The device cannot resolve the name it downloads from: look at its DNS."),
-    12175: N_("The device does not trust the certificate of what it downloads from."),
+# What assignments come to on a device, in Graph's words and in those made like them.
+RESOLVED = {
+    "requiredInstall": N_("Required"),
+    "requiredAndAvailableInstall": N_("Required and available"),
+    "requiredAndAvailableInstallWithoutEnrollment": N_(
+        "Required, and available with or without enrolment"
+    ),
+    "available": N_("Available"),
+    "availableInstallWithoutEnrollment": N_("Available with or without enrolment"),
+    "requiredUninstall": N_("Uninstall"),
+    "availableAfterUninstall": N_("Available; the copy that is there is removed once"),
+    "uninstallUnlessChosen": N_("Uninstall, unless the user installed it"),
+    "notAvailable": N_("Not assigned"),
 }
-_OTHER = {
-    0x87D00324: N_("It was installed, and was not found afterwards: look at the detection rules."),
-    0x87D13B64: N_("The content's hash is not the announced one: upload the package again."),
-    404: N_("The device does not know this command yet; it is offered again."),
-    405: N_("The device refuses this command."),
-    500: N_("The device could not carry out the command."),
+# What became of an assignment that concerns a device.
+OUTCOME = {
+    "decides": ("good", N_("counts")),
+    "beaten": ("plain", N_("gives way to another")),
+    "excluded": ("plain", N_("is taken back by an excluded group")),
+    "excludes": ("plain", N_("leaves the device out")),
 }
-UNKNOWN = N_("No text is known for this code: look at the device's log.")
-
-
-def installation_error(code: int) -> str:
-    """What an error of an installation asks for."""
-    value = code & 0xFFFFFFFF
-    if value in _OTHER:
-        return _OTHER[value]
-    return _INSTALLER.get(value & 0xFFFF if value >> 16 == 0x8007 else value, UNKNOWN)
+SIDE = {"user": N_("by the user"), "device": N_("by the device")}
+EVERYBODY = {
+    "allLicensedUsersAssignmentTarget": N_("All users"),
+    "allDevicesAssignmentTarget": N_("All devices"),
+}
+# The number that Windows reports while it works (windows-mdm, 12.3).
+INSTALLER_STATUS = {
+    10: N_("The order is there"),
+    20: N_("Is being downloaded"),
+    25: N_("Waits to download again"),
+    30: N_("The download failed"),
+    40: N_("Downloaded"),
+    48: N_("Waits for a user to sign in"),
+    50: N_("Is being run"),
+    55: N_("Waits to be run again"),
+    60: N_("The installation failed"),
+    70: N_("Completed"),
+}
 
 
 # Of the client's setup: state messages of topic 800, and the return codes of the bootstrap.
