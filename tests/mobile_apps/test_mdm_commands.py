@@ -67,7 +67,7 @@ async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
         await mdm.group("Nobody")
         await asyncio.to_thread(_prepare, tmp_path)
         work = await device.check_in()
-        assert [command.name for command in work] == ["Add", "Exec", "Replace"]
+        assert sorted(command.name for command in work) == ["Add", "Exec", "Replace"]
         await asyncio.to_thread(_afterwards, device.id)
         assert "/Unenroll" in (await device.check_in())[0].items[0].target
         for api in opened:
