@@ -174,8 +174,8 @@ def properties(values: Mapping[str, Any], sort: str) -> dict[str, Any]:
         found["commandLine"] = values["command_line"].strip()
         found["ignoreVersionDetection"] = bool(values["ignore_version"])
         for key, (name, _) in TIMING.items():
-            if values.get(key) is not None:
-                found[name] = values[key]
+            # Left empty: what holds for every app.
+            found[name] = values[key] if isinstance(values.get(key), int) else None
     elif sort == WIN32:
         found["installCommandLine"] = values["install_command"]
         found["uninstallCommandLine"] = values["uninstall_command"]
@@ -381,7 +381,7 @@ async def _command(page: Page[Any], draft: Draft) -> str:
             ("--retries", "retries"),
             ("--retry-minutes", "retry_minutes"),
         ):
-            if values.get(key) is not None and values[key] != TIMING[key][1]:
+            if isinstance(values.get(key), int) and values[key] != TIMING[key][1]:
                 words += [option, str(values[key])]
     return "\n".join([shlex.join(words), *assign_commands(values, values["name"])])
 
