@@ -75,7 +75,7 @@ async def _copy(postgres: Embedded, template: str) -> AsyncIterator[Database]:
     name = f"t_{uuid.uuid4().hex}"
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as admin:
         admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
                 sql.Identifier(name), sql.Identifier(template)
             )
         )

@@ -15,6 +15,8 @@ from tandem.infra.errors import AppError, Kind, TooLarge
 
 _CHUNK_BYTES = 256 * 1024
 _STAGING = "staging/"
+# Parts of a large object that are under way at once, of 5 MiB each; obstore's own default is twelve.
+_PARTS = 2
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -54,12 +56,12 @@ class Blobs:
                 file.write(chunk)
             file.seek(0)
             blob = Blob(digest.hexdigest(), size)
-            await obstore.put_async(self._store, _path(blob.sha256), file)
+            await obstore.put_async(self._store, _path(blob.sha256), file, max_concurrency=_PARTS)
         return blob
 
     async def keep(self, file: Path, blob: Blob) -> None:
         """A file whose hash and size are known already."""
-        await obstore.put_async(self._store, _path(blob.sha256), file)
+        await obstore.put_async(self._store, _path(blob.sha256), file, max_concurrency=_PARTS)
 
     # What is not whole yet lies under a name until it is: parts of an upload.
 
@@ -73,7 +75,7 @@ class Blobs:
                     raise TooLarge(f"This part has more than {limit:,} bytes.")
                 file.write(chunk)
             file.seek(0)
-            await obstore.put_async(self._store, _STAGING + name, file)
+            await obstore.put_async(self._store, _STAGING + name, file, max_concurrency=_PARTS)
         return size
 
     async def staged(self, name: str, size: int) -> AsyncIterator[bytes]:
