@@ -15,13 +15,13 @@ _DEVICE = (
     " config_info_at"
 )
 DEVICE_COLUMNS = _DEVICE.split(", ")
-# Statements of others may have these in them: the enrolled device of a certificate, and that it came.
+# Statements of others may begin with these: the enrolled device of a certificate, and that it came.
 BY_CERTIFICATE = (
     "SELECT id, windows_id, config_info, inventory, inventory_at FROM enrollment_device"
     " WHERE fingerprint = %(fingerprint)s AND state = 'enrolled'"
     " AND certificate_ends_at > %(now)s"
 )
-SEEN = "UPDATE enrollment_device SET seen_at = %(now)s WHERE id = %(id)s"
+SEEN = "UPDATE enrollment_device SET seen_at = %(now)s"
 _NOBODY = "'00000000-0000-0000-0000-000000000000'"
 _DIRECTORY_ID = f"coalesce(nullif(d.directory_device_id, ''), {_NOBODY})"
 # What an API may list and filter by, under Graph's names of a managed device.

@@ -1,4 +1,4 @@
-"""Sessions in which nothing is new, as most are: two statements for each message, and no transaction.
+"""Sessions in which nothing is new, as most are: one statement for each message, no transaction.
 
 A device says hello as it did before, is asked what the site's client says of itself, answers as it did
 before, and there is nothing to do. That there is nothing to do is not computed again: the session keeps
@@ -19,9 +19,8 @@ from tandem.protocols.syncml import Message
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.tenant.sessions import model, store
 from tandem.tenant.sessions.model import Sent
-from tandem.tenant.sessions.store import Standing
 
-_ASKED = Sent("ask", CONFIG_INFO_URI)
+INVENTORY_EVERY = timedelta(hours=24)
 _HELLO = {"1200", "1201", "1224"}
 
 
@@ -39,46 +38,57 @@ class Quiet:
 
         `connection` commits each statement by itself.
         """
-        if certificate is None or not message.final or message.number > 2:
+        if certificate is None or not message.final:
             return None
-        found = await store.standing(connection, pki.sha256_fingerprint(certificate), self._now())
-        if found is None or found.windows_id != message.source:
-            return None
-        if message.number == 1:
-            return await self._hello(connection, found, message)
-        return await self._nothing(connection, found, message)
+        fingerprint = pki.sha256_fingerprint(certificate)
+        match message.number:
+            case 1:
+                return await self._hello(connection, fingerprint, message)
+            case 2:
+                return await self._nothing(connection, fingerprint, message)
+            case _:
+                return None
 
-    async def _hello(self, connection: Tx, known: Standing, message: Message) -> bytes | None:
+    async def _hello(self, connection: Tx, fingerprint: str, message: Message) -> bytes | None:
         """The first message: the question is what the site's client says of itself."""
-        now = self._now()
-        if (
-            (message.session, message.number) == (known.session, known.number)
-            or message.statuses
-            or message.results
-            or inventory_is_old(known.inventory, known.inventory_at, now)
-            or not all(_says_nothing(command, known) for command in message.commands)
-        ):
+        told = _told(message)
+        if told is None or message.statuses or message.results:
             return None
+        now = self._now()
         statuses = model.statuses(message)
         made, sent = model.commands(model.questions(False), len(statuses) + 1)
         answer = self._written(message, made, statuses)
         done = await store.begin_quietly(
-            connection, known, message, answer, {"1": sent}, digest(message), now
+            connection,
+            fingerprint,
+            message,
+            told,
+            answer,
+            {"1": sent},
+            digest(message),
+            now,
+            now - INVENTORY_EVERY,
         )
         return answer if done else None
 
-    async def _nothing(self, connection: Tx, known: Standing, message: Message) -> bytes | None:
+    async def _nothing(self, connection: Tx, fingerprint: str, message: Message) -> bytes | None:
         """The second one: the answer is known already, and nothing has changed."""
-        asked = known.sent.get("1", {})
-        if (
-            (message.session, 1) != (known.session, known.number)
-            or message.commands
-            or list(asked.values()) != [_ASKED]
-            or _config_info(message, *asked) != known.config_info
-        ):
+        asked = [item.command_ref for item in message.statuses if item.command_ref != "0"]
+        if message.commands or len(asked) != 1:
+            return None
+        config_info = _config_info(message, asked[0])
+        if config_info is None:
             return None
         answer = self._written(message, [], model.statuses(message))
-        done = await store.end_quietly(connection, known, answer, self._now())
+        done = await store.end_quietly(
+            connection,
+            fingerprint,
+            message,
+            config_info,
+            answer,
+            {"1": {asked[0]: Sent("ask", CONFIG_INFO_URI)}},
+            self._now(),
+        )
         return answer if done else None
 
     def _written(
@@ -110,29 +120,30 @@ def inventory_is_old(
     """Whether a device is to be asked for all of it."""
     return (
         inventory_at is None
-        or now - inventory_at > timedelta(hours=24)
+        or now - inventory_at > INVENTORY_EVERY
         or "serial_number" not in inventory
     )
 
 
-def _says_nothing(command: syncml.Command, known: Standing) -> bool:
-    """A greeting, or what the device said of itself before."""
-    if command.name == "Alert":
-        return command.data in _HELLO and all(
-            item.type.endswith("LoginStatus") for item in command.items
-        )
-    if command.name != "Replace":
-        return False
-    for item in command.items:
-        uri, value = syncml.normal(item.source or item.target), item.data or ""
-        if uri == _DEVICE_ID:
-            if value.strip() != known.windows_id:
-                return False
+def _told(message: Message) -> dict[str, str] | None:
+    """What a greeting says of the device, by name; None for more than a greeting."""
+    told: dict[str, str] = {}
+    for command in message.commands:
+        if command.name == "Alert":
+            login = all(item.type.endswith("LoginStatus") for item in command.items)
+            if command.data not in _HELLO or not login:
+                return None
             continue
-        name = _DEVICE_INFO.get(uri)
-        if name is None or known.inventory.get(name) != model.inventory_value(name, value):
-            return False
-    return True
+        if command.name != "Replace":
+            return None
+        for item in command.items:
+            uri, value = syncml.normal(item.source or item.target), item.data or ""
+            name = _DEVICE_INFO.get(uri)
+            if name is not None:
+                told[name] = model.inventory_value(name, value)
+            elif uri != _DEVICE_ID or value.strip() != message.source:
+                return None
+    return told
 
 
 _DEVICE_ID = syncml.normal(model.DEVICE_ID)

@@ -31,21 +31,6 @@ class Session:
     snapshot: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What a quiet session is compared with: the device as it is known, and its last message."""
-
-    id: str
-    windows_id: str
-    config_info: str
-    inventory: dict[str, Any]
-    inventory_at: datetime | None
-    session: str
-    number: int
-    sent: dict[str, dict[str, Sent]]
-    changed_at: datetime
-
-
 async def session(tx: Tx, device_id: str) -> Session | None:
     """The device's session, locked: a device talks to one of us at a time."""
     await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-session:' || %s))", (device_id,))
@@ -90,66 +75,75 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
 _REMEMBERED = timedelta(days=2)
 
 
-async def standing(tx: Tx, fingerprint: str, now: datetime) -> Standing | None:
-    """A settled device without orders, by its certificate."""
-    row = await (
-        await tx.execute(
-            "SELECT d.*, s.session, s.number, s.sent, s.changed_at"  # noqa: S608
-            f" FROM ({enrollment.BY_CERTIFICATE}) d JOIN sessions_session s ON s.device_id = d.id"
-            " WHERE s.settled IS NOT NULL AND NOT EXISTS (SELECT FROM sessions_command c"
-            " WHERE c.device_id = d.id AND c.state <> 'done')",
-            {"fingerprint": fingerprint, "now": now},
-        )
-    ).fetchone()
-    if row is None:
-        return None
-    return Standing(**{**row, "sent": msgspec.convert(row["sent"], dict[str, dict[str, Sent]])})
+# A settled device without orders; `d` is it by its certificate, `s` its last message.
+_QUIET = f"""FROM ({enrollment.BY_CERTIFICATE}) d
+    WHERE s.device_id = d.id AND d.windows_id = %(source)s AND s.settled IS NOT NULL
+    AND NOT EXISTS (SELECT FROM sessions_command c WHERE c.device_id = d.id AND c.state <> 'done')"""
 
 
 async def begin_quietly(
     tx: Tx,
-    known: Standing,
+    fingerprint: str,
     message: Message,
+    told: Mapping[str, str],
     answer: bytes,
     sent: Mapping[str, Mapping[str, Sent]],
     first_sha256: str,
     now: datetime,
+    inventory_since: datetime,
 ) -> bool:
-    """Whether the device was still where it was known to be; it is seen, and asked, then."""
+    """Whether the device is settled, and is as it tells; its session has begun then."""
     done = await tx.execute(
-        f"WITH seen AS ({enrollment.SEEN}) UPDATE sessions_session SET session = %(session)s,"  # noqa: S608
-        " number = 1, answer = %(answer)s, sent = %(sent)s, asked = true, changed_at = %(now)s,"
-        " first_sha256 = %(first)s WHERE device_id = %(id)s AND changed_at = %(before)s"
-        " AND settled IS NOT NULL",
+        "WITH done AS (UPDATE sessions_session s SET session = %(session)s, number = 1,"  # noqa: S608
+        " answer = %(answer)s, sent = %(sent)s, asked = true, changed_at = %(now)s,"
+        f" first_sha256 = %(first)s {_QUIET} AND (s.session, s.number) <> (%(session)s, 1)"
+        " AND d.inventory @> %(told)s AND d.inventory ? 'serial_number'"
+        " AND d.inventory_at >= %(since)s RETURNING s.device_id)"
+        f" {enrollment.SEEN} WHERE id IN (SELECT device_id FROM done)",
         {
-            "id": known.id,
+            "fingerprint": fingerprint,
+            "source": message.source,
             "session": message.session,
             "answer": answer,
             "sent": Jsonb(msgspec.to_builtins(sent)),
             "now": now,
             "first": first_sha256,
-            "before": known.changed_at,
+            "told": Jsonb(dict(told)),
+            "since": inventory_since,
         },
     )
     return done.rowcount == 1
 
 
-async def end_quietly(tx: Tx, known: Standing, answer: bytes, now: datetime) -> bool:
-    """Whether nothing has changed since there was nothing to do; the session is over then.
+async def end_quietly(
+    tx: Tx,
+    fingerprint: str,
+    message: Message,
+    config_info: str,
+    answer: bytes,
+    sent: Mapping[str, Mapping[str, Sent]],
+    now: datetime,
+) -> bool:
+    """Whether the device was asked just this, answers what is known, and nothing has changed since
+    there was nothing to do; its session is over then.
 
     Read and written in one statement, so that what it looks at is what it remembers.
     """
     done = await tx.execute(
-        "UPDATE sessions_session s SET number = 2, answer = %(answer)s, asked = false,"
+        "UPDATE sessions_session s SET number = 2, answer = %(answer)s, asked = false,"  # noqa: S608
         " changed_at = %(now)s, settled = pg_current_snapshot(), settled_at = %(now)s"
-        " WHERE device_id = %(id)s AND changed_at = %(before)s AND settled_at > %(oldest)s"
+        f" {_QUIET} AND (s.session, s.number) = (%(session)s, 1) AND s.sent = %(sent)s"
+        " AND d.config_info = %(config_info)s AND s.settled_at > %(oldest)s"
         " AND NOT EXISTS (SELECT FROM sessions_change c WHERE c.xid >= pg_snapshot_xmin(s.settled)"
         " AND NOT pg_visible_in_snapshot(c.xid, s.settled))",
         {
-            "id": known.id,
+            "fingerprint": fingerprint,
+            "source": message.source,
+            "session": message.session,
             "answer": answer,
+            "sent": Jsonb(msgspec.to_builtins(sent)),
+            "config_info": config_info,
             "now": now,
-            "before": known.changed_at,
             "oldest": now - _REMEMBERED / 2,
         },
     )
