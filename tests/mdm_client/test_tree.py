@@ -61,7 +61,10 @@ def do(tree: Tree, name: str, uri: str, data: str = "", form: str = "chr") -> in
         ("./DevInfo", "DevId/Man"),
         ("./DevDetail/Ext/Microsoft", "DeviceName"),
         ("./Vendor/MSFT/DMClient/HWDevID", "h"),
-        ("./Device/Vendor/MSFT/DeviceManageability/Provider/Tandem/ConfigInfo", "flags=1"),
+        (
+            "./Device/Vendor/MSFT/DeviceManageability/Provider/WMI_Bridge_Server/ConfigInfo",
+            "flags=1",
+        ),
         ("./Vendor/MSFT/DeviceManageability/Provider/Other/ConfigInfo", 404),
         ("./Vendor/MSFT/Nowhere", 404),
         ("", 404),

@@ -267,7 +267,7 @@ async def test_from_enrolment_to_co_management(tenant: Tenant, site: Site, tmp_p
         await ask(settings.control, "sync", "LAB-001")
         assert banner(await device(settings, "LAB-001")) == "again"
         # What the service reads is what the agent said.
-        uri = "./Device/Vendor/MSFT/DeviceManageability/Provider/Tandem/ConfigInfo"
+        uri = "./Device/Vendor/MSFT/DeviceManageability/Provider/WMI_Bridge_Server/ConfigInfo"
         managed.queue.append(get(13, uri))
         await ask(settings.control, "sync", "LAB-001")
         known = (await device(settings, "LAB-001")).client_id

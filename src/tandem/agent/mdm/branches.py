@@ -8,7 +8,8 @@ from tandem.agent.mdm.tree import FORBIDDEN, NOT_ALLOWED, NOT_FOUND, OK, Path, S
 from tandem.agent.platform import ConfigurationGate
 from tandem.workloads import Authority, Workload
 
-AGENT = "Tandem"
+# The one instance that Windows lets a program on the device write.
+AGENT = "WMI_Bridge_Server"
 
 # Which workload a policy's area belongs to; all others are device configuration.
 _AREAS = {

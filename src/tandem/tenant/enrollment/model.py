@@ -11,7 +11,9 @@ from tandem.infra.errors import AppError, Kind
 from tandem.protocols.ccm import ConfigInfo
 
 PROVIDER_ID = "TandemMDM"
-CONFIG_INFO_URI = "./Device/Vendor/MSFT/DeviceManageability/Provider/Tandem/ConfigInfo"
+# The provider is Windows's own: the bridge through which an agent writes lets it choose no other
+# (MDM_DeviceManageability_Provider01_01).
+CONFIG_INFO_URI = "./Device/Vendor/MSFT/DeviceManageability/Provider/WMI_Bridge_Server/ConfigInfo"
 
 
 class EnrollmentSettings(Settings, frozen=True):

@@ -20,8 +20,8 @@ from tandem.agent.platform.windows.registry import Registry, as_seen, enrollment
 from tandem.infra import logs
 from tandem.infra.errors import AppError, Kind
 
-# The bridge takes this instance alone: a caller cannot choose the provider id (MDM_DeviceManageability_
-# Provider01_01). The MDM service therefore reads this node beside the one of our own name.
+# The bridge takes this instance alone: a caller cannot choose the provider id
+# (MDM_DeviceManageability_Provider01_01), so this is the node that the MDM service reads.
 BRIDGE_PROVIDER = "WMI_Bridge_Server"
 _PARENT = "./Vendor/MSFT/DeviceManageability/Provider"
 _PUBLISH = r"""
