@@ -152,6 +152,23 @@ async def test_the_old_certificate_ends_with_the_first_session_of_the_new_one(md
     assert await status(new) == 200
 
 
+async def test_a_renewed_certificate_speaks_for_the_same_device_of_the_directory(mdm: Mdm) -> None:
+    """The key is another one; who it is does not hang on it."""
+
+    async def identity(device: TestDevice) -> httpx.Response:
+        mdm.peer.certificate = device.certificate
+        return await mdm.management.get("/ManagementServer/DeviceIdentity")
+
+    device = await in_window(mdm)
+    before = await identity(device)
+    key = pki.generate_key("rsa2048")
+    again = renewed(device, await renews(device, key), key)
+    after = await identity(again)
+    assert after.json()["deviceId"] == before.json()["deviceId"]
+    assert await status(again) == 200
+    assert (await identity(device)).json()["error_codes"] == [50155]
+
+
 async def test_a_lost_answer_is_asked_for_again(mdm: Mdm) -> None:
     """With the same request or another one: what the lost answer brought does not count then."""
     device = await in_window(mdm)
