@@ -319,7 +319,9 @@ async def test_a_client_that_is_gone_is_reinstalled_at_the_next_check_in_and_not
     device.agent(SITE)
     mdm.world.wait(minutes=5)
     assert await device.check_in() == []
-    del device.nodes["./Device/Vendor/MSFT/DeviceManageability/Provider/Tandem/ConfigInfo"]
+    del device.nodes[
+        "./Device/Vendor/MSFT/DeviceManageability/Provider/WMI_Bridge_Server/ConfigInfo"
+    ]
     mdm.world.wait(minutes=5)
     assert names(await device.check_in()) == ["Delete", "Add", "Exec"]
     told = await timeline(mdm, device)
@@ -332,7 +334,9 @@ async def test_a_client_that_is_gone_is_reinstalled_at_the_next_check_in_and_not
     device.agent(SITE)
     mdm.world.wait(minutes=5)
     await device.check_in()
-    del device.nodes["./Device/Vendor/MSFT/DeviceManageability/Provider/Tandem/ConfigInfo"]
+    del device.nodes[
+        "./Device/Vendor/MSFT/DeviceManageability/Provider/WMI_Bridge_Server/ConfigInfo"
+    ]
     mdm.world.wait(minutes=5)
     assert await device.check_in() == [], "not in every session"
     mdm.world.wait(hours=2)
