@@ -5,6 +5,7 @@ import datetime as dt
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 
 import checked_answers as good
 import pytest
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from tandem import pki
-from tandem.simulator.checking import MUSTS, Exchange, Verdict, verdicts
+from tandem.simulator.checking import MUSTS, Exchange, Facts, Verdict, verdicts
 from tandem.simulator.checking.refusals import FAULTS, SESSIONS
 
 Answer = Callable[[], Exchange]
@@ -116,7 +117,27 @@ def nobody() -> Exchange:
     return good.session("session.nobody", user=False)
 
 
+PACKAGE = b"0123456789"
+
+
+def content() -> Exchange:
+    wanted = Facts(sha256=sha256(PACKAGE).hexdigest())
+    return good.heard("content", "content", (), PACKAGE, wanted)
+
+
+def head() -> Exchange:
+    answer = good.heard("content", "content.head", (), b"", Facts(earlier=content()))
+    return replace(answer, headers=(("content-length", "10"),))
+
+
+def part() -> Exchange:
+    told = (("content-range", "bytes 1-7/10"),)
+    answer = good.heard("content", "content.range", told, PACKAGE[1:8], Facts(earlier=content()))
+    return replace(answer, status=206)
+
+
 FINE = [
+    *(content, head, part),
     *(exists, good.discover, good.policies, good.issue, renewal, detailed, good.session),
     *(repeated, quiet, nobody),
 ]
@@ -125,6 +146,13 @@ CUT = '<parm name="ROBOSupport"'
 LEVEL = '<parm name="AAUTHLEVEL" value="CLIENT"/>'
 POLL = re.findall(r'<characteristic type="Poll">.*?</characteristic>', good.provisioning())[0]
 SPOILED: dict[str, list[Answer]] = {
+    "content.hash": [lambda: good.with_body(content(), "other"), status(content, 404)],
+    "content.head": [header(head, "content-length", "9"), status(head, 405)],
+    "content.range": [
+        status(part, 200),
+        lambda: good.with_body(part(), PACKAGE),
+        header(part, "content-range", None),
+    ],
     "http.length": [
         header(good.discover, "content-length", None),
         header(good.session, "content-length", "7"),

@@ -5,16 +5,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from tools.fuzz.targets import seeds
 from typer.testing import CliRunner
 
+from app_content import publish
 from mdm_world import Mdm, live_mdm
 from tandem.cli.main import build
 from tandem.infra.database import Database
 from tandem.simulator.checking import MUSTS, Conversation, Proof, Verdict, check, token, verdicts
 from tandem.tenant import mobile_apps, policies
 from tenant_world import PASSWORD
-
-PRODUCT = "{11111111-2222-3333-4444-555555555555}"
 
 
 async def work(mdm: Mdm, user_id: str) -> None:
@@ -33,11 +33,8 @@ async def work(mdm: Mdm, user_id: str) -> None:
             file_name="client.msi",
             now=mdm.world.at,
         )
-        await tx.execute(
-            "UPDATE mobile_apps_app SET state = 'published', product_code = %s, sha256 = %s,"
-            " product_version = '1.0', size_bytes = 1 WHERE id = %s",
-            (PRODUCT, "ab" * 32, app.id),
-        )
+    await publish(mdm.database, mdm.content.blobs, app.id, seeds("msi")[0], mdm.world.now)
+    async with mdm.database.transaction() as tx:
         await mobile_apps.assign(tx, app.id, [group.id], [])
 
 

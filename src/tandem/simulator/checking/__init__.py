@@ -27,6 +27,9 @@ MUSTS: list[Must] = [
     *managing.session,
     *managing.message,
     *managing.command,
+    *managing.whole,
+    *managing.head,
+    *managing.part,
     *refusals.musts,
 ]
 

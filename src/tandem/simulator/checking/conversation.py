@@ -28,7 +28,7 @@ from tandem import pki
 from tandem.infra import net
 from tandem.infra.clock import Clock, utc_now
 from tandem.infra.errors import AppError, Kind
-from tandem.simulator.checking import enrolling, managing, provisioning, requests
+from tandem.simulator.checking import enrolling, managing, model, provisioning, requests
 from tandem.simulator.checking.model import Exchange, Facts, local, text
 from tandem.simulator.checking.requests import Credential, Key, Said
 
@@ -36,6 +36,7 @@ _SOAP = "application/soap+xml; charset=utf-8"
 _SYNCML = "application/vnd.syncml.dm+xml"
 _MAX_BYTES = 524288
 _MESSAGES = 60
+_MAX_PACKAGE_BYTES = 64 * 1024 * 1024
 _VERSION = "5.0"
 # What the device answers when it is asked; anything else is not there.
 _NODES = {
@@ -273,6 +274,8 @@ class Conversation:
             heard = await self._say(step, number, said, user=login == "user")
             if not managing.is_message(heard) or not managing.commands(heard):
                 return
+            for url, sha256 in managing.packages(heard):
+                await self._download(url, sha256)
             said = requests.later(
                 number,
                 said.number + 1,
@@ -282,6 +285,20 @@ class Conversation:
                 max_bytes=_MAX_BYTES,
             )
         raise NotChecked("The server does not end the session.")
+
+    async def _download(self, url: str, sha256: str) -> None:
+        """As BITS does: the head, the file, and a range of it."""
+        head = await self._ask(self._http, "HEAD", url, b"", {})
+        length = head.headers.get("content-length", "")
+        if length.isdigit() and int(length) > _MAX_PACKAGE_BYTES:
+            return
+        response = await self._ask(self._http, "GET", url, b"", {})
+        # A link is a secret for as long as it lasts.
+        place = url.partition("?")[0].rpartition("/")[0]
+        whole = self._keep("content", "content", place, response, Facts(sha256=sha256))
+        self._keep("content", "content.head", place, head, Facts(earlier=whole))
+        response = await self._ask(self._http, "GET", url, b"", {"Range": "bytes=1-7"})
+        self._keep("content", "content.range", place, response, Facts(earlier=whole))
 
     def _next(self) -> str:
         self._sessions += 1
@@ -395,7 +412,7 @@ class Conversation:
 
     def _keep(
         self,
-        kind: Literal["http", "soap", "syncml"],
+        kind: model.Kind,
         step: str,
         url: str,
         response: httpx.Response,

@@ -91,7 +91,8 @@ def answers(step: str, exchange: Exchange) -> bool:
 
 # ---------------------------------------------------------------------- HTTP
 
-http = Musts(lambda exchange: True)
+# The answer to a HEAD has a length and no body; content has demands of its own.
+http = Musts(lambda exchange: exchange.kind != "content")
 
 
 @http("http.length", "2", "Content-Length is there, and is the length of the body.")

@@ -4,7 +4,7 @@ import re
 from base64 import b64decode
 from binascii import Error as BadBase64
 from collections.abc import Iterator
-from html import unescape
+from hashlib import sha256
 
 from tandem.simulator.checking.model import (
     Exchange,
@@ -441,9 +441,51 @@ def _job(loc_uri: str, data: str) -> Problems:
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", (text(job, ".//FileHash")).strip()):
         yield "FileHash is no SHA-256"
     for url in job.iter("ContentURL"):
-        if not re.match(r"https?://[^\s]+$", unescape(str(url.text or ""))):
+        if not re.match(r"https?://[^\s]+$", str(url.text or "")):
             yield "ContentURL is no address"
     for name in ("TimeOut", "RetryCount", "RetryInterval"):
         told = text(job, f".//{name}")
         if not told.isdigit() or int(told) > 255:
             yield f"{name} {told!r} is no unsigned byte"
+
+
+def packages(exchange: Exchange) -> Iterator[tuple[str, str]]:
+    """Address and SHA-256 of what the jobs in an answer would have a device download."""
+    for one, item in _with_items(exchange):
+        if local(one) == "Exec" and target(item).lower().endswith("/downloadinstall"):
+            job = strict(text(item, tag("Data")).encode())
+            for url in job.iter("ContentURL") if job is not None else ():
+                yield str(url.text or ""), text(job, ".//FileHash").strip().lower()
+
+
+# ---------------------------------------------------------------------- packages
+
+# BITS asks for the head first, and for ranges.
+whole = Musts(lambda exchange: exchange.kind == "content" and exchange.step == "content")
+head = Musts(lambda exchange: exchange.kind == "content" and exchange.step == "content.head")
+part = Musts(lambda exchange: exchange.kind == "content" and exchange.step == "content.range")
+
+
+@whole("content.hash", "12.3", "A package has the SHA-256 of its job.")
+def _hash(exchange: Exchange) -> Problems:
+    if exchange.status != 200:
+        yield f"status {exchange.status}"
+    elif sha256(exchange.body).hexdigest() != exchange.facts.sha256:
+        yield "another file"
+
+
+@head("content.head", "12.3", "HEAD tells how long a package is.")
+def _head(exchange: Exchange) -> Problems:
+    earlier = exchange.facts.earlier
+    size = str(len(earlier.body)) if earlier is not None else ""
+    if exchange.status != 200 or exchange.header("content-length") != size:
+        yield f"status {exchange.status}, Content-Length {exchange.header('content-length')}"
+
+
+@part("content.range", "12.3", "A range of a package is answered 206 with that range.")
+def _range(exchange: Exchange) -> Problems:
+    earlier = exchange.facts.earlier
+    wanted = earlier.body[1:8] if earlier is not None else b""
+    said = exchange.header("content-range") or ""
+    if exchange.status != 206 or exchange.body != wanted or not said.startswith("bytes 1-7/"):
+        yield f"status {exchange.status}, Content-Range {said!r}"

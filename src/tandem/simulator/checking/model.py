@@ -11,6 +11,7 @@ from lxml import etree
 
 Problems = Iterator[str]
 State = Literal["pass", "fail", "not seen"]
+Kind = Literal["http", "soap", "syncml", "content"]
 Node = Any  # Elements of lxml, whose stubs know less than it does.
 
 
@@ -33,6 +34,7 @@ class Facts:
     max_bytes: int = 0
     user: bool = True  # Somebody is signed in.
     quiet: bool = False  # No command may come.
+    sha256: str = ""  # What an install job says of its package.
     earlier: "Exchange | None" = None
 
 
@@ -40,7 +42,7 @@ class Facts:
 class Exchange:
     """One request and the whole answer. `step` names what was tried."""
 
-    kind: Literal["http", "soap", "syncml"]
+    kind: Kind
     step: str
     url: str
     status: int
