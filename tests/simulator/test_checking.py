@@ -117,6 +117,10 @@ def nobody() -> Exchange:
     return good.session("session.nobody", user=False)
 
 
+def page(step: str = "page", said: str = "<p>Sign in</p>") -> Answer:
+    return lambda: good.heard("http", step, (), said)
+
+
 PACKAGE = b"0123456789"
 
 
@@ -137,7 +141,7 @@ def part() -> Exchange:
 
 
 FINE = [
-    *(content, head, part),
+    *(content, head, part, page(), page("page.data", "No."), status(page("page.script"), 400)),
     *(exists, good.discover, good.policies, good.issue, renewal, detailed, good.session),
     *(repeated, quiet, nobody),
 ]
@@ -146,6 +150,12 @@ CUT = '<parm name="ROBOSupport"'
 LEVEL = '<parm name="AAUTHLEVEL" value="CLIENT"/>'
 POLL = re.findall(r'<characteristic type="Poll">.*?</characteristic>', good.provisioning())[0]
 SPOILED: dict[str, list[Answer]] = {
+    "page.address": [
+        page("page.script", "<form action='javascript:alert(document.domain)'>"),
+        header(page("page.elsewhere"), "location", "https://elsewhere.example/take"),
+    ],
+    "page.escaped": [page("page.markup", '<p>x"><script>alert(4711)</script>')],
+    "page.there": [status(page(), 404)],
     "content.hash": [lambda: good.with_body(content(), "other"), status(content, 404)],
     "content.head": [header(head, "content-length", "9"), status(head, 405)],
     "content.range": [

@@ -20,6 +20,7 @@ MUSTS: list[Must] = [
     *enrolling.soap,
     *enrolling.faults,
     *enrolling.discovery,
+    *enrolling.page,
     *enrolling.policies,
     *enrolling.issue,
     *provisioning.document,

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
 import httpx
@@ -142,11 +143,22 @@ class Conversation:
         await self._soap("discover.utf-16", self._url, plain.encode("utf-16"), "", asked)
         deep = plain.replace("<s:Body", "<x>" * 400 + "</x>" * 400 + "<s:Body")
         await self._soap("discover.deep", self._url, deep.encode(), "")
+        page = told.get("AuthenticationServiceUrl", "").strip()
+        if page.startswith("https://"):
+            await self._page(page)
 
     async def _discover(self, step: str, version: str, url: str = "") -> Exchange:
         id = requests.message_id()
         message = requests.discover(url or self._url, id, self._user, version)
         return await self._soap(step, url or self._url, message.encode(), id, _asked(version))
+
+    async def _page(self, url: str) -> None:
+        """The sign-in page, as the client's window opens it, and as nobody ought to."""
+        mark = "&" if "?" in url else "?"
+        good = {"page": "ms-app://s-1-15-2-1910091885"}
+        for step, address in {**good, **enrolling.EVIL}.items():
+            query = urlencode({"appru": address, "login_hint": self._user or "a@b.example"})
+            await self._get(step, f"{url}{mark}{query}")
 
     # ------------------------------------------------------------------ certificate policy
 

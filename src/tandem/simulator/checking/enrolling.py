@@ -294,6 +294,42 @@ def _discover_host(exchange: Exchange) -> Problems:
         yield f"hosts {sorted(str(host) for host in hosts)}"
 
 
+# ---------------------------------------------------------------------- the sign-in page
+
+page = Musts(lambda exchange: exchange.step.startswith("page"))
+# What a page must not lead to, by the step that asks for it (sections 4 and 20).
+EVIL = {
+    "page.script": "javascript:alert(document.domain)",
+    "page.elsewhere": "https://elsewhere.example/take",
+    "page.plain": "http://elsewhere.example/take",
+    "page.data": "data:text/html,<script>alert(4711)</script>",
+    "page.markup": 'ms-app://x"><script>alert(4711)</script>',
+}
+
+
+@page("page.address", "4, 20", "The sign-in page leads to ms-app: and ms-appx-web: alone.")
+def _page_address(exchange: Exchange) -> Problems:
+    evil = EVIL.get(exchange.step)
+    if evil is None or exchange.status >= 400:
+        return
+    said = exchange.body.decode("utf-8", "replace")
+    if evil.startswith("ms-app:") or evil not in said + (exchange.header("location") or ""):
+        return
+    yield f"status {exchange.status}, and {evil!r} is where it goes"
+
+
+@page("page.escaped", "4, 20", "Nothing of the address is markup of the page.")
+def _page_escaped(exchange: Exchange) -> Problems:
+    if b"<script>alert(4711)" in exchange.body:
+        yield "the script of the address is one of the page"
+
+
+@page("page.there", "4", "Who comes with an application's address is let begin.")
+def _page_there(exchange: Exchange) -> Problems:
+    if exchange.step == "page" and exchange.status not in (200, 302, 303):
+        yield f"status {exchange.status}"
+
+
 # ---------------------------------------------------------------------- certificate policy
 
 policies = Musts(lambda exchange: answers("policies", exchange))
