@@ -1,5 +1,6 @@
 """Joining a device, and tokens that a joined device gets for itself."""
 
+import base64
 from typing import Any
 
 from joserfc import jwt
@@ -198,3 +199,23 @@ async def _device_token(world: World, client_id: str, assertion: str) -> Any:
         scope="https://ConfigMgrService/.default",
         assertion=assertion,
     )
+
+
+async def test_a_join_or_an_assertion_with_another_version_of_x509_is_refused(
+    world: World,
+) -> None:
+    """Neither is anything that the server did not foresee: its caller is anybody."""
+    await world.user("alex")
+    joined = await world.joined("alex@contoso.com")
+    der = base64.b64decode(joined.answer["Certificate"]["RawBody"])
+    odd = der.replace(b"\x02\x01\x02", b"\x02\x01\x20", 1)
+    assert odd != der
+    joined.answer["Certificate"]["RawBody"] = base64.b64encode(odd).decode()
+    answer = await world.token(
+        grant_type="refresh_token",
+        client_id=oidc.BROKER,
+        refresh_token=joined.refresh_token,
+        scope=f"{oidc.MDM_APP}/.default",
+        device_assertion=world.assertion(joined),
+    )
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")

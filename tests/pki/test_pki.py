@@ -169,3 +169,18 @@ def test_a_request_signed_by_another_key_is_refused() -> None:
 def test_garbage_is_no_request(data: bytes) -> None:
     with pytest.raises(pki.BadRequest):
         pki.windows_request(data)
+
+
+def test_another_version_of_a_request_or_certificate_is_a_refusal(root: pki.Authority) -> None:
+    """The library has an error of its own for it, which is no ValueError."""
+    request = pki.certificate_request(pki.generate_key(), pki.name("a"))
+    der = x509.load_pem_x509_csr(request).public_bytes(Encoding.DER)
+    odd = der.replace(b"\x02\x01\x00", b"\x02\x01\x20", 1)
+    with pytest.raises(pki.BadRequest):
+        pki.read_request(odd)
+    certificate = root.certificate.public_bytes(Encoding.DER)
+    odd = certificate.replace(b"\x02\x01\x02", b"\x02\x01\x20", 1)
+    with pytest.raises(pki.BadCertificate):
+        pki.read_certificates(odd)
+    with pytest.raises(pki.UNREADABLE):
+        x509.load_der_x509_certificate(odd)

@@ -11,6 +11,7 @@ from tandem.pki.bundles import (
     sha256_fingerprint,
 )
 from tandem.pki.keys import (
+    UNREADABLE,
     PrivateKey,
     PublicKey,
     generate_key,
@@ -25,6 +26,7 @@ from tandem.pki.requests import BadRequest, certificate_request, read_request, w
 from tandem.pki.signed import BadSignature, NotSigned, Signed, read_signed
 
 __all__ = [
+    "UNREADABLE",
     "Authority",
     "BadCertificate",
     "BadPfx",

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from tandem.infra.errors import AppError, Kind
-from tandem.pki.keys import PrivateKey, PublicKey
+from tandem.pki.keys import UNREADABLE, PrivateKey, PublicKey
 
 # Nobody's device has a larger key, and checking a signature of one takes long.
 _MINIMUM_RSA_BITS, _MAXIMUM_RSA_BITS = 2048, 8192
@@ -56,7 +56,7 @@ def read_request(data: bytes) -> x509.CertificateSigningRequest:
             request = x509.load_der_x509_csr(data)
         _strong(request.public_key())
         valid = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise BadRequest("The certificate request cannot be read.") from None
     if not valid:
         raise BadRequest("The certificate request is not signed by the key it holds.")
@@ -76,7 +76,7 @@ def windows_request(der: bytes) -> PublicKey:
         public = serialization.load_der_public_key(info["subject_pk_info"].dump())
         algorithm = request["signature_algorithm"]["algorithm"].dotted
         signature = request["signature"].native
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm):
+    except (*UNREADABLE, KeyError):
         raise BadRequest("The certificate request cannot be read.") from None
     key = _strong(public)
     try:

@@ -13,11 +13,12 @@ from typing import Any
 
 from asn1crypto import cms
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from tandem.infra.errors import AppError, Kind
+from tandem.pki.keys import UNREADABLE
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha1": hashes.SHA1(),  # noqa: S303
@@ -56,7 +57,7 @@ def read_signed(data: bytes, detached: bytes | None = None, *, sha1: bool = Fals
     """
     try:
         return _read(data, detached, sha1)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, UnsupportedAlgorithm):
+    except (*UNREADABLE, KeyError, IndexError, AttributeError):
         raise NotSigned("The signature cannot be read.") from None
     except RecursionError:
         raise NotSigned("The signature is nested too deeply.") from None

@@ -64,7 +64,7 @@ def _certificates(values: dict[str, str], prefix: str) -> list[x509.Certificate]
         if path.startswith(prefix) and path.endswith("/EncodedCertificate"):
             try:
                 certificate = x509.load_der_x509_certificate(b64decode("".join(value.split())))
-            except ValueError:
+            except pki.UNREADABLE:
                 raise BadAnswer("0x80180004", "A certificate that came cannot be read.") from None
             if path.split("/")[-2].upper() != pki.sha1_thumbprint(certificate):
                 raise BadAnswer("0x80180004", "A certificate has not the thumbprint it is under.")

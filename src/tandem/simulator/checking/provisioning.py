@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tandem import pki
 from tandem.simulator.checking import enrolling
 from tandem.simulator.checking.model import Exchange, Musts, Node, Problems, strict
 
@@ -81,7 +82,7 @@ def application(exchange: Exchange) -> dict[str, str]:
 def _load(encoded: str) -> x509.Certificate | None:
     try:
         return x509.load_der_x509_certificate(b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError):
+    except pki.UNREADABLE:
         return None
 
 

@@ -382,7 +382,7 @@ class Connections:
         try:
             load = x509.load_pem_x509_crl if b"-----BEGIN" in data else x509.load_der_x509_crl
             crl = load(data)
-        except ValueError:
+        except pki.UNREADABLE:
             raise pki.BadCertificate(
                 "The file is not a certificate revocation list.", cure="Take the CA's CRL file."
             ) from None

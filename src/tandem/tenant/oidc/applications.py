@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tandem import pki
 from tandem.infra.database import Tx
 from tandem.tenant import directory
 from tandem.tenant.oidc import catalogue, deletion, scopes, store
@@ -275,7 +275,7 @@ async def add_certificate(
     try:
         read = x509.load_der_x509_certificate(der)
         public = read.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except pki.UNREADABLE:
         raise BadCredential(
             "The certificate cannot be read.", cure="Send one in DER.", target="keyCredentials"
         ) from None

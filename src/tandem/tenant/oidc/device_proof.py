@@ -46,7 +46,7 @@ async def device_of(
         issued, expires = float(claims["iat"]), float(claims["exp"])
         device_id, identity = str(claims["sub"]), str(claims["jti"])
         audience = str(claims["aud"])
-    except (JoseError, InvalidSignature, ValueError, TypeError, KeyError, IndexError):
+    except (*pki.UNREADABLE, JoseError, InvalidSignature, KeyError, IndexError):
         raise OAuthError(
             50013,
             "The assertion failed signature validation: it is not signed by a key that joined "

@@ -10,6 +10,7 @@ from cryptography import x509
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tandem import pki
 from tandem.console.areas.directory import asking, forms, words
 from tandem.console.areas.directory.asking import GRAPH, key
 from tandem.console.kit import (
@@ -693,7 +694,7 @@ def _der(data: bytes) -> bytes:
             found = x509.load_pem_x509_certificate(data)
         else:
             found = x509.load_der_x509_certificate(data)
-    except ValueError:
+    except pki.UNREADABLE:
         raise Problem(
             "certificate",
             N_("This file holds no certificate."),
