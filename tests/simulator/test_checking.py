@@ -101,6 +101,10 @@ def renewal() -> Exchange:
     return good.issue(good.renewed(), "issue.renewal")
 
 
+def early() -> Exchange:
+    return good.fault("issue.renewal", "s:Authorization", "NotEligibleToRenew")
+
+
 def repeated() -> Exchange:
     return good.session("session.again", earlier=good.session())
 
@@ -142,7 +146,7 @@ def part() -> Exchange:
 
 FINE = [
     *(content, head, part, page(), page("page.data", "No."), status(page("page.script"), 400)),
-    *(exists, good.discover, good.policies, good.issue, renewal, detailed, good.session),
+    *(exists, good.discover, good.policies, good.issue, renewal, early, detailed, good.session),
     *(repeated, quiet, nobody),
 ]
 NODE = "./Vendor/MSFT/Policy/Config/A/B"
@@ -348,6 +352,10 @@ SPOILED: dict[str, list[Answer]] = {
         document(POLL, ""),
         document('name="NumberOfFirstRetries" value="8"', 'name="NumberOfFirstRetries" value="0"'),
         document('name="NumberOfFirstRetries" value="8"', 'name="NumberOfFirstRetries" value="x"'),
+    ],
+    "renewal.refused": [
+        lambda: good.fault("issue.renewal", "s:Authentication"),
+        lambda: good.fault("issue.renewal", "s:Authorization", "UserLicense"),
     ],
     "renewal.document": [
         lambda: good.issue(step="issue.renewal"),

@@ -13,7 +13,7 @@ from mdm_world import Mdm, live_mdm
 from tandem.cli.main import build
 from tandem.infra.database import Database
 from tandem.simulator.checking import MUSTS, Conversation, Proof, Verdict, check, token, verdicts
-from tandem.tenant import mobile_apps, policies
+from tandem.tenant import enrollment, mobile_apps, policies
 from tenant_world import PASSWORD
 
 
@@ -38,6 +38,12 @@ async def work(mdm: Mdm, user_id: str) -> None:
         await mobile_apps.assign(tx, app.id, [group.id], [])
 
 
+async def profile(mdm: Mdm, *, days: int, renewal_days: int) -> None:
+    async with mdm.database.transaction() as tx:
+        wanted = enrollment.CertificateProfile(days, renewal_days, 1)
+        await enrollment.set_profile(tx, wanted)
+
+
 def wrong(found: list[Verdict]) -> list[Any]:
     return [(verdict.name, verdict.problems) for verdict in found if verdict.state == "fail"]
 
@@ -54,11 +60,21 @@ async def test_the_tenant_says_what_the_specification_says_it_must(
         async with Conversation(
             url, credential, user=user.user_principal_name, ca_file=root
         ) as client:
-            await client.whole()
+            await client.discover()
+            await client.policies()
+            await profile(mdm, days=2, renewal_days=1)
+            await client.enroll()
+            await client.sessions()
+            # Devices renew from the day that is wanted now, which is over for this one.
+            await profile(mdm, days=365, renewal_days=364)
+            await client.renew()
+            await client.strangers()
+            await client.leave()
+        await profile(mdm, days=365, renewal_days=60)
         found = verdicts(MUSTS, client.exchanges)
         assert wrong(found) == []
         assert [verdict.name for verdict in found if verdict.state == "not seen"] == [
-            "renewal.document"
+            "renewal.refused"
         ]
         heard = b"".join(exchange.body for exchange in client.exchanges)
         assert b"MsiInstallJob" in heard

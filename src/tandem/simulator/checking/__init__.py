@@ -24,6 +24,7 @@ MUSTS: list[Must] = [
     *enrolling.policies,
     *enrolling.issue,
     *provisioning.document,
+    *provisioning.early,
     *provisioning.renewal,
     *managing.session,
     *managing.message,

@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
 import httpx
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tandem import pki
@@ -82,9 +83,13 @@ class Conversation:
         self._now = now
         self.device_id = secrets.token_hex(16).upper()
         self._name = f"CHECK-{self.device_id[:6]}"
-        self._key = rsa.generate_private_key(65537, 2048)
+        self._bits = 2048
+        self._key: rsa.RSAPrivateKey | None = None
         self._http = net.client(resolver=self._resolver, context=net.tls_context(ca_file))
         self._managing: httpx.AsyncClient | None = None
+        self._opened = [self._http]
+        self._leaf: x509.Certificate | None = None
+        self._robo = False
         self._policy_url = self._enrollment_url = self._address = ""
         self._sessions = 0
 
@@ -94,9 +99,8 @@ class Conversation:
     async def __aexit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        await self._http.aclose()
-        if self._managing is not None:
-            await self._managing.aclose()
+        for http in self._opened:
+            await http.aclose()
 
     async def whole(self) -> None:
         """All of it. Raises NoAnswer, NotChecked; what was heard until then counts."""
@@ -104,6 +108,7 @@ class Conversation:
         await self.policies()
         await self.enroll()
         await self.sessions()
+        await self.renew()
         await self.strangers()
         await self.leave()
 
@@ -179,12 +184,15 @@ class Conversation:
         ):
             id = requests.message_id()
             message = requests.policies(self._policy_url, id, security)
-            await self._soap(step, self._policy_url, message.encode(), id)
+            heard = await self._soap(step, self._policy_url, message.encode(), id)
+            if step == "policies":
+                self._bits = max(2048, enrolling.key_bits(heard))
 
     # ------------------------------------------------------------------ the certificate
 
     async def enroll(self) -> None:
         """Refusals first, as the credential is used up by what enrols. Raises NotChecked."""
+        self._key = rsa.generate_private_key(65537, self._bits)
         good = requests.certificate_request(self._key, self.device_id)
         weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - to be refused
         odd = ec.generate_private_key(ec.SECP256K1())
@@ -225,16 +233,53 @@ class Conversation:
                 f"The server does not enrol this device ({enrolling.subcode(found) or found.status}).",
                 cure="Check that the credential is good, and that its user may enrol devices.",
             )
+        self._hold(leaf, self._key)
+        self._robo = provisioning.renews(found)
+        self._user = self._user or provisioning.user(found)
+        other = uuid.uuid4().hex.upper()
+        again = requests.context(other, self._name, self._kind)
+        await self._issue("issue.taken-key", mine, good, again)
+
+    def _hold(self, leaf: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
+        """Sessions are held with this certificate from now on."""
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder, "device.pem"), Path(folder, "device.key")
             files[1].touch(mode=0o600)
             files[0].write_bytes(pki.pem(leaf))
-            files[1].write_bytes(pki.key_pem(self._key))
+            files[1].write_bytes(pki.key_pem(key))
             context = net.tls_context(self._ca_file, files)
         self._managing = net.client(resolver=self._resolver, context=context)
-        other = uuid.uuid4().hex.upper()
-        again = requests.context(other, self._name, self._kind)
-        await self._issue("issue.taken-key", mine, good, again)
+        self._opened.append(self._managing)
+        self._leaf, self._key = leaf, key
+
+    async def renew(self) -> None:
+        """A new certificate by the old key, where the document promised it (section 8)."""
+        if not self._robo or self._leaf is None or self._key is None:
+            return
+        key = rsa.generate_private_key(65537, self._bits)
+        request = requests.renewal_request(key, self.device_id, self._leaf, self._key)
+        before, old = self._managing, self._key
+        self._key = key
+        found = await self._issue(
+            "issue.renewal",
+            Credential("", user=self._user or "nobody").header,
+            request,
+            [("DeviceType", "CIMClient_Windows"), ("ApplicationVersion", "10.0.26100.1")],
+            kind="Renew",
+            value_type=f"{enrolling.WSSE}#PKCS7",
+        )
+        leaf = provisioning.leaf(found)
+        if leaf is None:
+            self._key = old
+            return
+        self._hold(leaf, key)
+        await self._session("session.renewed")
+        self._managing, after = before, self._managing
+        late = requests.first(self._next(), self._address, self.device_id, _MAX_BYTES)
+        # A certificate on the revocation list may end in the handshake already.
+        with suppress(NoAnswer):
+            await self._manage("refused.superseded", late.data)
+        self._managing = after
 
     def _request(self, key: Key) -> bytes:
         return requests.certificate_request(key, self.device_id)
@@ -254,7 +299,7 @@ class Conversation:
             url, id, security, request, items, kind=kind, value_type=value_type
         )
         facts = Facts(
-            public_key=self._key.public_key(),
+            public_key=self._key.public_key() if self._key else None,
             store="System" if self._kind == "Device" else "User",
             subject=requests.subject(self.device_id).rfc4514_string(),
         )
@@ -369,7 +414,6 @@ class Conversation:
         said = requests.first(number, self._address, self.device_id, _MAX_BYTES, alerts=[gone])
         await self._say("session.leaving", number, said, quiet=True)
         after = requests.first(self._next(), self._address, self.device_id, _MAX_BYTES)
-        # A certificate on the revocation list may end in the handshake already.
         with suppress(NoAnswer):
             await self._manage("refused.left", after.data)
 

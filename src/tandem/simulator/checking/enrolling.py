@@ -78,6 +78,12 @@ def subcode(exchange: Exchange) -> str:
     return text(fault(exchange), f"{{{S}}}Code/{{{S}}}Subcode/{{{S}}}Value").strip()
 
 
+def error_type(exchange: Exchange) -> str:
+    found = fault(exchange)
+    path = f"{{{S}}}Detail/{{{PKI}}}DeviceEnrollmentServiceError/{{{PKI}}}ErrorType"
+    return text(found, path)
+
+
 def answers(step: str, exchange: Exchange) -> bool:
     """Whether this is what was asked for at that step, and no fault."""
     return (
@@ -360,7 +366,6 @@ privateKeyAttributes/permissions nil
 privateKeyAttributes/algorithmOIDReference nil
 privateKeyAttributes/cryptoProviders
 cryptoProviders/provider
-cryptoProviders/provider
 attributes/revision
 revision/majorRevision
 revision/minorRevision
@@ -395,14 +400,15 @@ def _policies_order(exchange: Exchange) -> Problems:
     top = body(exchange)
     if top is None:
         return
-    found = []
+    found: list[str] = []
     for element in top.iter():
         name = local(element)
         if element is top or not name or name.lower() in _ATTESTATION:
             continue
         if not element.tag.startswith(f"{{{POL}}}"):
             yield f"{name} is of another namespace"
-        found.append(f"{name} nil" if element.get(NIL) == "true" else name)
+        if name != "provider" or found[-1:] != ["provider"]:
+            found.append(f"{name} nil" if element.get(NIL) == "true" else name)
     for wanted, there in zip(_WANTED, found, strict=False):
         if wanted != there:
             yield f"{there} where {wanted} belongs"
@@ -435,6 +441,12 @@ def _policies_hash(exchange: Exchange) -> Problems:
     told = oids.get(_anywhere(exchange, "hashAlgorithmOIDReference"), "")
     if told not in _SHA2:
         yield f"the hash is {told!r}"
+
+
+def key_bits(exchange: Exchange) -> int:
+    """How large a key the policy wants."""
+    told = _anywhere(exchange, "minimalKeyLength")
+    return int(told) if told.isdigit() and int(told) <= 4096 else 2048
 
 
 def _anywhere(exchange: Exchange, name: str) -> str:

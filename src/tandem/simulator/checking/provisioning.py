@@ -100,6 +100,18 @@ def leaf(exchange: Exchange) -> x509.Certificate | None:
     return found[0] if found else None
 
 
+def renews(exchange: Exchange) -> bool:
+    """Whether the document promises renewal without the user."""
+    place = below(read(exchange), "CertificateStore", "My", "WSTEP", "Renew")
+    return parms(place).get("ROBOSupport") == "true"
+
+
+def user(exchange: Exchange) -> str:
+    """Whose the enrollment is, as the document says."""
+    provider = application(exchange).get("PROVIDER-ID", "")
+    return parms(below(read(exchange), "DMClient", "Provider", provider)).get("UPN", "")
+
+
 # ---------------------------------------------------------------------- the document
 
 
@@ -384,6 +396,20 @@ def _poll(exchange: Exchange) -> Problems:
 
 
 # ---------------------------------------------------------------------- renewal
+
+
+early = Musts(
+    lambda exchange: exchange.step == "issue.renewal" and enrolling.fault(exchange) is not None
+)
+
+
+@early(
+    "renewal.refused", "8, 10", "A renewal that may not be yet is refused as NotEligibleToRenew."
+)
+def _early(exchange: Exchange) -> Problems:
+    told = enrolling.error_type(exchange)
+    if (enrolling.subcode(exchange), told) != ("s:Authorization", "NotEligibleToRenew"):
+        yield f"{enrolling.subcode(exchange)} {told}"
 
 
 @renewal("renewal.document", "8", "The new certificate and PROVIDER-ID, and nothing else.")

@@ -80,6 +80,7 @@ SESSIONS = {
     "refused.doctype": Refusal("20", "A document type is refused before parsing."),
     "refused.cut": Refusal("20", "What is not well-formed is refused."),
     "refused.wbxml": Refusal("11.1", "WBXML is answered 415.", frozenset({415})),
+    "refused.superseded": Refusal("8", "A renewed certificate's predecessor gets nothing more."),
     "refused.left": Refusal("14", "A device that left gets nothing more."),
 }
 

@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tandem.simulator.checking.enrolling import ENR, PKI, POL, WSSE, WST
@@ -167,6 +168,13 @@ def certificate_request(key: Key, device_id: str) -> bytes:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def renewal_request(key: Key, device_id: str, old: x509.Certificate, old_key: Key) -> bytes:
+    """A request for the new key, signed with the old one (CMS, the request inside)."""
+    request = certificate_request(key, device_id)
+    made = pkcs7.PKCS7SignatureBuilder().set_data(request).add_signer(old, old_key, hashes.SHA256())
+    return made.sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary])
 
 
 # ---------------------------------------------------------------------- sessions
