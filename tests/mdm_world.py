@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tandem.protocols import syncml
 from tandem.protocols.syncml import Command, Item, Message, Results, Status
 from tandem.tenant import directory, enrollment, graph, mobile_apps, oidc, sessions
 from tandem.tenant.enrollment import CONFIG_INFO_URI
-from tenant_world import BASE, CHEAP, Joined, World, make_world
+from tenant_world import ADMIN, BASE, CHEAP, Joined, World, make_world
 
 MANAGEMENT = "https://manage.example/ManagementServer/MDM.svc"
 WINDOWS_ID = "0A1B2C3D4E5F60718293A4B5C6D7E8F9"
@@ -35,6 +35,7 @@ WSSE = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secex
 _PKI = "http://schemas.microsoft.com/windows/pki/2009/01"
 _ENR = "http://schemas.microsoft.com/windows/management/2012/01/enrollment"
 _TRUST = "http://docs.oasis-open.org/ws-sx/ws-trust/200512"
+ORDERING = sessions.By("00000000-0000-0000-0000-0000000000aa", "admin@contoso.com")
 DISCOVER = f"{_ENR}/IDiscoveryService/Discover"
 POLICIES = f"{_PKI}/enrollmentpolicy/IPolicy/GetPolicies"
 REQUEST = f"{_PKI}/enrollment/RST/wstep"
@@ -150,6 +151,7 @@ class Mdm:
     peer: PeerCertificate
     management: httpx.AsyncClient
     uploads: mobile_apps.Uploads
+    _signed_in: dict[str, tuple[dict[str, str], datetime | None]] = field(default_factory=dict)
 
     @property
     def database(self) -> Database:
@@ -232,8 +234,14 @@ class Mdm:
         stop.set()
         await worker
 
-    async def graph(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        headers = await self.world.bearer()
+    async def graph(
+        self, method: str, path: str, body: Any = None, upn: str = ADMIN
+    ) -> httpx.Response:
+        """As an administrator, who signs in again when the token would be old."""
+        headers, since = self._signed_in.get(upn, ({}, None))
+        if since is None or self.world.at - since > timedelta(minutes=30):
+            headers = await self.world.bearer(upn)
+            self._signed_in[upn] = headers, self.world.at
         return await self.world.client.request(method, f"/v1.0/{path}", json=body, headers=headers)
 
 
@@ -329,6 +337,7 @@ async def mdm_service(
     management_url: str = MANAGEMENT,
     now: datetime | None = None,
     limits: graph.GraphSettings | None = None,
+    safeguards: sessions.Safeguards = sessions.Safeguards(hold_minutes=0),
 ) -> AsyncIterator[Mdm]:
     made: dict[str, Any] = {}
 
@@ -344,7 +353,12 @@ async def mdm_service(
         )
         made["uploads"].register()
         made["sessions"] = sessions.Sessions(
-            made["enrollment"], made["content"], world.now, management_url
+            made["enrollment"],
+            made["content"],
+            world.now,
+            management_url,
+            safeguards=safeguards,
+            wakes=sessions.AgentWakes(),
         )
         parts = [
             *graph.directory_parts(CHEAP),

@@ -84,7 +84,8 @@ async def tenant(tenant_db: Database, tmp_path: object) -> Tenant:
         await enrolling.establish(tx)
     blobs = Blobs.open(str(tmp_path))
     content = mobile_apps.Content(blobs, b"k" * 32, "https://t")
-    managing = sessions.Sessions(enrolling, content, lambda: at[0], "https://m")
+    at_once = sessions.Safeguards(hold_minutes=0)
+    managing = sessions.Sessions(enrolling, content, lambda: at[0], "https://m", safeguards=at_once)
     return Tenant(tenant_db, enrolling, managing, blobs, content, user, at, claims)
 
 
@@ -270,7 +271,8 @@ async def test_late_and_foreign_messages_change_nothing(tenant: Tenant) -> None:
 async def test_a_device_leaves_when_told_and_is_not_known_any_more(tenant: Tenant) -> None:
     machine = await enroll(tenant)
     async with tenant.database.transaction() as tx:
-        await tenant.managing.unenroll(tx, machine.id)
+        by = sessions.By("1", "admin@contoso.com")
+        await tenant.managing.order(tx, by, sessions.RETIRE, [machine.id])
     work = await machine.works()
     (order,) = work.commands
     assert order.name == "Exec"

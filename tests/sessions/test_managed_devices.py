@@ -101,6 +101,16 @@ async def test_eligible_devices_are_told_from_those_that_are_not(mdm: Mdm) -> No
             {"keepUserData": True},
             ("Exec", "./Device/Vendor/MSFT/RemoteWipe/doWipePersistUserData", None),
         ),
+        (
+            "wipe",
+            {"keepEnrollmentData": True},
+            ("Exec", "./Device/Vendor/MSFT/RemoteWipe/doWipePersistProvisionedData", None),
+        ),
+        (
+            "wipe",
+            {"useProtectedWipe": True},
+            ("Exec", "./Device/Vendor/MSFT/RemoteWipe/doWipeProtected", None),
+        ),
     ],
 )
 async def test_an_order_is_pending_then_active_then_done(
@@ -116,7 +126,8 @@ async def test_an_order_is_pending_then_active_then_done(
     assert (sent.name, sent.items[0].target, sent.items[0].data or None) == command
     assert await result(mdm, device, action) == "active"
     await device.says(3, **device.replies(answer))
-    assert await result(mdm, device, action) == "done"
+    # The status of a wipe says that it begins.
+    assert await result(mdm, device, action) == ("active" if action == "wipe" else "done")
     assert await device.check_in() == []
 
 
@@ -154,11 +165,33 @@ async def test_a_sync_is_done_when_the_device_has_come(mdm: Mdm) -> None:
     assert await result(mdm, device, "syncDevice") == "done"
 
 
-@pytest.mark.parametrize("name", ["", "123456", "has space", "-lead", "x" * 16, "a/b", "%RAND%"])
-async def test_a_name_that_no_computer_can_have_is_refused(mdm: Mdm, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", ""),
+        ("123456", "digits alone"),
+        ("has space", "letters, digits and hyphens"),
+        ("-lead", "begins and ends"),
+        ("tail-", "begins and ends"),
+        ("x" * 16, "16 characters"),
+        ("a/b", "letters, digits and hyphens"),
+        ("%RAND%", "%SERIAL% or %RAND:n%"),
+        ("PC-%RAND:0%", "%SERIAL% or %RAND:n%"),
+        ("KIOSK-01-%RAND:7%", "16 characters, counting 7 for %RAND%"),
+    ],
+)
+async def test_a_name_that_no_computer_can_have_is_refused(mdm: Mdm, name: str, why: str) -> None:
     device = await mdm.enrolled()
-    assert await order(mdm, device, "setDeviceName", {"deviceName": name}) == 400
+    answer = await mdm.graph("POST", f"{PATH}/{device.id}/setDeviceName", {"deviceName": name})
+    assert answer.status_code == 400
+    assert why in answer.json()["error"]["message"]
     assert await device.check_in() == []
+
+
+@pytest.mark.parametrize("name", ["PC-%RAND:5%", "%SERIAL%", "KIOSK-01-%RAND:6%", "a"])
+async def test_names_may_have_what_the_device_fills_in(mdm: Mdm, name: str) -> None:
+    device = await mdm.enrolled()
+    assert await order(mdm, device, "setDeviceName", {"deviceName": name}) == 204
 
 
 async def test_notes_and_owner_are_changed_and_nothing_else(mdm: Mdm) -> None:

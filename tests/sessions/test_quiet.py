@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from mdm_world import Mdm, TestDevice, new_id
+from mdm_world import ORDERING, Mdm, TestDevice, new_id
 from tandem.protocols import syncml
 from tandem.protocols.syncml import Command, Item, Message, Status
-from tandem.tenant import directory, licensing, policies
+from tandem.tenant import directory, licensing, policies, sessions
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
@@ -88,7 +88,7 @@ async def _ordered(mdm: Mdm, device: TestDevice) -> None:
 
 async def _told_to_leave(mdm: Mdm, device: TestDevice) -> None:
     async with mdm.database.transaction() as tx:
-        await mdm.sessions.unenroll(tx, device.id)
+        await mdm.sessions.order(tx, ORDERING, sessions.RETIRE, [device.id])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mdm_world import Mdm, TestDevice, new_id
+from mdm_world import ORDERING, Mdm, TestDevice, new_id
 from tandem.protocols import syncml
 from tandem.protocols.syncml import Command, Item, Message, Status
 from tandem.tenant import directory, enrollment, licensing, policies, sessions
@@ -407,7 +407,7 @@ async def test_an_administrator_has_a_device_leave(mdm: Mdm) -> None:
 async def test_a_device_that_refuses_to_leave_is_told_again(mdm: Mdm) -> None:
     device = await mdm.enrolled()
     async with mdm.database.transaction() as tx:
-        await mdm.sessions.unenroll(tx, device.id)
+        await mdm.sessions.order(tx, ORDERING, sessions.RETIRE, [device.id])
     device.codes["Exec"] = 500
     assert len(await device.check_in()) == 1
     assert (await known(mdm, device)).state == "unenrolling"
@@ -417,8 +417,8 @@ async def test_a_device_that_refuses_to_leave_is_told_again(mdm: Mdm) -> None:
 async def test_a_device_that_was_told_and_stays_silent_for_a_day_has_left(mdm: Mdm) -> None:
     told, untold = await mdm.enrolled(), await mdm.enrolled("sam", new_id())
     async with mdm.database.transaction() as tx:
-        await mdm.sessions.unenroll(tx, told.id)
-        await mdm.sessions.unenroll(tx, untold.id)
+        await mdm.sessions.order(tx, ORDERING, sessions.RETIRE, [told.id])
+        await mdm.sessions.order(tx, ORDERING, sessions.RETIRE, [untold.id])
     await told.check_in()
     for wait, state in ((timedelta(hours=23), "unenrolling"), (timedelta(hours=2), "unenrolled")):
         mdm.world.at += wait

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mdm_world import live_mdm
+from mdm_world import ORDERING, live_mdm
 from tandem.agent.mdm import AgentHosts, Device, DeviceSettings, Network
 from tandem.infra.database import Database
 from tandem.tenant import enrollment, policies, sessions
@@ -54,7 +54,7 @@ async def test_a_device_enrols_takes_a_setting_gives_it_back_and_leaves(
             assert await sessions.deliveries(tx, known.id) == {}
 
         async with tenant_db.transaction() as tx:
-            await mdm.sessions.unenroll(tx, known.id)
+            await mdm.sessions.order(tx, ORDERING, sessions.RETIRE, [known.id])
         await device.sync()
         assert device.account is None
         async with tenant_db.transaction() as tx:

@@ -28,6 +28,8 @@ from tandem.tenant.graph import GraphSettings
 log = get_logger("tenant")
 
 _UPKEEP_SECONDS = 3600.0
+# A hold window is over this much later than it says, at most.
+_ORDERS_SECONDS = 15.0
 
 
 class First(Settings, frozen=True):
@@ -61,6 +63,8 @@ class TenantSettings(Settings, frozen=True):
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
     authority: oidc.OidcSettings = oidc.OidcSettings()  # Its public_url is this file's.
     console: tenant_pages.ConsoleSettings = tenant_pages.ConsoleSettings()
+    # What stands between an order and the loss of devices, until administrators set it themselves.
+    safeguards: sessions.Safeguards = sessions.Safeguards()
     graph: GraphSettings = GraphSettings()  # The module's name is the field's in this body.
 
 
@@ -143,7 +147,14 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     jobs = Jobs(database.dsn)
     uploads = mobile_apps.Uploads(blobs, content.secret, box, jobs, database, utc_now)
     uploads.register()
-    managing = sessions.Sessions(enrolling, content, utc_now, settings.management_url)
+    managing = sessions.Sessions(
+        enrolling,
+        content,
+        utc_now,
+        settings.management_url,
+        safeguards=settings.safeguards,
+        wakes=sessions.AgentWakes(),
+    )
     resolver = Resolver(settings.resolver or None)
     web = net.client(resolver=resolver, ca_file=settings.ca_file)
     runs = licensing.Runs(database, jobs, utc_now)
@@ -211,6 +222,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     upkeep = asyncio.create_task(
         _tend(database, tokens, enrolling, managing, uploads, signer, stop)
     )
+    ordering = asyncio.create_task(_tend_orders(database, managing, stop))
     working = asyncio.create_task(jobs.run(stop, concurrency=2))
     try:
         await http.serve(
@@ -224,6 +236,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     finally:
         stop.set()
         await upkeep
+        await ordering
         await working
         await oidc.flush(database, tokens)
         await web.aclose()
@@ -259,14 +272,14 @@ async def _tend(
     signer: audit.Signer,
     stop: asyncio.Event,
 ) -> None:
-    """Expired codes and tokens go, keys rotate when due, silent devices that were to leave left,
-    what was deleted long ago goes for good, and the audit log's head is signed."""
+    """Expired codes and tokens go, keys rotate when due, what was deleted long ago goes for good,
+    and the audit log's head is signed."""
     while not stop.is_set():
         try:
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
-                await managing.tend(tx)
                 await enrolling.tend(tx)
+                await managing.forget(tx)
                 await uploads.tend(tx)
                 await licensing.tend(tx, utc_now())
                 await graph.prune(tx, utc_now())
@@ -287,3 +300,19 @@ async def _tend(
             log.warning("upkeep failed", reason=error.message)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _UPKEEP_SECONDS)
+
+
+async def _tend_orders(
+    database: Database, managing: sessions.Sessions, stop: asyncio.Event
+) -> None:
+    """Hold windows and deadlines of administrators' orders end."""
+    while not stop.is_set():
+        moved = 0
+        try:
+            async with database.transaction() as tx:
+                moved = await managing.tend(tx)
+        except AppError as error:
+            log.warning("orders are not tended", reason=error.message)
+        if not moved:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _ORDERS_SECONDS)

@@ -341,6 +341,11 @@ class Enrollment:
         await store.set_management(tx, device.id, "management_state", "retirePending")
         await self.note(tx, device, "unenrolling", "An administrator ends the enrollment")
 
+    async def keep(self, tx: Tx, device: Device) -> None:
+        """A device that was to leave stays: the order is off before it had it."""
+        await store.set_state(tx, device.id, "enrolled", None)
+        await self.note(tx, device, "enrolled", "The device stays enrolled")
+
     async def end(self, tx: Tx, device: Device, why: str) -> None:
         """The device left MDM."""
         await store.set_state(tx, device.id, "unenrolled", self.now())

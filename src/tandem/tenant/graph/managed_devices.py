@@ -1,6 +1,5 @@
 """Managed devices: what the MDM service knows of each, and orders to it."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -11,6 +10,7 @@ from tandem.infra.listing import Row
 from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive
 from tandem.tenant import directory, enrollment, policies, sessions
+from tandem.tenant.graph.device_actions import ORDERS, by, device_actions, order_of
 from tandem.tenant.graph.model import (
     Action,
     Answer,
@@ -24,21 +24,12 @@ from tandem.tenant.graph.model import (
     Value,
     access,
 )
-from tandem.tenant.graph.permissions import READERS, WRITERS
+from tandem.tenant.graph.permissions import MANAGED_READ, PRIVILEGED, READERS, WRITERS
 from tandem.tenant.sessions import Sessions
 from tandem.workloads import Authority, Workload, owner_of
 
-READ = access(
-    "DeviceManagementManagedDevices.Read.All",
-    "DeviceManagementManagedDevices.ReadWrite.All",
-    roles=READERS,
-)
+READ = MANAGED_READ
 _WRITE = access("DeviceManagementManagedDevices.ReadWrite.All", roles=WRITERS)
-_PRIVILEGED = access(
-    "DeviceManagementManagedDevices.PrivilegedOperations.All",
-    "DeviceManagementManagedDevices.ReadWrite.All",
-    roles=WRITERS,
-)
 _CONFIGURATION_READ = access(
     "DeviceManagementConfiguration.Read.All",
     "DeviceManagementConfiguration.ReadWrite.All",
@@ -60,22 +51,12 @@ _EMPTY = "00000000-0000-0000-0000-000000000000"
 
 
 def managed_devices(service: Sessions) -> Part:
-    async def sync(call: Call, body: Body) -> Answer:
-        await service.request_sync(call.tx, _device(call))
-        return None
-
-    async def retire(call: Call, body: Body) -> Answer:
-        await service.unenroll(call.tx, _device(call))
-        return None
-
     async def retired(call: Call, key: str) -> None:
-        await service.unenroll(call.tx, key)
+        await service.order(call.tx, by(call), *_first(order_of("delete", {}), key))
 
-    def ordering(
-        kind: str, data: Callable[[Body], str]
-    ) -> Callable[[Call, Body], Awaitable[Answer]]:
+    def ordering(action: str) -> Callable[[Call, Body], Awaitable[Answer]]:
         async def order(call: Call, body: Body) -> Answer:
-            await service.act(call.tx, _device(call), kind, data(body))
+            await service.order(call.tx, by(call), *_first(order_of(action, body), _device(call)))
             return None
 
         return order
@@ -174,20 +155,25 @@ def managed_devices(service: Sessions) -> Part:
         "deviceManagement/comanagedDevices/{comanagedDevice}",
     ):
         actions += [
-            Action(f"{one}/syncDevice", sync, _PRIVILEGED, family=Family.INTUNE),
-            Action(f"{one}/retire", retire, _PRIVILEGED, family=Family.INTUNE),
             Action(f"{one}/timeline", timeline, READ, method="GET", family=Family.INTUNE),
             Action(
                 f"{one}/settings", settings, _CONFIGURATION_READ, method="GET", family=Family.INTUNE
             ),
         ]
         actions += [
-            Action(
-                f"{one}/{kind}", ordering(kind, data), _PRIVILEGED, body=taken, family=Family.INTUNE
-            )
-            for kind, (taken, data) in _ORDERS.items()
+            Action(f"{one}/{name}", ordering(name), PRIVILEGED, body=taken, family=Family.INTUNE)
+            for name, taken in ORDERS.items()
         ]
-    return Part((devices, together, *_contained(), events), tuple(actions))
+    guarded = device_actions(service)
+    return Part(
+        (devices, together, *_contained(), events, *guarded.resources),
+        (*actions, *guarded.actions),
+    )
+
+
+def _first(order: tuple[str, str], device: str) -> tuple[str, list[str], str]:
+    """The arguments of an order for this device alone."""
+    return order[0], [device], order[1]
 
 
 def _device(call: Call) -> str:
@@ -208,61 +194,6 @@ async def _update(call: Call, key: str, changes: Body) -> None:
                 target=name,
             )
         await enrollment.set_management(call.tx, key, columns[name], value)
-
-
-def _nothing(_: Body) -> str:
-    return ""
-
-
-def _scan(body: Body) -> str:
-    """1 is a quick scan, 2 a full one (Defender CSP)."""
-    return "1" if body.get("quickScan") else "2"
-
-
-_COMPUTER_NAME = re.compile(r"(?=.{1,63}$)(?!\d+$)[A-Za-z0-9]([A-Za-z0-9-]|%RAND:\d%|%SERIAL%)*")
-
-
-def _name(body: Body) -> str:
-    given = str(body["deviceName"])
-    plain = re.sub(r"%RAND:\d%|%SERIAL%", "", given)
-    if not _COMPUTER_NAME.fullmatch(given) or len(plain) > 15:
-        raise BadProperty(
-            f"'{given[:80]}' is no name of a Windows computer.",
-            cure="Use at most 15 letters, digits and hyphens, not digits alone; %SERIAL% and"
-            " %RAND:n% stand for what the device fills in.",
-            target="deviceName",
-        )
-    return given
-
-
-def _wiping(body: Body) -> str:
-    if body.get("keepUserData"):
-        return sessions.WIPE_BUT_USER_DATA
-    return sessions.WIPE_BUT_ENROLLMENT if body.get("keepEnrollmentData") else sessions.WIPE
-
-
-def _flag(name: str) -> Field:
-    return Field(name, Primitive.BOOLEAN, writable=True)
-
-
-# Orders of Graph beside sync and retire: what the body may hold, and what the device gets of it.
-_ORDERS: dict[str, tuple[tuple[Field, ...], Callable[[Body], str]]] = {
-    "rebootNow": ((), _nothing),
-    "windowsDefenderScan": ((_flag("quickScan"),), _scan),
-    "windowsDefenderUpdateSignatures": ((), _nothing),
-    "setDeviceName": ((Field("deviceName", writable=True, required=True),), _name),
-    "wipe": (
-        (
-            _flag("keepEnrollmentData"),
-            _flag("keepUserData"),
-            Field("macOsUnlockCode", writable=True),
-            _flag("persistEsimDataPlan"),
-        ),
-        _wiping,
-    ),
-    "cleanWindowsDevice": ((_flag("keepUserData"),), _wiping),
-    **dict.fromkeys(sessions.UNSUPPORTED_ACTIONS, ((), _nothing)),
-}
 
 
 async def _names(call: Call, rows: Sequence[Row]) -> Mapping[str, Any]:

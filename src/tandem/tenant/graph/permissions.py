@@ -100,6 +100,17 @@ MDM_SETTINGS_WRITE = access(
     delegated=("Policy.ReadWrite.MobilityManagement",),
     roles=WRITERS,
 )
+MANAGED_READ = access(
+    "DeviceManagementManagedDevices.Read.All",
+    "DeviceManagementManagedDevices.ReadWrite.All",
+    roles=READERS,
+)
+# Orders to devices, and the safeguards of those that nothing brings back.
+PRIVILEGED = access(
+    "DeviceManagementManagedDevices.PrivilegedOperations.All",
+    "DeviceManagementManagedDevices.ReadWrite.All",
+    roles=WRITERS,
+)
 APPLICATIONS_READ = access("Application.Read.All", "Application.ReadWrite.All", *_DIRECTORY_READ)
 APPLICATIONS_WRITE = access(
     "Application.ReadWrite.All",

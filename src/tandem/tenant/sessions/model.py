@@ -65,13 +65,6 @@ ACTIONS = {
     "wipe": ("Exec", "./Device/Vendor/MSFT/RemoteWipe/"),
     "cleanWindowsDevice": ("Exec", "./Device/Vendor/MSFT/RemoteWipe/"),
 }
-# What the order of a wipe says, as the last part of its LocURI.
-WIPE, WIPE_BUT_USER_DATA = "doWipe", "doWipePersistUserData"
-WIPE_BUT_ENROLLMENT = "doWipePersistProvisionedData"
-# Orders that take a device away from its user.
-WIPES = ("wipe", "cleanWindowsDevice")
-# There is no command of desktop Windows for these: they end at once as not supported.
-UNSUPPORTED_ACTIONS = ("remoteLock", "shutDown", "resetPasscode", "locateDevice")
 
 
 def action(kind: str, data: str, order: int) -> "Order":
@@ -81,6 +74,13 @@ def action(kind: str, data: str, order: int) -> "Order":
         uri, data = uri + data, ""
     item = Item(target=uri, data=data or None, format="chr", type="text/plain")
     return Order(Sent("action", kind, order=order), name, item if data else Item(target=uri))
+
+
+def unenroll(provider: str, order: int) -> "Order":
+    """Leave (section 14)."""
+    uri = f"./Vendor/MSFT/DMClient/Provider/{provider}/Unenroll"
+    item = Item(target=uri, data=provider, format="chr", type="text/plain")
+    return Order(Sent("unenroll", provider, order=order), "Exec", item)
 
 
 @dataclass(frozen=True, slots=True)

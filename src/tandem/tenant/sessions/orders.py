@@ -1,88 +1,511 @@
-"""Orders of administrators: sync, restart, rename, wipe, leave."""
+"""Orders of administrators: sync, restart, rename, wipe, leave; and who else has to agree."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
+from tandem.infra.errors import AppError, Kind
+from tandem.infra.listing import Source
 from tandem.tenant import enrollment
 from tandem.tenant.enrollment import Device, Enrollment
-from tandem.tenant.sessions import model, store
-from tandem.tenant.sessions.model import WIPES, ActionResult
+from tandem.tenant.sessions import actions, model, order_store
+from tandem.tenant.sessions.actions import (
+    DESTRUCTIVE,
+    RETIRE,
+    SYNC,
+    WIPES,
+    Progress,
+    Safeguards,
+    State,
+)
+from tandem.tenant.sessions.model import ActionResult
+from tandem.tenant.sessions.order_store import Order, Proposal, Request
+from tandem.tenant.sessions.wakes import NoWakes, Wakes
 
-_GRAPH_NAMES = {"unenroll": "retire"}
-# The status of an order that no device can carry out (SyncML: command not implemented).
-NOT_SUPPORTED = 501
-# How long a device that was told to leave has for saying that it did (section 14).
-_LEAVING = timedelta(days=1)
+# Orders of one administrator that may wait for a second one: more are noise, or an attack.
+_MOST_WAITING = 20
+MOST_DEVICES = 10_000
+_TENDED_AT_ONCE = 500
+_ANSWERS = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+
+
+class NoSuchOrder(AppError):
+    kind, code = Kind.NOT_FOUND, "action.not-found"
+
+
+class NotTwoPeople(AppError):
+    kind, code = Kind.FORBIDDEN, "action.second-administrator"
+
+
+class Decided(AppError):
+    kind, code = Kind.CONFLICT, "action.decided"
+
+
+class BadOrder(AppError):
+    kind, code = Kind.INVALID, "action.invalid"
+
+
+class WaitsAlready(AppError):
+    kind, code = Kind.CONFLICT, "action.waits-already"
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who orders or decides; `person` is false for an application."""
+
+    id: str
+    name: str
+    person: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far an order goes, before it is given: `devices` are those that it concerns."""
+
+    devices: Sequence[Device]
+    users: int
+    co_managed: int
+    needs_approval: bool
+    budget_left: int
+    safeguards: Safeguards
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """`request_id` is None for what needs no safeguards; devices that had it already are left
+    out of `devices`."""
+
+    request_id: str | None
+    devices: Sequence[Device]
+    state: State
+    held_until: datetime | None = None
 
 
 class Orders:
     """What administrators order of devices, until it is done."""
 
-    def __init__(self, enrollment: Enrollment, now: Clock) -> None:
+    def __init__(
+        self,
+        enrollment: Enrollment,
+        now: Clock,
+        safeguards: Safeguards | None = None,
+        wakes: Wakes | None = None,
+    ) -> None:
         self._enrollment = enrollment
         self._now = now
+        self._safeguards = actions.check(safeguards or Safeguards())
+        self._wakes = wakes or NoWakes()
 
-    async def unenroll(self, tx: Tx, device_id: str) -> Device:
-        """Have a device leave at its next session. Raises NoSuchDevice."""
-        device = await enrollment.device(tx, device_id)
-        if device.state == "enrolled":
-            await self._enrollment.begin_unenroll(tx, device)
-            await store.add_command(tx, device.id, "unenroll", self._now())
-        return replace(device, state="unenrolling")
+    # ------------------------------------------------------------------ giving orders
 
-    async def act(self, tx: Tx, device_id: str, kind: str, data: str = "") -> None:
-        """Order something of a device, carried out at its next session.
+    async def order(
+        self,
+        tx: Tx,
+        by: By,
+        kind: str,
+        device_ids: Sequence[str],
+        data: str = "",
+        reason: str = "",
+    ) -> Ordered:
+        """Order something of devices. What is open already is not ordered twice.
 
-        An order that is still open is not given twice. Raises NoSuchDevice.
+        Raises NoSuchDevice, BadOrder, WaitsAlready and, for what nothing brings back, BudgetSpent.
         """
-        device = await _present(tx, device_id)
+        devices = await _devices(tx, device_ids)
         now = self._now()
-        if kind in model.UNSUPPORTED_ACTIONS:
-            order = await store.add_command(tx, device.id, kind, now)
-            await store.end_command(tx, order, now, NOT_SUPPORTED)
-            await self._enrollment.note(tx, device, "action", f"{kind}: not supported by Windows")
-            return
-        open_orders = await store.open_commands(tx, device.id)
-        if any((item["kind"], item["data"]) == (kind, data) for item in open_orders):
-            return
-        await store.add_command(tx, device.id, kind, now, data)
-        await self._enrollment.note(tx, device, "action", f"An administrator orders {kind}")
-        if kind in WIPES:
-            await enrollment.set_management(tx, device.id, "management_state", "wipePending")
+        missing = await self._without(tx, devices, kind, data)
+        if not missing:
+            return Ordered(None, (), State.PENDING)
+        if kind not in DESTRUCTIVE:
+            made = actions.ordered(kind, data, self._safeguards, len(missing), now)
+            for device in missing:
+                await self._give(tx, device, made, by, None)
+            return Ordered(None, missing, made.state)
+        safeguards = await self.safeguards(tx)
+        await order_store.lock_budget(tx, by.id)
+        approval = actions.needs_approval(safeguards, len(missing))
+        if approval:
+            await self._may_wait(tx, by, reason)
+        else:
+            spent, since = await order_store.spent(tx, by.id, now - _HOUR)
+            free_at = since + _HOUR if since is not None else None
+            actions.spend(safeguards, len(missing), spent, free_at)
+        request_id = await order_store.add_request(
+            tx, kind, data, reason, (by.id, by.name), (len(missing), _users(missing)), approval, now
+        )
+        made = actions.ordered(kind, data, safeguards, len(missing), now)
+        for device in missing:
+            await self._give(tx, device, made, by, request_id)
+        return Ordered(request_id, missing, made.state, made.held_until)
 
-    async def tend(self, tx: Tx) -> None:
-        """Devices that were told to leave and were never heard of again have left."""
-        await store.forget_changes(tx, self._now())
-        before = self._now() - _LEAVING
-        for device_id in await store.sent_before(tx, "unenroll", before):
-            device = await enrollment.device(tx, device_id)
-            if device.seen_at is not None and device.seen_at >= before:
-                continue
-            for order in await store.open_commands(tx, device_id):
-                await store.end_command(tx, order["id"], self._now())
-            if device.state == "unenrolling":
-                await self._enrollment.end(tx, device, "Told to leave, and silent for a day since")
+    async def reach(self, tx: Tx, by: By, kind: str, device_ids: Sequence[str]) -> Reach:
+        """What `order` would do, for who is about to. Raises NoSuchDevice, BadOrder."""
+        devices = await _devices(tx, device_ids)
+        safeguards = await self.safeguards(tx)
+        spent, _ = await order_store.spent(tx, by.id, self._now() - _HOUR)
+        return Reach(
+            devices,
+            _users(devices),
+            sum(1 for device in devices if device.agent is not None and device.agent.policy),
+            kind in DESTRUCTIVE and actions.needs_approval(safeguards, len(devices)),
+            max(0, safeguards.budget_per_hour - spent),
+            safeguards,
+        )
 
-    async def request_sync(self, tx: Tx, device_id: str) -> None:
-        """Note that a session is wanted; the device comes at its next poll. Raises NoSuchDevice."""
-        device = await _present(tx, device_id)
+    async def _may_wait(self, tx: Tx, by: By, reason: str) -> None:
+        if not reason.strip():
+            raise BadOrder(
+                "An order that a second administrator has to approve needs a reason.",
+                cure="Say why these devices have to go.",
+                field="reason",
+            )
+        if await order_store.waiting(tx, by.id) >= _MOST_WAITING:
+            raise actions.BudgetSpent(
+                f"{_MOST_WAITING} orders of yours wait for a second administrator already.",
+                cure="Have them decided, or cancel some: `tandem actions requests`.",
+                retry_after_seconds=3600,
+            )
+
+    async def _without(
+        self, tx: Tx, devices: Sequence[Device], kind: str, data: str
+    ) -> list[Device]:
+        """Devices that have no such order yet. Raises WaitsAlready."""
+        if kind in actions.UNSUPPORTED or kind == SYNC:
+            return list(devices)
+        kinds = WIPES if kind in WIPES else (kind,)
+        found = await order_store.open_orders_of(tx, [item.id for item in devices], kinds)
+        has: dict[str, Progress] = {item.device_id: item.progress for item in found}
+        for device in devices:
+            known = has.get(device.id)
+            if known is not None and kind in WIPES and (known.kind, known.data) != (kind, data):
+                raise WaitsAlready(
+                    f"Another wipe of {device.name} is under way.",
+                    cure="Cancel that one first: `tandem managed-device cancel-action`.",
+                )
+        if kind == "setDeviceName":
+            return [d for d in devices if d.id not in has or has[d.id].data != data]
+        gone = {item.id for item in devices if item.state == "unenrolling"} - set(has)
+        return [d for d in devices if d.id not in has and not (kind == RETIRE and d.id in gone)]
+
+    async def _give(
+        self, tx: Tx, device: Device, made: Progress, by: By, request_id: str | None
+    ) -> None:
         now = self._now()
-        order = await store.add_command(tx, device.id, "syncDevice", now)
-        await store.mark_sent(tx, order, now)
-        await self._enrollment.note(tx, device, "sync", "An administrator asks for a check-in")
+        if made.kind == SYNC:
+            made = actions.delivered(made, now)
+        id = await order_store.add_order(tx, device.id, made, by.name, now, request_id)
+        name = actions.graph_name(made.kind)
+        if not made.is_open:
+            await self._note(tx, device, f"{name}: not supported by Windows")
+            return
+        match made.state:
+            case State.APPROVAL:
+                text = f"{by.name} orders {name}; a second administrator has to approve it"
+            case State.HELD:
+                assert made.held_until is not None
+                text = f"{by.name} orders {name}; it can be cancelled until {_at(made.held_until)}"
+            case _:
+                text = f"{by.name} orders {name}"
+        await self._note(tx, device, text)
+        await self._shown(tx, device, made)
+        await self._begun(tx, device, Order(id, device.id, request_id, now, made))
+
+    # ------------------------------------------------------------------ taking them back
+
+    async def cancel(self, tx: Tx, by: By, order_id: int) -> Device:
+        """Before the device has it. Raises NoSuchOrder, TooLate."""
+        found = await order_store.order(tx, order_id)
+        if found is None:
+            raise _no_order(str(order_id))
+        await self._cancel(tx, by, found)
+        return await enrollment.device(tx, found.device_id)
+
+    async def _cancel(self, tx: Tx, by: By, found: Order) -> None:
+        after = actions.cancelled(found.progress, f"Cancelled by {by.name}.", self._now())
+        await self._moved(tx, found, after)
+
+    async def cancel_request(self, tx: Tx, by: By, request_id: str) -> int:
+        """All of it that no device has yet. Returns for how many. Raises NoSuchOrder, TooLate."""
+        request = await _request(tx, request_id)
+        waiting = [
+            item
+            for item in await order_store.orders_of_request(tx, request.id)
+            if item.progress.state in actions.WAITING
+        ]
+        if not waiting:
+            raise actions.TooLate(
+                "All its devices have this order already, or it is over.",
+                cure="Look at how far it is: `tandem actions list`.",
+            )
+        for item in waiting:
+            await self._cancel(tx, by, item)
+        if not request.decision:
+            await order_store.decide(tx, request.id, "cancelled", by.name, "", self._now())
+        return len(waiting)
+
+    async def approve(self, tx: Tx, by: By, request_id: str) -> int:
+        """As a second administrator: the hold window begins. Returns for how many devices.
+
+        Raises NoSuchOrder, NotTwoPeople, Decided.
+        """
+        request, waiting = await self._undecided(tx, by, request_id)
+        _second(by, request.asked_by, request.asked_by_name)
+        safeguards = await self.safeguards(tx)
+        now = self._now()
+        for item in waiting:
+            await self._moved(tx, item, actions.approved(item.progress, safeguards, now), by)
+        await order_store.decide(tx, request.id, "approved", by.name, "", now)
+        return len(waiting)
+
+    async def reject(self, tx: Tx, by: By, request_id: str, reason: str) -> int:
+        """Nothing of it happens. Raises NoSuchOrder, Decided."""
+        request, waiting = await self._undecided(tx, by, request_id)
+        for item in waiting:
+            after = actions.cancelled(item.progress, f"Rejected by {by.name}.", self._now())
+            await self._moved(tx, item, after)
+        await order_store.decide(tx, request.id, "rejected", by.name, reason, self._now())
+        return len(waiting)
+
+    async def _undecided(self, tx: Tx, by: By, request_id: str) -> tuple[Request, list[Order]]:
+        request = await _request(tx, request_id)
+        now = self._now()
+        waiting = [
+            item
+            for item in await order_store.orders_of_request(tx, request.id)
+            if item.progress.state is State.APPROVAL and now < item.progress.expires_at
+        ]
+        if request.decision or not waiting:
+            said = f"was {request.decision} already" if request.decision else "waits for nobody"
+            raise Decided(
+                f"This order {said}.", cure="Look at how far it is: `tandem actions requests`."
+            )
+        return request, waiting
+
+    # ------------------------------------------------------------------ safeguards
+
+    async def safeguards(self, tx: Tx) -> Safeguards:
+        """Those in force."""
+        kept, _ = await order_store.safeguards(tx)
+        return kept or self._safeguards
+
+    async def proposal(self, tx: Tx) -> Proposal | None:
+        return (await order_store.safeguards(tx))[1]
+
+    async def change_safeguards(self, tx: Tx, by: By, wanted: Safeguards) -> bool:
+        """Returns whether they are in force: weaker ones wait for a second administrator.
+
+        Raises BadSafeguards.
+        """
+        actions.check(wanted)
+        kept, _ = await order_store.safeguards(tx)
+        if actions.weaker(wanted, kept or self._safeguards):
+            proposal = Proposal(wanted, by.id, by.name, self._now())
+            await order_store.save_safeguards(tx, kept, proposal)
+            return False
+        await order_store.save_safeguards(tx, wanted, None)
+        return True
+
+    async def approve_safeguards(self, tx: Tx, by: By) -> Safeguards:
+        """Raises Decided, NotTwoPeople."""
+        kept, proposal = await order_store.safeguards(tx)
+        in_force = kept or self._safeguards
+        life = timedelta(hours=in_force.approval_hours)
+        if proposal is None or self._now() - proposal.at >= life:
+            raise Decided(
+                "No change of the safeguards waits for approval.",
+                cure="Propose it again: `tandem actions safeguards --set`.",
+            )
+        _second(by, proposal.by, proposal.by_name)
+        await order_store.save_safeguards(tx, proposal.safeguards, None)
+        return proposal.safeguards
+
+    async def withdraw_safeguards(self, tx: Tx) -> None:
+        """The proposed change is not made. Raises Decided."""
+        kept, proposal = await order_store.safeguards(tx)
+        if proposal is None:
+            raise Decided("No change of the safeguards waits for approval.")
+        await order_store.save_safeguards(tx, kept, None)
+
+    # ------------------------------------------------------------------ what devices do
 
     async def came(self, tx: Tx, device: Device, now: datetime) -> None:
-        """A session is what an administrator who asked for a sync wanted."""
-        for order in await store.open_commands(tx, device.id):
-            if order["kind"] == "syncDevice":
-                await store.end_command(tx, order["id"], now, 200)
+        """A device begins a session."""
+        for item in await order_store.open_orders(tx, device.id):
+            after = actions.returned(item.progress, now)
+            if after != item.progress:
+                await self._moved(tx, item, after)
+
+    async def hand_out(
+        self, tx: Tx, device: Device, asked: Collection[int]
+    ) -> tuple[list[model.Order], bool]:
+        """The commands of what is due, and whether the device gets nothing besides.
+
+        `asked` are the orders that this session was given already: each is given once in it.
+
+        A wipe is alone in its message, so that nothing comes after it (section 15); so is the
+        order to leave, which ends the session (section 14).
+        """
+        now = self._now()
+        found = await order_store.open_orders(tx, device.id)
+        if any(o.progress.is_wipe and o.progress.state in _GIVEN for o in found):
+            return [], True
+        ready = [i for i in found if i.id not in asked and actions.due(i.progress, now)]
+        for kinds in (WIPES, (RETIRE,)):
+            last = [item for item in ready if item.progress.kind in kinds]
+            if last:
+                return [await self._deliver(tx, last[0])], True
+        return [
+            await self._deliver(tx, item) for item in ready if item.progress.kind in model.ACTIONS
+        ], False
+
+    async def _deliver(self, tx: Tx, item: Order) -> model.Order:
+        after = actions.delivered(item.progress, self._now())
+        if after != item.progress:
+            await self._moved(tx, item, after)
+        if after.kind == RETIRE:
+            return model.unenroll(self._enrollment.settings.provider_id, item.id)
+        return model.action(after.kind, after.data, item.id)
+
+    async def answered(self, tx: Tx, device: Device, order_id: int, code: int) -> None:
+        """A device says what became of an order of its own."""
+        found = await order_store.order(tx, order_id)
+        if found is None or found.device_id != device.id:
+            return
+        now = self._now()
+        if code in model.NOT_DONE:
+            after = actions.undelivered(found.progress)
+        else:
+            after = actions.answered(found.progress, code, now)
+        if after != found.progress:
+            await self._moved(tx, found, after)
+
+    async def left(self, tx: Tx, device: Device) -> None:
+        for item in await order_store.open_orders(tx, device.id):
+            await order_store.save(tx, item.id, actions.left(item.progress, self._now()))
+
+    async def tend(self, tx: Tx) -> int:
+        """What the time does to orders; returns how many it moved, at most a few hundred.
+
+        Devices that were told to leave or to wipe everything, and were never heard of again, have
+        left.
+        """
+        now = self._now()
+        moved = 0
+        for item in await order_store.timed(tx, now, now - _ANSWERS, _TENDED_AT_ONCE):
+            device = await enrollment.device(tx, item.device_id)
+            if device.state == "unenrolled":
+                after = actions.left(item.progress, now)
+            elif actions.silent(item.progress, device.seen_at, now):
+                why = "Told to leave" if item.progress.kind == RETIRE else "Told to wipe itself"
+                await self._enrollment.end(tx, device, f"{why}, and silent for a day since")
+                after = actions.left(item.progress, now)
+            else:
+                after = actions.passed(item.progress, now)
+            if after != item.progress:
+                moved += 1
+                await self._moved(tx, item, after)
+        return moved
+
+    # ------------------------------------------------------------------ one step
+
+    async def _moved(self, tx: Tx, item: Order, after: Progress, by: By | None = None) -> None:
+        """Keep a step of an order, and tell of it."""
+        before = item.progress
+        await order_store.save(tx, item.id, after)
+        device = await enrollment.device(tx, item.device_id)
+        name = actions.graph_name(after.kind)
+        text = _told(name, before, after, by)
+        if text:
+            await self._note(tx, device, text)
+        if device.state == "unenrolled":
+            return
+        await self._shown(tx, device, after)
+        if after.state is State.CANCELLED or after.state is State.EXPIRED:
+            if after.kind == RETIRE and device.state == "unenrolling":
+                await self._enrollment.keep(tx, device)
+            return
+        await self._begun(tx, device, replace(item, progress=after))
+
+    async def _begun(self, tx: Tx, device: Device, item: Order) -> None:
+        """Nothing is in the way of it any more, or no longer: the device may come for it."""
+        state, kind = item.progress.state, item.progress.kind
+        if state not in (State.PENDING, State.SENT):
+            return
+        if kind == RETIRE and device.state == "enrolled":
+            await self._enrollment.begin_unenroll(tx, device)
+        if state is State.PENDING or kind == SYNC:
+            await self._wakes.wake(tx, device)
+
+    async def _shown(self, tx: Tx, device: Device, order: Progress) -> None:
+        state = actions.management_state(order)
+        if state:
+            await enrollment.set_management(tx, device.id, "management_state", state)
+
+    async def _note(self, tx: Tx, device: Device, text: str) -> None:
+        await self._enrollment.note(tx, device, "action", text)
+
+
+_GIVEN = (State.SENT, State.ACCEPTED)
+
+
+def _told(name: str, before: Progress, after: Progress, by: By | None) -> str:
+    """The line of the timeline for a step; empty for a step that tells nothing."""
+    match after.state:
+        case State.HELD | State.PENDING if before.state is State.APPROVAL:
+            text = f"{name} is approved by {by.name if by is not None else ''}"
+            until = after.held_until
+            held = after.state is State.HELD and until is not None
+            return f"{text}; it can be cancelled until {_at(until)}" if held and until else text
+        case State.ACCEPTED:
+            return f"{name}: the device has it, and begins"
+        case State.DONE:
+            if after.kind == SYNC:
+                return "The device checks in, as it was asked to"
+            return f"{name}: the device has it" if before.state is State.SENT else f"{name}: done"
+        case State.CANCELLED | State.EXPIRED | State.FAILED | State.TIMED_OUT:
+            return f"{name}: {after.why}"
+        case _:
+            return ""
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _users(devices: Sequence[Device]) -> int:
+    return len({device.user_id for device in devices})
+
+
+def _second(by: By, asked_by: str, asked_by_name: str) -> None:
+    """Raises NotTwoPeople unless this is somebody else, and a person."""
+    if not by.person:
+        raise NotTwoPeople(
+            "An application cannot approve: a second administrator has to.",
+            cure="Sign in as an Intune Administrator.",
+        )
+    if by.id == asked_by:
+        raise NotTwoPeople(
+            f"{asked_by_name} asked for this: another administrator has to approve it.",
+            cure="Ask another Intune Administrator, or appoint one.",
+        )
+
+
+async def _devices(tx: Tx, ids: Sequence[str]) -> list[Device]:
+    """Devices that have not left. Raises NoSuchDevice, BadOrder."""
+    ids = list(dict.fromkeys(ids))
+    if not ids or len(ids) > MOST_DEVICES:
+        raise BadOrder(
+            f"An order is for 1 to {MOST_DEVICES} devices, and this is for {len(ids)}.",
+            cure="Name the devices by their ids.",
+            field="devices",
+        )
+    return [await _present(tx, id) for id in ids]
 
 
 async def _present(tx: Tx, device_id: str) -> Device:
-    """A device that has not left. Raises NoSuchDevice."""
     device = await enrollment.device(tx, device_id)
     if device.state == "unenrolled":
         raise enrollment.NoSuchDevice(
@@ -91,21 +514,94 @@ async def _present(tx: Tx, device_id: str) -> Device:
     return device
 
 
+async def _request(tx: Tx, id: str) -> Request:
+    found = await order_store.request(tx, id)
+    if found is None:
+        raise _no_order(id)
+    return found
+
+
+def _no_order(id: str) -> NoSuchOrder:
+    return NoSuchOrder(f"There is no order {id}.", cure="List them: `tandem actions list`.")
+
+
 async def results(tx: Tx, device_ids: Sequence[str]) -> dict[str, list[ActionResult]]:
     """By device, the last order of each kind and how far it got (Graph's deviceActionResults)."""
     found: dict[str, dict[str, ActionResult]] = {}
-    for row in await store.commands_of(tx, device_ids):
-        kind = _GRAPH_NAMES.get(row["kind"], row["kind"])
+    for row in await order_store.latest(tx, device_ids):
+        kind = actions.graph_name(row["kind"])
         result = ActionResult(
-            kind, _action_state(row["state"], row["code"]), row["created_at"], row["changed_at"]
+            kind,
+            actions.graph_state(State(row["state"]), row["code"]),
+            row["created_at"],
+            row["changed_at"],
         )
         found.setdefault(row["device_id"], {})[kind] = result
     return {device_id: list(kinds.values()) for device_id, kinds in found.items()}
 
 
-def _action_state(state: str, code: int | None) -> str:
-    if state != "done":
-        return {"pending": "pending", "sent": "active"}[state]
-    if code == NOT_SUPPORTED:
-        return "notSupported"
-    return "done" if code is None or 200 <= code < 300 else "failed"
+_ACTION = "CASE o.kind WHEN 'unenroll' THEN CASE o.data WHEN 'delete' THEN 'delete' ELSE 'retire' END ELSE o.kind END"
+
+# Orders for one device each, the newest first.
+ORDERS = Source(
+    "sessions_order o JOIN enrollment_device d ON d.id = o.device_id"
+    " LEFT JOIN sessions_request r ON r.id = o.request_id",
+    {
+        "position": "-o.id",
+        "id": "o.id::text",
+        "device_id": "o.device_id",
+        "device_name": "d.name",
+        "user_principal_name": "d.upn",
+        "action": _ACTION,
+        "option": "CASE WHEN o.kind = 'unenroll' THEN '' ELSE o.data END",
+        "state": "o.state",
+        "request_id": "o.request_id::text",
+        "ordered_by": "o.asked_by_name",
+        "reason": "coalesce(r.reason, '')",
+        "ordered_date_time": "o.created_at",
+        "held_until_date_time": "o.held_until",
+        "expires_date_time": "o.expires_at",
+        "sent_date_time": "o.sent_at",
+        "ended_date_time": "o.ended_at",
+        "status_code": "o.code",
+        "explanation": "o.why",
+        "can_be_cancelled": "o.state IN ('approval', 'held', 'pending')",
+    },
+    key="position",
+)
+
+# Orders that nothing brings back, as they were asked for.
+REQUESTS = Source(
+    "sessions_request r",
+    {
+        "position": "r.asked_at",
+        "id": "r.id::text",
+        "action": _ACTION.replace("o.", "r."),
+        "option": "CASE WHEN r.kind = 'unenroll' THEN '' ELSE r.data END",
+        "reason": "r.reason",
+        "requested_by_id": "r.asked_by",
+        "requested_by": "r.asked_by_name",
+        "requested_date_time": "r.asked_at",
+        "device_count": "r.device_count",
+        "user_count": "r.user_count",
+        "state": "CASE WHEN r.decision <> '' THEN r.decision WHEN NOT r.needs_approval"
+        " THEN 'notNeeded' WHEN EXISTS (SELECT 1 FROM sessions_order o WHERE o.request_id = r.id"
+        " AND o.state = 'approval') THEN 'waiting' ELSE 'expired' END",
+        "decided_by": "r.decided_by_name",
+        "decided_date_time": "r.decided_at",
+        "decision_reason": "r.decision_reason",
+        "expires_date_time": "(SELECT max(o.expires_at) FROM sessions_order o"
+        " WHERE o.request_id = r.id AND o.state = 'approval')",
+        "held_until_date_time": "(SELECT max(o.held_until) FROM sessions_order o"
+        " WHERE o.request_id = r.id AND o.state = 'held')",
+        "can_be_cancelled": "EXISTS (SELECT 1 FROM sessions_order o WHERE o.request_id = r.id"
+        " AND o.state IN ('approval', 'held', 'pending'))",
+    },
+)
+
+
+async def devices_of_requests(
+    tx: Tx, request_ids: Sequence[str]
+) -> Mapping[str, Sequence[Mapping[str, str]]]:
+    """By request: id, name, user and state of each device, the first two hundred by name."""
+    return await order_store.devices_of_requests(tx, request_ids)

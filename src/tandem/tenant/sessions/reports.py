@@ -12,15 +12,19 @@ from tandem.tenant import enrollment
 from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
 from tandem.tenant.sessions import installs, model, store
 from tandem.tenant.sessions.installs import Installs
-from tandem.tenant.sessions.model import WIPES, Sent
+from tandem.tenant.sessions.model import Sent
+from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.store import Session
 
 
 class Reports:
     """Keeps what devices say."""
 
-    def __init__(self, enrollment: Enrollment, installs: Installs, now: Clock) -> None:
+    def __init__(
+        self, enrollment: Enrollment, orders: Orders, installs: Installs, now: Clock
+    ) -> None:
         self._enrollment = enrollment
+        self._orders = orders
         self._installs = installs
         self._now = now
 
@@ -46,6 +50,9 @@ class Reports:
         good = 200 <= status.code < 300
         told = f"status {status.code}"
         told += f", {status.original_error[:32]}" if status.original_error else ""
+        if what.kind == "action":
+            await self._orders.answered(tx, device, what.order, status.code)
+            return
         if status.code in model.NOT_DONE:
             return
         if what.kind == "setting":
@@ -65,15 +72,6 @@ class Reports:
             await self._removed(tx, device, what.subject, status)
         elif what.kind in installs.KINDS:
             await self._installs.status(tx, device, what, status, told)
-        elif what.kind == "action":
-            await store.end_command(tx, what.order, now, status.code)
-            text = f"{what.subject}: " + (
-                "the device has it" if good else f"refused by the device ({told})"
-            )
-            await self._enrollment.note(tx, device, "action", text)
-            if what.subject in WIPES:
-                state = "wipeIssued" if good else "wipeFailed"
-                await enrollment.set_management(tx, device.id, "management_state", state)
         elif what.kind == "unenroll" and not good:
             # It is told again at its next session: the order stands until the device has left.
             text = f"The device refuses to leave ({told})"
@@ -140,8 +138,7 @@ class Reports:
                     if device.state == "unenrolling"
                     else ("Ended on the device")
                 )
-                for order in await store.open_commands(tx, device.id):
-                    await store.end_command(tx, order["id"], self._now())
+                await self._orders.left(tx, device)
                 await self._enrollment.end(tx, device, why)
                 return True
             if item.type.endswith(installs.MSI_ALERT):

@@ -14,11 +14,13 @@ from tandem.tenant import enrollment
 from tandem.tenant.enrollment import Device, Enrollment, NotEnrolled
 from tandem.tenant.mobile_apps import Content
 from tandem.tenant.sessions import model, quiet, store
+from tandem.tenant.sessions.actions import Safeguards
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.reports import Reports
 from tandem.tenant.sessions.store import Session
+from tandem.tenant.sessions.wakes import Wakes
 from tandem.tenant.sessions.work import Work
 
 # A first message that comes again later than this is a session of its own (section 11.3).
@@ -28,11 +30,20 @@ _REPEATS_WITHIN = timedelta(minutes=10)
 class Sessions(Orders):
     """The management service: one call of `exchange` for each message of a device."""
 
-    def __init__(self, enrollment: Enrollment, content: Content, now: Clock, url: str) -> None:
-        super().__init__(enrollment, now)
+    def __init__(
+        self,
+        enrollment: Enrollment,
+        content: Content,
+        now: Clock,
+        url: str,
+        *,
+        safeguards: Safeguards | None = None,
+        wakes: Wakes | None = None,
+    ) -> None:
+        super().__init__(enrollment, now, safeguards, wakes)
         installs = Installs(enrollment, content, now)
-        self._reports = Reports(enrollment, installs, now)
-        self._work = Work(enrollment, installs, now)
+        self._reports = Reports(enrollment, self, installs, now)
+        self._work = Work(self, installs, now)
         self._quiet = quiet.Quiet(now, url)
         self._url = url
 
@@ -44,6 +55,10 @@ class Sessions(Orders):
         `connection` commits each statement by itself.
         """
         return await self._quiet.answer(connection, certificate, message)
+
+    async def forget(self, tx: Tx) -> None:
+        """What has changed long ago is not remembered."""
+        await store.forget_changes(tx, self._now())
 
     async def exchange(self, tx: Tx, certificate: bytes | None, message: Message) -> bytes:
         """The answer to a message. Raises NotEnrolled."""

@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -78,7 +78,8 @@ _REMEMBERED = timedelta(days=2)
 # A settled device without orders; `d` is it by its certificate, `s` its last message.
 _QUIET = f"""FROM ({enrollment.BY_CERTIFICATE}) d
     WHERE s.device_id = d.id AND d.windows_id = %(source)s AND s.settled IS NOT NULL
-    AND NOT EXISTS (SELECT FROM sessions_command c WHERE c.device_id = d.id AND c.state <> 'done')"""
+    AND NOT EXISTS (SELECT FROM sessions_order o
+        WHERE o.device_id = d.id AND o.ended_at IS NULL)"""
 
 
 async def begin_quietly(
@@ -195,61 +196,3 @@ async def forget_delivery(tx: Tx, device_id: str, subject: str) -> None:
         "DELETE FROM sessions_delivery WHERE device_id = %s AND subject = %s",
         (device_id, subject),
     )
-
-
-async def add_command(
-    tx: Tx, device_id: str, kind: str, now: datetime, data: str = "", state: str = "pending"
-) -> int:
-    row = await (
-        await tx.execute(
-            "INSERT INTO sessions_command (device_id, kind, state, created_at, data)"
-            " VALUES (%s, %s, %s, %s, %s) RETURNING id",
-            (device_id, kind, state, now, data),
-        )
-    ).fetchone()
-    assert row is not None
-    return int(row["id"])
-
-
-async def open_commands(tx: Tx, device_id: str) -> list[dict[str, Any]]:
-    found = await tx.execute(
-        "SELECT id, kind, data FROM sessions_command WHERE device_id = %s AND state <> 'done'"
-        " ORDER BY id",
-        (device_id,),
-    )
-    return [row async for row in found]
-
-
-async def mark_sent(tx: Tx, id: int, now: datetime) -> None:
-    await tx.execute(
-        "UPDATE sessions_command SET state = 'sent', sent_at = coalesce(sent_at, %s) WHERE id = %s",
-        (now, id),
-    )
-
-
-async def sent_before(tx: Tx, kind: str, before: datetime) -> list[str]:
-    """Devices that got such a command before then and did not carry it out."""
-    found = await tx.execute(
-        "SELECT DISTINCT device_id FROM sessions_command"
-        " WHERE kind = %s AND state = 'sent' AND sent_at < %s ORDER BY device_id",
-        (kind, before),
-    )
-    return [row["device_id"] async for row in found]
-
-
-async def end_command(tx: Tx, id: int, now: datetime, code: int | None = None) -> None:
-    await tx.execute(
-        "UPDATE sessions_command SET state = 'done', done_at = %s, code = %s WHERE id = %s",
-        (now, code, id),
-    )
-
-
-async def commands_of(tx: Tx, device_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What administrators ordered of these devices, the newest of a kind last."""
-    found = await tx.execute(
-        "SELECT device_id, kind, state, code, created_at, coalesce(done_at, sent_at, created_at)"
-        " AS changed_at FROM sessions_command WHERE device_id = ANY(string_to_array(%s, ','))"
-        " ORDER BY id",
-        (",".join(device_ids),),  # A page has a thousand: one text is written faster than a list.
-    )
-    return [row async for row in found]

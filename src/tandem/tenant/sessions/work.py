@@ -4,12 +4,13 @@ from collections.abc import Collection
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
-from tandem.protocols.syncml import Item, Message
+from tandem.protocols.syncml import Message
 from tandem.tenant import directory, enrollment, licensing, policies
-from tandem.tenant.enrollment import Device, Enrollment
+from tandem.tenant.enrollment import Device
 from tandem.tenant.sessions import model, store
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
+from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.quiet import inventory_is_old
 from tandem.tenant.sessions.store import Session
 
@@ -19,8 +20,8 @@ _MESSAGES_MOST = 60
 class Work:
     """Computes what is next for a device."""
 
-    def __init__(self, enrollment: Enrollment, installs: Installs, now: Clock) -> None:
-        self._enrollment = enrollment
+    def __init__(self, orders: Orders, installs: Installs, now: Clock) -> None:
+        self._orders = orders
         self._installs = installs
         self._now = now
 
@@ -49,15 +50,10 @@ class Work:
         self, tx: Tx, device: Device, done: Collection[Sent]
     ) -> tuple[list[Order], bool]:
         """What is to do, and whether more may be to do later though nothing is changed."""
-        for order in await store.open_commands(tx, device.id):
-            if order["kind"] == "unenroll":
-                await store.mark_sent(tx, order["id"], self._now())
-                return [_unenroll(self._enrollment.settings.provider_id, order["id"])], True
-        actions = []
-        for order in await store.open_commands(tx, device.id):
-            if order["kind"] in model.ACTIONS:
-                await store.mark_sent(tx, order["id"], self._now())
-                actions.append(model.action(order["kind"], order["data"], order["id"]))
+        given = {what.order for what in done if what.order}
+        actions, nothing_else = await self._orders.hand_out(tx, device, given)
+        if nothing_else:
+            return actions, True
         if device.state != "enrolled" or not await _licensed(tx, device):
             return actions, device.state != "enrolled"
         groups = await enrollment.groups_of(tx, device)
@@ -69,12 +65,6 @@ class Work:
         installs, restless = await self._installs.orders(tx, device, groups, done)
         orders = [*actions, *installs, *removals, *model.settings(wanted, delivered)]
         return orders, restless
-
-
-def _unenroll(provider: str, order: int) -> Order:
-    uri = f"./Vendor/MSFT/DMClient/Provider/{provider}/Unenroll"
-    item = Item(target=uri, data=provider, format="chr", type="text/plain")
-    return Order(Sent("unenroll", provider, order=order), "Exec", item)
 
 
 async def _licensed(tx: Tx, device: Device) -> bool:
