@@ -10,11 +10,19 @@ import typer
 from typer.testing import CliRunner
 
 from mdm_world import live_mdm
-from tandem.cli import app, comanagement_settings, context, device_configuration, managed_device
+from tandem.cli import (
+    actions,
+    app,
+    comanagement_settings,
+    context,
+    device_configuration,
+    managed_device,
+)
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError
 
 NOUNS = {
+    "actions": actions.app,
     "app": app.app,
     "comanagement-settings": comanagement_settings.app,
     "device-configuration": device_configuration.app,
@@ -135,6 +143,41 @@ def _comanagement_settings() -> None:
         run(noun, "delete", "Second")
 
 
+def _orders() -> None:
+    """Held, listed, cancelled; the safeguards read and made stronger."""
+    changed = run("actions", "safeguards", "--hold-minutes", "30")
+    assert (changed["holdMinutes"], changed["proposal"]) == (30, None)
+    proposed = run("actions", "safeguards", "--budget-per-hour", "50", json=False)
+    assert "proposes budgetPerHour 5 → 50: another administrator agrees" in proposed
+    with pytest.raises(context.Refused, match="another administrator has to approve it"):
+        run("actions", "safeguards", "--approve")
+    assert run("actions", "safeguards", "--withdraw")["proposal"] is None
+    with pytest.raises(context.Refused, match="do not go together"):
+        run("actions", "safeguards", "--approve", "--withdraw")
+    said = run("managed-device", "wipe", "PC-Alex", "--reason", "Lost", json=False)
+    assert "cancel-action PC-Alex" in said
+    (held, *_) = run("actions", "list", "--device", "PC-Alex", "--open")
+    assert (held["action"], held["state"], held["reason"]) == ("wipe", "held", "Lost")
+    assert run("managed-device", "cancel-action", "PC-Alex", "--action", "wipe")["cancelled"]
+    with pytest.raises(context.Refused, match="Nothing that can be taken back"):
+        run("managed-device", "cancel-action", "PC-Alex", "--action", "wipe")
+    with pytest.raises(context.Refused, match="Nothing of PC-Alex waits for a second"):
+        run("managed-device", "approve-action", "PC-Alex")
+    made = run("actions", "order", "wipe", "PC-Alex", "--reason", "Lost again")
+    assert (made["deviceCount"], made["state"]) == (1, "held")
+    assert "Lost again" in run("actions", "requests", json=False)
+    run("actions", "cancel-request", made["requestId"])
+    with pytest.raises(context.Refused, match="cancelled already"):
+        run("actions", "approve", made["requestId"])
+    run("actions", "safeguards", "--approval-above", "0")
+    asked = run("actions", "order", "wipe", "PC-Alex", "--reason", "Lost for good")
+    assert "Lost for good" in run("actions", "requests", "--waiting", json=False)
+    with pytest.raises(context.Refused, match="another administrator has to approve it"):
+        run("managed-device", "approve-action", "PC-Alex")
+    assert run("actions", "reject", asked["requestId"])["id"] == asked["requestId"]
+    assert "rejected" in run("actions", "requests", json=False)
+
+
 def _afterwards(id: str) -> None:
     assert "installing" in run("app", "status", "Client Setup", json=False)
     (app,) = run("managed-device", "apps", "PC-Alex")
@@ -167,7 +210,14 @@ def _afterwards(id: str) -> None:
     }
     run("device-configuration", "delete", "Lock")
     assert "(removed at the next check-in)" in run("managed-device", "show", id, json=False)
-    run("managed-device", "unenrol", "PC-Alex", "--yes")
+    _orders()
+    assert (
+        run("managed-device", "retire", "PC-Alex", "--yes", "--reason", "Sold")["state"]
+        == "approval"
+    )
+    assert "ordered of PC-Alex before" in run(
+        "managed-device", "unenrol", "PC-Alex", "--yes", json=False
+    )
     assert run("managed-device", "list")[0]["managementState"] == "retirePending"
     with pytest.raises(context.Refused, match="no managed device"):
         run("managed-device", "show", "nothing")

@@ -27,7 +27,7 @@ def list_devices(json: Json = False) -> None:
     emit(graph_client().every(_PATH), lambda rows: table(rows, columns), json)
 
 
-def _find(graph: Api, wanted: str) -> dict[str, Any]:
+def find(graph: Api, wanted: str) -> dict[str, Any]:
     """By name, or either id. A name that several devices have is none. Raises Refused."""
     quoted = wanted.replace("'", "''")
     condition = f"id eq '{quoted}' or azureADDeviceId eq '{quoted}'"
@@ -50,7 +50,7 @@ def _find(graph: Api, wanted: str) -> dict[str, Any]:
 def show(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False) -> None:
     """Show a device with its settings and its timeline."""
     graph = graph_client()
-    found = _find(graph, device)
+    found = find(graph, device)
     found["settings"] = graph.get(f"{_PATH}/{found['id']}/settings")["value"]
     found["timeline"] = graph.get(f"{_PATH}/{found['id']}/timeline")["value"]
 
@@ -79,31 +79,129 @@ def _setting(item: dict[str, Any]) -> str:
 
 @app.command()
 def sync(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False) -> None:
-    """Ask a device to check in; it does at its next poll."""
+    """Ask a device to check in: within seconds where its agent waits, else at its next poll."""
     graph = graph_client()
-    found = _find(graph, device)
+    found = find(graph, device)
     graph.post(f"{_PATH}/{found['id']}/syncDevice", {})
     emit({"id": found["id"]}, lambda _: f"{found['deviceName']} is asked to check in.", json)
+
+
+_REASON = typer.Option(help="Why, for whoever may have to approve it.")
+
+
+def _away(
+    device: str, action: str, reason: str, question: str, yes: bool, json: bool, **options: bool
+) -> None:
+    """Order what nothing brings back: it is held, and says until when it can be cancelled."""
+    graph = graph_client()
+    found = find(graph, device)
+    confirm(question.format(found["deviceName"]), yes, json)
+    body = {"action": action, "devices": [found["id"]], "reason": reason, **options}
+    made = graph.post("/v1.0/tandem/orderAction", body)
+
+    def text(value: dict[str, Any]) -> str:
+        name = found["deviceName"]
+        if not value["requestId"]:
+            return f"That was ordered of {name} before."
+        if value["state"] == "approval":
+            return (
+                f"{name}: a second administrator has to approve it:"
+                f" `tandem actions approve {value['requestId']}`."
+            )
+        until = value["heldUntilDateTime"] if value["state"] == "held" else None
+        when = f"at its next check-in after {until}" if until else "at its next check-in"
+        return f"{name} gets it {when}. Take it back before: `tandem managed-device cancel-action {name}`."
+
+    emit({"id": found["id"], **made}, text, json)
+
+
+@app.command()
+def retire(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    reason: Annotated[str, _REASON] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """End a device's enrolment. Its MDM settings go; the site's client stays."""
+    _away(device, "retire", reason, "End the enrolment of {}?", yes, json)
 
 
 @app.command()
 def unenrol(
     device: Annotated[str, typer.Argument(help="Name or id.")],
+    reason: Annotated[str, _REASON] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """End a device's enrolment. Its MDM settings go; the site's client stays."""
+    """The same as retire."""
+    _away(device, "retire", reason, "End the enrolment of {}?", yes, json)
+
+
+@app.command()
+def cancel_action(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    action: Annotated[
+        str, typer.Option(help="Only this one: wipe, retire, …; default: all that waits.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Take back what was ordered of a device, before it has it."""
     graph = graph_client()
-    found = _find(graph, device)
-    if not yes and not json:
-        typer.confirm(f"End the enrolment of {found['deviceName']}?", abort=True)
-    graph.post(f"{_PATH}/{found['id']}/retire", {})
-    emit({"id": found["id"]}, lambda _: f"{found['deviceName']} leaves at its next check-in.", json)
+    found = find(graph, device)
+    condition = f"deviceId eq '{found['id']}' and canBeCancelled eq true"
+    condition += f" and action eq '{action}'" if action else ""
+    waiting = graph.every("/v1.0/tandem/actions", **{"$filter": condition})
+    if not waiting:
+        raise Refused(
+            f"Nothing that can be taken back waits for {found['deviceName']}.",
+            cure=f"Look at how far it is: `tandem actions list --device {found['deviceName']}`.",
+        )
+    for item in waiting:
+        graph.post(f"/v1.0/tandem/actions/{item['id']}/cancel")
+    names = ", ".join(item["action"] for item in waiting)
+    emit(
+        {"id": found["id"], "cancelled": [item["id"] for item in waiting]},
+        lambda _: f"{found['deviceName']}: {names} cancelled.",
+        json,
+    )
+
+
+@app.command()
+def approve_action(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Agree, as a second administrator, to the order that this device waits for with others."""
+    graph = graph_client()
+    found = find(graph, device)
+    condition = f"deviceId eq '{found['id']}' and state eq 'approval'"
+    waiting = graph.every("/v1.0/tandem/actions", **{"$filter": condition})
+    if not waiting:
+        raise Refused(
+            f"Nothing of {found['deviceName']} waits for a second administrator.",
+            cure="List what does: `tandem actions requests --waiting`.",
+        )
+    requests = list(dict.fromkeys(item["requestId"] for item in waiting))
+    for id in requests:
+        asked = graph.get(f"/v1.0/tandem/actionRequests/{id}")
+        confirm(
+            f"{asked['requestedBy']} asks: {asked['action']} for {asked['deviceCount']} devices,"
+            f" because: {asked['reason']}. Approve for all of them?",
+            yes,
+            json,
+        )
+        graph.post(f"/v1.0/tandem/actionRequests/{id}/approve")
+    emit(
+        {"id": found["id"], "approved": requests},
+        lambda _: "Approved; it can be cancelled until a device has it.",
+        json,
+    )
 
 
 def _order(device: str, action: str, body: dict[str, Any], said: str, json: bool) -> None:
     graph = graph_client()
-    found = _find(graph, device)
+    found = find(graph, device)
     graph.post(f"{_PATH}/{found['id']}/{action}", body)
     emit({"id": found["id"]}, lambda _: said.format(found["deviceName"]), json)
 
@@ -130,13 +228,24 @@ def wipe(
     device: Annotated[str, typer.Argument(help="Name or id.")],
     keep_enrolment: Annotated[bool, typer.Option("--keep-enrolment")] = False,
     keep_user_data: Annotated[bool, typer.Option("--keep-user-data")] = False,
+    protected: Annotated[
+        bool,
+        typer.Option(
+            "--protected",
+            help="Keep trying, though it is switched off meanwhile; may leave it unbootable.",
+        ),
+    ] = False,
+    reason: Annotated[str, _REASON] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
     """Reset a device. What is on it is lost, unless it is kept by an option."""
-    confirm(f"Reset {device}? What is on it is lost.", yes, json)
-    body = {"keepEnrollmentData": keep_enrolment, "keepUserData": keep_user_data}
-    _order(device, "wipe", body, "{} is reset at its next check-in.", json)
+    options = {
+        "keepEnrollmentData": keep_enrolment,
+        "keepUserData": keep_user_data,
+        "useProtectedWipe": protected,
+    }
+    _away(device, "wipe", reason, "Reset {}? What is on it is lost.", yes, json, **options)
 
 
 @app.command()
@@ -153,22 +262,19 @@ def scan(
 @app.command()
 def delete(
     device: Annotated[str, typer.Argument(help="Name or id.")],
+    reason: Annotated[str, _REASON] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
     """Take a device off the list. It is told to leave at its next check-in."""
-    graph = graph_client()
-    found = _find(graph, device)
-    confirm(f"Delete {found['deviceName']}?", yes, json)
-    graph.delete(f"{_PATH}/{found['id']}")
-    emit({"id": found["id"]}, lambda _: f"{found['deviceName']} is deleted.", json)
+    _away(device, "delete", reason, "Delete {}?", yes, json)
 
 
 @app.command()
 def apps(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False) -> None:
     """The apps that a device is to have, may have or has, and why."""
     graph = graph_client()
-    found = _find(graph, device)
+    found = find(graph, device)
     rows = graph.get(f"/v1.0/tandem/managedDevices/{found['id']}/apps")["value"]
 
     def text(rows: list[dict[str, Any]]) -> str:
@@ -202,7 +308,7 @@ def choose_app(
 ) -> None:
     """Choose an available app for a device's user; it installs at the next check-in."""
     graph = graph_client()
-    found, chosen = _find(graph, device), find_app(graph, wanted)
+    found, chosen = find(graph, device), find_app(graph, wanted)
     call = "withdrawApp" if withdraw else "requestApp"
     path = f"/v1.0/tandem/managedDevices/{found['id']}/{call}"
     graph.post(path, {"mobileAppId": chosen["id"]})
