@@ -163,17 +163,89 @@ async def test_one_order_for_many_is_named_and_has_a_result_for_each(
     assert "For 2 devices:" in text(page)
     assert "ada@contoso.com, bob@contoso.com" in text(page)
     form = {"action": "wipe", "device": ids, "confirmed": "1", "keepEnrollmentData": "1"}
-    answer = await browser.post("/console/devices/bulk", form)
-    page = html.fromstring(answer.content)
+    assert await browser.goes("/console/devices/bulk", form) == "/console/device-actions"
+    page = await browser.get("/console/device-actions")
     assert len(page.xpath("//tbody/tr")) == 2
-    assert "Ordered" in text(page)
     work = [item.items[0].target for item in await devices["ada"].check_in()]
     assert any("doWipePersistProvisionedData" in target for target in work)
     assert await devices["eve"].check_in() == []
     assert "PC-Bob is being wiped" in await browser.text("/console/notifications")
     form = {"action": "syncDevice", "device": [*ids, "gone' or 1"], "confirmed": "1"}
     answer = await browser.post("/console/devices/bulk", form)
-    assert "This device is not there any more" in answer.text
+    page = html.fromstring(answer.content)
+    assert len(page.xpath("//tbody/tr")) == 3
+    assert "Ordered" in text(page)
+    assert "This device is not there any more" in text(page)
+
+
+async def test_a_wipe_is_held_back_shown_with_its_minutes_and_cancelled(
+    mdm: Mdm, browser: Browser
+) -> None:
+    device = await mdm.enrolled()
+    base = f"/console/devices/{device.id}"
+    answer = await mdm.graph("PATCH", "tandem/actionSafeguards", {"holdMinutes": 10})
+    assert answer.status_code == 200
+    shown = await browser.text(f"{base}/actions/wipe")
+    assert "You may do this to 5 more devices in this hour." in shown
+    assert "It can be cancelled for 10 minutes." in shown
+    await browser.goes(f"{base}/actions/wipe", {"reason": "Lost"})
+    page = await browser.get(base)
+    assert "Can be cancelled for 10 more minutes." in text(page)
+    (to,) = page.xpath("//form[contains(@action, '/orders/')]/@action")
+    assert await browser.goes(to) == base
+    assert "Cancelled by admin@contoso.com." in await browser.text(base)
+    for _ in range(4):
+        await browser.goes(f"{base}/actions/wipe")
+        page = await browser.get(base)
+        await browser.goes(page.xpath("//form[contains(@action, '/orders/')]/@action")[0])
+    answer = await browser.post(f"{base}/actions/wipe")
+    assert answer.status_code == 422
+    assert "0 of 5 are left" in text(html.fromstring(answer.content))
+
+
+async def test_a_second_administrator_approves_on_a_page_that_names_them_all(
+    mdm: Mdm, browser: Browser
+) -> None:
+    devices = await fleet(mdm)
+    ids = [devices[name].id for name in ("ada", "bob")]
+    answer = await mdm.graph("PATCH", "tandem/actionSafeguards", {"approvalAbove": 1})
+    assert answer.status_code == 200
+    form = {"action": "wipe", "device": ids, "confirmed": "1"}
+    answer = await browser.post("/console/devices/bulk", form)
+    assert answer.status_code == 422
+    page = html.fromstring(answer.content)
+    assert "A second administrator has to approve it." in text(page)
+    assert page.xpath("//textarea[@id='reason']/@aria-invalid") == ["true"]
+    form["reason"] = "Stolen"
+    assert await browser.goes("/console/devices/bulk", form) == "/console/device-actions"
+    page = await browser.get("/console/device-actions")
+    assert "Wipe: 2 devices, 2 users" in text(page)
+    (to,) = page.xpath("//a[contains(@href, '/approve')]/@href")
+    assert "PC-Ada" in await browser.text(to)
+    answer = await browser.post(to)
+    assert answer.status_code == 422
+    assert "another administrator has to approve it" in answer.text
+
+    sam = await mdm.world.user("sam")
+    async with mdm.database.transaction() as tx:
+        await directory.grant_role(tx, directory.INTUNE_ADMINISTRATOR, sam.id)
+    async with served(mdm, sam.user_principal_name) as other:
+        assert "asks to do something to 2 devices" in await other.text("/console/notifications")
+        assert await other.goes(to) == "/console/device-actions"
+        changed = {
+            "budgetPerHour": "50",
+            "approvalAbove": "1",
+            "holdMinutes": "0",
+            "approvalHours": "72",
+        }
+        path = "/console/device-actions/safeguards"
+        assert await other.goes(path, changed) == path
+        assert "5 → 50" in await other.text(path)
+        assert (await other.post(f"{path}/approve")).status_code == 403
+        bad = {**changed, "approvalAbove": "99"}
+        assert (await other.post(path, bad)).status_code == 422
+    assert await browser.goes(f"{path}/approve") == path
+    assert len(await devices["ada"].check_in()) == 1
 
 
 async def test_who_may_only_read_orders_nothing(mdm: Mdm, browser: Browser) -> None:

@@ -83,7 +83,7 @@ async def _assigned(mdm: Mdm, device: TestDevice) -> None:
 
 async def _ordered(mdm: Mdm, device: TestDevice) -> None:
     async with mdm.database.transaction() as tx:
-        await mdm.sessions.act(tx, device.id, "rebootNow")
+        await mdm.sessions.order(tx, ORDERING, "rebootNow", [device.id])
 
 
 async def _told_to_leave(mdm: Mdm, device: TestDevice) -> None:

@@ -316,7 +316,7 @@ class Orders:
         if proposal is None or self._now() - proposal.at >= life:
             raise Decided(
                 "No change of the safeguards waits for approval.",
-                cure="Propose it again: `tandem actions safeguards --set`.",
+                cure="Propose it again: `tandem actions safeguards --help`.",
             )
         _second(by, proposal.by, proposal.by_name)
         await order_store.save_safeguards(tx, proposal.safeguards, None)

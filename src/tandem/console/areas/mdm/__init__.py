@@ -9,6 +9,7 @@ from tandem.console.areas.mdm import (
     apps,
     assigning,
     comanagement_settings,
+    device_orders,
     devices,
     policies,
 )
@@ -47,6 +48,23 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{device}/properties", devices.properties, post=True),
         console.route(f"{device}/delete", devices.delete_joined),
         console.route(f"{device}/delete", devices.delete_joined, post=True),
+        console.route(device_orders.BASE, device_orders.index),
+        console.route(
+            f"{device_orders.BASE}/orders/{{order_id}}/cancel", device_orders.cancel, post=True
+        ),
+        console.route(
+            f"{device_orders.BASE}/requests/{{request_id}}/{{step}}", device_orders.decide
+        ),
+        console.route(
+            f"{device_orders.BASE}/requests/{{request_id}}/{{step}}",
+            device_orders.decide,
+            post=True,
+        ),
+        console.route(f"{device_orders.BASE}/safeguards", device_orders.safeguards),
+        console.route(f"{device_orders.BASE}/safeguards", device_orders.safeguards, post=True),
+        console.route(
+            f"{device_orders.BASE}/safeguards/{{step}}", device_orders.decide_safeguards, post=True
+        ),
         console.route(device, devices.show),
         console.route(f"{device}/{{tab}}", devices.show),
         console.route(f"{assigning.OPTIONS_URL}/{{field}}", assigning.pick),
@@ -74,6 +92,7 @@ AREA = Area(
     name="mdm",
     places=(
         Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Devices")),
+        Place(device_orders.BASE, N_("Device actions"), "history", N_("Devices")),
         Place(policies.BASE, N_("Policies"), "shield", N_("Devices")),
         Place(comanagement_settings.BASE, N_("Co-management settings"), "flow", N_("Devices")),
         Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
@@ -81,5 +100,5 @@ AREA = Area(
     routes=routes,
     wizards=(app_wizard.WIZARD, policies.WIZARD, comanagement_settings.WIZARD),
     search=(devices.search, apps.search, policies.search),
-    notices=(apps.notices, devices.notices),
+    notices=(apps.notices, devices.notices, device_orders.notices),
 )

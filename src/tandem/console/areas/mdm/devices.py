@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from tandem.console import labels
-from tandem.console.areas.mdm import apps, lists, words
+from tandem.console.areas.mdm import apps, device_orders, lists, words
 from tandem.console.kit import (
     N_,
     ROOT,
@@ -86,7 +86,10 @@ BULK = (
     "delete",
 )
 WHAT_IT_DOES = {
-    "syncDevice": N_("The device checks in at its next poll, and takes what waits for it."),
+    "syncDevice": N_(
+        "The device checks in, and takes what waits for it: within seconds where the client waits"
+        " for a call, else at its next poll."
+    ),
     "rebootNow": N_("The device restarts at its next check-in. Unsaved work on it is lost."),
     "setDeviceName": N_("The device gets another computer name at its next check-in."),
     "windowsDefenderScan": N_("The device scans itself for malware."),
@@ -131,8 +134,30 @@ OPTIONS: dict[str, tuple[Field, ...]] = {
     "wipe": (
         field("keepEnrollmentData", N_("Keep it enrolled"), "checkbox"),
         field("keepUserData", N_("Keep the files of its users"), "checkbox"),
+        field(
+            "useProtectedWipe",
+            N_("Keep trying, whatever the user does"),
+            "checkbox",
+            hint=N_(
+                "It goes on after the device was switched off. Some models do not start again."
+            ),
+        ),
     ),
 }
+# Asked for with what nothing brings back.
+_WHY = field(
+    "reason",
+    N_("Reason"),
+    "textarea",
+    limit=1000,
+    hint=N_("A second administrator reads it, where one has to agree."),
+)
+
+
+def options(action: str) -> tuple[Field, ...]:
+    return (*OPTIONS.get(action, ()), *((_WHY,) if action in DANGEROUS else ()))
+
+
 _FEATURES = {
     "compliancePolicy": Workload.COMPLIANCE_POLICIES,
     "resourceAccess": Workload.RESOURCE_ACCESS,
@@ -389,9 +414,8 @@ async def _overview(
 ) -> dict[str, Any]:
     text = page.language.text
     return {
-        "results": sorted(
-            device["deviceActionResults"], key=lambda item: item["startDateTime"], reverse=True
-        ),
+        "orders": await device_orders.of_device(page, device["id"]),
+        "orders_base": device_orders.BASE,
         "facts": [
             Fact(labels.OWNER, device["userPrincipalName"]),
             Fact(
@@ -536,11 +560,29 @@ def body_of(action: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _order(page: Page[Any], id: str, action: str, values: Mapping[str, Any]) -> None:
-    path = f"{MANAGED}/{quote(id, safe='')}"
-    if action == "delete":
-        await page.api.delete(path)
+    await page.api.post(f"{MANAGED}/{quote(id, safe='')}/{action}", body_of(action, values))
+
+
+async def _order_away(
+    page: Page[Any], ids: Sequence[str], action: str, values: Mapping[str, Any]
+) -> Response:
+    """What nothing brings back is one order for all, with its safeguards."""
+    body = {
+        **body_of(action, values),
+        "action": action,
+        "devices": list(ids),
+        "reason": values.get("reason") or "",
+    }
+    made = await page.api.post("/v1.0/tandem/orderAction", body)
+    name = page.language.text(words.ACTION[action])
+    to = f"{ROOT}/devices/{quote(ids[0], safe='')}" if len(ids) == 1 else device_orders.BASE
+    if made["state"] == "approval":
+        said = N_("%(action)s waits for a second administrator.")
+    elif made["state"] == "held":
+        said = N_("%(action)s was ordered; it can be cancelled for now.")
     else:
-        await page.api.post(f"{path}/{action}", body_of(action, values))
+        said = N_("%(action)s was ordered.")
+    return page.to(to, said, action=name)
 
 
 async def act(page: Page[Any]) -> Response:
@@ -554,24 +596,44 @@ async def act(page: Page[Any]) -> Response:
     if page.request.method == "GET":
         return await _ask(page, managed, action, {}, {}, 200)
     form = await page.form()
-    fields = OPTIONS.get(action, ())
+    fields = options(action)
     values, problems = read(fields, form, page.form_lists)
     if problems:
         return await _ask(page, managed, action, values, problems, 422)
     try:
+        if action in DANGEROUS:
+            return await _order_away(page, [managed["id"]], action, values)
         await _order(page, managed["id"], action, values)
     except AppError as error:
         at = str(error.details.get("field", ""))
-        if not any(item.name == at for item in fields):
-            raise
-        return await _ask(page, managed, action, values, {at: error}, 422)
-    to = f"{ROOT}/devices" if action == "delete" else f"{ROOT}/devices/{managed['id']}"
+        if any(item.name == at for item in fields):
+            return await _ask(page, managed, action, values, {at: error}, 422)
+        if error.kind in _REFUSALS:
+            return await _ask(page, managed, action, values, {}, 422, error)
+        raise
     return page.to(
-        to,
+        f"{ROOT}/devices/{managed['id']}",
         N_("%(action)s was ordered for %(device)s."),
         action=page.language.text(words.ACTION[action]),
         device=managed["deviceName"],
     )
+
+
+# Of an order: said where it was asked for.
+_REFUSALS = (Kind.RATE_LIMITED, Kind.CONFLICT)
+
+
+async def _reach(page: Page[Any], ids: Sequence[str], action: str) -> dict[str, Any] | None:
+    """How far something goes that nothing brings back."""
+    if action not in DANGEROUS:
+        return None
+    body = {"action": action, "devices": list(ids)}
+    try:
+        return dict(await page.api.post("/v1.0/tandem/assessAction", body))
+    except AppError as error:
+        if error.kind is Kind.FORBIDDEN:
+            return None  # Who may only read is told so when ordering.
+        raise
 
 
 async def _ask(
@@ -581,17 +643,20 @@ async def _ask(
     values: Mapping[str, Any],
     problems: Mapping[str, AppError],
     status: int,
+    general: AppError | None = None,
 ) -> Response:
     return page.render(
         "mdm/device_action.html",
         status,
+        general=general,
+        reach=await _reach(page, [device["id"]], action),
         names=[device["deviceName"]],
         users=[device["userPrincipalName"]],
         ids=[],
         action=action,
         title=words.ACTION[action],
         text=WHAT_IT_DOES[action],
-        fields=await drawn(page, OPTIONS.get(action, ()), values, problems),
+        fields=await drawn(page, options(action), values, problems),
         danger=action in DANGEROUS,
         back=f"{ROOT}/devices/{device['id']}",
         to=f"{ROOT}/devices/{device['id']}/actions/{action}",
@@ -614,17 +679,35 @@ async def bulk(page: Page[Any]) -> Response:
         },
     )
     devices = found["value"]
-    values, _problems = read(OPTIONS.get(action, ()), form, page.form_lists)
-    if form.get("confirmed") != "1":
+    if not devices:
+        return page.to(f"{ROOT}/devices", N_("Choose devices, and what to do with them."))
+    values, problems = read(options(action), form, page.form_lists)
+    general: AppError | None = None
+    confirmed = form.get("confirmed") == "1"
+    if confirmed and action in DANGEROUS:
+        try:
+            return await _order_away(page, [item["id"] for item in devices], action, values)
+        except AppError as error:
+            at = str(error.details.get("field", ""))
+            if any(item.name == at for item in options(action)):
+                problems = {at: error}
+            elif error.kind in _REFUSALS:
+                general = error
+            else:
+                raise
+    if general or problems or not confirmed:
         return page.render(
             "mdm/device_action.html",
+            422 if general or problems else 200,
+            general=general,
+            reach=await _reach(page, [item["id"] for item in devices], action),
             names=[item["deviceName"] for item in devices],
             users=sorted({item["userPrincipalName"] for item in devices}),
             ids=[item["id"] for item in devices],
             action=action,
             title=words.ACTION[action],
             text=WHAT_IT_DOES[action],
-            fields=await drawn(page, OPTIONS.get(action, ()), values, {}),
+            fields=await drawn(page, options(action), values, problems),
             danger=action in DANGEROUS,
             back=f"{ROOT}/devices",
             to=f"{ROOT}/devices/bulk",

@@ -148,13 +148,18 @@ ACTION = {
     "locateDevice": N_("Locate"),
     "unenroll": N_("Retire"),
 }
-ACTION_STATE = {
+# Of an order for one device, by our own words (tandem/actions).
+ORDER_STATE = {
+    "approval": ("waiting", N_("Waits for a second administrator")),
+    "held": ("waiting", N_("Held back")),
     "pending": ("waiting", N_("Waits for the next check-in")),
-    "active": ("waiting", N_("The device has it")),
+    "sent": ("waiting", N_("The device has it")),
+    "accepted": ("waiting", N_("Is being wiped")),
     "done": ("good", N_("Done")),
-    "failed": ("bad", N_("Refused by the device")),
-    "notSupported": ("bad", N_("Windows does not have this")),
-    "canceled": ("plain", N_("Cancelled")),
+    "failed": ("bad", N_("Failed")),
+    "timedOut": ("bad", N_("No answer")),
+    "cancelled": ("plain", N_("Cancelled")),
+    "expired": ("bad", N_("Expired")),
 }
 AGENT = {
     "mdm": N_("MDM service"),
@@ -170,6 +175,9 @@ COMPLIANCE = {
 MANAGEMENT = {
     "managed": ("good", N_("Managed")),
     "retirePending": ("waiting", N_("Leaves at its next check-in")),
+    "retireIssued": ("waiting", N_("Leaves")),
+    "retireCanceled": ("good", N_("Managed; retiring was cancelled")),
+    "wipeCanceled": ("good", N_("Managed; wiping was cancelled")),
     "wipePending": ("waiting", N_("Is wiped at its next check-in")),
     "wipeIssued": ("waiting", N_("Is being wiped")),
     "wipeFailed": ("bad", N_("The wipe failed")),
