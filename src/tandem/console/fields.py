@@ -128,7 +128,8 @@ def read(
             item.required
             and item.kind != "file"
             and item.name not in problems
-            and values[item.name] in ("", None, [], False)
+            # Not by equality: a number may be 0, which equals False.
+            and (values[item.name] in ("", None, []) or values[item.name] is False)
         ):
             choose = item.kind in ("select", "radio", "checks", "picker")
             problems[item.name] = Problem(item.name, CHOOSE if choose else NEEDED)

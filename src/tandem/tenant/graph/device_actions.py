@@ -79,7 +79,6 @@ def _name(body: Body) -> str:
             cure="Use at most 15 letters, digits and hyphens; %SERIAL% and %RAND:n% stand for"
             " what the device fills in.",
             target="deviceName",
-            field="deviceName",
         )
     return given
 
@@ -92,7 +91,6 @@ def _wiping(body: Body) -> str:
                 f"A protected wipe keeps nothing, and {keeps[0]} asks it to.",
                 cure="Leave out one of them.",
                 target=keeps[0],
-                field=keeps[0],
             )
         return sessions.DO_WIPE_PROTECTED
     if body.get("keepUserData"):
@@ -156,7 +154,6 @@ def _asked(body: Body) -> tuple[str, str, list[str]]:
             f"'{action[:40]}' is no action for several devices.",
             cure=f"Use one of {', '.join(_MANY)}.",
             target="action",
-            field="action",
         )
     if action == "setDeviceName" and not body.get("deviceName"):
         raise BadProperty("A new name is missing.", cure="Send deviceName.", target="deviceName")

@@ -116,7 +116,7 @@ def check(safeguards: Safeguards) -> Safeguards:
             f"An order for {safeguards.approval_above} devices would never be possible: an"
             f" administrator has {safeguards.budget_per_hour} an hour without a second one.",
             cure="Set approvalAbove to at most budgetPerHour.",
-            field="approvalAbove",
+            target="approvalAbove",
         )
     return safeguards
 

@@ -160,7 +160,7 @@ class Orders:
             raise BadOrder(
                 "An order that a second administrator has to approve needs a reason.",
                 cure="Say why these devices have to go.",
-                field="reason",
+                target="reason",
             )
         if await order_store.waiting(tx, by.id) >= _MOST_WAITING:
             raise actions.BudgetSpent(
@@ -500,7 +500,7 @@ async def _devices(tx: Tx, ids: Sequence[str]) -> list[Device]:
         raise BadOrder(
             f"An order is for 1 to {MOST_DEVICES} devices, and this is for {len(ids)}.",
             cure="Name the devices by their ids.",
-            field="devices",
+            target="devices",
         )
     return [await _present(tx, id) for id in ids]
 
