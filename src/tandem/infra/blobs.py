@@ -3,17 +3,22 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import obstore
-from obstore.store import LocalStore, from_url
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
 
 from tandem.infra.errors import AppError, Kind, TooLarge
+from tandem.infra.logs import get_logger
 
 _CHUNK_BYTES = 256 * 1024
+SIGNING = (S3Store, GCSStore, AzureStore)
+log = get_logger(__name__)
 _STAGING = "staging/"
 # Parts of a large object that are under way at once, of 5 MiB each; obstore's own default is twelve.
 _PARTS = 2
@@ -22,6 +27,10 @@ _PARTS = 2
 class Blob(msgspec.Struct, frozen=True):
     sha256: str
     size_bytes: int
+
+
+class BadStore(AppError):
+    kind, code = Kind.INVALID, "blob.bad-store"
 
 
 class NoSuchBlob(AppError):
@@ -35,13 +44,43 @@ class Blobs:
         self._store = store
 
     @classmethod
-    def open(cls, place: str | Path) -> "Blobs":
-        """`place` is a folder (made when missing) or a URL like s3://bucket/prefix."""
+    def open(cls, place: str | Path, options: Mapping[str, str] | None = None) -> "Blobs":
+        """`place` is a folder (made when missing) or a URL like s3://bucket/prefix.
+
+        `options` are those of the store, by obstore's names: endpoint, region, access_key_id….
+        Raises BadStore.
+        """
         if isinstance(place, str) and "://" in place:
-            return cls(from_url(place))
+            given: Any = dict(options or {})
+            plain = str(given.get("endpoint", "")).startswith("http://")
+            try:
+                made = from_url(place, config=given, client_options={"allow_http": plain})
+            except (BaseError, ValueError, TypeError) as error:
+                # Its text may hold what was configured: secrets.
+                raise BadStore(
+                    "The store for content cannot be opened as it is configured.",
+                    cure="Look at its URL and the names of its options.",
+                    reason=type(error).__name__,
+                ) from None
+            return cls(made)
         folder = Path(place)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(LocalStore(folder))
+
+    async def link(self, sha256: str, seconds: float) -> str | None:
+        """A URL that anybody may read this content by, until then; None for a store that cannot
+        sign one."""
+        if not isinstance(self._store, SIGNING):
+            return None
+        try:
+            url = await obstore.sign_async(
+                self._store, "GET", _path(sha256), timedelta(seconds=seconds)
+            )
+        except BaseError as error:
+            # Some credentials are good for reading and not for signing.
+            log.warning("blobs.not-signed", reason=type(error).__name__)
+            return None
+        return str(url)
 
     async def put(self, content: bytes | AsyncIterator[bytes]) -> Blob:
         if isinstance(content, bytes):

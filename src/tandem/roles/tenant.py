@@ -42,6 +42,23 @@ class First(Settings, frozen=True):
     licence_required: bool = False
 
 
+class StoreOptions(Settings, frozen=True):
+    """The file of a store's options, which holds its keys."""
+
+    options: dict[str, str] = {}
+
+
+class ContentSettings(Settings, frozen=True):
+    """Where the content of apps is kept."""
+
+    url: str = ""  # s3://bucket/prefix, gs://…, az://…; empty: the folder state/content.
+    options_file: Path | None = None  # TOML: [options] endpoint, access_key_id, ….
+    # Whether devices download from the store by links that it signs. They have to reach it, and
+    # to trust its certificate; otherwise they download from the tenant.
+    links: bool = True
+    hours: float = 4  # How long a link is good for.
+
+
 class TenantSettings(Settings, frozen=True):
     state: Path  # Keys, content and, without a DSN, the database.
     public_url: str  # How devices and browsers reach the tenant; it is in every token.
@@ -59,6 +76,7 @@ class TenantSettings(Settings, frozen=True):
     resolver: str = ""  # "address:port" of a DNS server; empty: the system's.
     site_console_url: str = ""  # The site's console, for links from the tenant's; empty: none.
     ca_file: Path | None = None  # Roots for the tenant's own certificate; unset: the system's.
+    content: ContentSettings = ContentSettings()
     mdm: enrollment.EnrollmentSettings = enrollment.EnrollmentSettings()
     sign_in: directory.DirectorySettings = directory.DirectorySettings()
     authority: oidc.OidcSettings = oidc.OidcSettings()  # Its public_url is this file's.
@@ -66,6 +84,15 @@ class TenantSettings(Settings, frozen=True):
     # What stands between an order and the loss of devices, until administrators set it themselves.
     safeguards: sessions.Safeguards = sessions.Safeguards()
     graph: GraphSettings = GraphSettings()  # The module's name is the field's in this body.
+
+
+def open_store(settings: TenantSettings) -> Blobs:
+    """The store of app content. Raises BadStore, BadSettings."""
+    kept = settings.content
+    if not kept.url:
+        return Blobs.open(settings.state / "content")
+    options = config.load(kept.options_file, StoreOptions).options if kept.options_file else {}
+    return Blobs.open(kept.url, options)
 
 
 class NoTenantYet(AppError):
@@ -140,9 +167,13 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         console_id = await tenant_pages.establish(tx, settings.public_url, utc_now())
     ca_file = private_folder(settings.state / "tls") / "device-ca.pem"
     write_private(ca_file, pki.pem(device_ca))
-    blobs = Blobs.open(settings.state / "content")
+    blobs = open_store(settings)
     content = mobile_apps.Content(
-        blobs, _secret(settings.state / "secrets" / "content.key"), settings.public_url
+        blobs,
+        _secret(settings.state / "secrets" / "content.key"),
+        settings.public_url,
+        settings.content.hours * 3600,
+        by_store=bool(settings.content.url) and settings.content.links,
     )
     jobs = Jobs(database.dsn)
     uploads = mobile_apps.Uploads(blobs, content.secret, box, jobs, database, utc_now)

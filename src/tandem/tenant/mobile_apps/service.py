@@ -319,16 +319,23 @@ class Content:
     """Signed links to app content, and what is behind them.
 
     A link names the app and its end, and is signed: whoever has it may read that content until
-    then, and nothing else.
+    then, and nothing else. Where the store signs links itself, devices download from it; a link
+    of the store outlives the app that it was for.
     """
 
     blobs: Blobs
     secret: bytes
     public_url: str
     seconds: float = 4 * 3600
+    # Whether devices may be sent to the store, if it can sign links.
+    by_store: bool = False
 
     async def link(self, found: App, now: datetime) -> str:
         """Where a device downloads the app from, until the link's end."""
+        if self.by_store:
+            signed = await self.blobs.link(found.sha256, self.seconds)
+            if signed is not None:
+                return signed
         end = int(now.timestamp() + self.seconds)
         name = quote(found.file_name, safe="")
         return f"{self.public_url}/content/{self._token(found.id, end)}/{name}"
