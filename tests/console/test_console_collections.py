@@ -471,6 +471,7 @@ async def test_search_groups_what_it_finds_by_kind(browser: Browser) -> None:
 async def test_the_client_package_is_shown_or_why_there_is_none(browser: Browser) -> None:
     page = await browser.page("/console/content")
     assert re.search("SHA-256|wixl", text(page))
+    assert "a placeholder stands in its place" in text(page)
 
 
 # ------------------------------------------------------------------------------- both languages

@@ -32,6 +32,8 @@ from tandem.infra import logs, net
 from tandem.infra.errors import AppError
 from tandem.infra.process import run_role
 
+log = logs.get_logger(__name__)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """0, or 1 after a sentence on standard error; as a service the number that Windows gave."""
@@ -98,6 +100,15 @@ async def _serve(stop: asyncio.Event) -> None:
     folder = state_folder()
     await protect(folder)
     logs.configure("agent", folder / "Logs")
+    try:
+        await _agent(folder, stop)
+    except Exception:
+        # A service has no console: what ends it is in its log, or nowhere.
+        log.exception("windows.agent-failed")
+        raise
+
+
+async def _agent(folder: Path, stop: asyncio.Event) -> None:
     registry, shell = _registry(), PowerShell()
     facts = await inventory(shell)
     # The interpreter lies in …\CcmSetup\python, the trusted root beside that folder.
