@@ -116,3 +116,32 @@ async def test_a_package_is_built_once_and_kept(site_tx: Tx, tmp_path: Path) -> 
     wheel = content.agent_wheel("1.2.3")[1]
     assert b"".join([p async for p in found.read(5, 1000)]) == wheel[5:1000]
     assert await packages.content("0" * 64) is None
+
+
+async def test_a_site_that_came_by_a_runtime_gives_out_another_product_from_then_on(
+    site_tx: Tx, tmp_path: Path
+) -> None:
+    """And back: the package that was handed out before is still the one it was."""
+    box = SecretBox.open(tmp_path / "keys" / "key")
+    await properties.establish(site_tx, box, code="CM1", name="Lab", now=utc_now())
+    blobs, archive = Blobs.open(tmp_path / "content"), tmp_path / "runtime.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        for name in ("python.exe", "python312._pth", "site-packages/msgspec/__init__.py"):
+            made.writestr(name, name)
+    without = await content.ClientPackages(blobs, utc_now, "1.2.3").current(site_tx)
+    rich = content.ClientPackages(blobs, utc_now, "1.2.3", archive)
+    found = await rich.current(site_tx)
+    assert found.product_code != without.product_code
+    assert (bool(found.runtime_sha256), without.runtime_sha256) == (True, "")
+    assert await rich.current(site_tx) == found
+    assert await content.ClientPackages(blobs, utc_now, "1.2.3").current(site_tx) == without
+    data = b"".join([piece async for piece in rich.read_msi(found)])
+    assert msi.read(data).properties["TANDEMRUNTIME"] == f"runtime {found.runtime_sha256}"
+
+
+def test_a_site_does_not_start_with_a_runtime_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "runtime.zip").write_bytes(b"nothing")
+    with pytest.raises(content.BadRuntime):
+        content.ClientPackages(
+            Blobs.open(tmp_path / "c"), utc_now, "1.2.3", tmp_path / "runtime.zip"
+        )
