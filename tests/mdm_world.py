@@ -345,7 +345,18 @@ async def mdm_service(
         blobs = Blobs.open(folder / "content")
         box = SecretBox(bytes(32))
         made["enrollment"] = enrollment.Enrollment(
-            box, world.tokens, now=world.now, public_url=base, management_url=management_url
+            box,
+            world.tokens,
+            now=world.now,
+            public_url=base,
+            management_url=management_url,
+            passwords=oidc.PasswordDoor(
+                world.database,
+                world.tokens,
+                CHEAP,
+                client_id=oidc.MDM_ENROLLMENT,
+                resource_id=oidc.MDM_APP,
+            ),
         )
         made["content"] = mobile_apps.Content(blobs, b"k" * 32, base)
         made["uploads"] = mobile_apps.Uploads(
@@ -370,7 +381,7 @@ async def mdm_service(
         ]
         return [
             *graph.routes(world.database, world.tokens, world.now, parts=parts, settings=limits),
-            *enrollment.routes(world.database, made["enrollment"]),
+            *enrollment.routes(world.database, made["enrollment"], world.tokens),
             *mobile_apps.routes(world.database, made["content"], world.now),
             *mobile_apps.upload_routes(made["uploads"]),
         ]

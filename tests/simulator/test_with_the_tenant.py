@@ -85,7 +85,7 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
     app = http.application(
         [
             *oidc.routes(tenant_db, world.tokens, utc_now, CHEAP),
-            *enrollment.routes(tenant_db, service),
+            *enrollment.routes(tenant_db, service, world.tokens),
             *mobile_apps.routes(tenant_db, content, utc_now),
         ],
         role="tenant",

@@ -160,6 +160,13 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         public_url=settings.public_url,
         management_url=settings.management_url,
         settings=settings.mdm,
+        passwords=oidc.PasswordDoor(
+            database,
+            tokens,
+            settings.sign_in,
+            client_id=oidc.MDM_ENROLLMENT,
+            resource_id=oidc.MDM_APP,
+        ),
     )
     async with database.transaction() as tx:
         await oidc.establish(tx, tokens, utc_now())
@@ -224,7 +231,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     public = http.application(
         [
             *graph.routes(database, tokens, utc_now, parts=parts, settings=settings.graph),
-            *enrollment.routes(database, enrolling),
+            *enrollment.routes(database, enrolling, tokens),
             *mobile_apps.routes(database, content, utc_now),
             *mobile_apps.upload_routes(uploads),
             *oidc.routes(database, tokens, utc_now, settings.sign_in),

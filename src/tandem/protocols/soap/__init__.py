@@ -21,8 +21,11 @@ from tandem.protocols.soap.codec import (
 )
 from tandem.protocols.soap.model import (
     DISCOVER_RESPONSE,
+    FEDERATED,
     GET_POLICIES_RESPONSE,
     JWT_TYPE,
+    ON_PREMISE,
+    PASSWORD_TEXT,
     REQUEST_TOKEN_RESPONSE,
     USER_TOKEN_TYPE,
     BadMessage,
@@ -39,8 +42,11 @@ from tandem.protocols.soap.model import (
 
 __all__ = [
     "DISCOVER_RESPONSE",
+    "FEDERATED",
     "GET_POLICIES_RESPONSE",
     "JWT_TYPE",
+    "ON_PREMISE",
+    "PASSWORD_TEXT",
     "REQUEST_TOKEN_RESPONSE",
     "USER_TOKEN_TYPE",
     "BadMessage",

@@ -14,6 +14,7 @@ from tandem.protocols.soap.model import (
     DISCOVER_RESPONSE,
     GET_POLICIES,
     GET_POLICIES_RESPONSE,
+    PASSWORD_TEXT,
     REQUEST_TOKEN,
     REQUEST_TOKEN_RESPONSE,
     BadMessage,
@@ -122,10 +123,20 @@ def _credentials(header: Any) -> tuple[Credential, ...]:
             kind = "certificate" if token.get("ValueType", "").endswith("X509v3") else "token"
             found.append(Credential(kind, token.get("ValueType", ""), _b64(text, BadSecurity)))
         for token in security.findall(_tag(WSSE, "UsernameToken")):
-            name = _text(token, _tag(WSSE, "Username"))
-            secret = _text(token, _tag(WSSE, "Password"))
-            found.append(Credential("password", "", secret.encode(), name))
+            found.append(_password(token))
     return tuple(found)
+
+
+def _password(token: Any) -> Credential:
+    """White space is part of a password. The attribute Type has a namespace in real requests, and
+    none in the profile's own examples; without it, it is text (UsernameToken Profile, 3.1)."""
+    element = token.find(_tag(WSSE, "Password"))
+    secret, sort = "", PASSWORD_TEXT
+    if element is not None:
+        secret = element.text or ""
+        sort = element.get(f"{{{WSSE}}}Type") or element.get("Type") or sort
+    name = _text(token, _tag(WSSE, "Username"))
+    return Credential("password", sort.rpartition("#")[2].strip(), secret.encode(), name)
 
 
 def one_credential(envelope: Envelope) -> Credential:
@@ -240,12 +251,14 @@ def discover_response(relates_to: str, answer: DiscoverResponse) -> bytes:
     response = etree.SubElement(body, f"{{{ENR}}}DiscoverResponse", nsmap=_default(ENR))
     result = etree.SubElement(response, f"{{{ENR}}}DiscoverResult")
     for name, value in (
-        ("AuthPolicy", "Federated"),
+        ("AuthPolicy", answer.auth_policy),
         ("EnrollmentVersion", answer.version),
         ("EnrollmentPolicyServiceUrl", answer.policy_url),
         ("EnrollmentServiceUrl", answer.enrollment_url),
         ("AuthenticationServiceUrl", answer.authentication_url),
     ):
+        if not value:
+            continue
         etree.SubElement(result, f"{{{ENR}}}{name}").text = value
     return _bytes(root)
 

@@ -18,12 +18,15 @@ JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 USER_TOKEN_TYPE = (
     "http://schemas.microsoft.com/5.0.0.0/ConfigurationManager/Enrollment/DeviceEnrollmentUserToken"  # noqa: S105
 )
+FEDERATED, ON_PREMISE = "Federated", "OnPremise"
+PASSWORD_TEXT = "PasswordText"  # noqa: S105
 PKCS10_TYPE = f"{_WSTEP}#PKCS10"
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The one credential of a Security header. `value` has gone through base64 once."""
+    """The one credential of a Security header. `value` has gone through base64 once; a password
+    stands as it was typed, and is of type "PasswordText" or another that its element names."""
 
     kind: str  # "token", "password" or "certificate"
     value_type: str = ""
@@ -74,8 +77,9 @@ class Envelope:
 class DiscoverResponse:
     policy_url: str
     enrollment_url: str
-    authentication_url: str
+    authentication_url: str  # Only of a federated sign-in; else empty.
     version: str
+    auth_policy: str = FEDERATED
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,15 @@ async def find_user(tx: Tx, id_or_upn: str) -> User | None:
     return await store.user(tx, guid) if guid else await store.user_named(tx, id_or_upn)
 
 
+async def upn_of_account(tx: Tx, account: str) -> str | None:
+    r"""The user name behind DOMAIN\name, for users who came from an on-premises domain: the domain
+    by its DNS name or the first label of it, which is what its short name usually is."""
+    domain, slash, name = account.strip().partition("\\")
+    if not slash or not domain or not name:
+        return None
+    return await store.upn_of_account(tx, domain, name)
+
+
 async def user(tx: Tx, id_or_upn: str) -> User:
     """Raises UnknownObject."""
     found = await find_user(tx, id_or_upn)

@@ -356,6 +356,21 @@ async def user_named(tx: Tx, upn: str) -> User | None:
     return User(**row) if row else None
 
 
+async def upn_of_account(tx: Tx, domain: str, name: str) -> str | None:
+    """None as well when it is two people's."""
+    found = await (
+        await tx.execute(
+            """SELECT user_principal_name FROM directory_user
+            WHERE profile ? 'onPremisesSamAccountName'
+            AND lower(profile->>'onPremisesSamAccountName') = lower(%(name)s)
+            AND lower(%(domain)s) IN (lower(profile->>'onPremisesDomainName'),
+                split_part(lower(profile->>'onPremisesDomainName'), '.', 1)) LIMIT 2""",
+            {"name": name, "domain": domain},
+        )
+    ).fetchall()
+    return found[0]["user_principal_name"] if len(found) == 1 else None
+
+
 async def users(tx: Tx) -> list[User]:
     cursor = await tx.execute(
         f"SELECT {_USER} FROM directory_user u ORDER BY lower(u.user_principal_name)"  # noqa: S608

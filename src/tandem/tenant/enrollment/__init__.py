@@ -1,6 +1,7 @@
 """Enrollment into MDM (MS-MDE2), the tenant's device CA, and the devices that came in.
 
-Owns the tables enrollment_…. Events: device.enrolled, device.unenrolled (subject: the device's id).
+Owns the tables enrollment_…. `ways` tells how a device proves whose it is.
+Events: device.enrolled, device.unenrolled (subject: the device's id).
 """
 
 from tandem.tenant.enrollment.certificate_model import (
@@ -16,6 +17,8 @@ from tandem.tenant.enrollment.certificates import holder, revocation_list, set_p
 from tandem.tenant.enrollment.certificates import of as certificates_of
 from tandem.tenant.enrollment.certificates import profile as certificate_profile
 from tandem.tenant.enrollment.certificates import revoke as revoke_certificate
+from tandem.tenant.enrollment.credentials import choose, options
+from tandem.tenant.enrollment.credentials import revoke as revoke_token
 from tandem.tenant.enrollment.http import routes
 from tandem.tenant.enrollment.model import (
     CONFIG_INFO_URI,
@@ -51,6 +54,8 @@ from tandem.tenant.enrollment.store import (
     save_inventory,
     set_management,
 )
+from tandem.tenant.enrollment.token_store import TOKENS
+from tandem.tenant.enrollment.ways import BadCredential, Options, Proof, Token, Way
 
 __all__ = [
     "BY_CERTIFICATE",
@@ -62,6 +67,8 @@ __all__ = [
     "PROVIDER_ID",
     "REASONS",
     "SEEN",
+    "TOKENS",
+    "BadCredential",
     "BadEnrollment",
     "BadProfile",
     "Certificate",
@@ -75,9 +82,14 @@ __all__ = [
     "NoSuchCertificate",
     "NoSuchDevice",
     "NotEnrolled",
+    "Options",
+    "Proof",
+    "Token",
+    "Way",
     "agent_of",
     "certificate_profile",
     "certificates_of",
+    "choose",
     "count_by_agent",
     "count_by_eligibility",
     "count_by_flags",
@@ -87,8 +99,10 @@ __all__ = [
     "holder",
     "management_agent",
     "mark_seen",
+    "options",
     "revocation_list",
     "revoke_certificate",
+    "revoke_token",
     "routes",
     "save_config_info",
     "save_inventory",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tandem import pki
@@ -16,25 +16,42 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import soap
 from tandem.tenant import directory, licensing, oidc
-from tandem.tenant.enrollment import certificates, renewal, restrictions
+from tandem.tenant.enrollment import certificates, credentials, renewal, restrictions
+from tandem.tenant.enrollment.federated import SignInPage
 from tandem.tenant.enrollment.model import BadEnrollment, RenewalRefused
 from tandem.tenant.enrollment.service import Enrollment
+from tandem.tenant.enrollment.terms import TermsPage
+from tandem.tenant.enrollment.ways import (
+    InMaintenance,
+    Options,
+    OwnRefusal,
+    Proof,
+    TermsNotAccepted,
+)
 
 log = get_logger("enrollment")
 
 _SMALL, _LARGE = 64 * 1024, 256 * 1024
 
 
-def routes(db: Database, enrollment: Enrollment) -> list[BaseRoute]:
+def routes(db: Database, enrollment: Enrollment, tokens: oidc.Tokens) -> list[BaseRoute]:
     edge = _Edge(db, enrollment)
+    sign_in, terms = SignInPage(db, enrollment, tokens), TermsPage(db, enrollment)
     return [
         _any_case("/EnrollmentServer/Discovery.svc", edge.alive, "GET"),
         _any_case("/EnrollmentServer/Discovery.svc", edge.discovery, "POST"),
         _any_case("/EnrollmentServer/Policy.svc", edge.policy, "POST"),
         _any_case("/EnrollmentServer/Enrollment.svc", edge.enrollment, "POST"),
         _any_case(certificates.LIST_PATH, edge.revoked, "GET"),
-        _any_case("/EnrollmentServer/Auth", edge.sign_in, "GET"),
-        _any_case("/TermsOfUse.aspx", edge.terms, "GET"),
+        _any_case("/EnrollmentServer/Auth", sign_in.begin, "GET"),
+        _any_case("/EnrollmentServer/Auth/SignedIn", sign_in.signed_in, "GET"),
+        _any_case("/EnrollmentServer/Auth/SignedIn", sign_in.decide, "POST"),
+        _any_case("/EnrollmentServer/Auth/submit.js", sign_in.script, "GET"),
+        *(
+            _any_case(path, work, method)
+            for path in ("/EnrollmentServer/TermsOfUse", "/TermsOfUse.aspx")
+            for work, method in ((terms.show, "GET"), (terms.decide, "POST"))
+        ),
     ]
 
 
@@ -53,25 +70,6 @@ class _Edge:
     async def alive(self, _: Request) -> Response:
         return Response(b"", 200)
 
-    async def terms(self, _: Request) -> Response:
-        return HTMLResponse(
-            "<!doctype html><html lang='en'><title>Terms of use</title>"
-            "<p>Your organisation manages this device.</p></html>"
-        )
-
-    async def sign_in(self, _: Request) -> Response:
-        """Where a device goes that has no token yet (section 4): it is told how it gets one.
-
-        Windows needs the address, and shows the page to whoever enrols from the Settings.
-        """
-        return HTMLResponse(
-            "<!doctype html><html lang='en'><title>Enrolment</title>"
-            "<h1>This device is not joined to your organisation's directory</h1>"
-            "<p>Devices enrol here with the directory's token. Join the device to the directory, or"
-            " have your organisation's agent enrol it; it enrols by itself then.</p></html>",
-            headers={"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"},
-        )
-
     async def discovery(self, request: Request) -> Response:
         return await self._answer(request, soap.DISCOVER_RESPONSE, _SMALL, self._discover)
 
@@ -79,11 +77,11 @@ class _Edge:
         return await self._answer(request, soap.GET_POLICIES_RESPONSE, _SMALL, self._policies)
 
     async def enrollment(self, request: Request) -> Response:
-        async def work(envelope: soap.Envelope) -> bytes:
+        async def work(envelope: soap.Envelope, peer: oidc.Peer) -> bytes:
             asked = envelope.body
             if isinstance(asked, soap.RequestToken) and renewal.is_asked(asked):
                 return await self._renew(envelope, asked, http.peer_certificate(request))
-            return await self._enroll(envelope)
+            return await self._enroll(envelope, peer)
 
         return await self._answer(request, soap.REQUEST_TOKEN_RESPONSE, _LARGE, work)
 
@@ -109,59 +107,67 @@ class _Edge:
             raise
         return soap.token_response(envelope.message_id, answer)
 
-    async def _discover(self, envelope: soap.Envelope) -> bytes:
-        if not isinstance(envelope.body, soap.Discover):
+    async def _discover(self, envelope: soap.Envelope, _: oidc.Peer) -> bytes:
+        asked = envelope.body
+        if not isinstance(asked, soap.Discover):
             raise soap.BadMessage("another message was expected")
-        answer = self._enrollment.discover(envelope.body)
+        # Who can sign in on a page does, so that nobody else's discovery asks the database.
+        passwords = False
+        if asked.auth_policies and soap.FEDERATED not in asked.auth_policies:
+            passwords = (await self._chosen()).passwords
+        answer = self._enrollment.discover(asked, passwords=passwords)
         return soap.discover_response(envelope.message_id, answer)
 
-    async def _policies(self, envelope: soap.Envelope) -> bytes:
+    async def _policies(self, envelope: soap.Envelope, peer: oidc.Peer) -> bytes:
         if not isinstance(envelope.body, soap.GetPolicies):
             raise soap.BadMessage("another message was expected")
         credential = soap.one_credential(envelope)
-        async with self._db.transaction() as tx:
-            await self._enrollment.user(tx, credential)
+        _not_in_maintenance(await self._chosen())
+        await self._enrollment.credentials.proof(self._db, credential, peer)
         return soap.policies_response(envelope.message_id)
 
-    async def _enroll(self, envelope: soap.Envelope) -> bytes:
+    async def _enroll(self, envelope: soap.Envelope, peer: oidc.Peer) -> bytes:
         asked = envelope.body
         if not isinstance(asked, soap.RequestToken):
             raise soap.BadMessage("another message was expected")
         self._enrollment.require_new(asked)
         credential = soap.one_credential(envelope)
+        chosen = await self._chosen()
+        _not_in_maintenance(chosen)
+        proof = await self._enrollment.credentials.proof(self._db, credential, peer)
         try:
             async with self._db.transaction() as tx:
-                answer = await self._enrollment.enroll(tx, credential, asked)
+                answer = await self._enrollment.enroll(tx, proof, asked)
         except AppError as error:
-            await self._remember(credential, asked, error)
-            raise
+            if error.kind in {Kind.UNAUTHENTICATED, Kind.UNAVAILABLE}:
+                raise
+            await self._remember(proof, asked, error)
+            raise _in_own_words(error, chosen) from None
         return soap.token_response(envelope.message_id, answer)
 
-    async def _remember(
-        self, credential: soap.Credential, asked: soap.RequestToken, error: AppError
-    ) -> None:
+    async def _chosen(self) -> Options:
+        async with self._db.transaction() as tx:
+            return await credentials.options(tx)
+
+    async def _remember(self, proof: Proof, asked: soap.RequestToken, error: AppError) -> None:
         """Whoever proved to be a user of the tenant and was refused is listed."""
-        try:
-            async with self._db.transaction() as tx:
-                claims = await self._enrollment.user(tx, credential)
-                code = _vocabulary(error).hresult
-                text = f"{error.message} {error.cure}".strip()
-                await self._enrollment.refused(tx, asked, claims.upn, text, code, claims.device_id)
-        except oidc.BadToken:
-            pass
+        code = _vocabulary(error).hresult
+        text = f"{error.message} {error.cure}".strip()
+        async with self._db.transaction() as tx:
+            await self._enrollment.refused(tx, asked, proof.upn, text, code, proof.device_id)
 
     async def _answer(
         self,
         request: Request,
         action: str,
         limit: int,
-        work: Callable[[soap.Envelope], Awaitable[bytes]],
+        work: Callable[[soap.Envelope, oidc.Peer], Awaitable[bytes]],
     ) -> Response:
         relates_to, trace = "invalid_message_id", uuid.uuid4().hex
         try:
             raw = await http.body(request, limit)
             relates_to = soap.message_id(raw)
-            content = await work(soap.read(raw))
+            content = await work(soap.read(raw), oidc.peer_of(request))
         except soap.BadSecurity:
             content = soap.fault(
                 action, relates_to, soap.Fault("a:InvalidSecurity", "Invalid security header.")
@@ -214,7 +220,11 @@ def _vocabulary(error: AppError) -> _Refusal:
             return _Refusal("s:Authorization", "DeviceCapReached", "0x80180013")
         case restrictions.DeviceNotSupported():
             return _Refusal("s:Authorization", "DeviceNotSupported", "0x80180014")
-        case BadEnrollment():
+        case InMaintenance():
+            return _Refusal("s:EnrollmentServer", "InMaintenance", "0x80180017")
+        case OwnRefusal():
+            return _Refusal("s:Authorization", "CustomServerError", "0x80180032")
+        case BadEnrollment() | TermsNotAccepted():
             return _Refusal("s:MessageFormat", "InvalidEnrollmentData", "0x80180019")
         case RenewalRefused():
             return _Refusal("s:Authorization", "NotEligibleToRenew", "0x80180016")
@@ -222,6 +232,21 @@ def _vocabulary(error: AppError) -> _Refusal:
             return _Refusal("s:CertificateRequest", "", "0x80180004")
         case _:
             return _FAULTS[error.kind]
+
+
+def _not_in_maintenance(chosen: Options) -> None:
+    if chosen.maintenance:
+        raise InMaintenance(
+            "Enrolment is closed for maintenance.", cure="Enrol the device again later."
+        )
+
+
+def _in_own_words(error: AppError, chosen: Options) -> AppError:
+    """The administrator's text for whoever may not enrol, where Windows has no words of its own."""
+    told = _vocabulary(error)
+    if chosen.refusal_text and told.subcode == "s:Authorization" and not told.detail:
+        return OwnRefusal(chosen.refusal_text)
+    return error
 
 
 def _fault(error: AppError, trace: str) -> soap.Fault:

@@ -22,6 +22,8 @@ class EnrollmentSettings(Settings, frozen=True):
     provider_id: str = PROVIDER_ID
     name: str = "Tandem MDM"
     certificate_days: int = 365
+    # How long a device may take from its user's sign-in to its certificate.
+    sign_in_token_seconds: int = 900
     poll: tuple[tuple[int, int], ...] = ((3, 8), (15, 8), (480, 0))
 
 

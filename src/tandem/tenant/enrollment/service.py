@@ -1,10 +1,8 @@
 """Take devices into MDM, and let them go."""
 
 import uuid
-from base64 import b64decode
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Protocol
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -20,11 +18,14 @@ from tandem.tenant import directory, licensing, mobile_apps, oidc
 from tandem.tenant.assignments import Membership
 from tandem.tenant.enrollment import (
     certificates,
+    credentials,
     provisioning,
     restriction_store,
     restrictions,
     store,
+    terms,
 )
+from tandem.tenant.enrollment.credentials import ChecksPasswords, Credentials, VerifiesTokens
 from tandem.tenant.enrollment.model import (
     BadEnrollment,
     Device,
@@ -36,18 +37,14 @@ from tandem.tenant.enrollment.model import (
     NotEnrolled,
     RecoveryRefused,
 )
+from tandem.tenant.enrollment.ways import WINDOWS, Proof
 
 _CONTEXT = "enrollment.authority"
 _ROOT_DAYS = 365 * 15
-_TOKENS = {soap.JWT_TYPE, soap.USER_TOKEN_TYPE}
 # Enrollment versions; a device that is answered 5.0 attests its TPM, which nobody reads here.
 _OLDEST, _NEWEST = 3.0, 4.0
 # A device that never had a session did not get its answer, or never was one (spec 7).
 _PENDING = timedelta(hours=24)
-
-
-class VerifiesTokens(Protocol):
-    async def verify_mdm(self, tx: Tx, token: str, now: datetime) -> oidc.Claims: ...
 
 
 class Enrollment:
@@ -62,9 +59,10 @@ class Enrollment:
         public_url: str,
         management_url: str,
         settings: EnrollmentSettings = EnrollmentSettings(),
+        passwords: ChecksPasswords | None = None,
     ) -> None:
-        self._box = box
-        self._tokens = tokens
+        self.box = box
+        self.credentials = Credentials(tokens, now, passwords)
         self.now = now
         self.public_url = public_url.rstrip("/")
         self.management_url = management_url
@@ -84,31 +82,42 @@ class Enrollment:
             here = await directory.tenant(tx)
             subject = pki.name("Tandem MDM Device CA", organization=here.display_name)
             made = pki.new_root(subject, now=self.now(), days=_ROOT_DAYS, key="rsa2048")
-            sealed = self._box.seal(pki.key_pem(made.key), _CONTEXT)
+            sealed = self.box.seal(pki.key_pem(made.key), _CONTEXT)
             der = made.certificate.public_bytes(Encoding.DER)
             await store.insert_authority(tx, sealed, der)
             kept = await store.authority(tx)
             assert kept is not None
-        key = pki.load_key(self._box.unseal(kept[0], _CONTEXT))
+        key = pki.load_key(self.box.unseal(kept[0], _CONTEXT))
         return pki.Authority(x509.load_der_x509_certificate(kept[1]), key)
 
     # -------------------------------------------------------------- the three messages
 
-    def discover(self, asked: soap.Discover) -> soap.DiscoverResponse:
-        """Raises BadEnrollment for a client that is too old, or cannot bring a token."""
+    def discover(self, asked: soap.Discover, *, passwords: bool = False) -> soap.DiscoverResponse:
+        """Where to go. `passwords`: they are taken; only who cannot sign in on a page brings one.
+
+        Raises BadEnrollment for a client that is too old or offers no way that is open here, and
+        NotSupported for one that is not Windows on a PC.
+        """
         if not asked.request_version >= _OLDEST:
             raise BadEnrollment("This client is too old to enrol.")
-        if asked.auth_policies and "Federated" not in asked.auth_policies:
-            raise BadEnrollment(
-                "Devices enrol here with their user's token of the directory.",
-                cure="Join the device to the directory; it enrols by itself then.",
-            )
+        if asked.device_type not in {"", WINDOWS}:
+            raise NotSupported("Only Windows computers enrol here.")
         base = f"{self.public_url}/EnrollmentServer"
+        sign_in, policy = f"{base}/Auth", soap.FEDERATED
+        if asked.auth_policies and soap.FEDERATED not in asked.auth_policies:
+            if not passwords or soap.ON_PREMISE not in asked.auth_policies:
+                raise BadEnrollment(
+                    "Devices enrol here by a sign-in on a page, or with their user's token of the"
+                    " directory.",
+                    cure="Join the device to the directory; it enrols by itself then.",
+                )
+            sign_in, policy = "", soap.ON_PREMISE
         return soap.DiscoverResponse(
             f"{base}/Policy.svc",
             f"{base}/Enrollment.svc",
-            f"{base}/Auth",
+            sign_in,
             f"{min(asked.request_version, _NEWEST):.1f}",
+            policy,
         )
 
     def require_new(self, asked: soap.RequestToken) -> None:
@@ -121,41 +130,31 @@ class Enrollment:
             case _:
                 raise BadEnrollment("RequestType says nothing that can be done here.")
 
-    async def user(self, tx: Tx, credential: soap.Credential) -> oidc.Claims:
-        """Whose token came with the request. Raises BadToken.
+    async def enroll(self, tx: Tx, claims: Proof, asked: soap.RequestToken) -> soap.TokenResponse:
+        """A certificate and an account for a device. The credential is used up by it.
 
-        A device brings its user's directory token, by itself (JWT) or as its caller gave it
-        (federated, programmatic): the type of the value says by which way, not what it is.
-        """
-        if credential.kind != "token" or credential.value_type not in _TOKENS:
-            raise oidc.BadToken("Devices enrol here with their user's token of the directory.")
-        return await self._tokens.verify_mdm(tx, _token(credential), self.now())
-
-    async def enroll(
-        self, tx: Tx, credential: soap.Credential, asked: soap.RequestToken
-    ) -> soap.TokenResponse:
-        """A certificate and an account for a device.
-
-        Raises BadToken, NoMdmAuthority, EnrollmentRefused, NoMdmLicence, BadEnrollment, BadRequest.
+        Raises BadCredential, NoMdmAuthority, EnrollmentRefused, NoMdmLicence, BadEnrollment,
+        TermsNotAccepted, BadRequest.
         """
         now = self.now()
-        claims = await self.user(tx, credential)
-        await self._may(tx, claims)
+        await self.may(tx, claims)
         windows_id, name = asked.item("DeviceID"), asked.item("DeviceName")
         kind = asked.item("EnrollmentType")
         if not windows_id or len(windows_id) > 128 or kind.lower() not in {"full", "device"}:
             raise BadEnrollment("DeviceID or EnrollmentType is missing.")
         await restriction_store.lock_user(tx, claims.object_id)
         owner = await restrictions.check(tx, claims.object_id, claims.device_id, windows_id, asked)
+        await terms.require(tx, self.box, self.credentials, claims, asked, now)
         key = pki.windows_request(asked.request)
+        id = str(uuid.uuid4())
         await store.lock(tx, [windows_id, claims.device_id])
+        await self.credentials.spend(tx, claims, asked, id)
         await self._same_person(tx, windows_id, claims)
         key_sha256 = certificates.key_sha256(key)
         if await store.key_is_anothers(tx, key_sha256, windows_id):
             raise pki.BadRequest("The key is certified for another enrollment already.")
         authority = await self.authority(tx)
         profile = await certificates.profile(tx, self.settings)
-        id = str(uuid.uuid4())
         certificate = certificates.issue(
             authority, key, id, profile, list_url=self.revocation_list_url, now=now
         )
@@ -196,7 +195,8 @@ class Enrollment:
         )
         return soap.TokenResponse(document, now)
 
-    async def _may(self, tx: Tx, claims: oidc.Claims) -> None:
+    async def may(self, tx: Tx, claims: Proof) -> None:
+        """Raises NoMdmAuthority, EnrollmentRefused, NoMdmLicence unless the user may enrol devices."""
         await directory.require_mdm_authority(tx)
         user = await directory.find_user(tx, claims.object_id)
         if user is None or not user.account_enabled:
@@ -209,7 +209,7 @@ class Enrollment:
             )
         await licensing.check_mdm_licence(tx, claims.object_id)
 
-    async def _same_person(self, tx: Tx, windows_id: str, claims: oidc.Claims) -> None:
+    async def _same_person(self, tx: Tx, windows_id: str, claims: Proof) -> None:
         known = await store.device(tx, "windows_id", windows_id)
         if known is not None and known.state != "unenrolled" and known.user_id != claims.object_id:
             raise EnrollmentRefused(
@@ -357,7 +357,8 @@ class Enrollment:
         await events.record(tx, "device.unenrolled", device.id, {"why": why})
 
     async def tend(self, tx: Tx) -> None:
-        """Enrollments whose device never came back are over."""
+        """Enrollments whose device never came back are over, and tokens from long ago go."""
+        await credentials.tend(tx, self.now())
         for device in await store.never_came(tx, self.now() - _PENDING):
             await self.end(tx, device, "Never came back after its enrollment")
 
@@ -389,14 +390,3 @@ async def groups_of(tx: Tx, device: Device) -> Membership:
         if found is not None:
             own = await directory.groups_of(tx, found.id)
     return Membership(await directory.groups_of(tx, device.user_id), own)
-
-
-def _token(credential: soap.Credential) -> str:
-    """The JWT of a credential that went through base64 once or, from some callers, twice."""
-    value = credential.value
-    if b"." not in value:
-        try:
-            value = b64decode(value + b"=" * (-len(value) % 4))
-        except ValueError:
-            value = b""
-    return value.decode("ascii", "replace").strip()

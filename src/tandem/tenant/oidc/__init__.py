@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from tandem.infra.database import Database, Tx
 from tandem.tenant import directory
-from tandem.tenant.oidc import applications, catalogue, grant_store, session_store
+from tandem.tenant.oidc import applications, catalogue, grant_store, pages, session_store
 from tandem.tenant.oidc.applications import admin_consent
 from tandem.tenant.oidc.catalogue import (
     BROKER,
@@ -24,11 +24,13 @@ from tandem.tenant.oidc.catalogue import (
     GRAPH,
     GRAPH_URI,
     MDM_APP,
+    MDM_ENROLLMENT,
+    enrollment_redirect,
 )
 from tandem.tenant.oidc.conditions import Attempt, Conditions, Decision, Result
 from tandem.tenant.oidc.device_certificate import CertificateHolder, certificate_routes
 from tandem.tenant.oidc.grants import CERTIFICATE_GRANT, DEVICE_GRANT, MDM_CERTIFICATE
-from tandem.tenant.oidc.http import routes
+from tandem.tenant.oidc.http import peer_of, routes
 from tandem.tenant.oidc.join import MdmUrls, mdm_urls, usual_mdm_urls
 from tandem.tenant.oidc.model import (
     Application,
@@ -38,10 +40,12 @@ from tandem.tenant.oidc.model import (
     Expiring,
     Grant,
     OidcSettings,
+    Peer,
     RoleAssignment,
     Secret,
     ServicePrincipal,
 )
+from tandem.tenant.oidc.own_doors import PasswordDoor, sign_in_url, signed_in
 from tandem.tenant.oidc.refusals import OAuthError
 from tandem.tenant.oidc.session_store import SignIn
 from tandem.tenant.oidc.sign_ins import sign_ins
@@ -54,7 +58,7 @@ async def establish(tx: Tx, tokens: Tokens, now: datetime) -> None:
     here = await directory.tenant(tx)
     await tokens.establish_keys(tx, now)
     uri = tokens.mdm_app_id_uri(here.default_domain)
-    await applications.establish_applications(tx, uri, now)
+    await applications.establish_applications(tx, uri, tokens.settings.base, now)
 
 
 async def tend(tx: Tx, tokens: Tokens, now: datetime) -> None:
@@ -81,6 +85,7 @@ __all__ = [
     "GRAPH_URI",
     "MDM_APP",
     "MDM_CERTIFICATE",
+    "MDM_ENROLLMENT",
     "Application",
     "Attempt",
     "BadToken",
@@ -96,6 +101,8 @@ __all__ = [
     "MdmUrls",
     "OAuthError",
     "OidcSettings",
+    "PasswordDoor",
+    "Peer",
     "Result",
     "RoleAssignment",
     "Secret",
@@ -108,11 +115,16 @@ __all__ = [
     "applications",
     "catalogue",
     "certificate_routes",
+    "enrollment_redirect",
     "establish",
     "flush",
     "mdm_urls",
+    "pages",
+    "peer_of",
     "routes",
+    "sign_in_url",
     "sign_ins",
+    "signed_in",
     "tend",
     "usual_mdm_urls",
 ]

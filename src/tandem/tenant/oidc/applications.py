@@ -33,10 +33,10 @@ from tandem.tenant.oidc.model import (
 SECRET_DAYS = 730
 
 
-async def establish_applications(tx: Tx, mdm_app_id_uri: str, now: datetime) -> None:
+async def establish_applications(tx: Tx, mdm_app_id_uri: str, base: str, now: datetime) -> None:
     """Make the built-in applications, or bring them to what this version knows."""
     here = await directory.tenant(tx)
-    for item in catalogue.built_in(mdm_app_id_uri, here.default_domain):
+    for item in catalogue.built_in(mdm_app_id_uri, here.default_domain, base):
         known = await store.application(tx, app_id=item.app_id)
         wanted = Application(
             id=known.id if known else str(uuid.uuid4()),

@@ -117,7 +117,12 @@ def _stable(text: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"tandem:{text}"))
 
 
-def built_in(mdm_app_id_uri: str, domain: str) -> tuple[BuiltIn, ...]:
+def enrollment_redirect(base: str) -> str:
+    """Where the sign-in of a device's federated enrolment comes back to."""
+    return f"{base}/EnrollmentServer/Auth/SignedIn"
+
+
+def built_in(mdm_app_id_uri: str, domain: str, base: str) -> tuple[BuiltIn, ...]:
     """The applications of every tenant. Clients among them are trusted: no consent is asked."""
     scopes, roles = [], []
     for line in _GRAPH_PERMISSIONS.strip().splitlines():
@@ -153,7 +158,7 @@ def built_in(mdm_app_id_uri: str, domain: str) -> tuple[BuiltIn, ...]:
         BuiltIn(GRAPH_POWERSHELL, "Microsoft Graph Command Line Tools", (), loopback),
         BuiltIn(AZURE_POWERSHELL, "Azure PowerShell", (), loopback),
         BuiltIn(INTUNE_POWERSHELL, "Microsoft Intune PowerShell", (), loopback),
-        BuiltIn(MDM_ENROLLMENT, "Microsoft Intune Enrollment"),
+        BuiltIn(MDM_ENROLLMENT, "Microsoft Intune Enrollment", (), (enrollment_redirect(base),)),
         BuiltIn(
             LEGACY_GRAPH,
             "Windows Azure Active Directory",

@@ -213,6 +213,21 @@ async def _client_credentials(
 
 async def _redeem_code(tx: Tx, ask: Asking, client: Application) -> Outcome:
     text = need(ask.form, "code")
+    held = await code_held(tx, ask, client, text)
+    if isinstance(held, Denied):
+        return held
+    proof = "0"
+    if not held.public:
+        proof = await client_auth.authenticate(tx, ask.tokens, client, ask.form, ask.peer, ask.now)
+    wrong = await use_code(tx, ask, held, text)
+    if wrong is not None:
+        return wrong
+    scope = parse_scope(held.scope)
+    return await _for_user(tx, ask, client, held, scope, "interactive", proof)
+
+
+async def code_held(tx: Tx, ask: Asking, client: Application, text: str) -> Handed | Denied:
+    """What an authorization code stands for. Raises OAuthError."""
     held = await grant_store.code(tx, text)
     if held is None or held.app_id != client.app_id:
         raise OAuthError(70000, "The authorization code is not valid.", cure="Sign in again.")
@@ -230,22 +245,22 @@ async def _redeem_code(tx: Tx, ask: Asking, client: Application) -> Outcome:
         raise OAuthError(
             50011, "The redirect URI is not that of the authorization request.", cure="Send it."
         )
-    proof = "0"
-    if not held.public:
-        proof = await client_auth.authenticate(tx, ask.tokens, client, ask.form, ask.peer, ask.now)
-    if not _verifies(ask.form.get("code_verifier", ""), held.challenge):
-        await grant_store.use_code(tx, text, ask.now)
-        return Denied(
-            OAuthError(
-                501481,
-                "The Code_Verifier does not match the code_challenge supplied in the "
-                "authorization request.",
-                cure="Sign in again with a new verifier.",
-            )
-        )
+    return held
+
+
+async def use_code(tx: Tx, ask: Asking, held: Handed, text: str) -> Denied | None:
+    """Once, whether the verifier is right or not."""
     await grant_store.use_code(tx, text, ask.now)
-    scope = parse_scope(held.scope)
-    return await _for_user(tx, ask, client, held, scope, "interactive", proof)
+    if _verifies(ask.form.get("code_verifier", ""), held.challenge):
+        return None
+    return Denied(
+        OAuthError(
+            501481,
+            "The Code_Verifier does not match the code_challenge supplied in the "
+            "authorization request.",
+            cure="Sign in again with a new verifier.",
+        )
+    )
 
 
 def _verifies(verifier: str, challenge: str) -> bool:

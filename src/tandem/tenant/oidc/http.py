@@ -420,6 +420,7 @@ def traced(request: Request) -> tuple[str, str, dict[str, str]]:
 
 
 def peer_of(request: Request) -> Peer:
+    """Where a request comes from, for limits and the sign-in log."""
     address = request.client.host if request.client else ""
     agent = request.headers.get("x-client-sku") or request.headers.get("user-agent", "")
     return Peer(address, re.sub(r"[^\x20-\x7e]", "", agent)[:200], traced(request)[1])

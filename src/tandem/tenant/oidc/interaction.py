@@ -44,7 +44,7 @@ from tandem.tenant.oidc.model import Application, BadToken, Peer, Request
 from tandem.tenant.oidc.refusals import OAuthError, spoken
 from tandem.tenant.oidc.scopes import parse_scope
 from tandem.tenant.oidc.tokens import Tokens
-from tandem.tenant.oidc.words import LANGUAGES, language_of, translate
+from tandem.tenant.oidc.words import translate
 
 Form = dict[str, str]
 
@@ -417,7 +417,7 @@ class Interaction:
         fields.append(("session_state", session.id))
         issuer = self._tokens.issuer(here.id, 2)
         return pages.answer(
-            asked, fields, here.display_name, issuer, _language(request), _theme(request)
+            asked, fields, here.display_name, issuer, pages.language(request), pages.theme(request)
         )
 
     # ------------------------------------------------------------------ another device
@@ -610,15 +610,15 @@ class Interaction:
     ) -> Response:
         return pages.page(
             name,
-            lang=_language(request),
-            theme=_theme(request),
+            lang=pages.language(request),
+            theme=pages.theme(request),
             status=status,
             tenant=here.display_name,
             **values,
         )
 
     def _said(self, request: HttpRequest, here: directory.Tenant, text: str) -> Response:
-        lang = _language(request)
+        lang = pages.language(request)
         more = translate("You may close this window.", lang)
         return self._page(request, "said", here, said=translate(text, lang), more=more)
 
@@ -630,15 +630,20 @@ class Interaction:
             return self.error_page(request, error)
         issuer = self._tokens.issuer(here.id, 2)
         return pages.answer(
-            asked, error.fields(), here.display_name, issuer, _language(request), _theme(request)
+            asked,
+            error.fields(),
+            here.display_name,
+            issuer,
+            pages.language(request),
+            pages.theme(request),
         )
 
     def error_page(self, request: HttpRequest, error: AppError) -> Response:
         refusal = spoken(error)
         return pages.page(
             "error",
-            lang=_language(request),
-            theme=_theme(request),
+            lang=pages.language(request),
+            theme=pages.theme(request),
             status=_status(refusal),
             tenant="",
             error=refusal.text,
@@ -721,22 +726,6 @@ class Interaction:
             conditions=conditions,
         )
         await sign_ins.record(tx, item)
-
-
-# What somebody chose in the console, which is on the same host: the pages look alike.
-_LANGUAGE_COOKIE, _THEME_COOKIE = "tandem-language", "tandem-theme"
-
-
-def _language(request: HttpRequest) -> str:
-    chosen = request.cookies.get(_LANGUAGE_COOKIE, "")
-    if chosen in LANGUAGES:
-        return chosen
-    return language_of(request.headers.get("accept-language", ""))
-
-
-def _theme(request: HttpRequest) -> str:
-    chosen = request.cookies.get(_THEME_COOKIE, "")
-    return chosen if chosen in ("light", "dark") else "auto"
 
 
 def _status(error: OAuthError) -> int:

@@ -4,15 +4,17 @@ The first form of a page is the one to fill in, its first button is the affirmat
 """
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from jinja2 import DictLoader, Environment
+from jinja2 import ChoiceLoader, DictLoader, Environment
 from markupsafe import Markup
+from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tandem.tenant.oidc.model import Request
-from tandem.tenant.oidc.words import refusal, translate
+from tandem.tenant.oidc.words import LANGUAGES, language_of, refusal, translate
 
 # The console's colours (Fluent's tokens), light and dark: the pages load nothing, so they are here.
 _BASE = """<!doctype html>
@@ -132,27 +134,48 @@ _ERROR = """{% extends "base" %}{% block title %}{{ _("Sign-in error") }}{% endb
 <p class="error" role="alert"{{ tongue(error) }}>{{ refusal(error) }}</p>{% endblock %}
 """
 
-_PAGES = Environment(
-    loader=DictLoader(
-        {
-            "base": _BASE,
-            "login": _LOGIN,
-            "pick": _PICK,
-            "change": _CHANGE,
-            "consent": _CONSENT,
-            "device": _DEVICE,
-            "confirm": _CONFIRM,
-            "post": _POST,
-            "said": _SAID,
-            "error": _ERROR,
-        }
-    ),
-    autoescape=True,
+_TEMPLATES = DictLoader(
+    {
+        "base": _BASE,
+        "login": _LOGIN,
+        "pick": _PICK,
+        "change": _CHANGE,
+        "consent": _CONSENT,
+        "device": _DEVICE,
+        "confirm": _CONFIRM,
+        "post": _POST,
+        "said": _SAID,
+        "error": _ERROR,
+    }
 )
+_PAGES = Environment(loader=_TEMPLATES, autoescape=True)
 
 # No page of ours is ever in somebody else's frame, where a click could be stolen.
 _FRAMES = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
 _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+
+# What somebody chose in the console, which is on the same host: the pages look alike.
+_LANGUAGE_COOKIE, _THEME_COOKIE = "tandem-language", "tandem-theme"
+
+
+def language(request: HttpRequest) -> str:
+    chosen = request.cookies.get(_LANGUAGE_COOKIE, "")
+    if chosen in LANGUAGES:
+        return chosen
+    return language_of(request.headers.get("accept-language", ""))
+
+
+def theme(request: HttpRequest) -> str:
+    chosen = request.cookies.get(_THEME_COOKIE, "")
+    return chosen if chosen in ("light", "dark") else "auto"
+
+
+def more(templates: Mapping[str, str]) -> Environment:
+    """Templates of another module, which extend "base"."""
+    return Environment(
+        loader=ChoiceLoader([DictLoader(dict(templates)), _TEMPLATES]), autoescape=True
+    )
 
 
 def page(
@@ -162,13 +185,22 @@ def page(
     theme: str = "auto",
     status: int = 200,
     target: str = "",
+    script: bool = False,
+    templates: Environment | None = None,
+    words: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Response:
     """A page that loads nothing, runs nothing and cannot be framed. `target` is where its form
-    may lead besides here: browsers apply form-action to the redirect after a form as well."""
+    may lead besides here: browsers apply form-action to the redirect after a form as well.
+
+    `script` lets it run scripts that this host serves as files, never one in the page. `templates`
+    are another module's (see `more`), and `words` its French texts.
+    """
     nonce = secrets.token_urlsafe(16)
 
     def say(text: str) -> str:
+        if lang == "fr" and words and text in words:
+            return words[text]
         return translate(text, lang)
 
     def tongue(text: str) -> Markup:
@@ -176,20 +208,25 @@ def page(
         same = lang == "en" or refusal(text, lang) != text
         return Markup("") if same else Markup(' lang="en"')
 
-    content = _PAGES.get_template(name).render(
-        nonce=nonce,
-        lang=lang,
-        theme=theme,
-        _=say,
-        refusal=lambda text: refusal(text, lang),
-        tongue=tongue,
-        **values,
+    content = (
+        (templates or _PAGES)
+        .get_template(name)
+        .render(
+            nonce=nonce,
+            lang=lang,
+            theme=theme,
+            _=say,
+            refusal=lambda text: refusal(text, lang),
+            tongue=tongue,
+            **values,
+        )
     )
     parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else ""
     allowed = origin or (f"{parts.scheme}:" if parts.scheme else "")
+    runs = "script-src 'self'; " if script else ""
     policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {allowed}; "
+        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {allowed}; {runs}"
         "frame-ancestors 'none'; base-uri 'none'"
     )
     headers = {"Content-Security-Policy": policy, "Content-Language": lang, **_FRAMES, **_PRIVATE}
