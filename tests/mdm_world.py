@@ -373,6 +373,7 @@ async def mdm_service(
         )
         parts = [
             *graph.directory_parts(CHEAP),
+            graph.enrollment_ways(made["enrollment"]),
             graph.managed_devices(made["sessions"]),
             graph.comanagement(),
             graph.audit_events(),

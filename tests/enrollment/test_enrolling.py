@@ -88,16 +88,6 @@ async def test_a_device_that_cannot_enrol_here_is_told_at_once(mdm: Mdm, message
     assert subcode(await mdm.soap("Discovery", message)) == "s:MessageFormat"
 
 
-async def test_who_has_no_token_is_told_how_to_get_one(mdm: Mdm) -> None:
-    """The address that discovery gives for a sign-in is there; nothing of the query is in it."""
-    found = said(await mdm.soap("Discovery", discover()))
-    url = found["AuthenticationServiceUrl"] + "?appru=ms-app://x&login_hint=<script>"
-    answer = await mdm.world.client.get(url)
-    assert answer.status_code == 200
-    assert "Join the device to the directory" in answer.text
-    assert "script" not in answer.text
-
-
 async def test_the_certificate_policy_is_for_users_of_the_tenant(mdm: Mdm) -> None:
     _, _, token = await someone(mdm)
     found = said(await mdm.soap("Policy", get_policies(token)))
@@ -267,11 +257,11 @@ FEDERATED = soap.USER_TOKEN_TYPE
 
 async def test_a_token_is_taken_by_every_way_that_windows_brings_it(mdm: Mdm) -> None:
     """Federated and programmatic callers use one type; some of them encode twice (section 4)."""
-    _, _, token = await someone(mdm)
-    twice = base64.b64encode(token.encode()).decode()
-    for number, security in enumerate(
-        (bearer(token), bearer(token, FEDERATED), bearer(twice, FEDERATED))
-    ):
+    _, joined, _ = await someone(mdm)
+    for number in range(3):
+        token = await mdm.mdm_token(joined)
+        twice = base64.b64encode(token.encode()).decode()
+        security = (bearer(token), bearer(token, FEDERATED), bearer(twice, FEDERATED))[number]
         request = certificate_request(pki.generate_key("rsa2048"))
         message = request_token("", request, security=security, DeviceID=f"{number:032X}")
         assert subcode(await mdm.soap("Enrollment", message)) == "", number
@@ -281,12 +271,22 @@ async def test_a_token_is_taken_by_every_way_that_windows_brings_it(mdm: Mdm) ->
     assert found["deviceName"] == "LAB-001"
 
 
+async def test_the_directorys_token_is_for_one_device(mdm: Mdm) -> None:
+    """A request that was captured is of no use, for another device or later (section 20)."""
+    _, _, token = await someone(mdm)
+    assert subcode(await asks(mdm, token)) == ""
+    assert subcode(await asks(mdm, token, DeviceID=new_id())) == "s:Authentication"
+    mdm.world.wait(seconds=61)
+    assert subcode(await asks(mdm, token)) == "s:Authentication"
+
+
 async def test_a_key_is_certified_for_one_device(mdm: Mdm) -> None:
     """A request that was captured is of no use for another enrollment (section 20)."""
-    _, _, token = await someone(mdm)
+    _, joined, token = await someone(mdm)
     key = pki.generate_key("rsa2048")
     assert subcode(await asks(mdm, token, key)) == ""
-    assert subcode(await asks(mdm, token, key, DeviceID=new_id())) == "s:CertificateRequest"
+    other = await mdm.mdm_token(joined)
+    assert subcode(await asks(mdm, other, key, DeviceID=new_id())) == "s:CertificateRequest"
 
 
 async def test_two_requests_of_one_device_at_once_end_with_one_enrollment(mdm: Mdm) -> None:

@@ -222,6 +222,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         *graph.directory_parts(
             settings.sign_in, signer, later=runs.later, texts=resolver.texts, authority=authority
         ),
+        graph.enrollment_ways(enrolling),
         graph.managed_devices(managing),
         graph.comanagement(),
         graph.audit_events(),

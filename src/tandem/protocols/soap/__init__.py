@@ -11,8 +11,10 @@ device                                      server
 """
 
 from tandem.protocols.soap.codec import (
+    as_soap11,
     discover_response,
     fault,
+    is_soap11,
     message_id,
     one_credential,
     policies_response,
@@ -59,8 +61,10 @@ __all__ = [
     "GetPolicies",
     "RequestToken",
     "TokenResponse",
+    "as_soap11",
     "discover_response",
     "fault",
+    "is_soap11",
     "message_id",
     "one_credential",
     "policies_response",

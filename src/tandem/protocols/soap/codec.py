@@ -30,6 +30,7 @@ from tandem.protocols.soap.model import (
 )
 
 S = "http://www.w3.org/2003/05/soap-envelope"
+S11 = "http://schemas.xmlsoap.org/soap/envelope/"
 A = "http://www.w3.org/2005/08/addressing"
 WSSE = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd"
 WSU = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd"
@@ -76,20 +77,71 @@ def _tag(namespace: str, *names: str) -> str:
     return "/".join(f"{{{namespace}}}{name}" for name in names)
 
 
+def is_soap11(data: bytes) -> bool:
+    """Whether the request is one of SOAP 1.1, which the specification's text names and no real
+    client was seen to send (section 2)."""
+    try:
+        return bool(_parse(data).tag == f"{{{S11}}}Envelope")
+    except BadMessage:
+        return False
+
+
+def _as_soap12(root: Any) -> None:
+    """The frame of a request of SOAP 1.1, renamed: Envelope, Header, Body and their attributes."""
+    for element in (root, *root.findall(f"{{{S11}}}Header"), *root.findall(f"{{{S11}}}Body")):
+        element.tag = element.tag.replace(S11, S)
+
+
+def as_soap11(answer: bytes) -> bytes:
+    """An answer of this module in SOAP 1.1, where a fault has other elements (SOAP 1.1, 4.4)."""
+    root = _parse(answer)
+    old = etree.Element(f"{{{S11}}}Envelope", nsmap={"s": S11, "a": A, "u": WSU})
+    for part in root:
+        there = etree.SubElement(old, part.tag.replace(S, S11), nsmap={"xsi": XSI})
+        for child in list(part):
+            there.append(child)
+    for element in old.iter():
+        value = element.attrib.pop(f"{{{S}}}mustUnderstand", None)
+        if value:
+            element.set(f"{{{S11}}}mustUnderstand", value)
+    fault = old.find(f".//{{{S}}}Fault")
+    if fault is not None:
+        subcode = fault.findtext(f"{_tag(S, 'Code', 'Subcode', 'Value')}")
+        text = fault.findtext(_tag(S, "Reason", "Text"))
+        detail = fault.find(_tag(S, "Detail"))
+        told = etree.SubElement(fault.getparent(), f"{{{S11}}}Fault")
+        # Subcodes do not exist in it: what they tell apart stands in the code itself.
+        etree.SubElement(told, "faultcode").text = subcode
+        etree.SubElement(told, "faultstring").text = text
+        if detail is not None:
+            inner = etree.SubElement(told, "detail")
+            for child in list(detail):
+                inner.append(child)
+        fault.getparent().remove(fault)
+    etree.cleanup_namespaces(old, keep_ns_prefixes=["s", "a", "xsi"])
+    return _bytes(old)
+
+
 def message_id(data: bytes) -> str:
     """The MessageID of what may be no valid message, for the fault that answers it."""
     try:
         root = _parse(data)
     except BadMessage:
         return "invalid_message_id"
-    return _text(root, f"{_tag(S, 'Header')}/{_tag(A, 'MessageID')}") or "invalid_message_id"
+    for namespace in (S, S11):
+        found = _text(root, f"{_tag(namespace, 'Header')}/{_tag(A, 'MessageID')}")
+        if found:
+            return found
+    return "invalid_message_id"
 
 
 def read(data: bytes) -> Envelope:
     """A request of enrollment. Raises BadMessage, BadSecurity."""
     root = _parse(data)
+    if root.tag == f"{{{S11}}}Envelope":
+        _as_soap12(root)
     if root.tag != f"{{{S}}}Envelope":
-        raise BadMessage("not a SOAP 1.2 envelope")
+        raise BadMessage("not a SOAP envelope")
     header, body = _only(root, _tag(S, "Header")), _only(root, _tag(S, "Body"))
     if header is None or body is None:
         raise BadMessage("header or body is missing")
@@ -223,14 +275,14 @@ def _request(token: Any) -> bytes:
 # ---------------------------------------------------------------------- answers
 
 
-def _envelope(action: str, relates_to: str) -> tuple[Any, Any, Any]:
+def _envelope(action: str, relates_to: str, activity_id: str = "") -> tuple[Any, Any, Any]:
     root = etree.Element(f"{{{S}}}Envelope", nsmap={"s": S, "a": A, "u": WSU})
     header = etree.SubElement(root, f"{{{S}}}Header")
     told = etree.SubElement(header, f"{{{A}}}Action")
     told.set(f"{{{S}}}mustUnderstand", "1")
     told.text = action
     activity = etree.SubElement(header, f"{{{DIAG}}}ActivityId", nsmap=_default(DIAG))
-    activity.text = str(uuid.uuid4())
+    activity.text = activity_id or str(uuid.uuid4())
     activity.set("CorrelationId", activity.text)
     etree.SubElement(header, f"{{{A}}}RelatesTo").text = relates_to
     body = etree.SubElement(root, f"{{{S}}}Body", nsmap={"xsi": XSI})
@@ -359,8 +411,9 @@ def token_response(relates_to: str, answer: TokenResponse) -> bytes:
 
 
 def fault(action: str, relates_to: str, told: Fault) -> bytes:
-    """A fault in the vocabulary that Windows understands (section 10)."""
-    root, _, body = _envelope(action, relates_to)
+    """A fault in the vocabulary that Windows understands (section 10). Its activity is what finds
+    it in our log, also where it has no detail."""
+    root, _, body = _envelope(action, relates_to, told.trace_id)
     element = etree.SubElement(body, f"{{{S}}}Fault")
     code = etree.SubElement(element, f"{{{S}}}Code")
     etree.SubElement(code, f"{{{S}}}Value").text = "s:Receiver"

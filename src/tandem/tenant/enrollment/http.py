@@ -163,19 +163,23 @@ class _Edge:
         limit: int,
         work: Callable[[soap.Envelope, oidc.Peer], Awaitable[bytes]],
     ) -> Response:
-        relates_to, trace = "invalid_message_id", uuid.uuid4().hex
+        relates_to, old, trace = "invalid_message_id", False, str(uuid.uuid4())
         try:
             raw = await http.body(request, limit)
-            relates_to = soap.message_id(raw)
+            relates_to, old = soap.message_id(raw), soap.is_soap11(raw)
             content = await work(soap.read(raw), oidc.peer_of(request))
         except soap.BadSecurity:
             content = soap.fault(
-                action, relates_to, soap.Fault("a:InvalidSecurity", "Invalid security header.")
+                action,
+                relates_to,
+                soap.Fault("a:InvalidSecurity", "Invalid security header.", "", trace),
             )
         except soap.BadMessage as error:
             log.info("enrollment message refused", reason=str(error), trace=trace)
             content = soap.fault(
-                action, relates_to, soap.Fault("s:MessageFormat", "The message cannot be read.")
+                action,
+                relates_to,
+                soap.Fault("s:MessageFormat", "The message cannot be read.", "", trace),
             )
         except AppError as error:
             content = soap.fault(action, relates_to, _fault(error, trace))
@@ -184,6 +188,8 @@ class _Edge:
             log.exception("enrollment failed", trace=trace)
             told = soap.Fault("a:InternalServiceFault", "Internal error.", "", trace)
             content = soap.fault(action, relates_to, told)
+        if old:
+            return Response(soap.as_soap11(content), 200, media_type="text/xml; charset=utf-8")
         return Response(content, 200, media_type="application/soap+xml; charset=utf-8")
 
 
@@ -251,4 +257,8 @@ def _in_own_words(error: AppError, chosen: Options) -> AppError:
 
 def _fault(error: AppError, trace: str) -> soap.Fault:
     told = _vocabulary(error)
-    return soap.Fault(told.subcode, f"{error.message} {error.cure}".strip(), told.detail, trace)
+    text = f"{error.message} {error.cure}".strip()
+    if error.kind is Kind.UNAVAILABLE and not isinstance(error, InMaintenance):
+        # What is missing here is not the business of whoever asks.
+        text = "The service cannot answer now. Enrol the device again later."
+    return soap.Fault(told.subcode, text, told.detail, trace)

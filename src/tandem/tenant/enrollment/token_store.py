@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from tandem.infra.database import Tx
-from tandem.infra.listing import Source
-from tandem.tenant.enrollment.ways import Options, Token
+from tandem.infra.listing import Row, Source
+from tandem.tenant.enrollment.ways import Options, Token, Way
 
 # Those that an administrator issued, and what an API may list and filter by.
 TOKENS = Source(
@@ -72,7 +72,11 @@ async def token(tx: Tx, sha256: bytes, *, lock: bool = False) -> Token | None:
         (sha256,),
     )
     row = await found.fetchone()
-    return Token(**row) if row else None
+    return _token(row) if row else None
+
+
+def _token(row: Row) -> Token:
+    return Token(**{**row, "way": Way(row["way"])})
 
 
 async def use(tx: Tx, id: str, now: datetime, windows_id: str, device_id: str) -> None:
@@ -88,7 +92,7 @@ async def issued(tx: Tx, id: str) -> Token | None:
         (id,),
     )
     row = await found.fetchone()
-    return Token(**row) if row else None
+    return _token(row) if row else None
 
 
 async def delete(tx: Tx, id: str) -> None:

@@ -22,6 +22,7 @@ from tandem.tenant.graph.delta import prune
 from tandem.tenant.graph.devices import devices
 from tandem.tenant.graph.directory_objects import directory_objects
 from tandem.tenant.graph.domains import Texts, domains
+from tandem.tenant.graph.enrollment_ways import enrollment_ways
 from tandem.tenant.graph.groups import groups
 from tandem.tenant.graph.http import routes
 from tandem.tenant.graph.managed_devices import managed_devices
@@ -117,6 +118,7 @@ __all__ = [
     "comanagement",
     "configurations",
     "directory_parts",
+    "enrollment_ways",
     "managed_devices",
     "mobile_app_parts",
     "prune",
