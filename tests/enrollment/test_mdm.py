@@ -146,7 +146,10 @@ async def enroll(tenant: Tenant, windows_id: str = "AB" * 16) -> Machine:
     key = pki.generate_key("rsa2048")
     pem = pki.certificate_request(key, pki.name("x!y"), ())
     der = x509.load_pem_x509_csr(pem).public_bytes(Encoding.DER)
-    context = {"DeviceID": (windows_id,), "EnrollmentType": ("Device",), "DeviceName": ("LAB-1",)}
+    context = {
+        "DeviceID": (windows_id,), "EnrollmentType": ("Device",), "DeviceName": ("LAB-1",),
+        "DeviceType": ("CIMClient_Windows",),
+    }  # fmt: skip
     asked = soap.RequestToken("t", "http://x/Issue", "PKCS10", der, context)
     credential = soap.Credential("token", soap.JWT_TYPE, f"a.b.{uuid4().hex}".encode())
     async with tenant.database.transaction() as tx:

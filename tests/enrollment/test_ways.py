@@ -347,12 +347,16 @@ async def test_exactly_one_credential_is_taken(mdm: Mdm) -> None:
     assert subcode(await enrol(mdm, issued(token))) == "", "nothing of this used it up"
 
 
-@pytest.mark.parametrize(("device", "code"), [("WindowsPhone", "DeviceNotSupported"), ("", "")])
-async def test_only_windows_on_a_computer_enrols(mdm: Mdm, device: str, code: str) -> None:
-    message = discover().replace(b"CIMClient_Windows", device.encode())
-    answer = await mdm.soap("Discovery", message)
-    assert said(answer).get("ErrorType", "") == code
-    assert subcode(answer) == ("s:Authorization" if code else "")
+async def test_only_windows_on_a_computer_enrols(mdm: Mdm) -> None:
+    await mdm.world.user("alex")
+    token = await token_for(mdm)
+    for sort, found in (
+        ("WindowsPhone", ("s:Authorization", "DeviceNotSupported")),
+        ("", (FORMAT, "InvalidEnrollmentData")),
+    ):
+        answer = await enrol(mdm, issued(token), DeviceType=sort)
+        assert (subcode(answer), said(answer)["ErrorType"]) == found
+    assert subcode(await enrol(mdm, issued(token))) == ""
 
 
 # ------------------------------------------------------------------ faults by the tenant's choice

@@ -101,15 +101,17 @@ def as_soap11(answer: bytes) -> bytes:
         for child in list(part):
             there.append(child)
     for element in old.iter():
-        value = element.attrib.pop(f"{{{S}}}mustUnderstand", None)
+        value = element.get(f"{{{S}}}mustUnderstand")
         if value:
+            del element.attrib[f"{{{S}}}mustUnderstand"]
             element.set(f"{{{S11}}}mustUnderstand", value)
-    fault = old.find(f".//{{{S}}}Fault")
-    if fault is not None:
+    body = old.find(f"{{{S11}}}Body")
+    fault = None if body is None else body.find(f"{{{S}}}Fault")
+    if body is not None and fault is not None:
         subcode = fault.findtext(f"{_tag(S, 'Code', 'Subcode', 'Value')}")
         text = fault.findtext(_tag(S, "Reason", "Text"))
         detail = fault.find(_tag(S, "Detail"))
-        told = etree.SubElement(fault.getparent(), f"{{{S11}}}Fault")
+        told = etree.SubElement(body, f"{{{S11}}}Fault")
         # Subcodes do not exist in it: what they tell apart stands in the code itself.
         etree.SubElement(told, "faultcode").text = subcode
         etree.SubElement(told, "faultstring").text = text
@@ -117,7 +119,7 @@ def as_soap11(answer: bytes) -> bytes:
             inner = etree.SubElement(told, "detail")
             for child in list(detail):
                 inner.append(child)
-        fault.getparent().remove(fault)
+        body.remove(fault)
     etree.cleanup_namespaces(old, keep_ns_prefixes=["s", "a", "xsi"])
     return _bytes(old)
 

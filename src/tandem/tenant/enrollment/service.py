@@ -95,13 +95,10 @@ class Enrollment:
     def discover(self, asked: soap.Discover, *, passwords: bool = False) -> soap.DiscoverResponse:
         """Where to go. `passwords`: they are taken; only who cannot sign in on a page brings one.
 
-        Raises BadEnrollment for a client that is too old or offers no way that is open here, and
-        NotSupported for one that is not Windows on a PC.
+        Raises BadEnrollment for a client that is too old or offers no way that is open here.
         """
         if not asked.request_version >= _OLDEST:
             raise BadEnrollment("This client is too old to enrol.")
-        if asked.device_type not in {"", WINDOWS}:
-            raise NotSupported("Only Windows computers enrol here.")
         base = f"{self.public_url}/EnrollmentServer"
         sign_in, policy = f"{base}/Auth", soap.FEDERATED
         if asked.auth_policies and soap.FEDERATED not in asked.auth_policies:
@@ -140,8 +137,13 @@ class Enrollment:
         await self.may(tx, claims)
         windows_id, name = asked.item("DeviceID"), asked.item("DeviceName")
         kind = asked.item("EnrollmentType")
+        sort = asked.item("DeviceType")
         if not windows_id or len(windows_id) > 128 or kind.lower() not in {"full", "device"}:
             raise BadEnrollment("DeviceID or EnrollmentType is missing.")
+        if not sort:
+            raise BadEnrollment("DeviceType is missing.")
+        if sort != WINDOWS:
+            raise restrictions.DeviceNotSupported("Only Windows computers enrol here.")
         await restriction_store.lock_user(tx, claims.object_id)
         owner = await restrictions.check(tx, claims.object_id, claims.device_id, windows_id, asked)
         await terms.require(tx, self.box, self.credentials, claims, asked, now)

@@ -102,12 +102,6 @@ class BadCredential(AppError):
     kind, code = Kind.UNAUTHENTICATED, "enrollment.bad-credential"
 
 
-class NotSupported(AppError):
-    """A device of a sort that is not managed here."""
-
-    kind, code = Kind.FORBIDDEN, "enrollment.not-supported"
-
-
 class TooBusy(AppError):
     kind, code = Kind.UNAVAILABLE, "enrollment.too-busy"
 

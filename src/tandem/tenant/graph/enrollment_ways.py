@@ -8,6 +8,7 @@ GET, DELETE tandem/enrollmentTokens/{id}
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
@@ -42,7 +43,7 @@ async def _options(call: Call) -> Sequence[Row]:
 
 async def _choose(call: Call, key: str, body: Body) -> None:
     before = await enrollment.options(call.tx)
-    changes = {
+    changes: dict[str, Any] = {
         _OPTIONS[name]: value.strip() if isinstance(value, str) else value
         for name, value in body.items()
         if value is not None
