@@ -103,7 +103,7 @@ def _tokens(service: enrollment.Enrollment) -> Resource:
         return Created(made.id, {"token": text, "discoveryUrl": url})
 
     async def delete(call: Call, key: str) -> None:
-        found = await enrollment.revoke(call.tx, key)
+        found = await enrollment.revoke_token(call.tx, key)
         call.note(name=found.upn)
 
     return Resource(
