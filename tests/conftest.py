@@ -21,6 +21,16 @@ settings.load_profile("tests")
 settings.register_profile("fuzz", max_examples=50_000, deadline=None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a worker that ends with one of them lets the others wait."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("walk") is None,
+            item.get_closest_marker("e2e") is None,
+        )
+    )
+
+
 class _Named(Embedded):
     """A server that somebody else runs, named by TANDEM_TEST_POSTGRES (a DSN without database)."""
 

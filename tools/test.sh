@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# Run the tests. FAST=1 leaves out those marked slow, browser and e2e; the walk has its own target.
+# Run the tests. FAST=1 leaves out those marked slow, browser and e2e.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # A worker for each processor, at most four; a file's tests stay together.
 workers=$(nproc)
-args=(-q -n "$((workers < 4 ? workers : 4))" --dist loadfile)
-wanted="not walk"
+args=(-q -n "$((workers < 4 ? workers : 4))" --dist loadfile --no-loadscope-reorder)
 if [ -n "${FAST:-}" ]; then
-  wanted="not walk and not slow and not browser and not e2e"
+  args+=(-m "not slow and not browser and not e2e")
 fi
-args+=(-m "$wanted")
 exec .venv/bin/python -m pytest "${args[@]}"
