@@ -304,7 +304,7 @@ async def test_a_large_package_is_never_held_in_memory(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("large")
-    size = 48 * 1024 * 1024
+    size = 160 * 1024 * 1024
     content = build(folder, size=size)
     assert len(content) > size
     draft = await browser.begin("app")
@@ -326,7 +326,7 @@ async def test_a_large_package_is_never_held_in_memory(
         answer = await browser.client.post(address, content=pieces(), headers=headers)
     assert answer.status_code == 303
     assert "large.msi" in await browser.text(f"{draft}/package")
-    assert peak.bytes < size / 3, "a few blocks at most"
+    assert peak.bytes < size / 2, "a few blocks at most, and what the allocator keeps"
 
 
 async def test_a_package_that_is_still_looked_at_says_so(
