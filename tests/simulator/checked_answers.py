@@ -286,3 +286,25 @@ def session(step: str = "session", work: str = WORK, **more: Any) -> Exchange:
 
 def refused(step: str, status: int = 401, **more: Any) -> Exchange:
     return replace(heard("syncml", step, (), b"", Facts(**more)), status=status)
+
+
+def asking(
+    step: str = "refused.no-certificate",
+    code: str = "407",
+    nonce: str = "Tm9uY2Utb2YtMTYtYnl0ZXM=",
+    *,
+    commands: bool = False,
+    **more: Any,
+) -> Exchange:
+    """The answer to who proved nothing, or to who just did: a nonce comes along."""
+    challenge = (
+        '<Chal><Meta><Format xmlns="syncml:metinf">b64</Format>'
+        '<Type xmlns="syncml:metinf">syncml:auth-md5</Type>'
+        f'<NextNonce xmlns="syncml:metinf">{nonce}</NextNonce></Meta></Chal>'
+    )
+    plain = session(step, work="", **more)
+    text = plain.body.decode().replace("<Data>200", f"{challenge}<Data>{code}", 1)
+    if code == "407" and not commands:
+        start = text.index("<Status><CmdID>2<")
+        text = text[:start] + "<Final/></SyncBody></SyncML>"
+    return with_body(plain, text)

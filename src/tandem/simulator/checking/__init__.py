@@ -28,6 +28,8 @@ MUSTS: list[Must] = [
     *provisioning.renewal,
     *managing.session,
     *managing.message,
+    *managing.challenged,
+    *managing.proved,
     *managing.command,
     *managing.whole,
     *managing.head,

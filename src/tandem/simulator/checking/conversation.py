@@ -16,6 +16,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -90,6 +91,7 @@ class Conversation:
         self._opened = [self._http]
         self._leaf: x509.Certificate | None = None
         self._robo = False
+        self._secret = ("", "")
         self._policy_url = self._enrollment_url = self._address = ""
         self._sessions = 0
 
@@ -109,6 +111,7 @@ class Conversation:
         await self.enroll()
         await self.sessions()
         await self.renew()
+        await self.proofs()
         await self.strangers()
         await self.leave()
 
@@ -235,6 +238,7 @@ class Conversation:
             )
         self._hold(leaf, self._key)
         self._robo = provisioning.renews(found)
+        self._secret = provisioning.secret(found)
         self._user = self._user or provisioning.user(found)
         other = uuid.uuid4().hex.upper()
         again = requests.context(other, self._name, self._kind)
@@ -371,18 +375,53 @@ class Conversation:
         quiet: bool = False,
         earlier: Exchange | None = None,
     ) -> Exchange:
-        facts = Facts(
+        facts = replace(self._facts(session, said), user=user, quiet=quiet, earlier=earlier)
+        return await self._manage(step, said.data, facts=facts)
+
+    def _facts(self, session: str, said: Said) -> Facts:
+        return Facts(
             device_id=self.device_id,
             address=self._address,
             session=session,
             number=said.number,
             commands=said.commands,
             max_bytes=_MAX_BYTES,
-            user=user,
-            quiet=quiet,
-            earlier=earlier,
         )
-        return await self._manage(step, said.data, facts=facts)
+
+    async def proofs(self) -> None:
+        """Without the certificate in the handshake: by digest and by signature, good ones and others.
+
+        Both are for a server to offer; whether it does shows in what it answers to nothing.
+        """
+        name, secret = self._secret
+        asked = await self._prove("refused.no-certificate", "")
+        if managing.nonce(asked):
+            good = requests.digest(name, secret, managing.nonce(asked))
+            await self._prove("session.digest", good, earlier=asked)
+            asked = await self._prove("refused.replayed-digest", good)
+            bad = requests.digest(name, "another secret", managing.nonce(asked))
+            await self._prove("refused.wrong-digest", bad)
+            await self._prove("refused.basic", requests.basic(name, secret))
+        if self._leaf is None or self._key is None:
+            return
+        number = self._next()
+        said = requests.first(number, self._address, self.device_id, _MAX_BYTES)
+        forged = requests.signature(said.data, *_forger(self._leaf, self._now()))
+        await self._manage("refused.signature", said.data, known=False, signature=forged)
+        mine = requests.signature(said.data, self._leaf, self._key)
+        facts = self._facts(number, said)
+        heard = await self._manage(
+            "session.signed", said.data, facts=facts, known=False, signature=mine
+        )
+        if heard.status in (400, 401, 403) or managing.header_code(heard) in ("401", "407"):
+            # A server that takes no signatures says no more than that.
+            self.exchanges.pop()
+
+    async def _prove(self, step: str, proof: str, *, earlier: Exchange | None = None) -> Exchange:
+        number = self._next()
+        said = requests.first(number, self._address, self.device_id, _MAX_BYTES, proof=proof)
+        facts = replace(self._facts(number, said), earlier=earlier)
+        return await self._manage(step, said.data, facts=facts, known=False)
 
     # ------------------------------------------------------------------ what must be refused
 
@@ -440,6 +479,7 @@ class Conversation:
         facts: Facts | None = None,
         known: bool = True,
         content_type: str = _SYNCML,
+        signature: str = "",
     ) -> Exchange:
         """`known` presents the device's certificate."""
         mark = "&" if "?" in self._address else "?"
@@ -451,6 +491,8 @@ class Conversation:
             "User-Agent": "MSFT OMA DM Client/1.2.0.1",
             "Client-Request-Id": "0",
         }
+        if signature:
+            headers["MDM-Signature"] = signature
         http = self._managing if known and self._managing is not None else self._http
         response = await self._ask(http, "POST", url, data, headers)
         return self._keep("syncml", step, url, response, facts or Facts())
@@ -490,6 +532,13 @@ class Conversation:
 
 def _asked(version: str) -> Facts:
     return Facts(offered=requests.OFFERED, version=float(version))
+
+
+def _forger(leaf: x509.Certificate, at: datetime) -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
+    """A certificate of the device's name, by an authority of the issuer's name."""
+    key = rsa.generate_private_key(65537, 2048)
+    authority = pki.new_root(leaf.issuer, now=at)
+    return authority.issue(key.public_key(), leaf.subject, now=at, days=9, usages=["client"]), key
 
 
 def _part(claims: str) -> str:

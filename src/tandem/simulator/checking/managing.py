@@ -87,6 +87,16 @@ def header_code(exchange: Exchange) -> str:
     return text(found[0], tag("Data")) if found else ""
 
 
+def nonce(exchange: Exchange) -> bytes:
+    """What a challenge wants a digest over; empty where there is none."""
+    found = statuses(exchange)
+    path = f"{tag('Chal')}/{tag('Meta')}/{{{META}}}NextNonce"
+    try:
+        return b64decode(text(found[0], path), validate=True) if found else b""
+    except (BadBase64, ValueError):
+        return b""
+
+
 session = Musts(lambda exchange: exchange.kind == "syncml" and exchange.step.startswith("session"))
 message = Musts(lambda exchange: session_answer(exchange))
 
@@ -264,8 +274,44 @@ def _quiet(exchange: Exchange) -> Problems:
 @message("message.repeat", "11.3", "A message that comes again gets the answer that it got.")
 def _repeat(exchange: Exchange) -> Problems:
     earlier = exchange.facts.earlier
-    if earlier is not None and earlier.body != exchange.body:
+    repeated = exchange.step == "session.again"
+    if repeated and earlier is not None and earlier.body != exchange.body:
         yield "another answer"
+
+
+# ---------------------------------------------------------------------- proof by digest
+
+challenged = Musts(
+    lambda exchange: (
+        exchange.kind == "syncml"
+        and exchange.step.startswith("refused")
+        and is_message(exchange)
+        and header_code(exchange) in ("401", "407")
+    )
+)
+
+
+@challenged("challenge.form", "11.7", "A challenge is for MD5, with a nonce of 16 bytes in base64.")
+def _challenge(exchange: Exchange) -> Problems:
+    yield from _order(exchange)
+    meta = statuses(exchange)[0].find(f"{tag('Chal')}/{tag('Meta')}")
+    told = {name: text(meta, f"{{{META}}}{name}") for name in ("Type", "Format")}
+    if told != {"Type": "syncml:auth-md5", "Format": "b64"}:
+        yield f"{told}"
+    if len(nonce(exchange)) < 16:
+        yield "no nonce of 16 bytes"
+    if len(statuses(exchange)) != 1:
+        yield "it answers commands of who has not proved anything"
+
+
+proved = Musts(lambda exchange: exchange.step == "session.digest" and is_message(exchange))
+
+
+@proved("digest.next-nonce", "11.7", "Who proved itself by digest gets another nonce.")
+def _next_nonce(exchange: Exchange) -> Problems:
+    earlier = exchange.facts.earlier
+    if len(nonce(exchange)) < 16 or (earlier is not None and nonce(earlier) == nonce(exchange)):
+        yield "no nonce, or the same"
 
 
 # ---------------------------------------------------------------------- commands

@@ -106,6 +106,16 @@ def renews(exchange: Exchange) -> bool:
     return parms(place).get("ROBOSupport") == "true"
 
 
+def secret(exchange: Exchange) -> tuple[str, str]:
+    """Name and secret by which the device may prove itself (APPAUTH, APPSRV)."""
+    place = below(read(exchange), "APPLICATION")
+    for block in place.findall("characteristic") if place is not None else ():
+        told = parms(block)
+        if told.get("AAUTHLEVEL") == "APPSRV":
+            return told.get("AAUTHNAME", ""), told.get("AAUTHSECRET", "")
+    return "", ""
+
+
 def user(exchange: Exchange) -> str:
     """Whose the enrollment is, as the document says."""
     provider = application(exchange).get("PROVIDER-ID", "")

@@ -80,9 +80,16 @@ SESSIONS = {
     "refused.doctype": Refusal("20", "A document type is refused before parsing."),
     "refused.cut": Refusal("20", "What is not well-formed is refused."),
     "refused.wbxml": Refusal("11.1", "WBXML is answered 415.", frozenset({415})),
+    "refused.wrong-digest": Refusal("11.7", "A digest of another secret is refused."),
+    "refused.replayed-digest": Refusal("11.7, 20", "A digest that was taken once is refused."),
+    "refused.basic": Refusal("20", "A secret that is sent itself is refused."),
+    "refused.signature": Refusal("11.7, 20", "A message signed by another key is refused."),
     "refused.superseded": Refusal("8", "A renewed certificate's predecessor gets nothing more."),
     "refused.left": Refusal("14", "A device that left gets nothing more."),
 }
+
+
+_ALIKE = {"refused.unknown-device"}
 
 
 def _fault(step: str, wanted: Fault) -> Must:
@@ -106,7 +113,7 @@ def _refusal(step: str, wanted: Refusal) -> Must:
         if managing.commands(exchange):
             yield "commands in the answer"
         earlier = exchange.facts.earlier
-        if earlier is not None and _seen(earlier) != _seen(exchange):
+        if step in _ALIKE and earlier is not None and _seen(earlier) != _seen(exchange):
             yield "it can be told from the answer to a device that is known"
 
     return Must(step, wanted.section, wanted.text, lambda exchange: exchange.step == step, judge)

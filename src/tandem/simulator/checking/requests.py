@@ -4,6 +4,7 @@ import uuid
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import md5
 from xml.sax.saxutils import escape, quoteattr
 
 from cryptography import x509
@@ -198,6 +199,7 @@ def first(
     alerts: Sequence[str] = (),
     dev_id: str = "",
     login: str = "user",
+    proof: str = "",
 ) -> Said:
     """The first message: who is there, news, and what the device is."""
     info = "".join(
@@ -221,7 +223,34 @@ def first(
         *(("Alert", alert) for alert in alerts),
         ("Replace", info),
     ]
-    return _message(session, 1, address, device_id, "", parts, max_bytes)
+    return _message(session, 1, address, device_id, "", parts, max_bytes, proof=proof)
+
+
+def digest(name: str, secret: str, nonce: bytes) -> str:
+    """Cred of a device that answers a challenge (section 11.7)."""
+    inner = b64encode(md5(f"{name}:{secret}".encode(), usedforsecurity=False).digest())
+    found = b64encode(md5(inner + b":" + nonce, usedforsecurity=False).digest()).decode()
+    return credential("syncml:auth-md5", found)
+
+
+def basic(name: str, secret: str) -> str:
+    return credential("syncml:auth-basic", b64encode(f"{name}:{secret}".encode()).decode())
+
+
+def credential(kind: str, data: str) -> str:
+    return (
+        f'<Cred><Meta><Format xmlns="{_META}">b64</Format><Type xmlns="{_META}">{kind}</Type></Meta>'
+        f"<Data>{data}</Data></Cred>"
+    )
+
+
+def signature(data: bytes, certificate: x509.Certificate, key: Key) -> str:
+    """MDM-Signature of a body: CMS beside it, in base64."""
+    made = (
+        pkcs7.PKCS7SignatureBuilder().set_data(data).add_signer(certificate, key, hashes.SHA256())
+    )
+    options = [pkcs7.PKCS7Options.Binary, pkcs7.PKCS7Options.DetachedSignature]
+    return b64encode(made.sign(serialization.Encoding.DER, options)).decode()
 
 
 def alert(code: str, kind: str, data: str) -> str:
@@ -256,6 +285,7 @@ def _message(
     parts: Sequence[tuple[str, str]],
     max_bytes: int,
     final: bool = True,
+    proof: str = "",
 ) -> Said:
     # Windows begins with 2; ids of statuses are made by whoever makes them, from 100 on.
     commands = tuple((str(n), name) for n, (name, _) in enumerate(parts, 2))
@@ -268,7 +298,7 @@ def _message(
         '<SyncML xmlns="SYNCML:SYNCML1.2"><SyncHdr><VerDTD>1.2</VerDTD><VerProto>DM/1.2</VerProto>'
         f"<SessionID>{session}</SessionID><MsgID>{number}</MsgID>"
         f"<Target><LocURI>{escape(address)}</LocURI></Target>"
-        f"<Source><LocURI>{escape(device_id)}</LocURI></Source>{size}</SyncHdr>"
+        f"<Source><LocURI>{escape(device_id)}</LocURI></Source>{proof}{size}</SyncHdr>"
         f"<SyncBody>{answered}{body}{'<Final/>' if final else ''}</SyncBody></SyncML>"
     )
     return Said(number, data.encode(), commands)
