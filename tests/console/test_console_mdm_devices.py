@@ -86,7 +86,7 @@ async def test_each_part_of_a_device_has_its_page(mdm: Mdm, browser: Browser) ->
     assert device.joined.device_id in shown
     assert "In force" in await browser.text(f"{base}/configuration")
     assert "Enrolled in MDM by alex@contoso.com" in await browser.text(f"{base}/timeline")
-    assert "No app is required" in await browser.text(f"{base}/apps")
+    assert "No app is assigned to this device" in await browser.text(f"{base}/apps")
     assert "not evaluated" in await browser.text(f"{base}/compliance")
     assert "has no policy on this device" in await browser.text(f"{base}/comanagement")
     device.agent("flags=8193;agent=5.0;client=GUID:1;policy=1")

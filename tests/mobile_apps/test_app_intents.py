@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from test_app_statuses import device_group, get
 from test_mobile_apps import APPS, NODE, finished, made, statuses, uploaded
@@ -125,6 +126,35 @@ async def test_an_available_app_is_installed_when_somebody_chooses_it(
         "POST", f"tandem/managedDevices/{device.id}/withdrawApp", {"mobileAppId": app}
     )
     assert back.json()["value"][0]["requestedDateTime"] is None
+
+
+async def test_people_choose_for_their_own_devices_and_for_no_others(
+    mdm: Mdm, package: bytes
+) -> None:
+    device = await mdm.enrolled()
+    bob = await mdm.enrolled("bob", f"{2:032X}")
+    app = await uploaded(mdm, package, commandLine=LINE, description="Sets up")
+    users = await mdm.group("Users", device.user.id, bob.user.id)
+    await give(mdm, app, ("available", users.id))
+    headers = await mdm.world.bearer(device.user.user_principal_name)
+    client = mdm.world.client
+
+    async def ask(call: str, **body: str) -> httpx.Response:
+        return await client.post(f"/v1.0/tandem/myApps/{call}", json=body, headers=headers)
+
+    (mine,) = (await client.get("/v1.0/tandem/myApps", headers=headers)).json()["value"]
+    assert (mine["deviceId"], [one["displayName"] for one in mine["apps"]]) == (
+        device.id,
+        ["Client Setup"],
+    )
+    assert "reasons" not in mine["apps"][0]
+    assert (await ask("request", deviceId=bob.id, mobileAppId=app)).status_code == 404
+    assert (await ask("request", deviceId=device.id, mobileAppId=app)).status_code == 200
+    assert names(await device.check_in()) == ["Add", "Exec"]
+    assert await bob.check_in() == []
+    answer = await ask("withdraw", deviceId=device.id, mobileAppId=app)
+    assert answer.json()["value"][0]["apps"][0]["requestedDateTime"] is None
+    assert (await client.get("/v1.0/tandem/myApps")).status_code == 401
 
 
 # ------------------------------------------------------------------ what is there

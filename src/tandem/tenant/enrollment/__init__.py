@@ -39,6 +39,7 @@ from tandem.tenant.enrollment.service import (
     Enrollment,
     device,
     devices,
+    devices_of,
     groups_of,
     timeline,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "count_by_flags",
     "device",
     "devices",
+    "devices_of",
     "groups_of",
     "holder",
     "management_agent",

@@ -379,6 +379,14 @@ async def devices(tx: Tx) -> list[Device]:
     return await store.devices(tx)
 
 
+async def devices_of(tx: Tx, user_id: str) -> list[Device]:
+    """A user's devices that have not left."""
+    user = await directory.find_user(tx, user_id)
+    if user is None:
+        return []
+    return await store.devices_of(tx, user_id, user.user_principal_name)
+
+
 async def timeline(tx: Tx, *, device_id: str = "", kind: str = "", limit: int = 500) -> list[Event]:
     """The newest first."""
     return await store.events(tx, device_id=device_id, kind=kind, limit=limit)

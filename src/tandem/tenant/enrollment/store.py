@@ -156,6 +156,16 @@ async def devices(tx: Tx) -> list[Device]:
     return [Device(**row) async for row in found]
 
 
+async def devices_of(tx: Tx, user_id: str, upn: str) -> list[Device]:
+    """By the index on user names; the id is what counts."""
+    found = await tx.execute(
+        f"SELECT {_DEVICE} FROM enrollment_device"  # noqa: S608
+        " WHERE state <> 'unenrolled' AND upn = %s AND user_id = %s ORDER BY name, id",
+        (upn, user_id),
+    )
+    return [Device(**row) async for row in found]
+
+
 async def set_state(tx: Tx, id: str, state: str, ended_at: datetime | None) -> None:
     await tx.execute(
         "UPDATE enrollment_device SET state = %s, ended_at = %s WHERE id = %s",

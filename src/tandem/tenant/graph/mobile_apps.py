@@ -23,6 +23,7 @@ from tandem.tenant.graph.model import (
     Resource,
     Value,
 )
+from tandem.tenant.graph.my_apps import my_apps
 from tandem.tenant.graph.policy_kinds import APPS
 from tandem.tenant.graph.policy_objects import Kind, clean, document, find
 from tandem.tenant.graph.properties import properties
@@ -587,6 +588,7 @@ def mobile_app_parts(uploads: Uploads) -> Part:
     content = _content(uploads)
     categories = document(CATEGORIES)
     became = app_statuses()
+    mine = my_apps()
     return Part(
         (
             apps,
@@ -602,6 +604,7 @@ def mobile_app_parts(uploads: Uploads) -> Part:
             *content.actions,
             *categories.actions,
             *became.actions,
+            *mine.actions,
         ),
     )
 

@@ -11,6 +11,7 @@ from tandem.console.areas.mdm import (
     comanagement_settings,
     device_orders,
     devices,
+    my_apps,
     policies,
 )
 from tandem.console.kit import N_, ROOT, Area, Console, Place
@@ -68,6 +69,9 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(device, devices.show),
         console.route(f"{device}/{{tab}}", devices.show),
         console.route(f"{assigning.OPTIONS_URL}/{{field}}", assigning.pick),
+        console.route(my_apps.BASE, my_apps.index),
+        console.route(f"{my_apps.BASE}/request", my_apps.choose, post=True),
+        console.route(f"{my_apps.BASE}/withdraw", my_apps.choose, post=True),
         console.route(f"{ROOT}/apps", apps.index),
         console.route(f"{ROOT}/apps/packages/{{draft}}", apps.to_list),
         console.route(f"{ROOT}/apps/packages/{{draft}}", app_wizard.receive, post=True),
@@ -96,6 +100,7 @@ AREA = Area(
         Place(policies.BASE, N_("Policies"), "shield", N_("Devices")),
         Place(comanagement_settings.BASE, N_("Co-management settings"), "flow", N_("Devices")),
         Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
+        Place(my_apps.BASE, N_("My apps"), "apps", N_("Apps")),
     ),
     routes=routes,
     wizards=(app_wizard.WIZARD, policies.WIZARD, comanagement_settings.WIZARD),
