@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tandem import pki
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate, open_gate
 from tandem.agent.installation import FILE as INSTALLATION
-from tandem.agent.mdm import branches, enrollment, session
+from tandem.agent.mdm import branches, enrollment, renewal, session
 from tandem.agent.mdm.applications import COMPLETED, Applications, Job
 from tandem.agent.mdm.directory import MDM_SERVICE, SCOPE, Directory, Joined
 from tandem.agent.mdm.envelope import Facts
@@ -60,6 +61,7 @@ class _Kept(msgspec.Struct):
     sessions: int = 0
     last_session_at: datetime | None = None
     last_error: Problem | None = None
+    renewal_tried_at: datetime | None = None
     seen: Wanted = Wanted()
     nodes: dict[str, tuple[str, str]] = {}
     policies: dict[str, tuple[str, str]] = {}
@@ -109,6 +111,7 @@ class Device:
         self._asked: Origin | None = None
         self._work: asyncio.Task[None] | None = None
         self._certificate: ssl.SSLContext | None = None
+        self._take_renewed()
         self._called_at: datetime | None = None
 
     # What others may ask.
@@ -287,12 +290,61 @@ class Device:
             return
         self.place.enrolled(MdmEnrollment(True, account.upn, account.provider, provisioned))
 
+    # Renewing the certificate.
+
+    async def _renew_when_due(self) -> None:
+        """Renew when it is time. A failure is remembered, and the session goes on as before."""
+        account, pem = self._kept.account, self._folder.read("client.pem")
+        if account is None or pem is None:
+            return
+        certificate = x509.load_pem_x509_certificate(pem)
+        if not renewal.is_due(account, certificate, self._kept.renewal_tried_at, self._now()):
+            return
+        self._kept.renewal_tried_at = self._now()
+        self._save()
+        # The same key until it has a certificate: an answer that was lost costs nothing.
+        new = self._folder.read("renewed.key")
+        if new is None:
+            new = await asyncio.to_thread(lambda: pki.key_pem(pki.generate_key("rsa2048")))
+            self._folder.write("renewed.key", new)
+        old_key, key = pki.load_key(self._folder.read("client.key") or b""), pki.load_key(new)
+        assert isinstance(old_key, rsa.RSAPrivateKey)
+        assert isinstance(key, rsa.RSAPrivateKey)
+        settings = self.settings
+        try:
+            async with self._client() as http:
+                made = await renewal.renew(
+                    http, account, (old_key, certificate), key, settings.os_version, _OS_EDITION
+                )
+        except AppError as error:
+            self._trouble(error)
+            log.warning("mdm.not-renewed", device=settings.name, what=error.message)
+            return
+        self._folder.write("renewed.pem", pki.pem(made))
+        self._take_renewed()
+        self._kept.renewal_tried_at = None
+        self._save()
+        log.info("mdm.renewed", device=settings.name, until=made.not_valid_after_utc.isoformat())
+
+    def _take_renewed(self) -> None:
+        """Put key and certificate of a renewal in the place of the old ones, also after a crash."""
+        pem, key = self._folder.read("renewed.pem"), self._folder.read("renewed.key")
+        if pem is None or key is None:
+            return
+        self._folder.write("client.key", key)
+        self._folder.write("client.pem", pem)
+        self._folder.remove("renewed.pem")
+        self._folder.remove("renewed.key")
+        self._certificate = None
+
     # Sessions.
 
     async def _session(self, origin: Origin, extra: list[Command] | None = None) -> Outcome | None:
         """One session, whose trouble is remembered and raised."""
         account = self._kept.account
         assert account is not None
+        if not extra:
+            await self._renew_when_due()
         self._kept.sessions += 1
         self._called_at = self._now()
         number = f"{self._kept.sessions % 0x10000:X}"
@@ -343,7 +395,13 @@ class Device:
             await self._session("user", [alert])
         self._kept.account = None
         self.place.identify(None)
-        for name in ("client.pem", "client.key", "roots.pem"):
+        for name in (
+            "client.pem",
+            "client.key",
+            "roots.pem",
+            "renewed.key",
+            "renewed.pem",
+        ):
             self._folder.remove(name)
         self._certificate = None
         self._nodes.kept.clear()

@@ -35,7 +35,7 @@ async def enroll(
     `key` is the new key of this enrollment, and is used only for it.
     """
     found = envelope.read_discovery(
-        await _post(
+        await post(
             http,
             discovery_url,
             envelope.discover(discovery_url, facts.upn, facts.os_version, facts.os_edition),
@@ -44,7 +44,7 @@ async def enroll(
     policy = KeyPolicy()
     if found.policy_url:
         policy = envelope.read_policies(
-            await _post(http, found.policy_url, envelope.policies(found.policy_url, token))
+            await post(http, found.policy_url, envelope.policies(found.policy_url, token))
         )
     if key.key_size < policy.minimal_bits:
         raise EnrollmentRefused(
@@ -52,7 +52,7 @@ async def enroll(
             f"The service asks for a key of {policy.minimal_bits} bits; this one has {key.key_size}.",
         )
     request = certificate_request(key, facts.device_id, policy.hash_name)
-    answer = await _post(
+    answer = await post(
         http,
         found.enrollment_url,
         envelope.request(found.enrollment_url, token, request, facts),
@@ -71,6 +71,9 @@ async def enroll(
         number.get("CONNRETRYFREQ", 3),
         number.get("INITIALBACKOFFTIME", 16000),
         number.get("MAXBACKOFFTIME", 86400000),
+        discovery_url,
+        given.renew_days,
+        given.retry_days,
     )
     return account, given
 
@@ -91,7 +94,7 @@ def certificate_request(key: rsa.RSAPrivateKey, device_id: str, hash_name: str) 
     return builder.sign(key, _HASHES[hash_name]).public_bytes(serialization.Encoding.DER)
 
 
-async def _post(http: httpx.AsyncClient, url: str, message: bytes) -> bytes:
+async def post(http: httpx.AsyncClient, url: str, message: bytes) -> bytes:
     headers = {
         "Content-Type": _CONTENT_TYPE,
         "User-Agent": "ENROLLClient",

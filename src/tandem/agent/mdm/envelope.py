@@ -154,6 +154,27 @@ def request(url: str, token: str, certificate_request: bytes, facts: Facts) -> b
     return _envelope(REQUEST, url, _security(token), body)
 
 
+def renewal(url: str, upn: str, signature: bytes, os_version: str) -> bytes:
+    """A renewal: the header names the user and proves nothing, the signature does."""
+    security = (
+        '<wsse:Security s:mustUnderstand="1"><wsse:UsernameToken>'
+        f"<wsse:Username>{escape(upn)}</wsse:Username><wsse:Password></wsse:Password>"
+        "</wsse:UsernameToken></wsse:Security>"
+    )
+    body = (
+        f"<wst:RequestSecurityToken><wst:TokenType>{_DEVICE}</wst:TokenType>"
+        "<wst:RequestType>http://docs.oasis-open.org/ws-sx/ws-trust/200512/Renew</wst:RequestType>"
+        f'<wsse:BinarySecurityToken ValueType="{_SECEXT}#PKCS7"'
+        f' EncodingType="{_SECEXT}#base64binary">{b64encode(signature).decode()}'
+        "</wsse:BinarySecurityToken><ac:AdditionalContext>"
+        '<ac:ContextItem Name="DeviceType"><ac:Value>CIMClient_Windows</ac:Value></ac:ContextItem>'
+        '<ac:ContextItem Name="ApplicationVersion">'
+        f"<ac:Value>{escape(os_version)}</ac:Value></ac:ContextItem>"
+        "</ac:AdditionalContext></wst:RequestSecurityToken>"
+    )
+    return _envelope(REQUEST, url, security, body)
+
+
 def _security(token: str) -> str:
     return (
         f'<wsse:Security s:mustUnderstand="1"><wsse:BinarySecurityToken ValueType="{_JWT}"'

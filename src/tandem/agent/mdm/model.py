@@ -119,6 +119,9 @@ class Account(msgspec.Struct, frozen=True):
     retry_count: int = 3
     first_backoff_ms: int = 16000
     last_backoff_ms: int = 86400000
+    discovery_url: str = ""  # Where the certificate is renewed.
+    renew_days: int = 0  # How long before its end; 0: the service renews none.
+    retry_days: int = 0
 
 
 class Applied(msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ class Provisioning:
     subject: str
     parameters: dict[str, str]
     nodes: dict[str, str] = field(default_factory=dict)
+    renew_days: int = 0
+    retry_days: int = 0
 
 
 def read(document: bytes, public_key: pki.PublicKey) -> Provisioning:
@@ -47,7 +49,34 @@ def read(document: bytes, public_key: pki.PublicKey) -> Provisioning:
     nodes = {path: value for path, value in values.items() if path.startswith("/DMClient/")}
     criteria = application.get("SSLCLIENTCERTSEARCHCRITERIA", "")
     subject = unquote(criteria.partition("Subject=")[2].partition("&")[0])
-    return Provisioning(certificate, roots, provider, address, subject, application, nodes)
+    renew, retry = _renewal(values)
+    return Provisioning(
+        certificate, roots, provider, address, subject, application, nodes, renew, retry
+    )
+
+
+def _renewal(values: dict[str, str]) -> tuple[int, int]:
+    """Days before the end to renew in, and between attempts; (0, 0) without automatic renewal."""
+    told = {
+        name: values.get(f"/CertificateStore/My/WSTEP/Renew/{name}", "")
+        for name in ("ROBOSupport", "RenewPeriod", "RetryInterval")
+    }
+    if told["ROBOSupport"].lower() != "true" or not told["RenewPeriod"].isdigit():
+        return 0, 0
+    retry = told["RetryInterval"]
+    return int(told["RenewPeriod"]), int(retry) if retry.isdigit() else 7
+
+
+def read_renewal(document: bytes, public_key: pki.PublicKey, provider: str) -> x509.Certificate:
+    """The certificate that a renewal brought to this account. Raises BadAnswer."""
+    values: dict[str, str] = {}
+    _flatten(xml.parse(document), "", values)
+    certificate = _client_certificate(values)
+    if certificate.public_key() != public_key:
+        raise BadAnswer("0x80180004", "The certificate is for another key than this device's.")
+    if values.get("/APPLICATION/PROVIDER-ID") != provider:
+        raise BadAnswer("0x80180001", "The renewal is for another account than this device's.")
+    return certificate
 
 
 def _flatten(element: etree._Element, path: str, values: dict[str, str]) -> None:
