@@ -375,6 +375,7 @@ async def mdm_service(
             *graph.directory_parts(CHEAP),
             graph.enrollment_ways(made["enrollment"]),
             graph.managed_devices(made["sessions"]),
+            graph.device_certificates(made["enrollment"]),
             graph.comanagement(),
             graph.audit_events(),
             graph.mobile_app_parts(made["uploads"]),

@@ -16,7 +16,9 @@ from tandem.cli import (
     comanagement_settings,
     context,
     device_configuration,
+    enrolment_restriction,
     managed_device,
+    mdm_authority,
 )
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError
@@ -26,7 +28,9 @@ NOUNS = {
     "app": app.app,
     "comanagement-settings": comanagement_settings.app,
     "device-configuration": device_configuration.app,
+    "enrolment-restriction": enrolment_restriction.app,
     "managed-device": managed_device.app,
+    "mdm-authority": mdm_authority.app,
 }
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
 
@@ -78,6 +82,7 @@ async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
         assert sorted(command.name for command in work) == ["Add", "Exec", "Replace"]
         await asyncio.to_thread(_afterwards, device.id)
         assert "/Unenroll" in (await device.check_in())[0].items[0].target
+        await asyncio.to_thread(_certificates, device.id)
         for api in opened:
             api._client.close()
 
@@ -115,6 +120,7 @@ def _prepare(folder: Path) -> None:
     (status,) = run("app", "status", "Client Setup")
     assert status["installState"] == "notInstalled"
     _comanagement_settings()
+    _restrictions()
     run("device-configuration", "create", "Lock", "--setting", SETTING, "--value", "15")
     run("device-configuration", "assign", "Lock", "--include", "Everyone")
     several = ("--set", "Camera/AllowCamera=0", "--set", "Update/AllowUpdate = 1")
@@ -176,6 +182,46 @@ def _orders() -> None:
         run("managed-device", "approve-action", "PC-Alex")
     assert run("actions", "reject", asked["requestId"])["id"] == asked["requestId"]
     assert "rejected" in run("actions", "requests", json=False)
+
+
+def _restrictions() -> None:
+    noun = "enrolment-restriction"
+    run(noun, "create-platform", "Pilots", "--minimum", "10.0.22631", "--include", "Everyone")
+    run(noun, "create-platform", "Nobody", "--block", "--block-personal")
+    run(noun, "create-limit", "Two", "2", "--include", "Everyone")
+    run(noun, "change", "Pilots", "--block-personal")
+    run(noun, "change", "limit-default", "--devices", "7")
+    assert run(noun, "priority", "Nobody", "1")["priority"] == 1
+    assert [(item["kind"], item["priority"], item["says"]) for item in run(noun, "list")] == [
+        ("limit", 1, "2 devices of a user's own"),
+        ("limit", "default", "7 devices of a user's own"),
+        ("platform", 1, "Windows is blocked"),
+        ("platform", 2, "from 10.0.22631, no personal devices"),
+        ("platform", "default", "everything is allowed"),
+    ]
+    with pytest.raises(context.Refused, match="no version"):
+        run(noun, "change", "Pilots", "--maximum", "eleven")
+    run(noun, "assign", "Nobody", "--include", "Everyone")
+    run(noun, "delete", "Nobody")
+    with pytest.raises(context.Refused, match="no enrolment restriction"):
+        run(noun, "delete", "Nobody")
+
+
+def _certificates(id: str) -> None:
+    profile = run("mdm-authority", "certificate-profile", "--validity", "30", "--renewal", "10")
+    assert (profile["validityDays"], profile["renewalDays"], profile["keyBits"]) == (30, 10, 2048)
+    with pytest.raises(context.Refused, match="Devices renew"):
+        run("mdm-authority", "certificate-profile", "--renewal", "30")
+    (one,) = run("managed-device", "certificates", id)
+    assert (one["state"], one["reason"]) == ("active", None)
+    with pytest.raises(context.Refused, match="no certificate"):
+        run("managed-device", "revoke-certificate", id, "12ab")
+    done = run(
+        "managed-device", "revoke-certificate", id, one["serialNumber"], "--reason", "keyCompromise"
+    )
+    assert (done["state"], done["reason"]) == ("revoked", "keyCompromise")
+    (one,) = run("managed-device", "certificates", id)
+    assert one["state"] == "revoked"
 
 
 def _afterwards(id: str) -> None:

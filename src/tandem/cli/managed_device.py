@@ -11,6 +11,7 @@ from tandem.cli.context import Api, Json, Refused, confirm, emit, graph_client, 
 app = typer.Typer(help="Devices that are enrolled in MDM.", no_args_is_help=True)
 
 _PATH = "/v1.0/deviceManagement/managedDevices"
+_CERTIFICATES = "/v1.0/tandem/managedDevices"
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -315,3 +316,45 @@ def choose_app(
     said = "is not chosen any more" if withdraw else "is installed at the next check-in"
     value = {"id": found["id"], "mobileAppId": chosen["id"], "requested": not withdraw}
     emit(value, lambda _: f"{chosen['displayName']} {said} of {found['deviceName']}.", json)
+
+
+@app.command()
+def certificates(
+    device: Annotated[str, typer.Argument(help="Name or id.")], json: Json = False
+) -> None:
+    """List the certificates that a device has and had, the newest first."""
+    graph = graph_client()
+    found = _find(graph, device)
+    columns = {
+        "serialNumber": "SERIAL NUMBER",
+        "state": "STATE",
+        "reason": "REASON",
+        "startDateTime": "FROM",
+        "endDateTime": "UNTIL",
+        "renewsFromDateTime": "RENEWS FROM",
+    }
+    rows = graph.every(f"{_CERTIFICATES}/{found['id']}/certificates")
+    emit(rows, lambda items: table(items, columns), json)
+
+
+@app.command("revoke-certificate")
+def revoke_certificate(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    certificate: Annotated[str, typer.Argument(help="Serial number or SHA-256 fingerprint.")],
+    reason: Annotated[
+        str,
+        typer.Option(help="privilegeWithdrawn, keyCompromise, cessationOfOperation or superseded."),
+    ] = "privilegeWithdrawn",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Take a certificate back. A device without another one has to enrol again."""
+    graph = graph_client()
+    found = _find(graph, device)
+    if not yes and not json:
+        typer.confirm(f"Revoke a certificate of {found['deviceName']}?", abort=True)
+    done = graph.post(
+        f"{_CERTIFICATES}/{found['id']}/revokeCertificate",
+        {"certificate": certificate, "reason": reason},
+    )
+    emit(done, lambda _: f"The certificate of {found['deviceName']} is revoked.", json)

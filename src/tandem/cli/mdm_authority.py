@@ -11,6 +11,7 @@ app = typer.Typer(help="MDM authority and automatic enrolment.", no_args_is_help
 
 _POLICIES = "/v1.0/policies/mobileDeviceManagementPolicies"
 _APP_POLICIES = "/v1.0/policies/mobileAppManagementPolicies"
+_PROFILE = "/v1.0/tandem/deviceCertificateProfile"
 _SCOPES = {"none": "none", "some": "selected", "all": "all"}
 
 
@@ -77,6 +78,43 @@ def addresses(
         (policy,) = graph.every(_POLICIES)
     value = {name: policy[name] for name in named}
     emit(value, lambda _: "\n".join(f"{name:14} {url}" for name, url in value.items()), json)
+
+
+@app.command("certificate-profile")
+def certificate_profile(
+    validity: Annotated[int | None, typer.Option(help="Days that a certificate is valid.")] = None,
+    renewal: Annotated[
+        int | None, typer.Option(help="Days before its end that devices renew it in.")
+    ] = None,
+    retry: Annotated[int | None, typer.Option(help="Days between attempts.")] = None,
+    key_bits: Annotated[int | None, typer.Option(help="2048, 3072 or 4096.")] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Where keys are kept, the preferred one first.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show or change how certificates of devices are issued and renewed."""
+    graph = graph_client()
+    named = {
+        "validityDays": validity,
+        "renewalDays": renewal,
+        "retryDays": retry,
+        "keyBits": key_bits,
+        "keyProviders": provider,
+    }
+    change = {name: value for name, value in named.items() if value is not None}
+    if change:
+        graph.patch(_PROFILE, change)
+    found = graph.get(_PROFILE)
+    value = {name: found[name] for name in (*named, "revocationListUrl")}
+
+    def text(_: Any) -> str:
+        return "\n".join(
+            f"{name:18} {', '.join(item) if isinstance(item, list) else item}"
+            for name, item in value.items()
+        )
+
+    emit(value, text, json)
 
 
 @app.command()

@@ -224,6 +224,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         ),
         graph.enrollment_ways(enrolling),
         graph.managed_devices(managing),
+        graph.device_certificates(enrolling),
         graph.comanagement(),
         graph.audit_events(),
         graph.mobile_app_parts(uploads),

@@ -38,6 +38,7 @@ from tandem.protocols.soap.model import (
     Envelope,
     Fault,
     GetPolicies,
+    KeyPolicy,
     RequestToken,
     TokenResponse,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Envelope",
     "Fault",
     "GetPolicies",
+    "KeyPolicy",
     "RequestToken",
     "TokenResponse",
     "as_soap11",

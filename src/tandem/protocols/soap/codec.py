@@ -25,6 +25,7 @@ from tandem.protocols.soap.model import (
     Envelope,
     Fault,
     GetPolicies,
+    KeyPolicy,
     RequestToken,
     TokenResponse,
 )
@@ -331,20 +332,19 @@ response
         commonName =TandemMDM
         policySchema =3
         certificateValidity
-          validityPeriodSeconds =31536000
-          renewalPeriodSeconds =15552000
+          validityPeriodSeconds =%(validity)s
+          renewalPeriodSeconds =%(renewal)s
         permission
           enroll =true
           autoEnroll =false
         privateKeyAttributes
-          minimalKeyLength =2048
+          minimalKeyLength =%(bits)s
           keySpec
           keyUsageProperty
           permissions
           algorithmOIDReference
           cryptoProviders
-            provider =Microsoft Platform Crypto Provider
-            provider =Microsoft Software Key Storage Provider
+%(providers)s
         revision
           majorRevision =101
           minorRevision =0
@@ -367,12 +367,21 @@ oIDs
 """
 
 
-def policies_response(relates_to: str) -> bytes:
-    """The one certificate policy: RSA 2048, SHA-256 (section 5). Names without a value are nil."""
+_DAY = 24 * 3600
+
+
+def policies_response(relates_to: str, policy: KeyPolicy = KeyPolicy()) -> bytes:
+    """The one certificate policy: RSA, SHA-256 (section 5). Names without a value are nil."""
+    written = _POLICY.strip("\n") % {
+        "validity": policy.validity_days * _DAY,
+        "renewal": policy.renewal_days * _DAY,
+        "bits": policy.minimal_bits,
+        "providers": "\n".join(f"{' ' * 12}provider ={name}" for name in policy.providers),
+    }
     root, _, body = _envelope(GET_POLICIES_RESPONSE, relates_to)
     top = etree.SubElement(body, f"{{{POL}}}GetPoliciesResponse", nsmap=_default(POL))
     stack = [(-1, top)]
-    for line in _POLICY.strip("\n").splitlines():
+    for line in written.splitlines():
         depth = len(line) - len(line.lstrip())
         name, given, value = line.strip().partition(" =")
         while stack[-1][0] >= depth:

@@ -50,6 +50,19 @@ class GetPolicies:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """What a device is asked to make its key by. `providers` keep it, the preferred one first."""
+
+    minimal_bits: int = 2048
+    providers: tuple[str, ...] = (
+        "Microsoft Platform Crypto Provider",
+        "Microsoft Software Key Storage Provider",
+    )
+    validity_days: int = 365
+    renewal_days: int = 180
+
+
+@dataclass(frozen=True, slots=True)
 class RequestToken:
     """`context` has every AdditionalContext item, in order, under its name."""
 

@@ -124,7 +124,14 @@ class _Edge:
         credential = soap.one_credential(envelope)
         _not_in_maintenance(await self._chosen())
         await self._enrollment.credentials.proof(self._db, credential, peer)
-        return soap.policies_response(envelope.message_id)
+        return soap.policies_response(envelope.message_id, await self._key_policy())
+
+    async def _key_policy(self) -> soap.KeyPolicy:
+        async with self._db.transaction() as tx:
+            found = await certificates.profile(tx, self._enrollment.settings)
+        return soap.KeyPolicy(
+            found.key_bits, found.providers, found.validity_days, found.renewal_days
+        )
 
     async def _enroll(self, envelope: soap.Envelope, peer: oidc.Peer) -> bytes:
         asked = envelope.body

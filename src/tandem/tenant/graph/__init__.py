@@ -19,6 +19,7 @@ from tandem.tenant.graph.comanagement import comanagement
 from tandem.tenant.graph.configurations import configurations
 from tandem.tenant.graph.deleted_items import deleted_items
 from tandem.tenant.graph.delta import prune
+from tandem.tenant.graph.device_certificates import device_certificates
 from tandem.tenant.graph.devices import devices
 from tandem.tenant.graph.directory_objects import directory_objects
 from tandem.tenant.graph.domains import Texts, domains
@@ -117,6 +118,7 @@ __all__ = [
     "audit_events",
     "comanagement",
     "configurations",
+    "device_certificates",
     "directory_parts",
     "enrollment_ways",
     "managed_devices",

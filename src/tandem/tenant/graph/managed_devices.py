@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from tandem.infra import listing
@@ -268,11 +267,6 @@ def _client(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _certificate_end(row: Row) -> Any:
-    return row["enrolled_date_time"] + timedelta(days=_CERTIFICATE_DAYS)
-
-
-_CERTIFICATE_DAYS = enrollment.EnrollmentSettings().certificate_days
 _UNSET = "0001-01-01T00:00:00Z"
 _CO_MANAGED = "d.management_agent = 'configurationManagerClientMdm'"
 
@@ -373,8 +367,7 @@ FIELDS = (
     Field(
         "managementCertificateExpirationDate",
         Primitive.TIME,
-        value=_certificate_end,
-        needs=("enrolled_date_time",),
+        column="certificate_ends_at",
     ),
     Field(
         "configurationManagerClientEnabledFeatures",
