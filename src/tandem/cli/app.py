@@ -405,7 +405,7 @@ def _error(error: dict[str, Any] | None) -> str:
     return f"{error['code']}: {error['message']} {error['cure']}" if error else ""
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def errors(
     code: Annotated[str, typer.Argument(help="One code, as hexadecimal or decimal.")] = "",
     json: Json = False,

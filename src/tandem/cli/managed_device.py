@@ -324,7 +324,7 @@ def certificates(
 ) -> None:
     """List the certificates that a device has and had, the newest first."""
     graph = graph_client()
-    found = _find(graph, device)
+    found = find(graph, device)
     columns = {
         "serialNumber": "SERIAL NUMBER",
         "state": "STATE",
@@ -350,7 +350,7 @@ def revoke_certificate(
 ) -> None:
     """Take a certificate back. A device without another one has to enrol again."""
     graph = graph_client()
-    found = _find(graph, device)
+    found = find(graph, device)
     if not yes and not json:
         typer.confirm(f"Revoke a certificate of {found['deviceName']}?", abort=True)
     done = graph.post(
