@@ -9,6 +9,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from mdm_world import Mdm, TestDevice
+from tandem import audit
 from tandem.tenant import directory, oidc
 
 SITE = "https://ConfigMgrService"
@@ -99,6 +100,22 @@ async def test_the_directory_and_the_mdm_service_name_one_device(
     assert shown["azureADDeviceId"] == who["deviceId"]
     kept = (await mdm.graph("GET", f"devices?$filter=deviceId eq '{who['deviceId']}'")).json()
     assert [device["isManaged"] for device in kept["value"]] == [True]
+
+
+async def test_the_registration_is_in_the_audit_log_and_on_the_devices_timeline(
+    mdm: Mdm, unjoined: TestDevice
+) -> None:
+    who = (await identity(mdm, unjoined)).json()
+    await identity(mdm, unjoined)
+    async with mdm.database.transaction() as tx:
+        (entry,) = await audit.entries(tx, target=who["deviceId"])
+    assert (entry.actor, entry.action) == ("user:alex@contoso.com", "register device")
+    assert entry.details["by"] == "mdm_cert"
+    path = f"deviceManagement/managedDevices/{unjoined.id}/timeline"
+    told = (await mdm.graph("GET", path)).json()["value"]
+    assert [item["text"] for item in told if item["kind"] == "registered"] == [
+        "Registered by its MDM certificate"
+    ]
 
 
 async def test_first_calls_at_the_same_time_register_one_device(

@@ -84,7 +84,9 @@ def test_with_a_runtime_the_service_starts_and_runs_as_the_system(tmp_path: Path
     assert service["ServiceType"] == "16"  # SERVICE_WIN32_OWN_PROCESS
     assert service["StartType"] == "2"  # SERVICE_AUTO_START
     assert service["StartName"] == ""  # LocalSystem
-    assert service["Arguments"] == "-B -m tandem.agent.platform.windows service"
+    assert service["Arguments"] == (
+        r"-X pycache_prefix=[WindowsFolder]Tandem\pycache -m tandem.agent.platform.windows service"
+    )
     keys = {row["Component"]: row["KeyPath"] for row in table(file, "Component")}
     names = {row["File"]: row["FileName"] for row in table(file, "File")}
     assert names[keys[service["Component_"]]] == "python.exe"

@@ -106,7 +106,8 @@ def test_a_package_with_a_runtime_starts_its_service_is_upgraded_and_removed(
     assert "python/site-packages/msgspec/__init__.py" in windows.installed()
     service = windows.registry(SERVICE)
     assert service["ImagePath"].endswith(
-        r"\CcmSetup\python\python.exe -B -m tandem.agent.platform.windows service"
+        r"\CcmSetup\python\python.exe -X pycache_prefix=C:\windows\Tandem\pycache"
+        " -m tandem.agent.platform.windows service"
     )
     assert service["Start"] == "dword:00000002"  # Automatic.
     assert service["ObjectName"] == "LocalSystem"

@@ -37,7 +37,10 @@ WHEEL, ROOT, README = "bootstrap.whl", "trusted_root.pem", "readme.txt"
 
 SERVICE = "TandemAgent"
 REGISTRY_KEY = "SOFTWARE\\Tandem\\Client"
-_ARGUMENTS = "-B -m tandem.agent.platform.windows service"
+# What is compiled lies in the agent's own folder: beside the sources it would outlive them.
+_ARGUMENTS = (
+    "-X pycache_prefix=[WindowsFolder]Tandem\\pycache -m tandem.agent.platform.windows service"
+)
 _README = (
     "{name} {version} of site {site}\r\n\r\n"
     "The service {service} is the client: it reads CommandLine from HKLM\\{key}, which the package\r\n"

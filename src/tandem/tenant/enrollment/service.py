@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tandem import pki
+from tandem import audit, pki
 from tandem.infra import events
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
@@ -328,6 +328,14 @@ class Enrollment:
         )
         registered = replace(enrolled, directory_device_id=made.device_id)
         await self.note(tx, registered, "registered", "Registered by its MDM certificate")
+        await audit.record(
+            tx,
+            actor=f"user:{enrolled.upn}",
+            action="register device",
+            target=made.device_id,
+            details={"name": enrolled.name, "enrollment": enrolled.id, "by": oidc.MDM_CERTIFICATE},
+            now=self.now(),
+        )
         return await directory.find_device(tx, made.device_id) or made
 
     async def device(self, tx: Tx, id: str) -> Device:
