@@ -32,7 +32,9 @@ def test_a_step_that_the_lab_does_not_perform_says_why() -> None:
     assert all("not in this version" in " ".join(row) for row in unasserted)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide/tutorial.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/guide/tutorial.md", "docs/guide/first-windows-machine.md"]
+)
 def test_every_command_that_a_page_names_exists(page: str) -> None:
     tree: Any = typer.main.get_command(build())
     named = re.findall(r"tandem ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", (ROOT / page).read_text())
