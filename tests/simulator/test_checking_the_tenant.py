@@ -1,5 +1,8 @@
 """The checking client against the tenant's MDM service, over real TLS, and as a command."""
 
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,15 @@ async def profile(mdm: Mdm, *, days: int, renewal_days: int) -> None:
         await enrollment.set_profile(tx, wanted)
 
 
+async def command(*given: str) -> tuple[int, dict[str, Any]]:
+    """`tandem simulate check` in a process of its own: how it ended, and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tandem.cli", "simulate", "check", *given), stdout=PIPE
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, dict(msgspec.json.decode(said))
+
+
 def wrong(found: list[Verdict]) -> list[Any]:
     return [(verdict.name, verdict.problems) for verdict in found if verdict.state == "fail"]
 
@@ -85,13 +97,16 @@ async def test_the_tenant_says_what_the_specification_says_it_must(
         heard = b"".join(exchange.body for exchange in client.exchanges)
         assert b"MsiInstallJob" in heard
         assert b"./Device/Vendor/MSFT/Policy/Config/A/B" in heard
-        # The same for a user's own device, whose user signs in to the directory for it.
-        proof = Proof(
-            user=user.user_principal_name, password=PASSWORD, tenant_id=mdm.world.tenant.id
+        # The command, for a user's own device, whose user signs in to the directory for it.
+        (tmp_path / "password").write_text(PASSWORD)
+        code, report = await command(
+            *(mdm.enrollment.public_url, "--user", user.user_principal_name, "--of-user"),
+            *("--password-file", str(tmp_path / "password"), "--ca-file", str(root)),
+            *("--tenant-id", mdm.world.tenant.id, "--json"),
         )
-        report = await check(url, proof, MUSTS, ca_file=root, of_user=True)
-        assert wrong(report.musts) == []
-        assert report.good
+        assert [must for must in report["musts"] if must["state"] == "fail"] == []
+        assert (code, report["failed"], report["stopped"]) == (0, 0, "")
+        assert report["passed"] > 100
         # Who is not in the directory learns what it can, and that it was stopped.
         nobody = Proof(token="not a token")
         stopped = await check(mdm.enrollment.public_url, nobody, MUSTS, ca_file=root)

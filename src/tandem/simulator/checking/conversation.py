@@ -240,9 +240,11 @@ class Conversation:
         self._robo = provisioning.renews(found)
         self._secret = provisioning.secret(found)
         self._user = self._user or provisioning.user(found)
-        other = uuid.uuid4().hex.upper()
+        other, other_key = uuid.uuid4().hex.upper(), rsa.generate_private_key(65537, self._bits)
         again = requests.context(other, self._name, self._kind)
         await self._issue("issue.taken-key", mine, good, again)
+        if not self._credential.user:
+            await self._issue("issue.taken-token", mine, self._request(other_key), again)
 
     def _hold(self, leaf: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
         """Sessions are held with this certificate from now on."""

@@ -56,6 +56,7 @@ FAULTS = {
     "issue.forged-renewal": Fault(
         "8", "A renewal that no certificate signed is refused.", CREDENTIAL | {"s:Authorization"}
     ),
+    "issue.taken-token": Fault("20", "A token that enrolled a device enrols no other.", CREDENTIAL),
     "issue.taken-key": Fault(
         "20",
         "A key that was certified is not certified for another enrollment.",
