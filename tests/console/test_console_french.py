@@ -30,6 +30,7 @@ SAME = {
     "MSI",
     "Navigation",
     "Notifications",
+    "OMA-URI",
     "Organisation",
     "PFX",
     "Pages",
@@ -46,6 +47,7 @@ SAME = {
     "Tunnels",
     "Type",
     "Version",
+    "XML",
 }
 
 PLACE = re.compile(r"%\(\w+\)s")

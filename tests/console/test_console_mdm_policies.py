@@ -95,6 +95,99 @@ def test_lines_that_are_no_settings_are_named(lines: str, said: str) -> None:
     assert said in refused.value.message
 
 
+def test_a_line_may_name_any_node_its_type_and_a_value_of_many_lines() -> None:
+    lines = (
+        "Area/Name = a = b\n./Device/Vendor/MSFT/X/A b (Integer) = 7\n"
+        './Vendor/MSFT/WiFi/Profile/G/WlanXml (xml) = "<a>\\n</a>"'
+    )
+    assert [(one.name, one.type, one.value) for one in settings(lines)] == [
+        ("Area/Name", "omaSettingString", "a = b"),
+        ("./Device/Vendor/MSFT/X/A b", "omaSettingInteger", "7"),
+        ("./Vendor/MSFT/WiFi/Profile/G/WlanXml", "omaSettingStringXml", "<a>\n</a>"),
+    ]
+
+
+async def version_of(browser: Browser, path: str) -> str:
+    return str((await browser.get(path)).xpath("//input[@name='version']/@value")[0])
+
+
+async def test_a_catalogue_policy_is_made_of_typed_settings(mdm: Mdm, browser: Browser) -> None:
+    device = await mdm.enrolled()
+    group = await mdm.group("Pilot", device.user.id)
+    to = await browser.goes("/console/policies/new-catalogue", {"name": "Guard"})
+    page = await browser.get(f"{to}?search=idle+minutes+lock")
+    assert "Minutes until the device locks" in text(page)
+    french = await browser.text(f"{to}?search=verrouillage", **{"accept-language": "fr"})
+    assert "Minutes avant le verrouillage" in french
+    (form,) = page.xpath("//a[contains(@href, 'maxinactivitytimedevicelock')]/@href")
+    shown = await browser.text(form)
+    assert "Device configuration" in shown
+    version = await version_of(browser, form)
+    for value in ("1000", "soon", ""):
+        answer = await browser.post(form, {"version": version, "value": value})
+        assert answer.status_code == 422, value
+    assert await browser.goes(form, {"version": version, "value": "10"}) == to
+    answer = await browser.post(form, {"version": version, "value": "20"})
+    assert answer.status_code == 409
+    enum = f"{to}/device_vendor_msft_policy_config_defender_puaprotection"
+    await browser.goes(enum, {"version": await version_of(browser, enum), "value": "1"})
+    assert "Block" in await browser.text(to)
+    policy = to.removesuffix("/settings")
+    data = {"version": await version_of(browser, f"{policy}/assignments"), "required": [group.id]}
+    await browser.goes(f"{policy}/assignments", data)
+    assert sorted(str(item.items[0].data) for item in await device.check_in()) == ["1", "10"]
+    shown = await browser.text(f"{policy}/status")
+    assert "DeviceLock/MaxInactivityTimeDeviceLock" in shown
+    await browser.goes(f"{enum}/remove")
+    assert [item.name for item in await device.check_in()] == ["Delete"]
+
+
+async def test_a_custom_profile_takes_any_node_by_its_own_form(mdm: Mdm, browser: Browser) -> None:
+    device = await mdm.enrolled()
+    group = await mdm.group("Pilot", device.user.id)
+    to = await profile(browser, required=[group.id])
+    form = f"{to}/oma/new"
+    values = {
+        "version": await version_of(browser, form),
+        "omaUri": "./Vendor/MSFT/WiFi/Profile/Guest/WlanXml",
+        "type": "omaSettingStringXml",
+        "value": "<WLANProfile>\r\n</WLANProfile>",
+    }
+    answer = await browser.post(form, {**values, "omaUri": "Device/x"})
+    assert answer.status_code == 422
+    answer = await browser.post(form, {**values, "omaUri": "./Device/../x"})
+    assert "is not the OMA-URI of a node" in text(html.fromstring(answer.content))
+    assert await browser.goes(form, values) == to
+    assert "<WLANProfile>" in await browser.text(f"{to}/oma/1")
+    assert {item.items[0].format for item in await device.check_in()} == {"int", "xml"}
+    edit = await browser.get(f"{to}/edit")
+    lines = edit.xpath("//textarea[@name='settings']")[0].text
+    version = await version_of(browser, f"{to}/edit")
+    data = {"version": version, "name": "Lock", "workload": "", "settings": lines.strip()}
+    await browser.goes(f"{to}/edit", data)
+    assert await device.check_in() == [], "what was not changed is what it was"
+    await browser.goes(f"{to}/oma/1/remove")
+    assert [item.name for item in await device.check_in()] == ["Delete"]
+    await browser.get(f"{to}/oma/7", 404)
+
+
+async def test_a_page_says_why_a_device_has_a_setting(mdm: Mdm, browser: Browser) -> None:
+    device = await mdm.enrolled()
+    inner = await mdm.group("Inner", device.user.id)
+    outer = await mdm.group("Outer", inner.id)
+    await profile(browser, required=[outer.id])
+    await device.check_in()
+    page = await browser.get(f"/console/devices/{device.id}/configuration")
+    (link,) = page.xpath("//a[contains(@href, 'configuration/why')]/@href")
+    shown = main_text(await browser.get(link))
+    assert "In force" in shown
+    assert "Included: the device's user → Inner → Outer" in shown
+    shown = main_text(await browser.get(link, **{"accept-language": "fr"}))
+    assert "L’appareil l’a." in shown
+    nothing = f"/console/devices/{device.id}/configuration/why?setting=Update/ActiveHoursEnd"
+    assert "No policy names this setting." in main_text(await browser.get(nothing))
+
+
 async def test_every_kind_is_listed_and_says_whether_devices_receive_it(
     mdm: Mdm, browser: Browser
 ) -> None:

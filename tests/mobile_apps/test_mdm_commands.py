@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+import zipfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from tandem.cli import (
     actions,
     app,
     comanagement_settings,
+    configuration_policy,
     context,
     device_configuration,
     enrolment_restriction,
     managed_device,
     mdm_authority,
+    settings_catalogue,
 )
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError
@@ -31,6 +35,8 @@ NOUNS = {
     "enrolment-restriction": enrolment_restriction.app,
     "managed-device": managed_device.app,
     "mdm-authority": mdm_authority.app,
+    "configuration-policy": configuration_policy.app,
+    "settings-catalogue": settings_catalogue.app,
 }
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
 
@@ -131,9 +137,39 @@ def _prepare(folder: Path) -> None:
     assert run("device-configuration", "list")[0]["setting"] == SETTING
     with pytest.raises(context.Refused, match="not the name of a setting"):
         run("device-configuration", "create", "X", "--setting", "no", "--value", "1")
+    _catalogue(folder)
     (device,) = run("managed-device", "list")
     assert device["userPrincipalName"] == "alex@contoso.com"
     assert "15 (at the next check-in)" in run("managed-device", "show", "PC-Alex", json=False)
+
+
+def _catalogue(folder: Path) -> None:
+    """Settings found, imported, and put into a policy by name, id and node."""
+    found = run("settings-catalogue", "search", "idle minutes lock")
+    assert SETTING in [item["offsetUri"] for item in found]
+    id = next(item["id"] for item in found if item["offsetUri"] == SETTING)
+    assert "0 to 999" in run("settings-catalogue", "show", id, json=False)
+    own = resources.files("tandem.tenant.policies") / "ddf" / "Reboot.xml"
+    (folder / "Reboot.xml").write_bytes(own.read_bytes())
+    with zipfile.ZipFile(folder / "files.zip", "w") as archive:
+        archive.write(folder / "Reboot.xml", "DDF/Reboot.xml")
+    (made,) = run("settings-catalogue", "import", str(folder / "files.zip"))
+    assert (made["name"], made["nodes"]) == ("Reboot.xml", 4)
+    run("settings-catalogue", "remove", "Reboot.xml")
+    assert run("settings-catalogue", "files") == []
+    (folder / "evil.xml").write_text('<!DOCTYPE MgmtTree [<!ENTITY a "b">]><MgmtTree/>')
+    with pytest.raises(context.Refused, match="not a DDF file"):
+        run("settings-catalogue", "import", str(folder / "evil.xml"))
+    pairs = ("--set", "Defender/PUAProtection=block", "--set", f"{id}=9")
+    policy = run("configuration-policy", "create", "Guard", *pairs)
+    run("configuration-policy", "assign", "Guard", "--include", "Nobody")
+    assert run("configuration-policy", "list")[0]["id"] == policy["id"]
+    assert "PUAProtection" in run("configuration-policy", "status", "Guard", json=False)
+    with pytest.raises(context.Refused, match="It takes 0 to 999"):
+        run("configuration-policy", "create", "Bad", "--set", f"{SETTING}=1000")
+    with pytest.raises(context.Refused, match="no settings 'Nobody/Knows'"):
+        run("configuration-policy", "create", "Bad", "--set", "Nobody/Knows=1")
+    run("configuration-policy", "delete", "Guard")
 
 
 def _comanagement_settings() -> None:
@@ -238,9 +274,18 @@ def _afterwards(id: str) -> None:
     with pytest.raises(context.Refused, match="no code"):
         run("app", "errors", "what")
     shown = run("managed-device", "show", id)
-    assert shown["settings"] == [
-        {"setting": SETTING, "wanted": "15", "delivered": "15", "status": 200}
-    ]
+    (setting,) = shown["settings"]
+    assert {name: setting[name] for name in ("setting", "wanted", "delivered", "status")} == {
+        "setting": SETTING,
+        "wanted": "15",
+        "delivered": "15",
+        "status": 200,
+    }
+    told = run("managed-device", "why", "PC-Alex", SETTING, json=False)
+    assert f"{SETTING} on PC-Alex: success" in told
+    assert "wins         Lock = 15\n      included: the user in Everyone" in told
+    counted = run("device-configuration", "status", "Lock")["settings"][0]["counts"]
+    assert (counted["success"], counted["pending"]) == (1, 0)
     assert "Enrolled in MDM by alex@contoso.com" in [item["text"] for item in shown["timeline"]]
     run("managed-device", "sync", "PC-Alex")
     run("managed-device", "restart", "PC-Alex")

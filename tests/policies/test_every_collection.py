@@ -44,8 +44,6 @@ ASKED = [
     f"{DM}windowsAutopilotDeploymentProfiles",
     f"{DM}windowsAutopilotDeviceIdentities",
     f"{DM}managedDevices?$select=id&$filter=startsWith(operatingSystem,'macOS')",
-    f"{DM}configurationSettings",
-    f"{DM}configurationCategories",
     f"{DAM}mobileAppCategories?$filter=displayName eq 'x'",
     "identity/conditionalAccess/namedLocations",
 ]

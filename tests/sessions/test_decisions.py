@@ -10,8 +10,9 @@ from lxml import etree
 from tandem.protocols.syncml import Item
 from tandem.tenant.assignments import Assignment, Membership, Target, TargetKind
 from tandem.tenant.mobile_apps import App
-from tandem.tenant.policies import Configuration, choose
+from tandem.tenant.policies import Configuration, Desired, Effective, Profile, built_in
 from tandem.tenant.sessions import LAPSED, Delivery, installs, model
+from tandem.tenant.sessions.configuring import replacements, unwanted
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.workloads import Authority, Workload, owner_of
 
@@ -45,20 +46,37 @@ DELIVERED = st.dictionaries(
 ).map(lambda found: {name: replace(item, subject=name) for name, item in found.items()})
 
 
-def chosen(configurations: list[Configuration], flags: int | None) -> dict[str, Configuration]:
+GROUPS = Membership(frozenset({"g"}))
+CATALOGUE = built_in()
+
+
+def chosen(configurations: list[Configuration], flags: int | None) -> Effective:
+    """What a device is to have of configurations that are all given to it, a policy each."""
     group = Target(TargetKind.GROUP, "g")
-    assignments = [Assignment(f"{n}", item.id, group, {}) for n, item in enumerate(configurations)]
-    return choose(configurations, assignments, Membership(frozenset({"g"})), flags)
+    profiles = [
+        Profile(
+            "deviceConfigurations",
+            item.id,
+            item.name,
+            age,
+            (item,),
+            (),
+            (Assignment(f"{age}", item.id, group, {}),),
+        )
+        for age, item in enumerate(configurations)
+    ]
+    return Desired(1, profiles, CATALOGUE).effective(GROUPS, flags, "")
 
 
 @given(CONFIGURATIONS, DELIVERED, FLAGS)
 def test_nothing_is_written_or_removed_for_a_workload_of_the_site(
     configurations: list[Configuration], delivered: dict[str, Delivery], flags: int | None
 ) -> None:
-    wanted = chosen(configurations, flags)
-    removals, lapsing = model.unwanted(wanted, delivered, flags)
+    effective = chosen(configurations, flags)
+    removals, lapsing = unwanted(effective, delivered, flags)
+    writes = replacements(effective.wanted, delivered, AT)
     if flags is not None:
-        for order in model.settings(wanted, delivered):
+        for order in writes:
             assert owner_of(Workload(order.sent.workload), flags) is Authority.MDM
         for order in removals:
             given_for = Workload(delivered[order.sent.subject].workload)
@@ -67,7 +85,7 @@ def test_nothing_is_written_or_removed_for_a_workload_of_the_site(
             assert owner_of(Workload(delivered[subject].workload), flags) is Authority.SITE
     else:
         assert lapsing == []
-    touched = [order.sent.subject for order in model.settings(wanted, delivered) + removals]
+    touched = [order.sent.subject for order in writes + removals]
     assert len(touched) == len(set(touched)), "no setting is both written and removed"
 
 
@@ -75,18 +93,31 @@ def test_nothing_is_written_or_removed_for_a_workload_of_the_site(
 def test_once_everything_is_taken_there_is_nothing_to_do(
     configurations: list[Configuration], delivered: dict[str, Delivery], flags: int | None
 ) -> None:
-    wanted = chosen(configurations, flags)
-    removals, lapsing = model.unwanted(wanted, delivered, flags)
+    effective = chosen(configurations, flags)
+    removals, lapsing = unwanted(effective, delivered, flags)
     after = dict(delivered)
-    for order in model.settings(wanted, delivered):
+    for order in replacements(effective.wanted, delivered, AT):
         sent = order.sent
         after[sent.subject] = Delivery(sent.subject, sent.value, 200, sent.workload)
     for order in removals:
         del after[order.sent.subject]
     for subject in lapsing:
         after[subject] = replace(after[subject], code=LAPSED)
-    assert model.settings(wanted, after) == []
-    assert model.unwanted(wanted, after, flags) == ([], [])
+    assert replacements(effective.wanted, after, AT) == []
+    assert unwanted(effective, after, flags) == ([], [])
+
+
+@given(CONFIGURATIONS, DELIVERED, FLAGS)
+def test_what_policies_disagree_on_is_neither_written_nor_removed(
+    configurations: list[Configuration], delivered: dict[str, Delivery], flags: int | None
+) -> None:
+    """The device keeps what it has, whoever gave it: the last good value."""
+    effective = chosen(configurations, flags)
+    for name, several in effective.conflicts.items():
+        assert len({item.value for item in several}) > 1
+        orders = replacements(effective.wanted, delivered, AT)
+        orders += unwanted(effective, delivered, flags)[0]
+        assert name not in [order.sent.subject for order in orders]
 
 
 @given(st.lists(st.text(max_size=4096), max_size=200), st.sets(st.integers(0, 199), max_size=50))

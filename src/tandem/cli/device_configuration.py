@@ -1,10 +1,13 @@
 """tandem device-configuration: settings that the MDM service gives to devices."""
 
+from base64 import b64encode
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tandem.cli.app import targets
+from tandem.cli.configuration_policy import report
 from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
 
 app = typer.Typer(help="Settings that the MDM service gives to devices.", no_args_is_help=True)
@@ -19,20 +22,36 @@ def create(
     setting: Annotated[str, typer.Option(help="Area/Name of the policy CSP.")] = "",
     value: Annotated[str, typer.Option()] = "",
     set: Annotated[
-        list[str] | None, typer.Option("--set", help="Area/Name=value; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Area/Name=value or OMA-URI=value; repeatable."),
     ] = None,
-    workload: Annotated[str, typer.Option()] = "device-configuration",
+    type: Annotated[
+        str,
+        typer.Option(
+            help="String, StringXml, Integer, Boolean, FloatingPoint, DateTime or Base64, of all."
+        ),
+    ] = "String",
+    value_file: Annotated[
+        Path | None, typer.Option(help="A file that is the value of --setting.", exists=True)
+    ] = None,
+    workload: Annotated[
+        str, typer.Option(help="Of all its settings; without it, the catalogue's.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Create a configuration of one setting, or of several."""
+    if value_file is not None:
+        value = _content(value_file, type)
     pairs = [(item.partition("=")[0].strip(), item.partition("=")[2].strip()) for item in set or []]
     if setting or not pairs:
         pairs.insert(0, (setting, value))
     oma = [
         {
-            "@odata.type": "#microsoft.graph.omaSettingString",
+            "@odata.type": f"#microsoft.graph.omaSetting{type}",
             "displayName": name_of_setting,
-            "omaUri": f"{_POLICY}{name_of_setting}",
+            "omaUri": name_of_setting
+            if name_of_setting.startswith("./")
+            else f"{_POLICY}{name_of_setting}",
             "value": given,
         }
         for name_of_setting, given in pairs
@@ -42,12 +61,33 @@ def create(
         {
             "@odata.type": "#microsoft.graph.windows10CustomConfiguration",
             "displayName": name,
-            "workload": workload,
+            "workload": workload or None,
             "omaSettings": oma,
         },
     )
-    told = ", ".join(f"{setting_name} = {given}" for setting_name, given in pairs)
+    told = ", ".join(f"{setting_name} = {given[:64]}" for setting_name, given in pairs)
     emit(made, lambda _: f"Created {name}: {told}. Assign it to groups next.", json)
+
+
+def _content(path: Path, type: str) -> str:
+    """A file as the value of a setting: XML and bytes go as base64."""
+    data = path.read_bytes()
+    if type in ("StringXml", "Base64"):
+        return b64encode(data).decode()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{path.name} is not text.", cure="Use --type Base64.") from None
+
+
+@app.command()
+def status(
+    name: Annotated[str, typer.Argument(help="Name or id.")],
+    json: Json = False,
+) -> None:
+    """Show how many devices answered what for each setting of a configuration."""
+    graph = graph_client()
+    report(graph, f"{_PATH}/{_find(graph, name)['id']}", json)
 
 
 @app.command()

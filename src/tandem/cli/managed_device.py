@@ -58,12 +58,72 @@ def show(device: Annotated[str, typer.Argument(help="Name or id.")], json: Json 
     def text(value: dict[str, Any]) -> str:
         lines = [f"{value['deviceName']}  {value['userPrincipalName']}  {value['managementAgent']}"]
         for item in value["settings"]:
-            lines.append(f"  {item['setting']} = {_setting(item)}")
+            said = _setting(item)
+            if item["outcome"] in ("conflict", "withheld", "notApplicable"):
+                said = f"{item['outcome']}: {item['reason']}"
+            lines.append(f"  {item['setting']} = {said}")
         for item in value["timeline"]:
             lines.append(f"  {item['dateTime']}  {item['text']}")
         return "\n".join(lines)
 
     emit(found, text, json)
+
+
+@app.command()
+def why(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    setting: Annotated[str, typer.Argument(help="Area/Name, OMA-URI or the catalogue's id.")],
+    json: Json = False,
+) -> None:
+    """Say why a device has a setting, or has it not."""
+    graph = graph_client()
+    found = find(graph, device)
+    answer = graph.post(f"{_WHY}/{found['id']}/why", {"setting": setting})
+    emit(answer, _why, json)
+
+
+def _why(value: dict[str, Any]) -> str:
+    lines = [
+        f"{value['setting']} on {value['deviceName']}: {value['outcome']}",
+        f"  {value['reason']}",
+    ]
+    if value["wanted"] is not None:
+        lines.append(f"  Value     {value['wanted']}")
+    last = value["lastOutcome"]
+    if last is not None and not last["lapsed"]:
+        lines.append(
+            f"  Device    has {last['value']}, status {last['status']}, {last['dateTime']}"
+        )
+    owner = {"mdm": "the MDM service", "site": "the site"}[value["workloadOwner"]]
+    lines.append(f"  Workload  {value['workload']}, owned by {owner}")
+    for one in value["policies"]:
+        lines.append(f"  {_ROLES[one['role']]:<12} {one['policyName']} = {one['value'][:64]}")
+        lines += [f"      {_way(way)}" for way in one["path"]]
+        if not one["assigned"]:
+            lines.append("      assigned to nobody")
+    if not value["policies"]:
+        lines.append("  No policy names it.")
+    return "\n".join(lines)
+
+
+_WHY = "/v1.0/tandem/managedDevices"
+_ROLES = {
+    "winner": "wins",
+    "agrees": "agrees",
+    "conflicts": "conflicts",
+    "withheld": "withheld",
+    "inapplicable": "too new",
+    "notMeant": "not meant",
+}
+
+
+def _way(way: dict[str, Any]) -> str:
+    through = " > ".join(one["displayName"] for one in way["groups"])
+    target = {"allDevices": "all devices", "allUsers": "all users"}.get(way["target"], through)
+    member = {"user": "the user", "device": "the device"}.get(way["member"], "nobody here")
+    if way["effect"] == "filtered":
+        return f"{member} in {target}, but its filter is not evaluated"
+    return f"{way['effect']}: {member} in {target}"
 
 
 def _setting(item: dict[str, Any]) -> str:

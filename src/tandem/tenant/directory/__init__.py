@@ -137,6 +137,7 @@ from tandem.tenant.directory.service import (
     user,
     users,
     verify_domain,
+    ways_up,
 )
 from tandem.tenant.directory.store import DELETED, DEVICES, GROUPS, USER_TEXTS, USERS
 
@@ -272,4 +273,5 @@ __all__ = [
     "user",
     "users",
     "verify_domain",
+    "ways_up",
 ]

@@ -574,6 +574,25 @@ async def groups_of(tx: Tx, object_id: str) -> frozenset[str]:
     return await store.groups_of(tx, guid) if guid else frozenset()
 
 
+async def ways_up(tx: Tx, object_id: str) -> dict[str, list[tuple[str, str]]]:
+    """For each group that contains the object at any depth, the shortest way to it: the id and
+    name of each group on the way, that group last."""
+    guid = as_guid(object_id)
+    found: dict[str, list[tuple[str, str]]] = {}
+    if guid is None:
+        return found
+    above: dict[str, list[tuple[str, str]]] = {}
+    for member, group, name in await store.memberships_above(tx, guid):
+        above.setdefault(member, []).append((group, name))
+    reached: list[tuple[str, list[tuple[str, str]]]] = [(guid, [])]
+    for member, way in reached:
+        for group, name in above.get(member, []):
+            if group not in found:
+                found[group] = [*way, (group, name)]
+                reached.append((group, found[group]))
+    return found
+
+
 async def direct_groups_of(tx: Tx, object_id: str) -> list[str]:
     guid = as_guid(object_id)
     return await store.direct_groups_of(tx, guid) if guid else []

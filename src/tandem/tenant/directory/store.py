@@ -523,6 +523,21 @@ async def groups_of(tx: Tx, object_id: str) -> frozenset[str]:
     return frozenset(row["id"] for row in await cursor.fetchall())
 
 
+async def memberships_above(tx: Tx, object_id: str) -> list[tuple[str, str, str]]:
+    """Member, group and the group's name, of every membership on a way up from an object."""
+    cursor = await tx.execute(
+        _ABOVE  # noqa: S608
+        + """ SELECT m.member_id::text AS member_id, m.group_id::text AS group_id, g.display_name
+            FROM directory_member m JOIN directory_group g ON g.id = m.group_id
+            WHERE m.member_id = %(id)s::uuid OR m.member_id IN (SELECT id FROM above)
+            ORDER BY g.display_name, g.id""",
+        {"id": object_id},
+    )
+    return [
+        (row["member_id"], row["group_id"], row["display_name"]) for row in await cursor.fetchall()
+    ]
+
+
 async def direct_groups_of(tx: Tx, object_id: str) -> list[str]:
     cursor = await tx.execute(
         "SELECT group_id::text AS id FROM directory_member WHERE member_id = %s ORDER BY 1",

@@ -1,6 +1,7 @@
 """Take devices into MDM, and let them go."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -344,6 +345,17 @@ class Enrollment:
     async def note(self, tx: Tx, device: Device, kind: str, text: str, code: str = "") -> None:
         await store.add_event(
             tx, device.id, device.directory_device_id, self.now(), kind, text[:1000], code
+        )
+
+    async def notes(self, tx: Tx, device: Device, kind: str, texts: Sequence[str]) -> None:
+        """Several lines of one kind."""
+        await store.add_events(
+            tx,
+            device.id,
+            device.directory_device_id,
+            self.now(),
+            kind,
+            [text[:1000] for text in texts],
         )
 
     async def begin_unenroll(self, tx: Tx, device: Device) -> None:

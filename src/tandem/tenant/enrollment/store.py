@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -249,6 +249,17 @@ async def add_event(
         "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code)"
         " VALUES (%s, %s, %s, %s, %s, %s)",
         (device_id, directory_device_id, now, kind, text, code),
+    )
+
+
+async def add_events(
+    tx: Tx, device_id: str, directory_device_id: str, now: datetime, kind: str, texts: Sequence[str]
+) -> None:
+    await tx.execute(
+        "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code)"
+        " SELECT %s, %s, %s, %s, text, '' FROM unnest(%s::text[]) WITH ORDINALITY AS t (text, n)"
+        " ORDER BY n",
+        (device_id, directory_device_id, now, kind, list(texts)),
     )
 
 

@@ -23,7 +23,8 @@ from tandem.tenant.graph.model import (
 )
 from tandem.tenant.graph.policy_objects import by, documents, find
 from tandem.tenant.graph.properties import properties
-from tandem.tenant.policies import PolicyObject
+from tandem.tenant.graph.settings_catalogue import settings_catalogue
+from tandem.tenant.policies import Policies, PolicyObject
 
 _INTUNE = Family.INTUNE
 
@@ -301,9 +302,13 @@ async def _discovery(call: Call, body: Body) -> Answer:
     return Value({"value": asked in {name.lower() for name in here.domains}})
 
 
-def configurations() -> Part:
-    """Every kind of policy object, the root of device management, and the empty collections."""
-    parts = documents(kinds.KINDS)
+def configurations(known: Policies | None = None) -> Part:
+    """Every kind of policy object, the root of device management, and the empty collections.
+
+    `known` is what is compiled of policies, where something else has it already.
+    """
+    known = known or Policies()
+    parts = [*documents(kinds.checked(known)), settings_catalogue(known)]
     resources = [item for part in parts for item in part.resources]
     actions = [item for part in parts for item in part.actions]
     configuration, service = kinds.CONFIGURATION, kinds.SERVICE

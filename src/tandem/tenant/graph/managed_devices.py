@@ -8,7 +8,8 @@ from tandem.infra import listing
 from tandem.infra.listing import Row
 from tandem.protocols.ccm import ConfigInfo
 from tandem.protocols.odata import Primitive
-from tandem.tenant import directory, enrollment, policies, sessions
+from tandem.tenant import directory, enrollment, sessions
+from tandem.tenant.graph import device_settings
 from tandem.tenant.graph.device_actions import ORDERS, by, device_actions, order_of
 from tandem.tenant.graph.model import (
     Action,
@@ -77,25 +78,7 @@ def managed_devices(service: Sessions) -> Part:
     async def settings(call: Call, body: Body) -> Answer:
         """What a device took, and what it is to have: the proof of one writer."""
         device = await enrollment.device(call.tx, _device(call))
-        groups = await enrollment.groups_of(call.tx, device)
-        wanted = await policies.effective(call.tx, groups, device.flags)
-        delivered = {
-            name: found
-            for name, found in (await sessions.deliveries(call.tx, device.id)).items()
-            if found.code != sessions.LAPSED
-        }
-        names = sorted({*wanted, *delivered})
-        return Value(
-            [
-                {
-                    "setting": name,
-                    "wanted": wanted[name].value if name in wanted else None,
-                    "delivered": delivered[name].value if name in delivered else None,
-                    "status": delivered[name].code if name in delivered else None,
-                }
-                for name in names
-            ]
-        )
+        return Value(await device_settings.of_device(call.tx, service.policies, device))
 
     async def failures(call: Call) -> Sequence[Row]:
         return [
@@ -164,9 +147,10 @@ def managed_devices(service: Sessions) -> Part:
             for name, taken in ORDERS.items()
         ]
     guarded = device_actions(service)
+    settings_of = device_settings.device_settings(service.policies)
     return Part(
-        (devices, together, *_contained(), events, *guarded.resources),
-        (*actions, *guarded.actions),
+        (devices, together, *_contained(service), events, *guarded.resources),
+        (*actions, *guarded.actions, *settings_of.actions),
     )
 
 
@@ -416,7 +400,7 @@ FIELDS = (
 )
 
 
-def _contained() -> list[Resource]:
+def _contained(service: Sessions) -> list[Resource]:
     """What belongs to one device: its user, and the settings it took."""
 
     async def users(call: Call) -> Sequence[Row]:
@@ -436,24 +420,7 @@ def _contained() -> list[Resource]:
 
     async def states(call: Call) -> Sequence[Row]:
         device = await enrollment.device(call.tx, _device(call))
-        return [
-            {
-                "id": f"{device.id}_{subject}",
-                "display_name": subject,
-                "state": "compliant" if 200 <= item.code < 300 else "error",
-                "setting_states": [
-                    {
-                        "setting": subject,
-                        "settingName": subject,
-                        "state": "compliant" if 200 <= item.code < 300 else "error",
-                        "errorCode": 0 if 200 <= item.code < 300 else item.code,
-                        "currentValue": item.value,
-                    }
-                ],
-            }
-            for subject, item in (await sessions.deliveries(call.tx, device.id)).items()
-            if item.code != sessions.LAPSED
-        ]
+        return await device_settings.states(call.tx, service.policies, device)
 
     async def none(call: Call) -> Sequence[Row]:
         await enrollment.device(call.tx, _device(call))
@@ -465,7 +432,7 @@ def _contained() -> list[Resource]:
         Field("version", Primitive.INTEGER, initial=1, constant=True),
         Field("platformType", initial="windows10AndLater", constant=True),
         Field("state"),
-        Field("settingCount", Primitive.INTEGER, initial=1, constant=True),
+        Field("settingCount", Primitive.INTEGER),
         Field("settingStates", Primitive.COMPLEX, collection=True),
     )
     category = (Field("id"), Field("displayName"), Field("description"))

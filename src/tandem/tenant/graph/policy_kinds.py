@@ -1,6 +1,7 @@
 """The kinds of policy objects, each in a few lines. Names and defaults are Graph's."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,8 +10,14 @@ from tandem.protocols.odata import Primitive
 from tandem.tenant import directory, enrollment, policies
 from tandem.tenant.graph.model import Access, BadProperty, Call, Family, Field, access
 from tandem.tenant.graph.permissions import READERS, WRITERS
-from tandem.tenant.graph.policy_objects import Contained, Kind, Properties, identified
-from tandem.tenant.policies import PolicyObject
+from tandem.tenant.graph.policy_objects import (
+    Contained,
+    Kind,
+    Prepare,
+    Properties,
+    identified,
+)
+from tandem.tenant.policies import Policies, PolicyObject
 from tandem.workloads import Workload
 
 NO_TEMPLATE = "00000000-0000-0000-0000-000000000000"
@@ -47,9 +54,17 @@ _APPLICABILITY = (
 _WORKLOADS = tuple(item.value for item in Workload)
 
 
-async def _oma_settings(
-    call: Call, type: str, kept: Properties, before: PolicyObject | None
-) -> None:
+def oma_settings(known: Policies) -> Prepare:
+    """Checks the settings of custom profiles against the catalogue."""
+
+    async def prepare(call: Call, type: str, kept: Properties, before: PolicyObject | None) -> None:
+        catalogue = await known.catalogue(call.tx)
+        _oma_settings(kept, catalogue, checked=type == policies.CUSTOM)
+
+    return prepare
+
+
+def _oma_settings(kept: Properties, catalogue: policies.Catalogue, *, checked: bool) -> None:
     """Each setting with the two keys that clients read and some strip before they send it back."""
     if kept.get("workload") is not None and kept["workload"] not in _WORKLOADS:
         raise BadProperty(
@@ -75,9 +90,9 @@ async def _oma_settings(
                 cure='Send "@odata.type": "#microsoft.graph.omaSettingString", for example.',
                 target="omaSettings",
             )
-        name = uri.removeprefix(policies.loc_uri(""))
-        if name != uri:
-            policies.oma_setting(name, "")  # Raises for what names no setting.
+        if checked:
+            # Refused here, where somebody can do something about it, and not by the device.
+            policies.check_custom(item, catalogue)
         found.append(
             {
                 "@odata.type": named,
@@ -101,7 +116,7 @@ DEVICE_CONFIGURATIONS = Kind(
     polymorphic=True,
     opened=True,
     derived={
-        "windows10CustomConfiguration": "omaSettings:[obj] workload=device-configuration",
+        "windows10CustomConfiguration": "omaSettings:[obj] workload",
         "macOSCustomConfiguration": "payload:bytes payloadFileName payloadName",
         "iosCustomConfiguration": "payload:bytes payloadFileName payloadName",
         "windowsUpdateForBusinessConfiguration": (
@@ -115,7 +130,6 @@ DEVICE_CONFIGURATIONS = Kind(
             "businessReadyUpdatesOnly=userDefined"
         ),
     },
-    prepare=_oma_settings,
     assign="assignments",
 )
 
@@ -210,9 +224,7 @@ DEVICE_COMPLIANCE_POLICIES = Kind(
 # ---------------------------------------------------------------------------------- catalogue
 
 
-async def _count_settings(
-    call: Call, type: str, kept: Properties, before: PolicyObject | None
-) -> None:
+def _check_settings(kept: Properties) -> None:
     for item in kept.get("settings") or []:
         instance = item.get("settingInstance")
         if not isinstance(instance, Mapping) or not isinstance(
@@ -225,16 +237,30 @@ async def _count_settings(
             )
 
 
-async def _catalogue(call: Call, type: str, kept: Properties, before: PolicyObject | None) -> None:
-    """A policy of no template says so: clients read the members of its reference."""
-    await _count_settings(call, type, kept, before)
-    kept["templateReference"] = {
-        "templateId": "",
-        "templateFamily": "none",
-        "templateDisplayName": None,
-        "templateDisplayVersion": None,
-        **(kept.get("templateReference") or {}),
-    }
+async def _count_settings(
+    call: Call, type: str, kept: Properties, before: PolicyObject | None
+) -> None:
+    _check_settings(kept)
+
+
+def catalogue_settings(known: Policies) -> Prepare:
+    """Checks the settings of a catalogue policy; those that are not known are kept as they are.
+
+    A policy of no template says so: clients read the members of its reference.
+    """
+
+    async def prepare(call: Call, type: str, kept: Properties, before: PolicyObject | None) -> None:
+        _check_settings(kept)
+        policies.check_instances(kept.get("settings"), await known.catalogue(call.tx))
+        kept["templateReference"] = {
+            "templateId": "",
+            "templateFamily": "none",
+            "templateDisplayName": None,
+            "templateDisplayVersion": None,
+            **(kept.get("templateReference") or {}),
+        }
+
+    return prepare
 
 
 def _setting_count(row: Row) -> int:
@@ -254,7 +280,6 @@ CONFIGURATION_POLICIES = Kind(
         ),
     ),
     computed=(Field("settingCount", Primitive.INTEGER, value=_setting_count, needs=("document",)),),
-    prepare=_catalogue,
     put=True,
     assign="assignments",
 )
@@ -950,16 +975,6 @@ EMPTY: tuple[tuple[str, str, tuple[Access, Access]], ...] = (
     ("deviceManagement/complianceManagementPartners", "complianceManagementPartner", SERVICE),
     ("deviceManagement/deviceManagementPartners", "deviceManagementPartner", SERVICE),
     ("deviceManagement/remoteAssistancePartners", "remoteAssistancePartner", SERVICE),
-    (
-        "deviceManagement/configurationSettings",
-        "deviceManagementConfigurationSettingDefinition",
-        CONFIGURATION,
-    ),
-    (
-        "deviceManagement/configurationCategories",
-        "deviceManagementConfigurationCategory",
-        CONFIGURATION,
-    ),
     ("deviceManagement/groupPolicyDefinitions", "groupPolicyDefinition", CONFIGURATION),
     ("deviceManagement/hardwareConfigurations", "hardwareConfiguration", CONFIGURATION),
     (
@@ -980,3 +995,15 @@ EMPTY: tuple[tuple[str, str, tuple[Access, Access]], ...] = (
     ("policies/authenticationStrengthPolicies", "authenticationStrengthPolicy", CONDITIONAL_ACCESS),
     ("groupSettings", "groupSetting", CONDITIONAL_ACCESS),
 )
+
+
+def checked(known: Policies) -> list[Kind]:
+    """The kinds, those that reach devices with the checks that need the catalogue."""
+    by_path = {
+        DEVICE_CONFIGURATIONS.path: oma_settings(known),
+        CONFIGURATION_POLICIES.path: catalogue_settings(known),
+    }
+    return [
+        replace(kind, prepare=by_path[kind.path]) if kind.path in by_path else kind
+        for kind in KINDS
+    ]

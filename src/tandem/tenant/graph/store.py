@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tandem.infra.database import Tx
 from tandem.infra.listing import Source
@@ -265,3 +266,73 @@ async def count_members(tx: Tx, group_ids: Sequence[str]) -> dict[str, tuple[int
         assert row is not None
         found[id] = (row["users"], row["devices"])
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Whom an object is for, as its assignments say."""
+
+    included: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    all_users: bool = False
+    all_devices: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How many devices of these flags and this Windows answered so for a setting; `flags` is None
+    without a client that has policy. `answer` is pending, success, notApplicable or error."""
+
+    subject: str
+    flags: int | None
+    os_version: str
+    answer: str
+    devices: int
+
+
+async def settings_answered(
+    tx: Tx, meant: Meant, overlap: Sequence[Meant], settings: Sequence[tuple[str, str]]
+) -> list[Answered]:
+    """What the devices that an object is for answered for its settings and their values; with an
+    `overlap` only those that one of these is for, too."""
+    parameters: dict[str, Any] = {
+        "subjects": [subject for subject, _ in settings],
+        "values": [value for _, value in settings],
+    }
+    conditions = [_meant("m", meant, parameters)]
+    if overlap:
+        others = [_meant(f"o{n}", one, parameters) for n, one in enumerate(overlap)]
+        conditions.append("(" + " OR ".join(others) + ")")
+    cursor = await tx.execute(
+        f"""WITH target AS MATERIALIZED (SELECT d.id,
+                CASE WHEN d.config_info ~ '(^|;)policy=1(;|$)'
+                    THEN substring(d.config_info from '(?:^|;)flags=([0-9]{{1,9}})')::integer END AS flags,
+                coalesce(nullif(d.inventory->>'os_version', ''), d.os_version) AS os_version
+            FROM enrollment_device d
+            LEFT JOIN directory_device o ON o.device_id = nullif(d.directory_device_id, '')::uuid
+            WHERE d.state = 'enrolled' AND {" AND ".join(conditions)}),
+        setting AS (SELECT * FROM unnest(%(subjects)s::text[], %(values)s::text[])
+            AS given (subject, value))
+        SELECT s.subject, t.flags, t.os_version,
+            CASE WHEN v.code IS NULL OR v.code = 0 OR v.value <> s.value THEN 'pending'
+                WHEN v.code BETWEEN 200 AND 299 THEN 'success'
+                WHEN v.code = 406 THEN 'notApplicable' ELSE 'error' END AS answer,
+            count(*) AS devices
+        FROM target t CROSS JOIN setting s
+        LEFT JOIN sessions_delivery v ON v.device_id = t.id AND v.subject = s.subject
+        GROUP BY 1, 2, 3, 4""".encode(),  # noqa: S608
+        parameters,
+    )
+    return [Answered(**row) for row in await cursor.fetchall()]
+
+
+def _meant(name: str, meant: Meant, parameters: dict[str, Any]) -> str:
+    """The condition that a device is meant: `given_to` (assignments), in SQL."""
+    parameters[f"{name}_in"] = list(meant.included)
+    parameters[f"{name}_out"] = list(meant.excluded)
+    inside = _members(f"SELECT unnest(%({name}_in)s::uuid[])")
+    outside = _members(f"SELECT unnest(%({name}_out)s::uuid[])")
+    users = "true" if meant.all_users else f"d.user_id::uuid IN {inside}"
+    devices = "true" if meant.all_devices else f"o.id IN {inside}"
+    return f"""((({users}) AND d.user_id::uuid NOT IN {outside})
+        OR (({devices}) AND (o.id IS NULL OR o.id NOT IN {outside})))"""

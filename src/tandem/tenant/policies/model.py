@@ -1,4 +1,4 @@
-"""Policy objects as documents, their limits, and the settings of the policy CSP in them."""
+"""Policy objects as documents, and their limits."""
 
 import re
 from collections.abc import Mapping
@@ -21,8 +21,9 @@ NAME_CHARACTERS = 256
 
 # Area/Name of the policy CSP: both authorities speak of one setting by one name.
 _SETTING = re.compile(
-    r"^(?:\./(?:Device/)?Vendor/MSFT/Policy/Config/)([A-Za-z0-9]{1,64}/[A-Za-z0-9_.]{1,128})$"
+    r"^(?:\./(?:Device/)?Vendor/MSFT/Policy/Config/)([A-Za-z0-9~_.-]{1,256}/[A-Za-z0-9_.~-]{1,256})$"
 )
+_POLICY = "./Device/Vendor/MSFT/Policy/Config/"
 _PROPERTY = re.compile(r"^(?:@odata\.type|[A-Za-z_][A-Za-z0-9_]{0,127}(?:@odata\.bind)?)$")
 _VALUE_CHARACTERS = 4096
 
@@ -56,7 +57,8 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One setting that a device configuration holds. `id` is the object's."""
+    """One setting that a policy object holds, as a device is to have it. `id` and `name` are the
+    object's; `builds` are the oldest releases of Windows that know the setting."""
 
     id: str
     name: str
@@ -65,6 +67,10 @@ class Configuration:
     value: str
     created_at: datetime
     changed_at: datetime
+    kind: str = "deviceConfigurations"
+    format: str = "chr"
+    verb: str = "Replace"
+    builds: tuple[str, ...] = ()
 
 
 class BadObject(Invalid):
@@ -112,45 +118,12 @@ def _check_depth(whole: Mapping[str, Any]) -> None:
             waiting += [(item, depth + 1) for item in value]
 
 
-def settings_of(item: PolicyObject) -> list[Configuration]:
-    """The settings of the policy CSP in a custom configuration; its other OMA-URIs stay out."""
-    if item.type != "windows10CustomConfiguration":
-        return []
-    try:
-        workload = Workload(item.properties.get("workload") or "device-configuration")
-    except ValueError:
-        workload = Workload.DEVICE_CONFIGURATION
-    found = []
-    for oma in item.properties.get("omaSettings") or []:
-        named = _SETTING.match(str(oma.get("omaUri", "")))
-        value = _text(oma.get("value"))
-        if named and len(value) <= _VALUE_CHARACTERS:
-            found.append(
-                Configuration(
-                    item.id,
-                    item.name,
-                    workload,
-                    named[1],
-                    value,
-                    item.created_at,
-                    item.changed_at,
-                )
-            )
-    return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
-
-
 def oma_setting(setting: str, value: str) -> dict[str, Any]:
     """A setting of the policy CSP as the part of a custom configuration.
 
     Raises BadObject when it is not named by area and name, or its value is too long.
     """
-    uri = loc_uri(setting)
+    uri = f"{_POLICY}{setting}"
     if not _SETTING.match(uri):
         raise BadObject(
             f"{setting!r} is not the name of a setting.",
@@ -167,7 +140,3 @@ def oma_setting(setting: str, value: str) -> dict[str, Any]:
         "isEncrypted": False,
         "secretReferenceValueId": None,
     }
-
-
-def loc_uri(setting: str) -> str:
-    return f"./Device/Vendor/MSFT/Policy/Config/{setting}"

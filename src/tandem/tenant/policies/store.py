@@ -3,10 +3,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
+from tandem.protocols.ddf import Leaf
 from tandem.tenant import assignments
+from tandem.tenant.policies.catalogue import Source
 from tandem.tenant.policies.model import NoSuchObject, PolicyObject, Version, check
 
 # How much of an object's history is kept.
@@ -139,6 +142,63 @@ async def versions(tx: Tx, kind: str, id: str) -> list[Version]:
         (kind, id),
     )
     return [Version(**row) async for row in found]
+
+
+async def revision(tx: Tx) -> tuple[int, int]:
+    """Two numbers: the first grows with each change to what reaches devices, the second with each
+    change to the catalogue."""
+    found = await tx.execute("SELECT revision, catalogue FROM policies_revision")
+    row = await found.fetchone()
+    assert row is not None
+    return row["revision"], row["catalogue"]
+
+
+async def object_versions(tx: Tx, kinds: Sequence[str]) -> dict[tuple[str, str], int]:
+    """The version of each object of these kinds, the oldest object first."""
+    found = await tx.execute(
+        "SELECT kind, id, version FROM policies_object WHERE kind = ANY(%s)"
+        " ORDER BY created_at, id",
+        (list(kinds),),
+    )
+    return {(row["kind"], row["id"]): row["version"] async for row in found}
+
+
+async def sources(tx: Tx) -> list[Source]:
+    """Imported files, the oldest first."""
+    found = await tx.execute(
+        "SELECT name, leaves::text AS leaves FROM policies_ddf ORDER BY imported_at, name"
+    )
+    return [
+        Source(row["name"], msgspec.json.decode(row["leaves"], type=tuple[Leaf, ...]), {})
+        async for row in found
+    ]
+
+
+async def file_names(tx: Tx) -> list[str]:
+    return [row["name"] for row in await files(tx)]
+
+
+async def files(tx: Tx) -> list[dict[str, Any]]:
+    """What was imported, by name."""
+    found = await tx.execute(
+        "SELECT name, sha256, imported_at, imported_by, jsonb_array_length(leaves) AS nodes"
+        " FROM policies_ddf ORDER BY name"
+    )
+    return [row async for row in found]
+
+
+async def save_file(tx: Tx, source: Source, digest: str, now: datetime, by: str) -> None:
+    await tx.execute(
+        "INSERT INTO policies_ddf (name, sha256, imported_at, imported_by, leaves)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET"
+        " sha256 = EXCLUDED.sha256, imported_at = EXCLUDED.imported_at,"
+        " imported_by = EXCLUDED.imported_by, leaves = EXCLUDED.leaves",
+        (source.name, digest, now, by, Jsonb(msgspec.to_builtins(source.leaves))),
+    )
+
+
+async def remove_file(tx: Tx, name: str) -> bool:
+    return (await tx.execute("DELETE FROM policies_ddf WHERE name = %s", (name,))).rowcount == 1
 
 
 def _missing(id: str) -> NoSuchObject:

@@ -18,6 +18,7 @@ from tandem.tenant.sessions.actions import (
     Safeguards,
     State,
 )
+from tandem.tenant.sessions.configuring import os_version
 from tandem.tenant.sessions.http import problems, routes
 from tandem.tenant.sessions.installs import withheld
 from tandem.tenant.sessions.model import LAPSED, ActionResult, Delivery
@@ -61,6 +62,7 @@ __all__ = [
     "Wakes",
     "deliveries",
     "devices_of_requests",
+    "os_version",
     "problems",
     "results",
     "routes",

@@ -1,6 +1,6 @@
 """What a session asks and does, decided from values alone."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,8 +8,7 @@ import msgspec
 
 from tandem.protocols.syncml import Command, Item, Message, Status
 from tandem.tenant.enrollment import CONFIG_INFO_URI
-from tandem.tenant.policies import Configuration, loc_uri
-from tandem.workloads import Authority, Workload, owner_of
+from tandem.workloads import Workload
 
 DEVICE_ID = "./DevInfo/DevId"
 ABORT = "1223"
@@ -104,7 +103,8 @@ class ActionResult:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a device was given: a setting's value, and the status that it answered.
+    """What a device was given: a setting's value, or its digest (see policies.stored), and the
+    status that it answered, with the error behind it. `added`: it went by Add.
 
     LAPSED: the workload went to the site, which may have written another value since.
     """
@@ -113,6 +113,9 @@ class Delivery:
     value: str
     code: int
     workload: str = Workload.DEVICE_CONFIGURATION.value
+    error: str = ""
+    added: bool = False
+    at: datetime | None = None
 
 
 LAPSED = 0
@@ -122,53 +125,6 @@ def questions(inventory_too: bool) -> list[Order]:
     """The first answer of a session: what the agent says, and the inventory."""
     uris = [CONFIG_INFO_URI, *(INVENTORY if inventory_too else ())]
     return [Order(Sent("ask", uri), "Get", Item(target=uri)) for uri in uris]
-
-
-def settings(wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery]) -> list[Order]:
-    """Replace for each value that the device has not taken yet; a refused one is not repeated."""
-    orders = []
-    for setting, item in wanted.items():
-        known = delivered.get(setting)
-        if known is not None and known.value == item.value and known.code != LAPSED:
-            continue
-        number = item.value.lstrip("-").isdigit() and len(item.value) < 10
-        target = Item(
-            target=loc_uri(setting),
-            data=item.value,
-            format="int" if number else "chr",
-            type="text/plain",
-        )
-        sent = Sent("setting", setting, item.value, workload=item.workload.value)
-        orders.append(Order(sent, "Replace", target))
-    return orders
-
-
-def unwanted(
-    wanted: Mapping[str, Configuration], delivered: Mapping[str, Delivery], flags: int | None
-) -> tuple[list[Order], list[str]]:
-    """Of what a device was given and is not to have: what to delete there, and what lapses.
-
-    A setting of a workload that the site owns is left alone: the device keeps the value, and
-    whoever owns the workload says what it is to be (spec F17). Anything else goes.
-    """
-    removals: list[Order] = []
-    lapsing: list[str] = []
-    for subject, known in delivered.items():
-        if subject in wanted:
-            continue
-        if flags is None or owner_of(_workload(known.workload), flags) is Authority.MDM:
-            target = Item(target=loc_uri(subject))
-            removals.append(Order(Sent("removal", subject), "Delete", target))
-        elif known.code != LAPSED:
-            lapsing.append(subject)
-    return removals, lapsing
-
-
-def _workload(name: str) -> Workload:
-    try:
-        return Workload(name)
-    except ValueError:
-        return Workload.DEVICE_CONFIGURATION
 
 
 def batch(orders: Iterable[Order], done: Collection[Sent]) -> list[Order]:

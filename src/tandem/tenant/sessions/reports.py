@@ -10,7 +10,8 @@ from tandem.protocols import ccm, syncml
 from tandem.protocols.syncml import Command, Message, Results, Status
 from tandem.tenant import enrollment
 from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
-from tandem.tenant.sessions import installs, model, store
+from tandem.tenant.sessions import configuring, installs, model
+from tandem.tenant.sessions.configuring import Configuring
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Sent
 from tandem.tenant.sessions.orders import Orders
@@ -21,11 +22,17 @@ class Reports:
     """Keeps what devices say."""
 
     def __init__(
-        self, enrollment: Enrollment, orders: Orders, installs: Installs, now: Clock
+        self,
+        enrollment: Enrollment,
+        orders: Orders,
+        installs: Installs,
+        configuring: Configuring,
+        now: Clock,
     ) -> None:
         self._enrollment = enrollment
         self._orders = orders
         self._installs = installs
+        self._configuring = configuring
         self._now = now
 
     async def take(
@@ -33,10 +40,18 @@ class Reports:
     ) -> bool:
         """Keep what the message says. Returns whether the device has left."""
         sent = before.sent if before is not None and not begins else {}
+        settings: list[tuple[Sent, Status]] = []
         for status in message.statuses:
             what = sent.get(status.message_ref, {}).get(status.command_ref)
-            if what is not None:
+            if what is None:
+                continue
+            if what.kind in configuring.KINDS:
+                if status.code not in model.NOT_DONE:
+                    settings.append((what, status))
+            else:
                 await self._status(tx, device, what, status)
+        if settings:
+            await self._configuring.answered(tx, device, settings)
         await self._results(tx, device, _answers(sent, message.results))
         for command in message.commands:
             if command.name == "Alert" and await self._alert(tx, device, command):
@@ -55,22 +70,7 @@ class Reports:
             return
         if status.code in model.NOT_DONE:
             return
-        if what.kind == "setting":
-            await store.save_delivery(
-                tx, device.id, what.subject, what.value, status.code, what.workload, now
-            )
-            text = (
-                f"{what.subject} set to {what.value}"
-                if good
-                else (f"{what.subject} refused by the device ({told})")
-            )
-            await self._enrollment.note(tx, device, "setting", text)
-            if status.code == 403:
-                # The site's client keeps this workload: ask again once its flags say otherwise.
-                await store.forget_delivery(tx, device.id, what.subject)
-        elif what.kind == "removal":
-            await self._removed(tx, device, what.subject, status)
-        elif what.kind in installs.KINDS:
+        if what.kind in installs.KINDS:
             await self._installs.status(tx, device, what, status, told)
         elif what.kind == "unenroll" and not good:
             # It is told again at its next session: the order stands until the device has left.
@@ -80,14 +80,6 @@ class Reports:
             await self._config_info(tx, device, "", now)
         elif (what.kind, status.code) == ("ask", 404):
             await self._installs.absent(tx, device, what.subject)
-
-    async def _removed(self, tx: Tx, device: Device, setting: str, status: Status) -> None:
-        if status.code == 403:
-            return  # The site's client keeps this workload: asked again at the next session.
-        await store.forget_delivery(tx, device.id, setting)
-        good = 200 <= status.code < 300 or status.code == 404
-        text = f"{setting} removed" if good else f"{setting} stays (status {status.code})"
-        await self._enrollment.note(tx, device, "setting", text)
 
     async def _results(self, tx: Tx, device: Device, answers: dict[str, str]) -> None:
         now = self._now()

@@ -13,8 +13,10 @@ from tandem.protocols.syncml import Message
 from tandem.tenant import enrollment
 from tandem.tenant.enrollment import Device, Enrollment, NotEnrolled
 from tandem.tenant.mobile_apps import Content
+from tandem.tenant.policies import Policies
 from tandem.tenant.sessions import model, quiet, store
 from tandem.tenant.sessions.actions import Safeguards
+from tandem.tenant.sessions.configuring import Configuring
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.orders import Orders
@@ -42,8 +44,10 @@ class Sessions(Orders):
     ) -> None:
         super().__init__(enrollment, now, safeguards, wakes)
         installs = Installs(enrollment, content, now)
-        self._reports = Reports(enrollment, self, installs, now)
-        self._work = Work(self, installs, now)
+        self.policies = Policies()
+        configuring = Configuring(enrollment, self.policies, now)
+        self._reports = Reports(enrollment, self, installs, configuring, now)
+        self._work = Work(self, installs, configuring, now)
         self._quiet = quiet.Quiet(now, url)
         self._url = url
 

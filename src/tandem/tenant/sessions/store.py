@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -164,34 +164,45 @@ async def forget_changes(tx: Tx, now: datetime) -> None:
 async def deliveries(tx: Tx, device_id: str) -> dict[str, Delivery]:
     # The column source names the workload as whose part the setting was given.
     found = await tx.execute(
-        "SELECT subject, value, code, source AS workload FROM sessions_delivery"
+        "SELECT subject, value, code, source AS workload, error, added, at FROM sessions_delivery"
         " WHERE device_id = %s ORDER BY subject",
         (device_id,),
     )
     return {row["subject"]: Delivery(**row) async for row in found}
 
 
-async def save_delivery(
-    tx: Tx, device_id: str, subject: str, value: str, code: int, workload: str, now: datetime
-) -> None:
+async def save_deliveries(tx: Tx, device_id: str, kept: Sequence[Delivery], now: datetime) -> None:
+    """One statement for a message's worth of them; each names another setting."""
     await tx.execute(
-        "INSERT INTO sessions_delivery (device_id, subject, value, code, source, at)"
-        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (device_id, subject) DO UPDATE SET"
-        " value = EXCLUDED.value, code = EXCLUDED.code, source = EXCLUDED.source,"
-        " at = EXCLUDED.at",
-        (device_id, subject, value, code, workload, now),
+        "INSERT INTO sessions_delivery (device_id, subject, value, code, source, error, added, at)"
+        " SELECT %s, subject, value, code, source, error, added, %s FROM unnest(%s::text[],"
+        " %s::text[], %s::integer[], %s::text[], %s::text[], %s::boolean[])"
+        " AS given (subject, value, code, source, error, added)"
+        " ON CONFLICT (device_id, subject) DO UPDATE SET value = EXCLUDED.value,"
+        " code = EXCLUDED.code, source = EXCLUDED.source, error = EXCLUDED.error,"
+        " added = EXCLUDED.added, at = EXCLUDED.at",
+        (
+            device_id,
+            now,
+            [one.subject for one in kept],
+            [one.value for one in kept],
+            [one.code for one in kept],
+            [one.workload for one in kept],
+            [one.error for one in kept],
+            [one.added for one in kept],
+        ),
     )
 
 
-async def lapse_delivery(tx: Tx, device_id: str, subject: str) -> None:
+async def lapse_deliveries(tx: Tx, device_id: str, subjects: Sequence[str]) -> None:
     await tx.execute(
-        "UPDATE sessions_delivery SET code = %s WHERE device_id = %s AND subject = %s",
-        (LAPSED, device_id, subject),
+        "UPDATE sessions_delivery SET code = %s WHERE device_id = %s AND subject = ANY(%s)",
+        (LAPSED, device_id, list(subjects)),
     )
 
 
-async def forget_delivery(tx: Tx, device_id: str, subject: str) -> None:
+async def forget_deliveries(tx: Tx, device_id: str, subjects: Sequence[str]) -> None:
     await tx.execute(
-        "DELETE FROM sessions_delivery WHERE device_id = %s AND subject = %s",
-        (device_id, subject),
+        "DELETE FROM sessions_delivery WHERE device_id = %s AND subject = ANY(%s)",
+        (device_id, list(subjects)),
     )

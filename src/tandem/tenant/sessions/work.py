@@ -5,9 +5,10 @@ from collections.abc import Collection
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols.syncml import Message
-from tandem.tenant import directory, enrollment, licensing, policies
+from tandem.tenant import directory, enrollment, licensing
 from tandem.tenant.enrollment import Device
-from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions import model
+from tandem.tenant.sessions.configuring import Configuring
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.orders import Orders
@@ -20,9 +21,12 @@ _MESSAGES_MOST = 60
 class Work:
     """Computes what is next for a device."""
 
-    def __init__(self, orders: Orders, installs: Installs, now: Clock) -> None:
+    def __init__(
+        self, orders: Orders, installs: Installs, configuring: Configuring, now: Clock
+    ) -> None:
         self._orders = orders
         self._installs = installs
+        self._configuring = configuring
         self._now = now
 
     async def next(
@@ -57,14 +61,9 @@ class Work:
         if device.state != "enrolled" or not await _licensed(tx, device):
             return actions, device.state != "enrolled"
         groups = await enrollment.groups_of(tx, device)
-        wanted = await policies.effective(tx, groups, device.flags)
-        delivered = await store.deliveries(tx, device.id)
-        removals, lapsing = model.unwanted(wanted, delivered, device.flags)
-        for subject in lapsing:
-            await store.lapse_delivery(tx, device.id, subject)
         installs, restless = await self._installs.orders(tx, device, groups, done)
-        orders = [*actions, *installs, *removals, *model.settings(wanted, delivered)]
-        return orders, restless
+        settings, waiting = await self._configuring.orders(tx, device, groups, user_here=False)
+        return [*actions, *installs, *settings], restless or waiting
 
 
 async def _licensed(tx: Tx, device: Device) -> bool:

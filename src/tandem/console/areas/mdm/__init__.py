@@ -13,6 +13,7 @@ from tandem.console.areas.mdm import (
     devices,
     my_apps,
     policies,
+    settings,
 )
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
@@ -21,11 +22,22 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     app, device = f"{ROOT}/apps/{{app_id}}", f"{ROOT}/devices/{{device_id}}"
     policy = f"{policies.BASE}/{{kind}}/{{policy_id}}"
     profile = f"{policies.BASE}/profiles/{{policy_id}}"
-    settings = f"{comanagement_settings.BASE}/{{policy_id}}"
+    shared = f"{comanagement_settings.BASE}/{{policy_id}}"
+    catalogue = f"{policies.BASE}/catalogue/{{policy_id}}/settings"
     return [
         console.route(policies.BASE, policies.index),
         console.route(f"{profile}/edit", policies.edit),
         console.route(f"{profile}/edit", policies.save, post=True),
+        console.route(f"{policies.BASE}/new-catalogue", settings.new),
+        console.route(f"{policies.BASE}/new-catalogue", settings.create, post=True),
+        console.route(catalogue, settings.choose),
+        console.route(f"{catalogue}/{{definition}}", settings.setting),
+        console.route(f"{catalogue}/{{definition}}", settings.save_setting, post=True),
+        console.route(f"{catalogue}/{{definition}}/remove", settings.remove_setting, post=True),
+        console.route(f"{profile}/oma/{{number}}", settings.oma),
+        console.route(f"{profile}/oma/{{number}}", settings.save_oma, post=True),
+        console.route(f"{profile}/oma/{{number}}/remove", settings.remove_oma, post=True),
+        console.route(f"{policy}/status", settings.status),
         console.route(policy, policies.show),
         console.route(f"{policy}/assignments", policies.assignments),
         console.route(f"{policy}/assignments", policies.save_assignments, post=True),
@@ -33,11 +45,11 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{policy}/delete", policies.delete),
         console.route(f"{policy}/delete", policies.delete, post=True),
         console.route(comanagement_settings.BASE, comanagement_settings.index),
-        console.route(settings, comanagement_settings.edit),
-        console.route(settings, comanagement_settings.save, post=True),
-        console.route(f"{settings}/priority", comanagement_settings.move, post=True),
-        console.route(f"{settings}/delete", comanagement_settings.delete),
-        console.route(f"{settings}/delete", comanagement_settings.delete, post=True),
+        console.route(shared, comanagement_settings.edit),
+        console.route(shared, comanagement_settings.save, post=True),
+        console.route(f"{shared}/priority", comanagement_settings.move, post=True),
+        console.route(f"{shared}/delete", comanagement_settings.delete),
+        console.route(f"{shared}/delete", comanagement_settings.delete, post=True),
         console.route(f"{ROOT}/devices", devices.index),
         console.route(f"{ROOT}/devices.csv", devices.export),
         console.route(f"{ROOT}/devices/bulk", devices.bulk, post=True),
@@ -66,6 +78,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(
             f"{device_orders.BASE}/safeguards/{{step}}", device_orders.decide_safeguards, post=True
         ),
+        console.route(f"{device}/configuration/why", settings.why),
         console.route(device, devices.show),
         console.route(f"{device}/{{tab}}", devices.show),
         console.route(f"{assigning.OPTIONS_URL}/{{field}}", assigning.pick),

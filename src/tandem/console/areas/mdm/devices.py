@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from tandem.console import labels
-from tandem.console.areas.mdm import apps, device_orders, lists, words
+from tandem.console.areas.mdm import apps, device_orders, lists, settings, words
 from tandem.console.kit import (
     N_,
     ROOT,
@@ -488,20 +488,14 @@ async def _configuration(
     page: Page[Any], device: dict[str, Any], joined: dict[str, Any] | None
 ) -> dict[str, Any]:
     found = await page.api.get(f"{MANAGED}/{device['id']}/settings")
-    return {"rows": [(item, _setting(item)) for item in found["value"]]}
+    return {"rows": [(item, _setting(item), settings.title(page, item)) for item in found["value"]]}
 
 
 def _setting(item: Mapping[str, Any]) -> tuple[str, str]:
     """(kind, words) of where a setting stands on a device."""
-    if item["delivered"] is None:
-        return "waiting", N_("Waits for the next check-in")
-    if (item["status"] or 0) >= 300:
-        return "bad", N_("Refused by the device")
-    if item["wanted"] is None:
-        return "waiting", N_("Is taken away at the next check-in")
-    if item["wanted"] != item["delivered"]:
+    if item["outcome"] == "pending" and item["delivered"] is not None:
         return "waiting", N_("Changes at the next check-in")
-    return "good", N_("In force")
+    return words.OUTCOME.get(item["outcome"], ("plain", item["outcome"]))
 
 
 async def _compliance(

@@ -1,13 +1,13 @@
 """Policies of the MDM service: every kind that Graph keeps, and which of them devices receive.
 
-A page shows what is stored, in the service's own names of settings. One kind is made here, the
-one that devices receive today: a custom profile of settings of the policy CSP.
+A page shows what is stored, in the service's own names of settings. Two kinds are made here, those
+that devices receive: custom profiles of OMA-URIs, and policies of the settings catalogue.
 """
 
 import asyncio
 import re
 import shlex
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -64,6 +64,7 @@ SORTS = (
         "catalogue",
         "deviceManagement/configurationPolicies",
         N_("Settings catalogue"),
+        True,
         name="name",
     ),
     Sort(
@@ -122,7 +123,12 @@ _FRAME = frozenset(
 _SCRIPTS = ("scriptContent", "detectionScriptContent", "remediationScriptContent")
 # Words of Graph for a setting that sets nothing.
 _UNSET = ("notConfigured", "userDefined", "deviceDefault", "none", "unavailable")
-TABS = {"": N_("Settings"), "assignments": N_("Assignments"), "history": N_("History")}
+TABS = {
+    "": N_("Settings"),
+    "status": N_("Status on devices"),
+    "assignments": N_("Assignments"),
+    "history": N_("History"),
+}
 COMANAGEMENT = "deviceComanagementAuthorityConfiguration"
 
 
@@ -131,7 +137,7 @@ def type_of(item: Mapping[str, Any]) -> str:
 
 
 def delivered(sort: Sort, item: Mapping[str, Any]) -> bool:
-    return sort.delivered and type_of(item) == CUSTOM
+    return sort.delivered and (sort.key == "catalogue" or type_of(item) == CUSTOM)
 
 
 # ---------------------------------------------------------------------------------- the list
@@ -188,13 +194,17 @@ def _sort(page: Page[Any]) -> Sort:
     return found
 
 
-def _path(page: Page[Any], sort: Sort) -> str:
+def path_of(page: Page[Any], sort: Sort) -> str:
     return f"{GRAPH}/{sort.path}/{quote(page.request.path_params['policy_id'], safe='')}"
 
 
-def _frame(sort: Sort, item: Mapping[str, Any], tab: str) -> dict[str, Any]:
+def frame(sort: Sort, item: Mapping[str, Any], tab: str) -> dict[str, Any]:
     base = f"{BASE}/{sort.key}/{item['id']}"
-    tabs = {key: title for key, title in TABS.items() if sort.assigned or key != "assignments"}
+    tabs = {
+        key: title
+        for key, title in TABS.items()
+        if (sort.assigned or key != "assignments") and (key != "status" or delivered(sort, item))
+    }
     return {
         "sort": sort,
         "item": item,
@@ -209,20 +219,26 @@ def _frame(sort: Sort, item: Mapping[str, Any], tab: str) -> dict[str, Any]:
     }
 
 
+async def found(page: Page[Any]) -> tuple[Sort, dict[str, Any]]:
+    """The policy that the address names."""
+    sort = _sort(page)
+    return sort, dict(await page.api.get(path_of(page, sort)))
+
+
 async def show(page: Page[Any]) -> Response:
     sort = _sort(page)
-    item = await page.api.get(_path(page, sort))
+    item = await page.api.get(path_of(page, sort))
     rules: list[dict[str, Any]] = []
     if sort.key.startswith("compliance"):
         # What follows is contained in a policy, and not said with it.
         found = await page.api.get(
-            f"{_path(page, sort)}/scheduledActionsForRule",
+            f"{path_of(page, sort)}/scheduledActionsForRule",
             **{"$expand": "scheduledActionConfigurations"},
         )
         rules = found["value"]
     catalogue = []
     if sort.name == "name":
-        found = await page.api.get(f"{_path(page, sort)}/settings")
+        found = await page.api.get(f"{path_of(page, sort)}/settings")
         catalogue = [line for one in found["value"] for line in _instance(one["settingInstance"])]
     text = page.language.text
     facts = [
@@ -230,13 +246,13 @@ async def show(page: Page[Any]) -> Response:
         Fact(N_("Type"), _spaced(type_of(item))),
         Fact(N_("Description"), item.get("description")),
         Fact(N_("Version"), item.get("version")),
-        Fact(N_("Changed"), _moment(item.get("lastModifiedDateTime"))),
+        Fact(N_("Changed"), moment_of(item.get("lastModifiedDateTime"))),
     ]
     return page.render(
         "mdm/policy.html",
-        **_frame(sort, item, ""),
+        **frame(sort, item, ""),
         facts=facts,
-        oma=[(_oma_name(one), one.get("value")) for one in item.get("omaSettings") or []],
+        oma=[(_oma_name(one), readable(one)) for one in item.get("omaSettings") or []],
         plain=_plain(page, item),
         catalogue=catalogue,
         scripts=[(_spaced(name), _script(item[name])) for name in _SCRIPTS if item.get(name)],
@@ -245,10 +261,48 @@ async def show(page: Page[Any]) -> Response:
     )
 
 
-def _moment(value: Any) -> Any:
+def moment_of(value: Any) -> Any:
     from tandem.console.pages import moment
 
     return moment(value)
+
+
+def short(setting: str) -> str:
+    """A setting without what every policy of a device begins with."""
+    return setting.removeprefix(POLICY_CSP)
+
+
+def readable(setting: Mapping[str, Any]) -> str:
+    """The value of a custom setting as somebody wrote it: XML is carried as base64."""
+    value = setting.get("value")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = "" if value is None else str(value)
+    if str(setting.get("@odata.type") or "").endswith("StringXml") and "<" not in text:
+        try:
+            return b64decode(text, validate=True).decode()
+        except ValueError:
+            return text
+    return text
+
+
+def oma_body(name: str, type: str, value: str, description: str = "") -> dict[str, Any]:
+    """A custom setting as Graph takes it; a value that does not fit its type goes as it is."""
+    shown: Any = value
+    if type == "omaSettingStringXml":
+        shown = b64encode(value.encode()).decode()
+    elif type == "omaSettingInteger" and value.strip().lstrip("-").isdigit():
+        shown = int(value)
+    elif type == "omaSettingBoolean" and value.strip().lower() in ("true", "false"):
+        shown = value.strip().lower() == "true"
+    uri = name if name.startswith("./") else POLICY_CSP + name
+    return {
+        "@odata.type": f"#microsoft.graph.{type}",
+        "displayName": name,
+        "description": description or None,
+        "omaUri": uri,
+        "value": shown,
+    }
 
 
 def _oma_name(setting: Mapping[str, Any]) -> str:
@@ -327,8 +381,8 @@ def _instance(given: Any, depth: int = 0) -> list[tuple[str, str]]:
 
 async def assignments(page: Page[Any]) -> Response:
     sort = _sort(page)
-    item = await page.api.get(_path(page, sort))
-    given = (await page.api.get(f"{_path(page, sort)}/assignments"))["value"]
+    item = await page.api.get(path_of(page, sort))
+    given = (await page.api.get(f"{path_of(page, sort)}/assignments"))["value"]
     values = await assigning.held(page, given)
     return await _assignments(page, sort, item, values, {}, assigning.digest(given), 200)
 
@@ -353,30 +407,30 @@ async def _assignments(
         form=page.form_values,
     )
     far = await assigning.reach(page, values) if assigning.targets(values, "required") else None
-    frame = _frame(sort, item, "assignments")
+    drawn_frame = frame(sort, item, "assignments")
     return page.render(
         "mdm/policy_form.html",
         status,
-        **frame,
+        **drawn_frame,
         fields=fields,
         etag=version,
         general=general,
         far=far,
-        action=f"{frame['base']}/assignments",
+        action=f"{drawn_frame['base']}/assignments",
     )
 
 
 async def save_assignments(page: Page[Any]) -> Response:
     form = await page.form(512 * 1024)
     sort = _sort(page)
-    item = await page.api.get(_path(page, sort))
+    item = await page.api.get(path_of(page, sort))
     values, _ignored = read(assigning.POLICY_FIELDS, form, page.form_lists)
     for one in assigning.POLICY_FIELDS:
         values[f"{one.name}--names"] = lists.names(page, one.name)
     version = form.get("version", "")
     if any(name.endswith("--search") for name in form):
         return await _assignments(page, sort, item, values, {}, version, 200)
-    given = (await page.api.get(f"{_path(page, sort)}/assignments"))["value"]
+    given = (await page.api.get(f"{path_of(page, sort)}/assignments"))["value"]
     now = assigning.digest(given)
     try:
         assigning.check(values)
@@ -387,7 +441,7 @@ async def save_assignments(page: Page[Any]) -> Response:
         return await _assignments(page, sort, item, values, {}, now, 409, conflict)
     try:
         await page.api.post(
-            f"{_path(page, sort)}/assign",
+            f"{path_of(page, sort)}/assign",
             {"assignments": assigning.assignments(values, intents=False)},
         )
     except AppError as error:
@@ -398,25 +452,25 @@ async def save_assignments(page: Page[Any]) -> Response:
 
 async def history(page: Page[Any]) -> Response:
     sort = _sort(page)
-    item = await page.api.get(_path(page, sort))
+    item = await page.api.get(path_of(page, sort))
     found: list[dict[str, Any]] = []
     try:
-        found = (await page.api.get(f"{_path(page, sort)}/versions"))["value"]
+        found = (await page.api.get(f"{path_of(page, sort)}/versions"))["value"]
     except AppError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
-    return page.render("mdm/policy_history.html", **_frame(sort, item, "history"), rows=found)
+    return page.render("mdm/policy_history.html", **frame(sort, item, "history"), rows=found)
 
 
 async def delete(page: Page[Any]) -> Response:
     sort = _sort(page)
-    item = await page.api.get(_path(page, sort))
+    item = await page.api.get(path_of(page, sort))
     name, text = name_of(sort, item), page.language.text
     back = f"{BASE}/{sort.key}/{item['id']}"
     if page.request.method == "GET":
         items = []
         if sort.assigned:
-            given = (await page.api.get(f"{_path(page, sort)}/assignments"))["value"]
+            given = (await page.api.get(f"{path_of(page, sort)}/assignments"))["value"]
             values = await assigning.held(page, given)
             far = await assigning.reach(page, values)
             items.append(
@@ -438,34 +492,83 @@ async def delete(page: Page[Any]) -> Response:
             items=items,
         )
     await page.form()
-    await page.api.delete(_path(page, sort))
+    await page.api.delete(path_of(page, sort))
     return page.to(BASE, N_("%(name)s was deleted."), name=name)
 
 
 # ---------------------------------------------------------------------------------- custom profiles
 
-_LINE = re.compile(r"\s*([A-Za-z0-9_.~]+/[A-Za-z0-9_.~/-]+)\s*=\s*(.*?)\s*")
-BAD_LINE = N_("Line %(number)s is no setting: write Area/Name = value.")
+_LINE = re.compile(
+    r"\s*(\./[^=\n]{2,1000}?|[A-Za-z0-9_.~]+/[A-Za-z0-9_.~/-]+)(?:\s+\((\w{1,40})\))?\s*=\s*(.*?)\s*"
+)
+BAD_LINE = N_("Line %(number)s is no setting: write Area/Name = value, or an OMA-URI = value.")
+BAD_TYPE = N_("Line %(number)s names a data type that is not known.")
 TWICE = N_("Line %(number)s names %(setting)s for the second time.")
 NO_LINE = N_("Write at least one setting.")
-WORKLOADS = tuple((item.value, labels.WORKLOAD[item]) for item in Workload)
+BY_CATALOGUE = N_("As the settings catalogue says, setting by setting")
+WORKLOADS = (
+    ("", BY_CATALOGUE),
+    *((item.value, labels.WORKLOAD[item]) for item in Workload),
+)
+_TEXT = "omaSettingString"
+_TYPES = {
+    "string": _TEXT,
+    "xml": "omaSettingStringXml",
+    "integer": "omaSettingInteger",
+    "boolean": "omaSettingBoolean",
+    "float": "omaSettingFloatingPoint",
+    "datetime": "omaSettingDateTime",
+    "base64": "omaSettingBase64",
+}
 
 
-def settings(text: str) -> list[tuple[str, str]]:
+class Line(msgspec.Struct, frozen=True):
+    """A setting of a profile in one line: its name, its type at Graph, its value."""
+
+    name: str
+    type: str
+    value: str
+
+
+def settings(text: str) -> list[Line]:
     """The settings of a profile, a line each. Raises Problem."""
-    found: dict[str, str] = {}
+    found: dict[str, Line] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         match = _LINE.fullmatch(line.removeprefix(POLICY_CSP))
-        if match is None or not match[2]:
+        if match is None or not match[3]:
             raise Problem("settings", BAD_LINE, number=number)
-        if match[1] in found:
-            raise Problem("settings", TWICE, number=number, setting=match[1])
-        found[match[1]] = match[2]
+        name, type = match[1], _TYPES.get((match[2] or "string").lower())
+        if type is None:
+            raise Problem("settings", BAD_TYPE, number=number)
+        if name in found:
+            raise Problem("settings", TWICE, number=number, setting=name)
+        found[name] = Line(name, type, _unquoted(match[3]))
     if not found:
         raise Problem("settings", NO_LINE)
-    return list(found.items())
+    return list(found.values())
+
+
+def _unquoted(text: str) -> str:
+    """A value; in quotes, as JSON has them, when it has line breaks."""
+    if text.startswith('"') and text.endswith('"') and len(text) > 1:
+        try:
+            return str(msgspec.json.decode(text, type=str))
+        except msgspec.DecodeError:
+            return text
+    return text
+
+
+def _line(setting: Mapping[str, Any]) -> str:
+    """A setting as the line that it can be written by."""
+    type = str(setting.get("@odata.type") or "").rpartition(".")[2]
+    word = next((word for word, one in _TYPES.items() if one == type), "string")
+    value = readable(setting)
+    if len(value.splitlines()) > 1 or value != value.strip() or value.startswith('"'):
+        value = msgspec.json.encode(value).decode()
+    shown = "" if type == _TEXT else f" ({word})"
+    return f"{_oma_name(setting)}{shown} = {value}"
 
 
 async def _lines(page: Page[Any], draft: Draft | None, text: str) -> None:
@@ -481,20 +584,21 @@ SETTINGS: tuple[Field, ...] = (
         "workload",
         N_("Workload"),
         "select",
-        required=True,
         options=WORKLOADS,
-        default=Workload.DEVICE_CONFIGURATION.value,
-        hint=N_("On a device whose site owns this workload, the settings are not sent."),
+        hint=N_("On a device whose site owns a workload, its settings are not sent."),
     ),
     field(
         "settings",
-        N_("Settings of the policy CSP"),
+        N_("Settings"),
         "textarea",
         required=True,
         limit=50_000,
         rows=8,
         check=_lines,
-        hint=N_("One a line, for example: DeviceLock/MaxInactivityTimeDeviceLock = 15"),
+        hint=N_(
+            "One a line, by area and name or by OMA-URI, for example:"
+            " DeviceLock/MaxInactivityTimeDeviceLock = 15"
+        ),
     ),
 )
 
@@ -504,15 +608,9 @@ def body(values: Mapping[str, Any]) -> dict[str, Any]:
         "@odata.type": f"#microsoft.graph.{CUSTOM}",
         "displayName": values["name"],
         "description": values["description"],
-        "workload": values["workload"],
+        "workload": values["workload"] or None,
         "omaSettings": [
-            {
-                "@odata.type": "#microsoft.graph.omaSettingString",
-                "displayName": name,
-                "omaUri": POLICY_CSP + name,
-                "value": value,
-            }
-            for name, value in settings(values["settings"])
+            oma_body(one.name, one.type, one.value) for one in settings(values["settings"])
         ],
     }
 
@@ -527,7 +625,7 @@ async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
     return [
         Fact(N_("Name"), values["name"]),
         Fact(N_("Workload"), page.language.text(workload)),
-        *(Fact(name, value) for name, value in settings(values["settings"])),
+        *(Fact(one.name, one.value) for one in settings(values["settings"])),
         *await assigning.facts(page, values, intents=False),
     ]
 
@@ -535,9 +633,14 @@ async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
 async def _command(page: Page[Any], draft: Draft) -> str:
     values = draft.values
     words = ["tandem", "device-configuration", "create", values["name"]]
-    words += ["--workload", values["workload"]]
-    for name, value in settings(values["settings"]):
-        words += ["--set", f"{name}={value}"]
+    if values["workload"]:
+        words += ["--workload", values["workload"]]
+    found = settings(values["settings"])
+    types = {one.type for one in found}
+    if types != {_TEXT}:
+        words += ["--type", min(types).removeprefix("omaSetting")]
+    for one in found:
+        words += ["--set", f"{one.name}={one.value}"]
     lines = [shlex.join(words)]
     if assigning.targets(values, "required"):
         assign = ["tandem", "device-configuration", "assign", values["name"]]
@@ -595,17 +698,15 @@ WIZARD = Wizard(
 async def edit(page: Page[Any]) -> Response:
     """The properties of a custom profile."""
     sort = BY_KEY["profiles"]
-    answer = await page.api.ask("GET", _path(page, sort))
+    answer = await page.api.ask("GET", path_of(page, sort))
     item = answer.json
     if type_of(item) != CUSTOM:
         raise UnknownPage(N_("This kind of policy is changed through Graph."))
     values = {
         "name": item["displayName"],
         "description": item.get("description") or "",
-        "workload": item.get("workload") or Workload.DEVICE_CONFIGURATION.value,
-        "settings": "\n".join(
-            f"{_oma_name(one)} = {one.get('value')}" for one in item.get("omaSettings") or []
-        ),
+        "workload": item.get("workload") or "",
+        "settings": "\n".join(_line(one) for one in item.get("omaSettings") or []),
     }
     return await _edit(page, sort, item, values, {}, answer.etag, 200)
 
@@ -620,28 +721,28 @@ async def _edit(
     status: int,
     general: AppError | None = None,
 ) -> Response:
-    frame = _frame(sort, item, "")
+    drawn_frame = frame(sort, item, "")
     return page.render(
         "mdm/policy_form.html",
         status,
-        **frame,
+        **drawn_frame,
         fields=await drawn(page, (*BASICS, *SETTINGS), values, problems),
         etag=etag,
         general=general,
         far=None,
-        action=f"{frame['base']}/edit",
+        action=f"{drawn_frame['base']}/edit",
     )
 
 
 async def save(page: Page[Any]) -> Response:
     form = await page.form(128 * 1024)
     sort = BY_KEY["profiles"]
-    answer = await page.api.ask("GET", _path(page, sort))
+    answer = await page.api.ask("GET", path_of(page, sort))
     item, version = answer.json, form.get("version", "")
     values, problems = read((*BASICS, *SETTINGS), form, page.form_lists)
     try:
         if not problems:
-            await page.api.patch(_path(page, sort), body(values), version=version)
+            await page.api.patch(path_of(page, sort), body(values), version=version)
             to = f"{BASE}/profiles/{item['id']}"
             return page.to(to, N_("%(name)s was saved."), name=values["name"])
     except AppError as error:

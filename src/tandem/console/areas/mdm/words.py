@@ -7,6 +7,28 @@ APP_STATE = {
     "processing": ("waiting", N_("Being processed")),
     "published": ("good", N_("Published")),
 }
+# What became of a setting on a device.
+OUTCOME = {
+    "success": ("good", N_("In force")),
+    "error": ("bad", N_("Refused by the device")),
+    "notApplicable": ("plain", N_("Not applicable")),
+    "conflict": ("bad", N_("Conflict")),
+    "pending": ("waiting", N_("Waits for the next check-in")),
+    "withheld": ("plain", N_("Withheld: the site owns the workload")),
+    "removing": ("waiting", N_("Is taken away at the next check-in")),
+    "notAssigned": ("plain", N_("Not set by any policy")),
+}
+# What a policy means for a setting on a device.
+ROLE = {
+    "winner": ("good", N_("Its value holds")),
+    "agrees": ("good", N_("Wants the same value")),
+    "conflicts": ("bad", N_("Wants another value than others")),
+    "withheld": ("plain", N_("Withheld: the site owns the workload")),
+    "inapplicable": ("plain", N_("Not applicable")),
+    "notMeant": ("plain", N_("Not meant for this device")),
+}
+OWNER = {"mdm": N_("The MDM service"), "site": N_("The site")}
+SCOPE = {"device": N_("Device"), "user": N_("User")}
 INSTALLATION = {
     "installed": ("good", N_("Installed")),
     "failed": ("bad", N_("Failed")),
