@@ -39,6 +39,7 @@ class Tenant:
     folder: Path
     blobs: Blobs
     group: str
+    managing: sessions.Sessions
 
     async def device(self, name: str) -> enrollment.Device:
         async with self.world.database.transaction() as tx:
@@ -82,8 +83,17 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
     (tmp_path / "device.pem").write_bytes(pki.pem(device_ca))
     plain = http.TLS(tmp_path / "tls.t.pem", tmp_path / "tls.t.key")
     mutual = http.TLS(tmp_path / "tls.t.pem", tmp_path / "tls.t.key", tmp_path / "device.pem")
+    orders = sessions.Sessions(
+        service,
+        content,
+        utc_now,
+        f"{manage_url}/ManagementServer/MDM.svc",
+        wakes=sessions.AgentWakes(),
+    )
+    calls = sessions.Calls(tenant_db, world.tokens, utc_now)
     app = http.application(
         [
+            *sessions.call_routes(calls),
             *oidc.routes(tenant_db, world.tokens, utc_now, CHEAP),
             *enrollment.routes(tenant_db, service, world.tokens),
             *mobile_apps.routes(tenant_db, content, utc_now),
@@ -92,12 +102,7 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
     )
     managing = http.application(
         [
-            *sessions.routes(
-                tenant_db,
-                sessions.Sessions(
-                    service, content, utc_now, f"{manage_url}/ManagementServer/MDM.svc"
-                ),
-            ),
+            *sessions.routes(tenant_db, orders),
             *oidc.certificate_routes(
                 tenant_db,
                 world.tokens,
@@ -119,12 +124,14 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
             drain_seconds=1,
         )
     )
+    calling = asyncio.create_task(calls.run(stop))
     await listens(port)
     await listens(management)
-    yield Tenant(world, tmp_path, blobs, group.id)
+    yield Tenant(world, tmp_path, blobs, group.id, orders)
     await world.client.aclose()
     stop.set()
     await task
+    await calling
 
 
 async def fleet(
@@ -257,6 +264,31 @@ async def test_the_assigned_package_makes_the_device_co_managed(
         enrolled = await tenant.device("LAB-001")
         assert enrolled.directory_device_id == status.device_id != ""
         assert status.joined is join
+        await _is_called(tenant, settings, enrolled)
+
+
+async def _is_called(
+    tenant: Tenant, settings: SimulatorSettings, device: enrollment.Device
+) -> None:
+    """An administrator's order reaches the device through its agent, not at its next poll."""
+    logs = settings.state / "devices" / "LAB-001" / "agent" / "Logs"
+    log = logs / "CcmNotificationAgent.log"
+    async with asyncio.timeout(15):
+        while not log.exists():
+            await asyncio.sleep(0.05)
+    ordered = utc_now()
+    async with tenant.world.database.transaction() as tx:
+        by = sessions.By("1", "admin@contoso.com")
+        await tenant.managing.order(tx, by, sessions.SYNC, [device.id])
+    async with asyncio.timeout(10):
+        while True:
+            async with tenant.world.database.transaction() as tx:
+                lines = await enrollment.timeline(tx, device_id=device.id, kind="action")
+            if [line.text for line in lines][:1] == ["The device checks in, as it was asked to"]:
+                break
+            await asyncio.sleep(0.05)
+    assert (lines[0].at - ordered).total_seconds() < 5
+    assert "The MDM service calls" in log.read_text()
 
 
 async def _client_app(tenant: Tenant) -> str:

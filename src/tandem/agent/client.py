@@ -12,6 +12,7 @@ import msgspec
 
 from tandem import pki
 from tandem.agent import check, commandline
+from tandem.agent.calls import Calls
 from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
@@ -112,10 +113,20 @@ class Client:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Be a client until `stop` is set. Nothing that the network does ends it."""
-        while not stop.is_set():
-            self._woken.clear()
-            seconds = await self.step()
-            await self._rest(stop, seconds)
+        called = asyncio.create_task(self._called(stop))
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                seconds = await self.step()
+                await self._rest(stop, seconds)
+        finally:
+            called.cancel()
+            await asyncio.gather(called, return_exceptions=True)
+
+    async def _called(self, stop: asyncio.Event) -> None:
+        if self._machine.waits_for_calls:
+            app_id = self._installation.connection.info.client_app_id
+            await Calls(self._machine, app_id, self._journal).run(stop)
 
     async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]

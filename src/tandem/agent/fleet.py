@@ -32,6 +32,8 @@ from tandem.infra.process import run_role
 
 _LINE_LIMIT = 1 << 20
 _CONNECTIONS = 100
+# Of these, those that the first devices hold open to be called; the rest come at their next poll.
+_CALLED = 40
 
 log = logs.get_logger(__name__)
 
@@ -122,10 +124,13 @@ class Fleet:
             durable=order.durable,
         )
         place = MeetingPlace(settings.meeting, settings.durable)
+        called = len(self._hosts) < _CALLED
 
         def machine(root: x509.Certificate) -> Machine:
             bridge = _Bridge(place, lambda what: self._say(Said(order.name, what)))
-            return replace(machine_of(settings, place, self._http, root), mdm=bridge)
+            return replace(
+                machine_of(settings, place, self._http, root), mdm=bridge, waits_for_calls=called
+            )
 
         while not stop.is_set():
             try:

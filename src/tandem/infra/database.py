@@ -94,11 +94,18 @@ class Database:
                     await connection.set_autocommit(False)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
-        """Payloads of NOTIFY on a channel, on a connection of its own. A nudge, never the truth."""
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            async for notice in connection.notifies():
-                yield notice.payload
+        """Payloads of NOTIFY on a channel, on a connection of its own. A nudge, never the truth.
+
+        The first is empty, once it listens: what was told before is missed. Raises
+        DatabaseUnavailable when the connection ends.
+        """
+        with _refusals():
+            connecting = psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+            async with await connecting as connection:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                yield ""
+                async for notice in connection.notifies():
+                    yield notice.payload
 
 
 @contextmanager

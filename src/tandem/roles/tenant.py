@@ -193,6 +193,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         safeguards=settings.safeguards,
         wakes=sessions.AgentWakes(),
     )
+    calls = sessions.Calls(database, tokens, utc_now)
     resolver = Resolver(settings.resolver or None)
     web = net.client(resolver=resolver, ca_file=settings.ca_file)
     runs = licensing.Runs(database, jobs, utc_now)
@@ -236,6 +237,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
             *enrollment.routes(database, enrolling, tokens),
             *mobile_apps.routes(database, content, utc_now),
             *mobile_apps.upload_routes(uploads),
+            *sessions.call_routes(calls),
             *oidc.routes(database, tokens, utc_now, settings.sign_in),
             *console.tenant_routes(
                 pages, now=utc_now, backend=behind, elsewhere=_site_console(settings)
@@ -262,6 +264,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     upkeep = asyncio.create_task(
         _tend(database, tokens, enrolling, managing, uploads, signer, stop)
     )
+    calling = asyncio.create_task(calls.run(stop))
     ordering = asyncio.create_task(_tend_orders(database, managing, stop))
     working = asyncio.create_task(jobs.run(stop, concurrency=2))
     try:
@@ -277,6 +280,7 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
         stop.set()
         await upkeep
         await ordering
+        await calling
         await working
         await oidc.flush(database, tokens)
         await web.aclose()

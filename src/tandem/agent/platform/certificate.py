@@ -119,7 +119,7 @@ class CertificateBroker:
 
     def join(self) -> DeviceJoin | None:
         found = self._place.identity()
-        return DeviceJoin(found.tenant_id, found.device_id) if found else None
+        return DeviceJoin(found.tenant_id, found.device_id, found.authority) if found else None
 
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         found = self._place.identity()

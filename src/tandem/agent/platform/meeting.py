@@ -189,7 +189,7 @@ class JoinBroker:
 
     def join(self) -> DeviceJoin | None:
         record = self._place.join()
-        return DeviceJoin(record.tenant_id, record.device_id) if record else None
+        return DeviceJoin(record.tenant_id, record.device_id, record.authority) if record else None
 
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         record = self._joined()

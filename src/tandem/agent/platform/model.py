@@ -72,8 +72,11 @@ class MdmBridge(Protocol):
 
 @dataclass(frozen=True)
 class DeviceJoin:
+    """`authority` is `{tenant URL}/{tenant id}`; empty where it is not known."""
+
     tenant_id: str
     device_id: str
+    authority: str = ""
 
 
 class DirectoryBroker(Protocol):
@@ -119,6 +122,8 @@ class Machine:
     os_name: str = "Windows"
     minute_seconds: float = 60.0
     durable: bool = True
+    # Whether a connection to the tenant is held open, by which it calls the device at once.
+    waits_for_calls: bool = True
     now: Clock = utc_now
 
     @property

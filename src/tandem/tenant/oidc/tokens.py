@@ -405,6 +405,15 @@ class Tokens:
             raise _bad("it is not a user's token with the permission mdm_delegation")
         return claims
 
+    async def verify_mdm_device(self, tx: Tx, token: str, now: datetime) -> Claims:
+        """A device's own token for the MDM service, with its device_id. Raises BadToken."""
+        here = await directory.tenant(tx)
+        audiences = (self.mdm_app_id_uri(here.default_domain), catalogue.MDM_APP)
+        claims = await self.verify(tx, token, now, audiences)
+        if claims.sort != "device" or not claims.device_id:
+            raise _bad("it is not a device's token")
+        return claims
+
 
 def pairwise(object_id: str, app_id: str) -> str:
     """The same user is somebody else for each resource."""

@@ -18,6 +18,7 @@ from tandem.tenant.sessions.actions import (
     Safeguards,
     State,
 )
+from tandem.tenant.sessions.calls import Calls, call_routes
 from tandem.tenant.sessions.configuring import os_version
 from tandem.tenant.sessions.http import problems, routes
 from tandem.tenant.sessions.installs import withheld
@@ -52,6 +53,7 @@ __all__ = [
     "BadOrder",
     "BadSafeguards",
     "By",
+    "Calls",
     "Delivery",
     "NoWakes",
     "Ordered",
@@ -60,6 +62,7 @@ __all__ = [
     "Sessions",
     "State",
     "Wakes",
+    "call_routes",
     "deliveries",
     "devices_of_requests",
     "os_version",
