@@ -84,6 +84,15 @@ async def test_what_is_assigned_by_user_and_by_device_comes_to_one_intent(
     assert names(await known.check_in()) == does
 
 
+async def test_a_group_is_included_by_one_intent(mdm: Mdm, package: bytes) -> None:
+    app = await uploaded(mdm, package, commandLine=LINE)
+    group = {"@odata.type": "#microsoft.graph.groupAssignmentTarget"}
+    group["groupId"] = (await mdm.group("Users")).id
+    body = [{"intent": intent, "target": group} for intent in ("required", "uninstall")]
+    answer = await mdm.graph("POST", f"{APPS}/{app}/assign", {"mobileAppAssignments": body})
+    assert (answer.status_code, "two intents" in answer.text) == (400, True)
+
+
 async def test_the_reasons_name_the_group_that_leaves_it_out(mdm: Mdm, package: bytes) -> None:
     device = await mdm.enrolled()
     app = await uploaded(mdm, package, commandLine=LINE)

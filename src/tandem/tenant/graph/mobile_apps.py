@@ -7,6 +7,7 @@ from tandem.infra.listing import Row
 from tandem.protocols import odata
 from tandem.protocols.odata import Primitive
 from tandem.tenant import assignments, mobile_apps
+from tandem.tenant.assignments import New, TargetKind
 from tandem.tenant.graph.app_statuses import app_statuses
 from tandem.tenant.graph.model import (
     Action,
@@ -276,6 +277,21 @@ def _check_intent(values: Mapping[str, Any]) -> None:
             cure="Use one of: " + ", ".join(_INTENTS) + ".",
             target="intent",
         )
+
+
+def _check_intents(wanted: Sequence[New]) -> None:
+    """A group is included by one intent (comanagement, 2.12)."""
+    known: dict[str, str] = {}
+    for one in wanted:
+        if one.target.kind is not TargetKind.GROUP:
+            continue
+        intent = str(one.values["intent"])
+        if known.setdefault(one.target.subject, intent) != intent:
+            raise BadProperty(
+                "A group is included by two intents of this app.",
+                cure="Include it by one of them; make another group for the other.",
+                target="mobileAppAssignments",
+            )
 
 
 # ---------------------------------------------------------------------------------- relations
@@ -583,6 +599,7 @@ def mobile_app_parts(uploads: Uploads) -> Part:
             _assignable,
             {"intent": "required", "settings": None},
             check=_check_intent,
+            check_all=_check_intents,
         )
     )
     content = _content(uploads)

@@ -54,6 +54,8 @@ class Assignable:
     owner: Callable[[Call, str], Awaitable[str]]
     values: Mapping[str, Any]
     check: Callable[[Mapping[str, Any]], None] | None = None
+    # Refuses assignments that do not go together.
+    check_all: Callable[[Sequence[New]], None] | None = None
     status: int = 200
 
 
@@ -162,6 +164,8 @@ def assigning(what: Assignable) -> Part:
                 target=what.body,
             )
         wanted = [_new(what, item) for item in given]
+        if what.check_all is not None:
+            what.check_all(wanted)
         await assignments.replace(call.tx, kind, owner(call), wanted)
         if what.status == 204:
             return None
