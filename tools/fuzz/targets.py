@@ -10,7 +10,7 @@ from tandem import pki
 from tandem.agent.mdm import MdmError, envelope, messages, provisioning
 from tandem.agent.mdm.applications import read_job
 from tandem.pki import signed
-from tandem.protocols import msi, soap, syncml
+from tandem.protocols import ddf, msi, soap, syncml
 from tandem.protocols.msi.cabinet import BadCabinet
 
 SEEDS = Path(__file__).with_name("seeds")
@@ -80,6 +80,19 @@ def read_cms(data: bytes) -> None:
         assert detached is None or found.content == detached
 
 
+def read_ddf(data: bytes) -> None:
+    try:
+        found = ddf.read(data)
+    except ddf.BadDdf:
+        return
+    for leaf in found.leaves:
+        for value in ("", "0", "true", leaf.default, "\u0661", "<x/>", "9" * 400):
+            try:
+                assert isinstance(ddf.checked(leaf, value or ""), str)
+            except ddf.BadValue:
+                continue
+
+
 def read_msi(data: bytes) -> None:
     for reader in (msi.read, msi.extract):
         try:
@@ -120,6 +133,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "syncml": read_syncml,
     "csr": read_csr,
     "cms": read_cms,
+    "ddf": read_ddf,
     "msi": read_msi,
     "cabinet": read_cabinet,
     "device": read_device,
