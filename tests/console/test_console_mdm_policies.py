@@ -324,3 +324,60 @@ async def test_settings_of_comanagement_are_made_ordered_changed_and_deleted(
     await browser.goes(f"{second}/delete", {"confirmed": "1"})
     page = await browser.get(to)
     assert [text(item) for item in page.xpath("//tbody/tr/th")] == ["First"]
+
+
+async def test_enrolment_restrictions_are_made_ordered_changed_and_deleted(
+    mdm: Mdm, browser: Browser
+) -> None:
+    user = await mdm.world.user("alex")
+    staff = await mdm.group("Staff", user.id)
+    base = "/console/enrolment-restrictions"
+    page = await browser.get(base)
+    assert [text(item) for item in page.xpath("//tbody/tr/th")] == ["All users", "All users"]
+    assert "At most 15 personal devices" in main_text(page)
+    for name, rules in (("First", {"blocked": "1"}), ("Second", {"minimum": "10.0.22631"})):
+        draft = await browser.begin("platform-restriction")
+        await browser.goes(f"{draft}/basics", {"name": name})
+        await browser.goes(f"{draft}/settings", rules)
+        await browser.goes(f"{draft}/assignments", {"required": [staff.id]})
+        shown = await browser.text(f"{draft}/summary")
+        assert f"tandem enrolment-restriction create-platform {name}" in shown
+        await browser.goes(f"{draft}/finish")
+    draft = await browser.begin("device-limit")
+    await browser.goes(f"{draft}/basics", {"name": "Two"})
+    assert (await browser.post(f"{draft}/settings", {"limit": "16"})).status_code == 422
+    await browser.goes(f"{draft}/settings", {"limit": "2"})
+    await browser.goes(f"{draft}/assignments", {"required": [staff.id]})
+    await browser.goes(f"{draft}/finish")
+    page = await browser.get(base)
+    rows = [text(item) for item in page.xpath("//tbody/tr/th")]
+    assert rows == ["First", "Second", "All users", "Two", "All users"]
+    assert "from version 10.0.22631" in main_text(page)
+    assert "Staff" in main_text(page)
+    second, default = (page.xpath(f"//tbody/tr[{n}]//a/@href")[0] for n in (2, 3))
+    await browser.goes(f"{second}/priority", {"priority": "1"})
+    page = await browser.get(second)
+    version = page.xpath("//input[@name='version']/@value")[0]
+    values = {"version": version, "name": "Newer", "required": [staff.id]}
+    answer = await browser.post(second, {**values, "minimum": "eleven"})
+    assert answer.status_code == 422
+    assert "no version of an operating system" in answer.text
+    await browser.goes(second, {**values, "minimum": "10.0.26100"})
+    assert (await browser.post(second, {**values, "minimum": "10.0.1"})).status_code == 409
+    page = await browser.get(default)
+    assert not page.xpath("//input[@name='name']")
+    version = page.xpath("//input[@name='version']/@value")[0]
+    await browser.goes(default, {"version": version, "personal_blocked": "1"})
+    page = await browser.get(base)
+    assert "no personal devices" in main_text(page)
+    assert [text(item) for item in page.xpath("//tbody/tr/th")][:2] == ["Newer", "First"]
+    await browser.goes(f"{second}/delete", {"confirmed": "1"})
+    page = await browser.get(base)
+    assert [text(item) for item in page.xpath("//tbody/tr/th")][:2] == ["First", "All users"]
+
+
+async def test_a_device_shows_its_certificates(mdm: Mdm, browser: Browser) -> None:
+    device = await mdm.enrolled()
+    shown = await browser.text(f"/console/devices/{device.id}")
+    assert "Management certificates" in shown
+    assert "In use" in shown

@@ -13,6 +13,7 @@ from tandem.console.areas.mdm import (
     devices,
     my_apps,
     policies,
+    restrictions,
     settings,
 )
 from tandem.console.kit import N_, ROOT, Area, Console, Place
@@ -20,6 +21,7 @@ from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 def routes(console: Console[Any]) -> list[BaseRoute]:
     app, device = f"{ROOT}/apps/{{app_id}}", f"{ROOT}/devices/{{device_id}}"
+    restriction = f"{restrictions.BASE}/{{restriction_id}}"
     policy = f"{policies.BASE}/{{kind}}/{{policy_id}}"
     profile = f"{policies.BASE}/profiles/{{policy_id}}"
     shared = f"{comanagement_settings.BASE}/{{policy_id}}"
@@ -50,6 +52,12 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{shared}/priority", comanagement_settings.move, post=True),
         console.route(f"{shared}/delete", comanagement_settings.delete),
         console.route(f"{shared}/delete", comanagement_settings.delete, post=True),
+        console.route(restrictions.BASE, restrictions.index),
+        console.route(restriction, restrictions.edit),
+        console.route(restriction, restrictions.save, post=True),
+        console.route(f"{restriction}/priority", restrictions.move, post=True),
+        console.route(f"{restriction}/delete", restrictions.delete),
+        console.route(f"{restriction}/delete", restrictions.delete, post=True),
         console.route(f"{ROOT}/devices", devices.index),
         console.route(f"{ROOT}/devices.csv", devices.export),
         console.route(f"{ROOT}/devices/bulk", devices.bulk, post=True),
@@ -112,11 +120,17 @@ AREA = Area(
         Place(device_orders.BASE, N_("Device actions"), "history", N_("Devices")),
         Place(policies.BASE, N_("Policies"), "shield", N_("Devices")),
         Place(comanagement_settings.BASE, N_("Co-management settings"), "flow", N_("Devices")),
+        Place(restrictions.BASE, N_("Enrolment restrictions"), "shield", N_("Devices")),
         Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
         Place(my_apps.BASE, N_("My apps"), "apps", N_("Apps")),
     ),
     routes=routes,
-    wizards=(app_wizard.WIZARD, policies.WIZARD, comanagement_settings.WIZARD),
+    wizards=(
+        app_wizard.WIZARD,
+        policies.WIZARD,
+        comanagement_settings.WIZARD,
+        *restrictions.WIZARDS,
+    ),
     search=(devices.search, apps.search, policies.search),
     notices=(apps.notices, devices.notices, device_orders.notices),
 )

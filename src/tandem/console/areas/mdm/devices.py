@@ -416,6 +416,9 @@ async def _overview(
     return {
         "orders": await device_orders.of_device(page, device["id"]),
         "orders_base": device_orders.BASE,
+        "certificates": (
+            await page.api.get(f"/v1.0/tandem/managedDevices/{device['id']}/certificates")
+        )["value"],
         "facts": [
             Fact(labels.OWNER, device["userPrincipalName"]),
             Fact(

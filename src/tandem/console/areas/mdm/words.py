@@ -224,3 +224,18 @@ def enrolment_failure(code: str | None) -> str:
         return labels.enrollment_error(int(code or "", 0) & 0xFFFFFFFF)
     except ValueError:
         return labels.UNKNOWN_ERROR
+
+
+# (kind, words) of the states of a device's certificates, and why they ended.
+CERTIFICATE = {
+    "issued": ("waiting", N_("Waits for its first session")),
+    "active": ("good", N_("In use")),
+    "superseded": ("plain", N_("Replaced by another")),
+    "revoked": ("bad", N_("Revoked")),
+}
+CERTIFICATE_REASON = {
+    "superseded": N_("A newer one took its place"),
+    "cessationOfOperation": N_("The enrolment ended"),
+    "keyCompromise": N_("Its key is known to others"),
+    "privilegeWithdrawn": N_("An administrator took it back"),
+}
