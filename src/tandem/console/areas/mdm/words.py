@@ -71,7 +71,7 @@ RESOLVED = {
     "notAvailable": N_("Not assigned"),
 }
 # What became of an assignment that concerns a device.
-OUTCOME = {
+REASON = {
     "decides": ("good", N_("counts")),
     "beaten": ("plain", N_("gives way to another")),
     "excluded": ("plain", N_("is taken back by an excluded group")),
