@@ -10,6 +10,7 @@ from tandem.console.areas.directory import (
     deleted,
     domains,
     enrolment,
+    enrolment_ways,
     forms,
     groups,
     licences,
@@ -18,7 +19,18 @@ from tandem.console.areas.directory import (
 )
 from tandem.console.kit import N_, Area, Console, Place
 
-_PARTS = (users, groups, roles, licences, applications, enrolment, domains, deleted, audits)
+_PARTS = (
+    users,
+    groups,
+    roles,
+    licences,
+    applications,
+    enrolment,
+    enrolment_ways,
+    domains,
+    deleted,
+    audits,
+)
 
 
 def _routes(console: Console[Any]) -> list[BaseRoute]:
