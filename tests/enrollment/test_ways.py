@@ -204,6 +204,11 @@ async def test_a_token_is_shown_once_listed_and_revoked(mdm: Mdm) -> None:
     assert row["usedDateTime"]
     (device,) = (await mdm.graph("GET", "deviceManagement/managedDevices")).json()["value"]
     assert row["managedDeviceId"] == device["id"]
+    path = f"deviceManagement/managedDevices/{device['id']}/timeline"
+    shown = (await mdm.graph("GET", path)).json()["value"]
+    assert [item["text"] for item in shown] == [
+        "Enrolled in MDM by alex@contoso.com, with a token that an administrator issued"
+    ]
 
     other = (await mdm.graph("POST", "tandem/enrollmentTokens", body)).json()
     path = f"tandem/enrollmentTokens/{other['id']}"

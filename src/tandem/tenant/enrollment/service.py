@@ -38,7 +38,7 @@ from tandem.tenant.enrollment.model import (
     NotEnrolled,
     RecoveryRefused,
 )
-from tandem.tenant.enrollment.ways import WINDOWS, Proof
+from tandem.tenant.enrollment.ways import CAME, WINDOWS, Proof
 
 _CONTEXT = "enrollment.authority"
 _ROOT_DAYS = 365 * 15
@@ -186,8 +186,15 @@ class Enrollment:
             await directory.set_device_management(
                 tx, claims.device_id, is_managed=True, mdm_app_id=oidc.MDM_APP
             )
-        await self.note(tx, device, "enrolled", f"Enrolled in MDM by {claims.upn}")
-        await events.record(tx, "device.enrolled", device.id, {"upn": claims.upn, "name": name})
+        await self.note(
+            tx, device, "enrolled", f"Enrolled in MDM by {claims.upn}{CAME[claims.way]}"
+        )
+        await events.record(
+            tx,
+            "device.enrolled",
+            device.id,
+            {"upn": claims.upn, "name": name, "way": claims.way.value},
+        )
         document = provisioning.document(
             device,
             self.settings,

@@ -96,6 +96,15 @@ class Proof:
     expires_at: datetime | None = None
 
 
+# How a device came, in the words of its timeline; nothing for the usual way.
+CAME = {
+    Way.DIRECTORY: "",
+    Way.FEDERATED: ", who signed in on the page for devices",
+    Way.PROGRAMMATIC: ", with a token that an administrator issued",
+    Way.PASSWORD: ", with a user name and a password",
+}
+
+
 class BadCredential(AppError):
     """Not the credential of anybody who may enrol; it does not say why."""
 
