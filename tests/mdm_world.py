@@ -418,11 +418,12 @@ async def mdm_service(
 
 @asynccontextmanager
 async def live_mdm(
-    database: Database, folder: Path, names: Sequence[str] = (), **more: Any
+    database: Database, folder: Path, names: Sequence[str] = (), ask: bool = False, **more: Any
 ) -> AsyncIterator[tuple[Mdm, Path, str]]:
     """The service on real ports with TLS, in real time: it, its root, and its management URL.
 
-    `names` are other names that its certificate is for, `more` is for `mdm_service`.
+    `names` are other names that its certificate is for; `ask`: the public port asks for device
+    certificates too; `more` is for `mdm_service`.
     """
     ports = [_free_port(), _free_port()]
     now = datetime.now(UTC)
@@ -448,7 +449,7 @@ async def live_mdm(
         serving = asyncio.create_task(
             http.serve(
                 [
-                    http.Listener(mdm.world.app, "127.0.0.1", ports[0], plain),
+                    http.Listener(mdm.world.app, "127.0.0.1", ports[0], asking if ask else plain),
                     http.Listener(mdm.peer.app, "127.0.0.1", ports[1], asking),
                 ],
                 stop,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
 from mdm_world import live_mdm
@@ -11,12 +12,13 @@ from tandem.tenant import enrollment
 from tenant_world import PASSWORD
 
 
+@pytest.mark.parametrize("ask", [False, True])
 async def test_a_device_renews_when_its_window_opens_and_goes_on(
-    tenant_db: Database, tmp_path: Path
+    tenant_db: Database, tmp_path: Path, ask: bool
 ) -> None:
     """The profile is the administrator's: two days of validity, the second of them to renew in."""
     (tmp_path / "password").write_text(PASSWORD)
-    async with live_mdm(tenant_db, tmp_path) as (mdm, root, _):
+    async with live_mdm(tenant_db, tmp_path, ask=ask) as (mdm, root, _):
         profile = enrollment.CertificateProfile(2, 1, 1)
         async with tenant_db.transaction() as tx:
             await enrollment.set_profile(tx, profile)

@@ -70,6 +70,9 @@ class TenantSettings(Settings, frozen=True):
     host: str = "0.0.0.0"  # noqa: S104  The tenant is on the internet.
     port: int = 443
     management_port: int = 444
+    # The public listener asks for device certificates too, so that a renewal's connection is
+    # compared with its signature; browsers on enrolled devices may then ask their user for one.
+    ask_for_device_certificates: bool = False
     health_host: str = "127.0.0.1"
     health_port: int = 8081
     logs: Path | None = None
@@ -270,7 +273,12 @@ async def _serve(settings: TenantSettings, database: Database, stop: asyncio.Eve
     try:
         await http.serve(
             [
-                http.Listener(public, settings.host, settings.port, tls),
+                http.Listener(
+                    public,
+                    settings.host,
+                    settings.port,
+                    asking if settings.ask_for_device_certificates else tls,
+                ),
                 http.Listener(management, settings.host, settings.management_port, asking),
                 http.Listener(http.health_app(ready), settings.health_host, settings.health_port),
             ],
