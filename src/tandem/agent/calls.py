@@ -23,6 +23,9 @@ _TOKEN_LIFE = timedelta(minutes=45)
 # Longer than the tenant lets a call wait.
 _READ_SECONDS = 300.0
 _RETRY_MINUTES = 10.0
+# However short a simulated minute is: what fails is not asked for without a pause.
+_PAUSE_SECONDS = 5.0
+_NEXT_SECONDS = 0.5
 # A tenant that does not know calls may be a newer one tomorrow.
 _UNKNOWN_MINUTES = 24 * 60.0
 
@@ -61,7 +64,7 @@ class Calls:
     async def _step(self) -> float:
         """One call; the seconds until the next is worth trying."""
         minute = self._machine.minute_seconds
-        again = minute * _RETRY_MINUTES * random.uniform(0.5, 1.0)  # noqa: S311
+        again = max(_PAUSE_SECONDS, minute * _RETRY_MINUTES) * random.uniform(0.5, 1.0)  # noqa: S311
         join = self._machine.directory.join()
         if join is None or not join.authority.startswith("https://"):
             return again
@@ -78,9 +81,9 @@ class Calls:
             self._journal.write(_LOG, "The MDM service calls: a session is asked for.")
             await self._machine.mdm.sync()
             self._said = ""
-            return 0.0
+            return _NEXT_SECONDS
         if answer.status_code == 204:
-            return 0.0
+            return _NEXT_SECONDS
         if answer.status_code == 401:
             self._token = ""
         if answer.status_code in (404, 405):
