@@ -88,6 +88,7 @@ async def tenant(tenant_db: Database, tmp_path: Path) -> AsyncIterator[Tenant]:
         content,
         utc_now,
         f"{manage_url}/ManagementServer/MDM.svc",
+        safeguards=sessions.Safeguards(hold_minutes=0),
         wakes=sessions.AgentWakes(),
     )
     calls = sessions.Calls(tenant_db, world.tokens, utc_now)
@@ -312,3 +313,28 @@ async def _claims(tenant: Tenant, token: str) -> dict[str, object]:
     async with tenant.world.database.transaction() as tx:
         keys = await tenant.world.tokens.jwks(tx)
     return dict(jwt.decode(token, KeySet.import_key_set(keys)).claims)
+
+
+async def test_a_wiped_device_is_gone_until_it_enrols_again(tenant: Tenant) -> None:
+    """The order is done when the device is back as another enrolment; it is not wiped again."""
+    db = tenant.world.database
+    async with running(await fleet(tenant, "LAB-001")) as settings:
+        assert (await ask(settings.control, "enrol", "LAB-001")).ok
+        await until(settings, "LAB-001", lambda s: s.last_session_at)
+        before = await tenant.device("LAB-001")
+        async with db.transaction() as tx:
+            by = sessions.By("1", "admin@contoso.com")
+            await tenant.managing.order(tx, by, "wipe", [before.id], sessions.DO_WIPE)
+        await ask(settings.control, "sync", "LAB-001")
+        await until(settings, "LAB-001", lambda s: not s.mdm_enrolled)
+        async with db.transaction() as tx:
+            (known,) = (await sessions.results(tx, [before.id]))[before.id]
+        assert known.state == "active", "it has begun; nobody knows yet how it ended"
+        assert (await ask(settings.control, "enrol", "LAB-001")).ok
+        await until(settings, "LAB-001", lambda s: s.mdm_enrolled)
+        async with db.transaction() as tx:
+            await tenant.managing.tend(tx)
+            (known,) = (await sessions.results(tx, [before.id]))[before.id]
+        assert known.state == "done"
+        assert (await ask(settings.control, "sync", "LAB-001")).ok
+        await until(settings, "LAB-001", lambda s: s.mdm_enrolled and s.sessions > 2)

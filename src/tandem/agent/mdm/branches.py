@@ -1,6 +1,6 @@
 """The branches of the tree that are not about applications."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tandem.agent.mdm.messages import Item
 from tandem.agent.mdm.session import Unenrolling
@@ -183,3 +183,31 @@ _CSPS = (
     )
     + "</CSPVersions></Capabilities></DeviceManageability>"
 )
+
+
+class Orders:
+    """What a simulated device is told to do with itself: it does so when the session is over."""
+
+    def __init__(self, names: Sequence[str], ordered: Callable[[str], None]) -> None:
+        self._names = {name.lower(): name for name in names}
+        self._ordered = ordered
+
+    def get(self, path: Path) -> Value | None:
+        return Value.node(list(self._names.values())) if not path else None
+
+    def write(self, path: Path, item: Item, *, add: bool) -> int:
+        return NOT_ALLOWED
+
+    def delete(self, path: Path) -> int:
+        return NOT_ALLOWED
+
+    def run(self, path: Path, item: Item) -> int:
+        name = self._names.get("/".join(path).lower())
+        if name is None:
+            return NOT_FOUND
+        self._ordered(name)
+        return OK
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        return ()

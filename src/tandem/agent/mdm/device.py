@@ -49,6 +49,7 @@ from tandem.protocols import ccm
 
 _OS_EDITION = "4"
 _ENROLL_ATTEMPTS = 3
+_WIPES = ("doWipe", "doWipeProtected")
 
 log = logs.get_logger(__name__)
 
@@ -113,6 +114,7 @@ class Device:
         self._certificate: ssl.SSLContext | None = None
         self._take_renewed()
         self._called_at: datetime | None = None
+        self._ordered: list[str] = []  # What this session told a simulated device to do.
 
     # What others may ask.
 
@@ -364,8 +366,11 @@ class Device:
         self._save()
         for failure in outcome.failed:
             log.info("mdm.command-refused", device=self.settings.name, what=failure)
+        ordered, self._ordered = self._ordered, []
         if outcome.unenroll:
             await self._leave()
+        elif any(name in _WIPES for name in ordered):
+            await self._wipe()
         elif not extra:
             await self._introduce(account)
             self._meet(provisioned=True)
@@ -393,6 +398,16 @@ class Device:
         self._kept.account = msgspec.structs.replace(account, retry_count=0)
         with suppress(AppError):
             await self._session("user", [alert])
+        self._forget()
+        log.info("mdm.unenrolled", device=self.settings.name)
+
+    async def _wipe(self) -> None:
+        """A simulated device loses its enrolment and its client, without a word, as a real one."""
+        self._forget()
+        await self.remove()
+        log.info("mdm.wiped", device=self.settings.name, simulated=True)
+
+    def _forget(self) -> None:
         self._kept.account = None
         self.place.identify(None)
         for name in (
@@ -408,7 +423,6 @@ class Device:
         self._policies.kept.clear()
         self._save()
         self._meet(provisioned=False)
-        log.info("mdm.unenrolled", device=self.settings.name)
 
     def _device_info(self, account: Account) -> dict[str, str]:
         settings = self.settings
@@ -459,8 +473,17 @@ class Device:
                 f"{msft}/Policy": self._policy,
                 f"{msft}/WindowsLicensing": ReadOnly({"Edition": _OS_EDITION}),
                 f"{msft}/DeviceStatus": ReadOnly({"OS/Edition": _OS_EDITION, "OS/Mode": "0"}),
+                **(self._orders() if settings.simulated else {}),
             }
         )
+
+    def _orders(self) -> dict[str, branches.Orders]:
+        """A computer that is no simulation is not restarted or wiped by a program like this one."""
+        ordered = self._ordered.append
+        return {
+            "Vendor/MSFT/Reboot": branches.Orders(["RebootNow"], ordered),
+            "Vendor/MSFT/RemoteWipe": branches.Orders(_WIPES, ordered),
+        }
 
     # The agent and what it decides.
 
