@@ -311,16 +311,26 @@ async def settings_answered(
             FROM enrollment_device d
             LEFT JOIN directory_device o ON o.device_id = nullif(d.directory_device_id, '')::uuid
             WHERE d.state = 'enrolled' AND {" AND ".join(conditions)}),
+        alike AS MATERIALIZED (SELECT row_number() OVER () AS n, flags, os_version,
+            count(*) AS devices FROM target GROUP BY flags, os_version),
+        placed AS MATERIALIZED (SELECT t.id, a.n FROM target t JOIN alike a
+            ON a.os_version = t.os_version AND a.flags IS NOT DISTINCT FROM t.flags),
         setting AS (SELECT * FROM unnest(%(subjects)s::text[], %(values)s::text[])
-            AS given (subject, value))
-        SELECT s.subject, t.flags, t.os_version,
-            CASE WHEN v.code IS NULL OR v.code = 0 OR v.value <> s.value THEN 'pending'
-                WHEN v.code BETWEEN 200 AND 299 THEN 'success'
-                WHEN v.code = 406 THEN 'notApplicable' ELSE 'error' END AS answer,
-            count(*) AS devices
-        FROM target t CROSS JOIN setting s
-        LEFT JOIN sessions_delivery v ON v.device_id = t.id AND v.subject = s.subject
-        GROUP BY 1, 2, 3, 4""".encode(),  # noqa: S608
+            WITH ORDINALITY AS given (subject, value, n)),
+        said AS MATERIALIZED (SELECT s.n AS setting, p.n AS alike,
+                CASE WHEN v.code BETWEEN 200 AND 299 THEN 1 WHEN v.code = 406 THEN 2 ELSE 3 END
+                    AS answer, count(*) AS devices
+            FROM sessions_delivery v
+            JOIN setting s ON s.subject = v.subject AND s.value = v.value
+            JOIN placed p ON p.id = v.device_id
+            WHERE v.subject = ANY(%(subjects)s::text[]) AND v.code <> 0 GROUP BY 1, 2, 3)
+        SELECT s.subject, a.flags, a.os_version,
+            (ARRAY['success', 'notApplicable', 'error'])[x.answer] AS answer, x.devices
+        FROM said x JOIN setting s ON s.n = x.setting JOIN alike a ON a.n = x.alike
+        UNION ALL SELECT s.subject, a.flags, a.os_version, 'pending',
+            a.devices - coalesce((SELECT sum(x.devices) FROM said x
+                WHERE x.setting = s.n AND x.alike = a.n), 0)::bigint
+        FROM setting s CROSS JOIN alike a""".encode(),  # noqa: S608
         parameters,
     )
     return [Answered(**row) for row in await cursor.fetchall()]
