@@ -1,6 +1,6 @@
 """The settings of a device: what is written and deleted there, and what the device answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from tandem.infra.clock import Clock
@@ -178,8 +178,3 @@ def _workload(name: str) -> Workload:
 
 def _of_user(subject: str) -> bool:
     return subject.lower().startswith("./user/")
-
-
-def user_here(alerts: Iterable[str]) -> bool:
-    """Whether a device that says this of its sign-in has a user who settings can be for."""
-    return any(text.strip().lower() == "user" for text in alerts)
