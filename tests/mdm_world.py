@@ -298,8 +298,8 @@ class TestDevice:
         """Statuses and results for what an answer asks."""
         statuses = [Status("1", str(answer.number), "0", "SyncHdr", 200)]
         results = []
-        for command in answer.commands:
-            uri = command.items[0].target
+        for command in [each for whole in answer.commands for each in whole.each]:
+            uri = command.items[0].target if command.items else ""
             known = {syncml.normal(name): value for name, value in self.nodes.items()}
             value = known.get(syncml.normal(uri))
             code = self.codes.get(command.name, 200)

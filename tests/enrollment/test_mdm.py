@@ -115,7 +115,7 @@ class Machine:
     async def send(self, message: Message) -> Message:
         async with self.tenant.database.transaction() as tx:
             answer = await self.tenant.managing.exchange(
-                tx, self.certificate, syncml.read(syncml.write(message))
+                tx, sessions.Peer(self.certificate), syncml.read(syncml.write(message))
             )
         return syncml.read(answer)
 
@@ -197,14 +197,13 @@ async def test_only_the_enrolled_certificate_with_its_own_id_is_answered(tenant:
     other = await enroll(tenant, "CD" * 16)
     stranger = pki.new_root(pki.name("stranger"), now=tenant.now()).certificate
     for certificate, source in (
-        (None, machine.windows_id),
         (stranger.public_bytes(Encoding.DER), machine.windows_id),
         (other.certificate, machine.windows_id),
     ):
         with pytest.raises(enrollment.NotEnrolled):
             async with tenant.database.transaction() as tx:
                 message = Message("1", 1, "m", source)
-                await tenant.managing.exchange(tx, certificate, message)
+                await tenant.managing.exchange(tx, sessions.Peer(certificate), message)
 
 
 async def test_a_setting_is_sent_until_the_device_has_taken_it_and_not_again(

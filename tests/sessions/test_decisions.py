@@ -7,13 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from tandem.protocols.syncml import Item
 from tandem.tenant.assignments import Assignment, Membership, Target, TargetKind
 from tandem.tenant.mobile_apps import App
 from tandem.tenant.policies import Configuration, Desired, Effective, Profile, built_in
-from tandem.tenant.sessions import LAPSED, Delivery, installs, model
+from tandem.tenant.sessions import LAPSED, Delivery, installs
 from tandem.tenant.sessions.configuring import replacements, unwanted
-from tandem.tenant.sessions.model import Order, Sent
 from tandem.workloads import Authority, Workload, owner_of
 
 AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -120,24 +118,6 @@ def test_what_policies_disagree_on_is_neither_written_nor_removed(
         assert name not in [order.sent.subject for order in orders]
 
 
-@given(st.lists(st.text(max_size=4096), max_size=200), st.sets(st.integers(0, 199), max_size=50))
-def test_a_batch_is_bounded_in_order_and_never_empty_while_work_is_left(
-    values: list[str], already: set[int]
-) -> None:
-    orders = [
-        Order(Sent("setting", str(n)), "Replace", Item(data=value))
-        for n, value in enumerate(values)
-    ]
-    done = {Sent("setting", str(n)) for n in already}
-    batch = model.batch(orders, done)
-    left = [order for order in orders if order.sent not in done]
-    assert batch == left[: len(batch)]
-    assert bool(batch) == bool(left)
-    assert len(batch) <= model.BATCH
-    size = sum(len((order.item.data or "").encode()) for order in batch)
-    assert size <= model.ROOM_BYTES + 4 * 4096
-
-
 def test_an_install_job_survives_every_character_of_its_command_line() -> None:
     job = etree.fromstring(installs.install_job(APP, "https://t/c?a=1&b=2"))
     assert job.findtext(".//CommandLine") == '/quiet A="x & y" <z>'
@@ -154,13 +134,3 @@ def test_an_install_job_survives_every_character_of_its_command_line() -> None:
         "RetryCount",
         "RetryInterval",
     ]
-
-
-def test_an_add_is_never_the_last_of_a_message() -> None:
-    """Its Exec has to be in the same one (section 12.3)."""
-    settings = [Order(Sent("setting", str(n)), "Replace", Item(target=f"./{n}")) for n in range(59)]
-    pair = installs.commands(installs.Step("install", APP), "https://t")
-    batch = model.batch([*settings, *pair, *settings], set())
-    assert [order.name for order in batch[-2:]] == ["Add", "Exec"]
-    large = replace(pair[1], item=replace(pair[1].item, data="x" * model.ROOM_BYTES))
-    assert model.batch([pair[0], large, *settings], set()) == [pair[0], large]

@@ -14,17 +14,35 @@ from tandem.protocols.syncml import Command, Item, Message, Results, Status
 TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xD7FF), max_size=40)
 WORD = st.text(st.sampled_from("abcXYZ019-{}%&<>\"'/"), min_size=1, max_size=20)
 ITEMS = st.builds(
-    Item, target=WORD, data=st.none() | TEXT, format=st.sampled_from(["", "chr", "int", "xml"])
+    Item,
+    target=WORD,
+    data=st.none() | TEXT,
+    format=st.sampled_from(["", "chr", "int", "xml"]),
+    more=st.booleans(),
+    size=st.integers(0, 1 << 20),
 )
-COMMANDS = st.builds(
+SINGLE = st.builds(
     Command,
     st.sampled_from(["Get", "Add", "Replace", "Delete", "Exec", "Alert"]),
     WORD,
     st.lists(ITEMS, max_size=3).map(tuple),
     st.sampled_from(["", "1201"]),
 )
+COMMANDS = SINGLE | st.builds(
+    Command,
+    st.sampled_from(["Atomic", "Sequence"]),
+    WORD,
+    children=st.lists(SINGLE, max_size=3).map(tuple),
+)
 STATUSES = st.builds(
-    Status, WORD, st.just("1"), WORD, st.sampled_from(["Get", "SyncHdr"]), st.integers(100, 599)
+    Status,
+    WORD,
+    st.just("1"),
+    WORD,
+    st.sampled_from(["Get", "SyncHdr"]),
+    st.integers(100, 599),
+    challenge=st.none()
+    | st.builds(syncml.Challenge, st.just("syncml:auth-md5"), st.binary(max_size=20)),
 )
 RESULTS = st.builds(Results, WORD, st.just("1"), WORD, st.lists(ITEMS, max_size=2).map(tuple))
 MESSAGES = st.builds(
@@ -37,6 +55,8 @@ MESSAGES = st.builds(
     st.lists(STATUSES, max_size=5).map(tuple),
     st.lists(RESULTS, max_size=3).map(tuple),
     st.booleans(),
+    st.integers(0, 1 << 20),
+    st.none() | st.builds(syncml.Credential, st.just("syncml:auth-md5"), WORD),
 )
 
 
@@ -95,6 +115,16 @@ def test_other_nodes_are_other_nodes() -> None:
         b"<SyncML><SyncHdr><MsgID>1</MsgID></SyncHdr><SyncBody><Results>"
         + b"<Item/>" * 10_001
         + b"</Results></SyncBody></SyncML>",
+        b"<SyncML><SyncHdr><MsgID>1</MsgID></SyncHdr><SyncBody>"
+        + b"<a>" * 63
+        + b"</a>" * 63
+        + b"</SyncBody></SyncML>",
+        b"<SyncML><SyncHdr><MsgID>1</MsgID></SyncHdr><SyncBody>"
+        + b"<Atomic>" * 5
+        + b"</Atomic>" * 5
+        + b"</SyncBody></SyncML>",
+        b"<SyncML><SyncHdr><VerProto>DM/1.1</VerProto><MsgID>1</MsgID></SyncHdr><SyncBody/>"
+        b"</SyncML>",
     ],
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:

@@ -10,11 +10,22 @@ device                                         server
 """
 
 from tandem.protocols.syncml.codec import normal, read, same_node, whole, write
-from tandem.protocols.syncml.model import BadMessage, Command, Item, Message, Results, Status
+from tandem.protocols.syncml.model import (
+    BadMessage,
+    Challenge,
+    Command,
+    Credential,
+    Item,
+    Message,
+    Results,
+    Status,
+)
 
 __all__ = [
     "BadMessage",
+    "Challenge",
     "Command",
+    "Credential",
     "Item",
     "Message",
     "Results",

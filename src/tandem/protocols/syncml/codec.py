@@ -1,18 +1,32 @@
 """SyncML 1.2 in and out."""
 
+import binascii
+from base64 import b64decode, b64encode
 from typing import Any
 
 from lxml import etree
 
 from tandem.infra import xml
-from tandem.protocols.syncml.model import BadMessage, Command, Item, Message, Results, Status
+from tandem.protocols.syncml.model import (
+    BadMessage,
+    Challenge,
+    Command,
+    Credential,
+    Item,
+    Message,
+    Results,
+    Status,
+)
 
 NS = "SYNCML:SYNCML1.2"
 META = "syncml:metinf"
 _MS = "http://schemas.microsoft.com/MobileDevice/MDM"
 _COMMANDS = {"Get", "Add", "Replace", "Delete", "Exec", "Alert"}
+_GROUPS = {"Atomic", "Sequence"}
 _MAX_COMMANDS = 2000
 _MAX_ITEMS = 10_000
+# Groups in groups have a use once (a Sequence of Atomics); whoever sends more tries something.
+_MAX_GROUPS = 4
 
 
 def _local(element: Any) -> str:
@@ -48,7 +62,8 @@ def read(data: bytes) -> Message:
     number = _text(header, "MsgID")
     if not number.isascii() or not number.isdigit() or len(number) > 9:
         raise BadMessage("MsgID is not a number")
-    size = _text(header, "Meta", "MaxMsgSize")
+    if _text(header, "VerProto") not in ("", "DM/1.2"):
+        raise BadMessage("not OMA-DM 1.2")
     commands, statuses, results = _body(body)
     return Message(
         _text(header, "SessionID")[:64],
@@ -59,11 +74,22 @@ def read(data: bytes) -> Message:
         tuple(statuses),
         tuple(results),
         _child(body, "Final") is not None,
-        int(size) if size.isascii() and size.isdigit() and len(size) < 10 else 0,
+        _number(_text(header, "Meta", "MaxMsgSize")),
+        _credential(_child(header, "Cred")),
     )
 
 
-def _body(body: Any) -> tuple[list[Command], list[Status], list[Results]]:
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _credential(element: Any) -> Credential | None:
+    if element is None:
+        return None
+    return Credential(_text(element, "Meta", "Type")[:64], _text(element, "Data")[:1024])
+
+
+def _body(body: Any, groups: int = 0) -> tuple[list[Command], list[Status], list[Results]]:
     commands: list[Command] = []
     statuses: list[Status] = []
     results: list[Results] = []
@@ -72,25 +98,32 @@ def _body(body: Any) -> tuple[list[Command], list[Status], list[Results]]:
     for element in body:
         name = _local(element)
         if name in _COMMANDS:
-            items = tuple(_item(item) for item in element if _local(item) == "Item")
-            commands.append(Command(name, _text(element, "CmdID"), items, _text(element, "Data")))
-        elif name in {"Atomic", "Sequence"}:
-            inner = _body(element)
-            commands.append(Command(name, _text(element, "CmdID")))
-            commands += inner[0]
+            commands.append(
+                Command(name, _text(element, "CmdID"), _items(element), _text(element, "Data"))
+            )
+        elif name in _GROUPS:
+            if groups == _MAX_GROUPS:
+                raise BadMessage("groups of commands are nested too deeply")
+            children, _, _ = _body(element, groups + 1)
+            commands.append(Command(name, _text(element, "CmdID"), children=tuple(children)))
         elif name == "Status":
             statuses.append(_status(element))
         elif name == "Results":
-            items = tuple(_item(item) for item in element if _local(item) == "Item")
             results.append(
                 Results(
                     _text(element, "CmdID"),
                     _text(element, "MsgRef") or "1",
                     _text(element, "CmdRef"),
-                    items,
+                    _items(element),
                 )
             )
     return commands, statuses, results
+
+
+def _items(element: Any) -> tuple[Item, ...]:
+    """Its items. Size, Format and Type that stand once for all of them count for each."""
+    meta = _child(element, "Meta")
+    return tuple(_item(item, meta) for item in element if _local(item) == "Item")
 
 
 def _status(element: Any) -> Status:
@@ -105,10 +138,22 @@ def _status(element: Any) -> Status:
         _text(element, "Cmd"),
         int(text),
         data.get(f"{{{_MS}}}originalerror", "") if data is not None else "",
+        _challenge(_child(element, "Chal")),
     )
 
 
-def _item(element: Any) -> Item:
+def _challenge(element: Any) -> Challenge | None:
+    if element is None:
+        return None
+    text = _text(element, "Meta", "NextNonce")[:1024]
+    try:
+        nonce = b64decode(text)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    return Challenge(_text(element, "Meta", "Type")[:64], nonce)
+
+
+def _item(element: Any, shared: Any = None) -> Item:
     data = _child(element, "Data")
     content: str | None = None
     if data is not None:
@@ -122,8 +167,10 @@ def _item(element: Any) -> Item:
         _text(element, "Target", "LocURI"),
         _text(element, "Source", "LocURI"),
         content,
-        _text(element, "Meta", "Format"),
-        _text(element, "Meta", "Type") or _text(element, "Type"),
+        _text(element, "Meta", "Format") or _text(shared, "Format"),
+        _text(element, "Meta", "Type") or _text(element, "Type") or _text(shared, "Type"),
+        _child(element, "MoreData") is not None,
+        _number(_text(element, "Meta", "Size") or _text(shared, "Size")),
     )
 
 
@@ -140,6 +187,12 @@ def write(message: Message) -> bytes:
     _sub(header, "MsgID", str(message.number))
     _sub(_sub(header, "Target"), "LocURI", message.target)
     _sub(_sub(header, "Source"), "LocURI", message.source)
+    if message.credential is not None:
+        proof = _sub(header, "Cred")
+        _meta(proof, Format="b64", Type=message.credential.type)
+        _sub(proof, "Data", message.credential.data)
+    if message.max_size:
+        _meta(header, MaxMsgSize=str(message.max_size))
     body = _sub(root, "SyncBody")
     for status in message.statuses:
         element = _sub(body, "Status")
@@ -147,14 +200,16 @@ def write(message: Message) -> bytes:
         _sub(element, "MsgRef", status.message_ref)
         _sub(element, "CmdRef", status.command_ref)
         _sub(element, "Cmd", status.command)
+        if status.challenge is not None:
+            _meta(
+                _sub(element, "Chal"),
+                Format="b64",
+                Type=status.challenge.type,
+                NextNonce=b64encode(status.challenge.nonce).decode(),
+            )
         _sub(element, "Data", str(status.code))
     for command in message.commands:
-        element = _sub(body, command.name)
-        _sub(element, "CmdID", command.id)
-        if command.data:
-            _sub(element, "Data", command.data)
-        for item in command.items:
-            _write_item(element, item)
+        _write_command(body, command)
     for result in message.results:
         element = _sub(body, "Results")
         _sub(element, "CmdID", result.id)
@@ -172,20 +227,40 @@ def _default(namespace: str) -> Any:
     return {None: namespace}
 
 
+def _write_command(parent: Any, command: Command) -> None:
+    element = _sub(parent, command.name)
+    _sub(element, "CmdID", command.id)
+    if command.data:
+        _sub(element, "Data", command.data)
+    for item in command.items:
+        _write_item(element, item)
+    for child in command.children:
+        _write_command(element, child)
+
+
+def _meta(parent: Any, **values: str) -> None:
+    """Meta with those of the values that say something."""
+    given = {name: value for name, value in values.items() if value}
+    if not given:
+        return
+    meta = _sub(parent, "Meta")
+    for name, value in given.items():
+        child = etree.SubElement(meta, f"{{{META}}}{name}", nsmap=_default(META))
+        child.text = value
+
+
 def _write_item(parent: Any, item: Item) -> None:
     element = _sub(parent, "Item")
     if item.target:
         _sub(_sub(element, "Target"), "LocURI", item.target)
     if item.source:
         _sub(_sub(element, "Source"), "LocURI", item.source)
-    if item.format or item.type:
-        meta = _sub(element, "Meta")
-        for name, value in (("Format", item.format), ("Type", item.type)):
-            if value:
-                child = etree.SubElement(meta, f"{{{META}}}{name}", nsmap=_default(META))
-                child.text = value
+    size = str(item.size) if item.size else ""
+    _meta(element, Format=item.format, Type=item.type, Size=size)
     if item.data is not None:
         _sub(element, "Data", item.data)
+    if item.more:
+        _sub(element, "MoreData")
 
 
 def _sub(parent: Any, name: str, text: str | None = None) -> Any:

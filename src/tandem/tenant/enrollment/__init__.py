@@ -22,6 +22,7 @@ from tandem.tenant.enrollment.credentials import revoke as revoke_token
 from tandem.tenant.enrollment.http import routes
 from tandem.tenant.enrollment.model import (
     CONFIG_INFO_URI,
+    POLL_NODES,
     PROVIDER_ID,
     BadEnrollment,
     Device,
@@ -43,6 +44,8 @@ from tandem.tenant.enrollment.service import (
     groups_of,
     timeline,
 )
+from tandem.tenant.enrollment.session_secrets import SessionSecrets
+from tandem.tenant.enrollment.session_secrets import digest as auth_md5
 from tandem.tenant.enrollment.store import (
     BY_CERTIFICATE,
     DEVICES,
@@ -51,6 +54,7 @@ from tandem.tenant.enrollment.store import (
     count_by_eligibility,
     count_by_flags,
     mark_seen,
+    names_of,
     save_config_info,
     save_inventory,
     set_management,
@@ -64,6 +68,7 @@ __all__ = [
     "DEFAULT_LIMIT",
     "DEVICES",
     "KEY_BITS",
+    "POLL_NODES",
     "PROVIDERS",
     "PROVIDER_ID",
     "REASONS",
@@ -85,9 +90,11 @@ __all__ = [
     "NotEnrolled",
     "Options",
     "Proof",
+    "SessionSecrets",
     "Token",
     "Way",
     "agent_of",
+    "auth_md5",
     "certificate_profile",
     "certificates_of",
     "choose",
@@ -101,6 +108,7 @@ __all__ = [
     "holder",
     "management_agent",
     "mark_seen",
+    "names_of",
     "options",
     "revocation_list",
     "revoke_certificate",

@@ -117,6 +117,14 @@ async def holder(tx: Tx, certificate: bytes | None, now: datetime) -> tuple[Devi
     return found
 
 
+async def left(tx: Tx, certificate: bytes, source: str, now: datetime) -> Device | None:
+    """The device that once held this certificate here and is not enrolled any more."""
+    found = await store.holder(tx, pki.sha256_fingerprint(certificate))
+    if found is None or found[0].state != "unenrolled" or found[0].windows_id != source:
+        return None
+    return found[0] if found[1].not_after > now else None
+
+
 async def used(tx: Tx, device: Device, certificate: Certificate, now: datetime) -> bool:
     """A session came with it. The first one with a renewed certificate ends the others (spec 8)."""
     if certificate.state != "issued":

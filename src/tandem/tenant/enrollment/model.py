@@ -16,6 +16,14 @@ PROVIDER_ID = "TandemMDM"
 CONFIG_INFO_URI = "./Device/Vendor/MSFT/DeviceManageability/Provider/WMI_Bridge_Server/ConfigInfo"
 
 
+# Number and interval of DMClient/Poll's three schedules (windows-mdm, section 13).
+POLL_NODES = (
+    ("NumberOfFirstRetries", "IntervalForFirstSetOfRetries"),
+    ("NumberOfSecondRetries", "IntervalForSecondSetOfRetries"),
+    ("NumberOfRemainingScheduledRetries", "IntervalForRemainingScheduledRetries"),
+)
+
+
 class EnrollmentSettings(Settings, frozen=True):
     """`poll` is (minutes, times) for the first, second and remaining schedule; 0 times: for ever."""
 
@@ -25,6 +33,8 @@ class EnrollmentSettings(Settings, frozen=True):
     # How long a device may take from its user's sign-in to its certificate.
     sign_in_token_seconds: int = 900
     poll: tuple[tuple[int, int], ...] = ((3, 8), (15, 8), (480, 0))
+    # True: devices are told to sign each message, for a proxy that ends their TLS.
+    require_signing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

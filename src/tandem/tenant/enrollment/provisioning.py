@@ -1,6 +1,5 @@
 """The provisioning document: certificates, account and schedule of an enrolled device (section 7)."""
 
-import secrets
 from base64 import b64encode
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +10,8 @@ from lxml import etree
 
 from tandem import pki
 from tandem.tenant.enrollment.certificate_model import CertificateProfile
-from tandem.tenant.enrollment.model import Device, EnrollmentSettings
+from tandem.tenant.enrollment.model import POLL_NODES, Device, EnrollmentSettings
+from tandem.tenant.enrollment.session_secrets import Account
 
 
 def document(
@@ -22,8 +22,9 @@ def document(
     root: x509.Certificate,
     certificate: x509.Certificate,
     management_url: str,
+    account: Account,
 ) -> bytes:
-    """wap-provisioningdoc in UTF-8."""
+    """wap-provisioningdoc in UTF-8. It holds the account's secrets in the clear."""
     store = _store(device)
     top = etree.Element("wap-provisioningdoc", version="1.1")
     certificates = _characteristic(top, "CertificateStore")
@@ -36,7 +37,7 @@ def document(
     _parm(renewing, "ROBOSupport", "true", "boolean")
     _parm(renewing, "RenewPeriod", str(profile.renewal_days), "integer")
     _parm(renewing, "RetryInterval", str(profile.retry_days), "integer")
-    _application(top, device, settings, certificate, management_url, store)
+    _application(top, settings, certificate, management_url, store, account)
     provider = _characteristic(top, "DMClient", "Provider", settings.provider_id)
     _parm(provider, "EntDMID", device.id, "string")
     _parm(provider, "EntDeviceName", device.name, "string")
@@ -84,11 +85,11 @@ def _certificate(parent: Any, certificate: x509.Certificate) -> None:
 
 def _application(
     top: Any,
-    device: Device,
     settings: EnrollmentSettings,
     certificate: x509.Certificate,
     management_url: str,
     store: str,
+    secrets: Account,
 ) -> None:
     account = etree.SubElement(top, "characteristic", type="APPLICATION")
     subject = quote(certificate.subject.rfc4514_string(), safe="")
@@ -105,28 +106,24 @@ def _application(
     ):
         _parm(account, name, value)
     etree.SubElement(account, "parm", name="BACKCOMPATRETRYDISABLED")
-    # Both blocks have to be there; the device proves itself by its certificate (section 11.7).
-    for level, name in (("CLIENT", ""), ("APPSRV", device.upn)):
+    # Both blocks have to be there (section 7), whatever the device proves itself by.
+    for level, name, secret, nonce in (
+        ("CLIENT", "", secrets.service_secret, secrets.service_nonce),
+        ("APPSRV", secrets.name, secrets.device_secret, secrets.device_nonce),
+    ):
         block = etree.SubElement(account, "characteristic", type="APPAUTH")
         _parm(block, "AAUTHLEVEL", level)
         _parm(block, "AAUTHTYPE", "DIGEST")
         if name:
             _parm(block, "AAUTHNAME", name)
-        _parm(block, "AAUTHSECRET", secrets.token_urlsafe(16))
-        _parm(block, "AAUTHDATA", b64encode(secrets.token_bytes(16)).decode())
-
-
-_SCHEDULES = (
-    ("NumberOfFirstRetries", "IntervalForFirstSetOfRetries"),
-    ("NumberOfSecondRetries", "IntervalForSecondSetOfRetries"),
-    ("NumberOfRemainingScheduledRetries", "IntervalForRemainingScheduledRetries"),
-)
+        _parm(block, "AAUTHSECRET", secret)
+        _parm(block, "AAUTHDATA", b64encode(nonce).decode())
 
 
 def _poll(provider: Any, settings: EnrollmentSettings) -> None:
     poll = _characteristic(provider, "Poll")
     for (times_name, minutes_name), (minutes, times) in zip(
-        _SCHEDULES, settings.poll, strict=False
+        POLL_NODES, settings.poll, strict=False
     ):
         _parm(poll, times_name, str(times), "integer")
         _parm(poll, minutes_name, str(minutes), "integer")

@@ -23,6 +23,7 @@ from tandem.tenant.enrollment import (
     provisioning,
     restriction_store,
     restrictions,
+    session_secrets,
     store,
     terms,
 )
@@ -202,8 +203,16 @@ class Enrollment:
             root=authority.certificate,
             certificate=certificate,
             management_url=self.management_url,
+            account=await self._account(tx, device),
         )
         return soap.TokenResponse(document, now)
+
+    async def _account(self, tx: Tx, device: Device) -> session_secrets.Account:
+        """New secrets for an enrollment; kept is what checks them."""
+        made = session_secrets.new_account(device.upn)
+        kept = made.kept(self.settings.provider_id)
+        await session_secrets.insert(tx, self.box, device.id, kept)
+        return made
 
     async def may(self, tx: Tx, claims: Proof) -> None:
         """Raises NoMdmAuthority, EnrollmentRefused, NoMdmLicence unless the user may enrol devices."""
@@ -345,6 +354,30 @@ class Enrollment:
             now=self.now(),
         )
         return await directory.find_device(tx, made.device_id) or made
+
+    async def left(self, tx: Tx, certificate: bytes, source: str) -> Device | None:
+        """The device that once held this certificate here and is not enrolled any more."""
+        return await certificates.left(tx, certificate, source, self.now())
+
+    async def session_secrets(
+        self, tx: Tx, source: str
+    ) -> tuple[Device, session_secrets.SessionSecrets] | None:
+        """The enrolled device that Windows calls so, and what checks its secret.
+
+        The secret came with the certificate, and counts as long as one of the device's does.
+        """
+        found = await store.device(tx, "windows_id", source)
+        id = found.id if found is not None and found.state != "unenrolled" else ""
+        row = await session_secrets.find(tx, id)
+        now = self.now()
+        usable = any(one.usable(now) for one in await certificates.of(tx, id))
+        if found is None or row is None or not usable:
+            return None
+        return found, session_secrets.opened(self.box, row)
+
+    async def session_accepted(self, tx: Tx, device: Device, accepted: int, nonce: bytes) -> None:
+        """The device proved itself; `nonce` is for its next session."""
+        await session_secrets.accept(tx, device.id, accepted, nonce)
 
     async def device(self, tx: Tx, id: str) -> Device:
         return await device(tx, id)

@@ -166,6 +166,15 @@ async def devices_of(tx: Tx, user_id: str, upn: str) -> list[Device]:
     return [Device(**row) async for row in found]
 
 
+async def names_of(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
+    """Names by id, also of devices that have left."""
+    found = await tx.execute(
+        "SELECT id, name FROM enrollment_device WHERE id = ANY(string_to_array(%s, ','))",
+        (",".join(ids),),
+    )
+    return {row["id"]: row["name"] async for row in found}
+
+
 async def set_state(tx: Tx, id: str, state: str, ended_at: datetime | None) -> None:
     await tx.execute(
         "UPDATE enrollment_device SET state = %s, ended_at = %s WHERE id = %s",

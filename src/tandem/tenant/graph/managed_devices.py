@@ -93,6 +93,17 @@ def managed_devices(service: Sessions) -> Part:
             for item in await enrollment.timeline(call.tx, kind="refused")
         ]
 
+    async def release(call: Call, body: Body) -> Answer:
+        given = str(body.get("kind") or ""), str(body.get("subject") or "")
+        return Value(await service.release(call.tx, _device(call), *given))
+
+    async def capabilities(call: Call, body: Body) -> Answer:
+        """Which CSPs the device's Windows has, as it says of itself."""
+        device = await enrollment.device(call.tx, _device(call))
+        build, csps = await sessions.capabilities(call.tx, device.id)
+        found = [{"node": node, "version": version} for node, version in sorted(csps.items())]
+        return Value({"osVersion": build or None, "csps": found})
+
     devices = Resource(
         path="deviceManagement/managedDevices",
         type="managedDevice",
@@ -139,6 +150,10 @@ def managed_devices(service: Sessions) -> Part:
         actions += [
             Action(f"{one}/timeline", timeline, READ, method="GET", family=Family.INTUNE),
             Action(
+                f"{one}/releaseCommands", release, PRIVILEGED, body=_RELEASE, family=Family.INTUNE
+            ),
+            Action(f"{one}/capabilities", capabilities, READ, method="GET", family=Family.INTUNE),
+            Action(
                 f"{one}/settings", settings, _CONFIGURATION_READ, method="GET", family=Family.INTUNE
             ),
         ]
@@ -148,15 +163,106 @@ def managed_devices(service: Sessions) -> Part:
         ]
     guarded = device_actions(service)
     settings_of = device_settings.device_settings(service.policies)
+    strays, told = _strays(service)
     return Part(
-        (devices, together, *_contained(service), events, *guarded.resources),
-        (*actions, *guarded.actions, *settings_of.actions),
+        (devices, together, *_contained(service), events, _holds(), strays, *guarded.resources),
+        (*actions, told, *guarded.actions, *settings_of.actions),
     )
 
 
 def _first(order: tuple[str, str], device: str) -> tuple[str, list[str], str]:
     """The arguments of an order for this device alone."""
     return order[0], [device], order[1]
+
+
+_RELEASE = (Field("kind", writable=True), Field("subject", writable=True))
+_HOLD_FIELDS = (
+    Field("id"),
+    Field("deviceId"),
+    Field("deviceName"),
+    Field("kind"),
+    Field("subject"),
+    Field("status", Primitive.INTEGER),
+    Field("reason"),
+    Field("setAsideDateTime", Primitive.TIME),
+)
+
+
+async def _held(call: Call, device_id: str = "") -> Sequence[Row]:
+    """Commands that devices do not get any more, with the names of those devices."""
+    found = await sessions.holds(call.tx, device_id)
+    names = await enrollment.names_of(call.tx, [one.device_id for one in found])
+    return [
+        {
+            "id": f"{one.device_id}_{one.kind}_{one.subject}",
+            "device_id": one.device_id,
+            "device_name": names.get(one.device_id, ""),
+            "kind": one.kind,
+            "subject": one.subject,
+            "status": one.code or None,
+            "reason": one.reason,
+            "set_aside_date_time": one.at,
+        }
+        for one in found
+    ]
+
+
+def _holds() -> Resource:
+    return Resource(
+        path="tandem/setAsideCommands",
+        type="setAsideCommand",
+        family=Family.INTUNE,
+        rows=_held,
+        read=READ,
+        key_is_guid=False,
+        fields=_HOLD_FIELDS,
+    )
+
+
+def _strays(service: Sessions) -> tuple[Resource, Action]:
+    """Devices that have left and call all the same, and that they be told to leave."""
+
+    async def rows(call: Call) -> Sequence[Row]:
+        found = await sessions.strays(call.tx)
+        names = await enrollment.names_of(call.tx, [one.device_id for one in found])
+        return [
+            {
+                "id": one.device_id,
+                "device_name": names.get(one.device_id, ""),
+                "calls": one.calls,
+                "first_call_date_time": one.first_at,
+                "last_call_date_time": one.last_at,
+                "unenroll_ordered_date_time": one.ordered_at,
+                "unenroll_sent_date_time": one.told_at,
+            }
+            for one in found
+        ]
+
+    async def unenroll(call: Call, body: Body) -> Answer:
+        await service.tell_to_leave(call.tx, call.keys["strayDevice"])
+        return None
+
+    listed = Resource(
+        path="tandem/strayDevices",
+        type="strayDevice",
+        family=Family.INTUNE,
+        rows=rows,
+        read=READ,
+        key_is_guid=False,
+        fields=(
+            Field("id"),
+            Field("deviceName"),
+            Field("calls", Primitive.INTEGER),
+            Field("firstCallDateTime", Primitive.TIME),
+            Field("lastCallDateTime", Primitive.TIME),
+            Field("unenrollOrderedDateTime", Primitive.TIME),
+            Field("unenrollSentDateTime", Primitive.TIME),
+        ),
+    )
+    told = Action(
+        "tandem/strayDevices/{strayDevice}/unenroll", unenroll, PRIVILEGED, family=Family.INTUNE
+    )
+    return listed, told
 
 
 def _device(call: Call) -> str:
@@ -422,6 +528,10 @@ def _contained(service: Sessions) -> list[Resource]:
         device = await enrollment.device(call.tx, _device(call))
         return await device_settings.states(call.tx, service.policies, device)
 
+    async def aside(call: Call) -> Sequence[Row]:
+        device = await enrollment.device(call.tx, _device(call))
+        return await _held(call, device.id)
+
     async def none(call: Call) -> Sequence[Row]:
         await enrollment.device(call.tx, _device(call))
         return []
@@ -445,6 +555,7 @@ def _contained(service: Sessions) -> list[Resource]:
             users,
             tuple(map(Field, ("id", "displayName", "userPrincipalName"))),
         ),
+        ("setAsideCommands", "setAsideCommand", aside, _HOLD_FIELDS),
         ("deviceConfigurationStates", "deviceConfigurationState", states, state_fields),
         ("deviceCompliancePolicyStates", "deviceCompliancePolicyState", none, state_fields),
         ("detectedApps", "detectedApp", none, applications),

@@ -18,11 +18,12 @@ from tandem.tenant.sessions.actions import (
     Safeguards,
     State,
 )
+from tandem.tenant.sessions.authentication import Peer
 from tandem.tenant.sessions.calls import Calls, call_routes
 from tandem.tenant.sessions.configuring import os_version
 from tandem.tenant.sessions.http import problems, routes
 from tandem.tenant.sessions.installs import withheld
-from tandem.tenant.sessions.model import LAPSED, ActionResult, Delivery
+from tandem.tenant.sessions.model import LAPSED, ActionResult, Delivery, Hold, Stray
 from tandem.tenant.sessions.orders import (
     ORDERS,
     REQUESTS,
@@ -33,7 +34,8 @@ from tandem.tenant.sessions.orders import (
     devices_of_requests,
     results,
 )
-from tandem.tenant.sessions.service import Sessions, deliveries
+from tandem.tenant.sessions.service import Sessions, capabilities, deliveries, holds
+from tandem.tenant.sessions.strays import NoSuchStray, strays
 from tandem.tenant.sessions.wakes import AgentWakes, NoWakes, Wakes
 
 __all__ = [
@@ -55,19 +57,26 @@ __all__ = [
     "By",
     "Calls",
     "Delivery",
+    "Hold",
+    "NoSuchStray",
     "NoWakes",
     "Ordered",
+    "Peer",
     "Reach",
     "Safeguards",
     "Sessions",
     "State",
+    "Stray",
     "Wakes",
     "call_routes",
+    "capabilities",
     "deliveries",
     "devices_of_requests",
+    "holds",
     "os_version",
     "problems",
     "results",
     "routes",
+    "strays",
     "withheld",
 ]

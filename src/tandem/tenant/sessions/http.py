@@ -11,6 +11,7 @@ from tandem.infra.errors import HTTP_STATUS, AppError, Kind
 from tandem.infra.logs import get_logger
 from tandem.protocols import syncml
 from tandem.tenant.enrollment import NotEnrolled
+from tandem.tenant.sessions.authentication import Peer
 from tandem.tenant.sessions.service import Sessions
 
 log = get_logger("sessions")
@@ -29,27 +30,43 @@ def routes(db: Database, sessions: Sessions) -> list[BaseRoute]:
         except syncml.BadMessage as error:
             log.info("message refused", reason=str(error))
             return Response(status_code=400)
-        peer = http.peer_certificate(request)
+        certificate = http.peer_certificate(request)
         async with db.apart() as connection:
-            answer = await sessions.quietly(connection, peer, message)
+            answer = await sessions.quietly(connection, certificate, message)
         if answer is not None:
             return Response(answer, media_type=f"{_TYPE}; charset=utf-8")
+        peer = Peer(certificate, _signature(request), raw, _connection(request))
         try:
             async with db.transaction() as tx:
                 answer = await sessions.exchange(tx, peer, message)
         except NotEnrolled as error:
             # The device hears nothing (section 20); who runs the service has to see it.
-            fingerprint = pki.sha256_fingerprint(peer) if peer is not None else ""
+            fingerprint = pki.sha256_fingerprint(certificate) if certificate is not None else ""
             log.warning(
                 "session refused",
                 source=message.source[:128],
                 certificate=fingerprint,
                 **error.details,
             )
-            raise
+            async with db.transaction() as tx:
+                told = await sessions.stray(tx, peer, message)
+            if told is None:
+                raise
+            answer = told
         return Response(answer, media_type=f"{_TYPE}; charset=utf-8")
 
     return [Route("/ManagementServer/MDM.svc", manage, methods=["POST"])]
+
+
+def _signature(request: Request) -> str:
+    """MDM-Signature, by either of its names (section 11.7)."""
+    headers = request.headers
+    return headers.get("mdm-signature", "") or headers.get("ms-signature", "")
+
+
+def _connection(request: Request) -> str:
+    client = request.client
+    return f"{client.host} {client.port}" if client is not None else ""
 
 
 def problems(_: Request, error: Exception) -> Response:

@@ -1,22 +1,19 @@
 """What a session asks and does, decided from values alone."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
-from tandem.protocols.syncml import Command, Item, Message, Status
+from tandem.protocols.syncml import Challenge, Command, Item, Message, Status
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.workloads import Workload
 
 DEVICE_ID = "./DevInfo/DevId"
 ABORT = "1223"
 UNENROLL_ALERT = "mdm.unenrollment.userrequest"
-# Enough of them to make round trips rare, few enough for any device's buffer (section 11.9).
-BATCH = 60
-# Devices announce 512 KiB; the envelope, statuses and escaping want their share (section 11.8).
-ROOM_BYTES = 256 * 1024
+LOGIN_ALERT = "com.microsoft/mdm/loginstatus"
 
 INVENTORY = {
     "./DevDetail/SwV": "os_version",
@@ -48,7 +45,8 @@ FIRST = "install-add"
 class Sent(msgspec.Struct, frozen=True):
     """What a command of ours was for: its Status is understood by this."""
 
-    kind: str  # ask, install-add, install, setting, removal, unenroll, action
+    # ask, install-add, install, uninstall, setting, removal, unenroll, action, account, account-part
+    kind: str
     subject: str = ""
     value: str = ""
     order: int = 0
@@ -82,13 +80,23 @@ def unenroll(provider: str, order: int) -> "Order":
     return Order(Sent("unenroll", provider, order=order), "Exec", item)
 
 
+_NO_ITEM = Item()
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command to send, and what it is for."""
+    """A command to send, and what it is for. `parts` are those of an Atomic or Sequence."""
 
     sent: Sent
     name: str
-    item: Item
+    item: Item = _NO_ITEM
+    parts: "tuple[Order, ...]" = ()
+
+    @property
+    def each(self) -> "Iterator[Order]":
+        yield self
+        for part in self.parts:
+            yield from part.each
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,46 +129,83 @@ class Delivery:
 LAPSED = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A command that this device does not get any more, and why. `code` is the status behind it,
+    0 when the device never answers."""
+
+    device_id: str
+    kind: str
+    subject: str
+    code: int
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A device that has left and calls all the same. `ordered_at`: it is to be told to leave."""
+
+    device_id: str
+    first_at: datetime
+    last_at: datetime
+    calls: int
+    ordered_at: datetime | None
+    told_at: datetime | None
+
+
 def questions(inventory_too: bool) -> list[Order]:
     """The first answer of a session: what the agent says, and the inventory."""
     uris = [CONFIG_INFO_URI, *(INVENTORY if inventory_too else ())]
     return [Order(Sent("ask", uri), "Get", Item(target=uri)) for uri in uris]
 
 
-def batch(orders: Iterable[Order], done: Collection[Sent]) -> list[Order]:
-    """What of it fits into one message, without what this session has asked for already."""
-    chosen: list[Order] = []
-    room = ROOM_BYTES
-    for order in orders:
-        if order.sent in done:
-            continue
-        room -= 512 + 2 * len((order.item.data or "").encode())
-        full = room < 0 or len(chosen) >= BATCH
-        if chosen and full and chosen[-1].sent.kind != FIRST:
-            break
-        chosen.append(order)
-    return chosen
-
-
 def commands(orders: Iterable[Order], first: int) -> tuple[list[Command], dict[str, Sent]]:
-    """Commands with ids from `first` on, and what each is for."""
-    made, sent = [], {}
-    for number, order in enumerate(orders, first):
-        made.append(Command(order.name, str(number), (order.item,)))
-        sent[str(number)] = order.sent
+    """Commands with ids from `first` on, and what each is for.
+
+    Those in a group have ids of their own (section 11.2).
+    """
+    made: list[Command] = []
+    sent: dict[str, Sent] = {}
+    for order in orders:
+        id = str(first + len(sent))
+        sent[id] = order.sent
+        children, inner = commands(order.parts, first + len(sent))
+        sent |= inner
+        items = () if order.parts else (order.item,)
+        made.append(Command(order.name, id, items, children=tuple(children)))
     return made, sent
 
 
-def statuses(message: Message) -> list[Status]:
-    """200 for the header and for each command of the device that has an id, in order.
+# What a device may tell by a command; it has nothing to ask or to change here.
+_TAKEN = ("Alert", "Replace", "Atomic", "Sequence")
 
-    Statuses and results are not answered (section 11.3).
+
+def statuses(
+    message: Message,
+    header: int = 200,
+    challenge: Challenge | None = None,
+    codes: Mapping[str, int] | None = None,
+) -> list[Status]:
+    """One for the header and for each command of the device that has an id, in order.
+
+    Statuses and results are not answered (section 11.3). `codes` are those that are not 200, by the
+    command's id.
     """
-    number = str(message.number)
-    made = [Status("1", number, "0", "SyncHdr", 200)]
-    for command in message.commands:
-        if command.id:
-            made.append(Status(str(len(made) + 1), number, command.id, command.name, 200))
+    number, known = str(message.number), codes or {}
+    made = [Status("1", number, "0", "SyncHdr", header, challenge=challenge)]
+
+    def say(id: str, name: str, code: int) -> None:
+        made.append(Status(str(len(made) + 1), number, id, name, code))
+
+    for result in message.results:
+        if result.id in known:
+            say(result.id, "Results", known[result.id])
+    for whole in message.commands:
+        for command in whole.each:
+            if command.id:
+                usual = 200 if command.name in _TAKEN else 406
+                say(command.id, command.name, known.get(command.id, usual))
     return made
 
 

@@ -1,21 +1,48 @@
 """What a device reports in a session, and what becomes of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tandem.infra import events
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.protocols import ccm, syncml
-from tandem.protocols.syncml import Command, Message, Results, Status
+from tandem.protocols.syncml import Challenge, Command, Message, Results, Status
 from tandem.tenant import enrollment
 from tandem.tenant.enrollment import CONFIG_INFO_URI, Device, Enrollment
-from tandem.tenant.sessions import configuring, installs, model
+from tandem.tenant.sessions import account, configuring, course, installs, model, store
 from tandem.tenant.sessions.configuring import Configuring
 from tandem.tenant.sessions.installs import Installs
-from tandem.tenant.sessions.model import Sent
+from tandem.tenant.sessions.model import Hold, Order, Sent
 from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.store import Session
+
+# Statuses that say that we sent nonsense (section 11.4): sent again, it is nonsense again.
+_OUR_FAULTS = (400, 415)
+_SET_ASIDE = ("setting", "removal", "install", "uninstall", account.KIND)
+
+
+@dataclass(slots=True)
+class Taken:
+    """What came of a message. `left`: the device is not enrolled any more. `answered` are the
+    commands, by message and id, whose Status came; `refused` our messages that it refuses as a
+    whole. `user`: whether somebody is signed in, None when it does not say. `challenge`: it wants
+    us to prove ourselves."""
+
+    left: bool = False
+    user: bool | None = None
+    held: bool = False
+    challenge: Challenge | None = None
+    answered: set[tuple[str, str]] = field(default_factory=set)
+    refused: list[tuple[str, int]] = field(default_factory=list)
+    corrections: list[Order] = field(default_factory=list)
+
+    def header(self, status: Status) -> None:
+        if status.challenge is not None and status.code in (401, 407):
+            self.challenge = status.challenge
+        if status.code >= 400:
+            self.refused.append((status.message_ref, status.code))
 
 
 class Reports:
@@ -37,28 +64,50 @@ class Reports:
 
     async def take(
         self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
-    ) -> bool:
-        """Keep what the message says. Returns whether the device has left."""
+    ) -> Taken:
+        """Keep what the message says."""
         sent = before.sent if before is not None and not begins else {}
+        made = Taken()
         settings: list[tuple[Sent, Status]] = []
         for status in message.statuses:
+            if status.command_ref == "0":
+                made.header(status)
+                continue
             what = sent.get(status.message_ref, {}).get(status.command_ref)
             if what is None:
                 continue
+            made.answered.add((status.message_ref, status.command_ref))
             if what.kind in configuring.KINDS:
                 if status.code not in model.NOT_DONE:
                     settings.append((what, status))
             else:
                 await self._status(tx, device, what, status)
+            if status.code in _OUR_FAULTS and what.kind in _SET_ASIDE:
+                made.held = True
+                reason = f"the device does not understand the command (status {status.code})"
+                await self.set_aside(tx, device, what, status.code, reason)
         if settings:
             await self._configuring.answered(tx, device, settings)
-        await self._results(tx, device, _answers(sent, message.results))
-        for command in message.commands:
-            if command.name == "Alert" and await self._alert(tx, device, command):
-                return True
-            if command.name == "Replace":
-                await self._told(tx, device, command)
-        return False
+        answers = _answers(sent, message.results)
+        made.corrections = account.corrections(answers, self._enrollment.settings)
+        await self._results(tx, device, answers)
+        for whole in message.commands:
+            for command in whole.each:
+                if command.name == "Alert":
+                    made.user = _signed_in(command, made.user)
+                    if await self._alert(tx, device, command):
+                        made.left = True
+                        return made
+                if command.name == "Replace":
+                    await self._told(tx, device, command)
+        return made
+
+    async def set_aside(self, tx: Tx, device: Device, sent: Sent, code: int, reason: str) -> None:
+        """This device does not get the command any more until somebody releases it."""
+        held = Hold(device.id, sent.kind, sent.subject[:512], code, reason, self._now())
+        await store.hold(tx, device.id, held, course.value_mark(sent))
+        text = f"{sent.subject} is set aside: {reason}. The rest goes on"
+        await self._enrollment.note(tx, device, "set-aside", text)
 
     async def _status(self, tx: Tx, device: Device, what: Sent, status: Status) -> None:
         now = self._now()
@@ -76,6 +125,9 @@ class Reports:
             # It is told again at its next session: the order stands until the device has left.
             text = f"The device refuses to leave ({told})"
             await self._enrollment.note(tx, device, "unenrolling", text)
+        elif what.kind == account.KIND and not good:
+            text = f"{what.subject} of the account is not set ({told})"
+            await self._enrollment.note(tx, device, "account", text)
         elif (what.kind, what.subject, status.code) == ("ask", CONFIG_INFO_URI, 404):
             await self._config_info(tx, device, "", now)
         elif (what.kind, status.code) == ("ask", 404):
@@ -94,6 +146,11 @@ class Reports:
         if known:
             await enrollment.save_inventory(tx, device.id, known, now)
         await self._installs.answers(tx, device, answers)
+        csps = answers.get(syncml.normal(account.CSP_VERSIONS))
+        if csps is not None:
+            build = known.get("os_version") or device.os_version
+            await store.save_capabilities(tx, device.id, build, account.csps(csps))
+            await enrollment.save_inventory(tx, device.id, {"csps_of": build}, None)
 
     async def _config_info(self, tx: Tx, device: Device, text: str, now: datetime) -> None:
         text = text[:4096]
@@ -146,6 +203,14 @@ class Reports:
         }
         if known:
             await enrollment.save_inventory(tx, device.id, known, None)
+
+
+def _signed_in(command: Command, before: bool | None) -> bool | None:
+    """By the alert LoginStatus (section 11.6)."""
+    for item in command.items:
+        if item.type.lower() == model.LOGIN_ALERT:
+            return (item.data or "").strip().strip("\u201c\u201d\"'").lower() == "user"
+    return before
 
 
 def _answers(sent: dict[str, dict[str, Sent]], given: Sequence[Results]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.protocols.syncml import Message
 from tandem.tenant import enrollment
-from tandem.tenant.sessions.model import LAPSED, Delivery, Sent
+from tandem.tenant.sessions.course import NEW, Course
+from tandem.tenant.sessions.model import LAPSED, Delivery, Hold, Sent, Stray
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Session:
     changed_at: datetime
     first_sha256: str
     snapshot: str | None = None
+    course: Course = NEW
 
 
 async def session(tx: Tx, device_id: str) -> Session | None:
@@ -35,7 +37,7 @@ async def session(tx: Tx, device_id: str) -> Session | None:
     await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-session:' || %s))", (device_id,))
     row = await (
         await tx.execute(
-            "SELECT session, number, answer, sent, asked, changed_at, first_sha256,"
+            "SELECT session, number, answer, sent, asked, changed_at, first_sha256, course,"
             " pg_current_snapshot()::text AS snapshot FROM sessions_session WHERE device_id = %s",
             (device_id,),
         )
@@ -43,18 +45,20 @@ async def session(tx: Tx, device_id: str) -> Session | None:
     if row is None:
         return None
     sent = msgspec.convert(row["sent"], dict[str, dict[str, Sent]])
-    return Session(**{**row, "answer": bytes(row["answer"]), "sent": sent})
+    course = msgspec.convert(row["course"], Course)
+    return Session(**{**row, "answer": bytes(row["answer"]), "sent": sent, "course": course})
 
 
 async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
     await tx.execute(
         "INSERT INTO sessions_session"
         " (device_id, session, number, answer, sent, asked, changed_at, first_sha256, settled,"
-        " settled_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::pg_snapshot, %s) ON CONFLICT (device_id) DO UPDATE SET"
+        " settled_at, course) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::pg_snapshot, %s, %s)"
+        " ON CONFLICT (device_id) DO UPDATE SET"
         " session = EXCLUDED.session, number = EXCLUDED.number, answer = EXCLUDED.answer,"
         " sent = EXCLUDED.sent, asked = EXCLUDED.asked, changed_at = EXCLUDED.changed_at,"
         " first_sha256 = EXCLUDED.first_sha256, settled = EXCLUDED.settled,"
-        " settled_at = EXCLUDED.settled_at",
+        " settled_at = EXCLUDED.settled_at, course = EXCLUDED.course",
         (
             device_id,
             kept.session,
@@ -66,6 +70,7 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
             kept.first_sha256,
             kept.snapshot,
             kept.changed_at,
+            Jsonb(msgspec.to_builtins(kept.course)),
         ),
     )
 
@@ -96,7 +101,9 @@ async def begin_quietly(
     done = await tx.execute(
         "WITH done AS (UPDATE sessions_session s SET session = %(session)s, number = 1,"  # noqa: S608
         " answer = %(answer)s, sent = %(sent)s, asked = true, changed_at = %(now)s,"
-        f" first_sha256 = %(first)s {_QUIET} AND (s.session, s.number) <> (%(session)s, 1)"
+        " first_sha256 = %(first)s, course = s.course"
+        " - '{items,bytes,object,questions,lost,suspect,times}'::text[]"
+        f" {_QUIET} AND (s.session, s.number) <> (%(session)s, 1)"
         " AND d.inventory @> %(told)s AND d.inventory ? 'serial_number'"
         " AND d.inventory_at >= %(since)s RETURNING s.device_id)"
         f" {enrollment.SEEN} WHERE id IN (SELECT device_id FROM done)",
@@ -159,6 +166,146 @@ async def unsettle(tx: Tx, device_id: str) -> None:
 
 async def forget_changes(tx: Tx, now: datetime) -> None:
     await tx.execute("DELETE FROM sessions_change WHERE at < %s", (now - _REMEMBERED,))
+
+
+# ---------------------------------------------------------------------- large objects
+
+
+async def begin_object(tx: Tx, device_id: str, size: int, data: str) -> None:
+    await tx.execute(
+        "INSERT INTO sessions_object (device_id, size, data) VALUES (%s, %s, %s)"
+        " ON CONFLICT (device_id) DO UPDATE SET size = EXCLUDED.size, data = EXCLUDED.data",
+        (device_id, size, data),
+    )
+
+
+async def add_part(tx: Tx, device_id: str, data: str, most: int) -> tuple[int, str]:
+    """The announced size and all there is of it now; never much more than `most`."""
+    row = await (
+        await tx.execute(
+            "UPDATE sessions_object SET data = left(data || %s, %s) WHERE device_id = %s"
+            " RETURNING size, data",
+            (data, most + 1, device_id),
+        )
+    ).fetchone()
+    return (row["size"], row["data"]) if row is not None else (0, "")
+
+
+async def end_object(tx: Tx, device_id: str) -> None:
+    await tx.execute("DELETE FROM sessions_object WHERE device_id = %s", (device_id,))
+
+
+# ---------------------------------------------------------------------- set aside
+
+
+async def hold(tx: Tx, device_id: str, held: Hold, mark: str) -> None:
+    await tx.execute(
+        "INSERT INTO sessions_hold (device_id, kind, subject, value_mark, code, reason, at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (device_id, kind, subject) DO UPDATE SET"
+        " value_mark = EXCLUDED.value_mark, code = EXCLUDED.code, reason = EXCLUDED.reason,"
+        " at = EXCLUDED.at",
+        (device_id, held.kind, held.subject, mark, held.code, held.reason, held.at),
+    )
+    await tx.execute(
+        "UPDATE sessions_session SET course = course || '{\"holds\": true}' WHERE device_id = %s",
+        (device_id,),
+    )
+
+
+async def held_marks(tx: Tx, device_id: str) -> dict[tuple[str, str], str]:
+    found = await tx.execute(
+        "SELECT kind, subject, value_mark FROM sessions_hold WHERE device_id = %s", (device_id,)
+    )
+    return {(row["kind"], row["subject"]): row["value_mark"] async for row in found}
+
+
+async def holds(tx: Tx, device_id: str, subjects: Sequence[str] | None = None) -> list[Hold]:
+    """Of one device, or of all devices for these subjects; the newest first."""
+    found = await tx.execute(
+        "SELECT device_id, kind, subject, code, reason, at FROM sessions_hold"
+        " WHERE (%(d)s = '' OR device_id = %(d)s)"
+        " AND (%(s)s::text[] IS NULL OR subject = ANY(%(s)s::text[])) ORDER BY at DESC, subject",
+        {"d": device_id, "s": list(subjects) if subjects is not None else None},
+    )
+    return [Hold(**row) async for row in found]
+
+
+async def release(tx: Tx, device_id: str, kind: str, subject: str) -> list[Hold]:
+    """Take it off the list; empty `kind` and `subject` are all of the device's."""
+    found = await tx.execute(
+        "DELETE FROM sessions_hold WHERE device_id = %(d)s"
+        " AND (%(k)s = '' OR kind = %(k)s) AND (%(s)s = '' OR subject = %(s)s)"
+        " RETURNING device_id, kind, subject, code, reason, at",
+        {"d": device_id, "k": kind, "s": subject},
+    )
+    return [Hold(**row) async for row in found]
+
+
+# ---------------------------------------------------------------------- what a device can do
+
+
+async def save_capabilities(tx: Tx, device_id: str, build: str, csps: dict[str, str]) -> None:
+    await tx.execute(
+        "INSERT INTO sessions_capability (device_id, build, csps) VALUES (%s, %s, %s)"
+        " ON CONFLICT (device_id) DO UPDATE SET build = EXCLUDED.build, csps = EXCLUDED.csps",
+        (device_id, build, Jsonb(csps)),
+    )
+
+
+async def capabilities(tx: Tx, device_id: str) -> tuple[str, dict[str, str]]:
+    row = await (
+        await tx.execute(
+            "SELECT build, csps FROM sessions_capability WHERE device_id = %s", (device_id,)
+        )
+    ).fetchone()
+    return (row["build"], dict(row["csps"])) if row is not None else ("", {})
+
+
+# ---------------------------------------------------------------------- left, and calling
+
+
+async def stray_called(tx: Tx, device_id: str, now: datetime) -> Stray:
+    """Count a call of a device that has left."""
+    row = await (
+        await tx.execute(
+            "INSERT INTO sessions_stray (device_id, first_at, last_at) VALUES (%s, %s, %s)"
+            " ON CONFLICT (device_id) DO UPDATE SET last_at = EXCLUDED.last_at,"
+            " calls = least(sessions_stray.calls + 1, 1000000)"
+            " RETURNING device_id, first_at, last_at, calls, ordered_at, told_at",
+            (device_id, now, now),
+        )
+    ).fetchone()
+    assert row is not None
+    return Stray(**row)
+
+
+async def strays(tx: Tx, device_id: str = "") -> list[Stray]:
+    found = await tx.execute(
+        "SELECT device_id, first_at, last_at, calls, ordered_at, told_at FROM sessions_stray"
+        " WHERE %(d)s = '' OR device_id = %(d)s ORDER BY last_at DESC",
+        {"d": device_id},
+    )
+    return [Stray(**row) async for row in found]
+
+
+async def order_stray(tx: Tx, device_id: str, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE sessions_stray SET ordered_at = %s, told_at = NULL WHERE device_id = %s",
+        (now, device_id),
+    )
+
+
+async def stray_told(tx: Tx, device_id: str, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE sessions_stray SET told_at = %s WHERE device_id = %s", (now, device_id)
+    )
+
+
+async def forget_stray(tx: Tx, device_id: str) -> None:
+    await tx.execute("DELETE FROM sessions_stray WHERE device_id = %s", (device_id,))
+
+
+# ---------------------------------------------------------------------- settings
 
 
 async def deliveries(tx: Tx, device_id: str) -> dict[str, Delivery]:

@@ -1,13 +1,14 @@
 """What a device is to do in a session: questions first, then orders, apps and settings."""
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
-from tandem.protocols.syncml import Message
+from tandem.protocols.syncml import Item, Message
 from tandem.tenant import directory, enrollment, licensing
-from tandem.tenant.enrollment import Device
-from tandem.tenant.sessions import model
+from tandem.tenant.enrollment import Device, EnrollmentSettings
+from tandem.tenant.sessions import account, model
 from tandem.tenant.sessions.configuring import Configuring
 from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Order, Sent
@@ -15,15 +16,30 @@ from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.quiet import inventory_is_old
 from tandem.tenant.sessions.store import Session
 
-_MESSAGES_MOST = 60
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What is next. `asked`: these are questions, or some are not answered yet. `settled`: when
+    there are no orders, there will be none until something is changed. `alone`: nothing besides."""
+
+    orders: list[Order] = field(default_factory=list)
+    asked: bool = False
+    settled: bool = False
+    alone: bool = False
 
 
 class Work:
     """Computes what is next for a device."""
 
     def __init__(
-        self, orders: Orders, installs: Installs, configuring: Configuring, now: Clock
+        self,
+        settings: EnrollmentSettings,
+        orders: Orders,
+        installs: Installs,
+        configuring: Configuring,
+        now: Clock,
     ) -> None:
+        self._settings = settings
         self._orders = orders
         self._installs = installs
         self._configuring = configuring
@@ -31,39 +47,43 @@ class Work:
 
     async def next(
         self, tx: Tx, device: Device, before: Session | None, message: Message, begins: bool
-    ) -> tuple[bool, list[Order], bool]:
-        """Questions first; when they are answered, work until there is none.
-
-        Returns whether there are questions that the device has not answered yet, what it is to
-        do, and whether it is settled: nothing is to do or awaited, until something is changed.
-        """
+    ) -> Next:
+        """Questions first; when they are answered, work until there is none."""
         if begins:
             old = inventory_is_old(device.inventory, device.inventory_at, self._now())
-            installs = await self._installs.questions(tx, device, inventory=old)
-            return True, [*model.questions(old), *installs], False
-        asked = before is not None and before.asked
+            running = await self._installs.questions(tx, device, inventory=old)
+            return Next([*model.questions(old), *self._account(device, old), *running], asked=True)
         if not message.final:
-            return asked, [], False  # The device is busy and keeps the session open (section 11.9).
-        if before is None or message.number > _MESSAGES_MOST:
-            return False, [], False
+            # The device is busy and keeps the session open (section 11.9).
+            return Next(asked=before is not None and before.asked)
+        if before is None:
+            return Next()
+        if before.course.questions:
+            uris = before.course.questions
+            return Next([Order(Sent("ask", uri), "Get", Item(target=uri)) for uri in uris], True)
         done = {what for sent in before.sent.values() for what in sent.values()}
-        orders, restless = await self._work(tx, device, done)
-        return False, model.batch(orders, done), not orders and not restless
+        return await self._work(tx, device, done, before.course.user)
 
-    async def _work(
-        self, tx: Tx, device: Device, done: Collection[Sent]
-    ) -> tuple[list[Order], bool]:
-        """What is to do, and whether more may be to do later though nothing is changed."""
+    def _account(self, device: Device, old: bool) -> list[Order]:
+        """How the account stands, asked with the inventory; the CSPs once for each OS version."""
+        if not old:
+            return []
+        orders = account.questions(self._settings)
+        if device.inventory.get("csps_of") != device.os_version:
+            orders.append(account.csp_question())
+        return orders
+
+    async def _work(self, tx: Tx, device: Device, done: Collection[Sent], user: bool) -> Next:
         given = {what.order for what in done if what.order}
         actions, nothing_else = await self._orders.hand_out(tx, device, given)
         if nothing_else:
-            return actions, True
+            return Next(actions, alone=True)
         if device.state != "enrolled" or not await _licensed(tx, device):
-            return actions, device.state != "enrolled"
+            return Next(actions, settled=device.state == "enrolled")
         groups = await enrollment.groups_of(tx, device)
         installs, restless = await self._installs.orders(tx, device, groups, done)
-        settings, waiting = await self._configuring.orders(tx, device, groups, user_here=False)
-        return [*actions, *installs, *settings], restless or waiting
+        settings, waiting = await self._configuring.orders(tx, device, groups, user_here=user)
+        return Next([*actions, *installs, *settings], settled=not restless and not waiting)
 
 
 async def _licensed(tx: Tx, device: Device) -> bool:
