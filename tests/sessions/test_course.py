@@ -71,6 +71,12 @@ def test_the_parts_of_an_atomic_have_ids_of_their_own() -> None:
     assert [sent[id].subject for id in ids] == ["C", "Poll", "A", "B", "D"]
 
 
+def test_a_device_that_proved_itself_by_md5_alone_gets_settings_and_no_secrets() -> None:
+    orders = [setting("A"), *app("a")]
+    assert course.allowed(orders, course.SIGNATURE) == orders
+    assert course.allowed(orders, course.DIGEST) == [setting("A")]
+
+
 # ------------------------------------------------------------------ poison
 
 

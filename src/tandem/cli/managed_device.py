@@ -418,3 +418,65 @@ def revoke_certificate(
         {"certificate": certificate, "reason": reason},
     )
     emit(done, lambda _: f"The certificate of {found['deviceName']} is revoked.", json)
+
+
+_ASIDE = {
+    "deviceName": "DEVICE",
+    "kind": "WHAT",
+    "subject": "OF",
+    "reason": "WHY",
+    "setAsideDateTime": "SINCE",
+}
+
+
+@app.command("set-aside")
+def set_aside(
+    device: Annotated[str, typer.Argument(help="Name or id; all devices without one.")] = "",
+    json: Json = False,
+) -> None:
+    """List the commands that devices do not get any more, because they choke on them."""
+    graph = graph_client()
+    path = "/v1.0/tandem/setAsideCommands"
+    if device:
+        path = f"{_PATH}/{find(graph, device)['id']}/setAsideCommands"
+    emit(graph.every(path), lambda rows: table(rows, _ASIDE), json)
+
+
+@app.command()
+def release(
+    device: Annotated[str, typer.Argument(help="Name or id.")],
+    subject: Annotated[str, typer.Argument(help="What OF names; everything without one.")] = "",
+    json: Json = False,
+) -> None:
+    """Give a device again what was set aside; it comes at its next check-in."""
+    graph = graph_client()
+    found = find(graph, device)
+    done = graph.post(f"{_PATH}/{found['id']}/releaseCommands", {"subject": subject})
+    count = int((done or {}).get("value", 0))
+    text = f"{found['deviceName']} gets {count} of its commands again."
+    emit({"id": found["id"], "released": count}, lambda _: text, json)
+
+
+_STRAYS = {
+    "id": "ID",
+    "deviceName": "DEVICE",
+    "calls": "CALLS",
+    "lastCallDateTime": "LAST CALL",
+    "unenrollOrderedDateTime": "TOLD TO LEAVE",
+}
+
+
+@app.command()
+def strays(json: Json = False) -> None:
+    """List the devices that have left here and call all the same, like restored images."""
+    rows = graph_client().every("/v1.0/tandem/strayDevices")
+    emit(rows, lambda found: table(found, _STRAYS), json)
+
+
+@app.command("tell-to-leave")
+def tell_to_leave(
+    id: Annotated[str, typer.Argument(help="The ID that `strays` lists.")], json: Json = False
+) -> None:
+    """Have a device that has left here told to leave when it calls."""
+    graph_client().post(f"/v1.0/tandem/strayDevices/{id}/unenroll", {})
+    emit({"id": id}, lambda _: "It is told to leave at its next call.", json)

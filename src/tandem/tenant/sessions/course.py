@@ -23,12 +23,12 @@ ITEMS = 10_000
 BYTES = 4 * 1024 * 1024
 # One object at a time, in parts (section 11.8).
 OBJECT_BYTES = 1024 * 1024
-# What we announce as the largest message that we take.
+# What we announce as the largest message that we take, and what devices announce.
 MAX_MESSAGE_BYTES = 512 * 1024
 
 # Enough commands to make round trips rare, few enough for a device that runs them in order.
 BATCH = 60
-# For a device that announces no MaxMsgSize: they announce 512 KiB, so this is on the safe side.
+# What several commands fill at most: a slow device answers all of them or none.
 _ROOM_BYTES = 256 * 1024
 # An announcement below this is nonsense: not even our statuses would fit.
 _LEAST_BYTES = 4096
@@ -155,10 +155,21 @@ def value_mark(sent: Sent) -> str:
     return sha256(f"{sent.order}\n{sent.value}".encode()).hexdigest()[:24]
 
 
+# What holds secrets: links that need no sign-in, and command lines of administrators.
+_SECRET_KINDS = (FIRST, "install")
+
+
+def allowed(orders: Sequence[Order], level: int) -> list[Order]:
+    """What a device gets that proved itself in this way: by MD5 alone, nothing secret (11.7)."""
+    if level < DIGEST:
+        return list(orders)
+    return [one for one in orders if one.sent.kind not in _SECRET_KINDS]
+
+
 def room(course: Course, statuses: int) -> int:
-    """How many bytes of commands fit into the next message to this device."""
-    most = max(course.max_bytes, _LEAST_BYTES) if course.max_bytes else _ROOM_BYTES
-    return min(most, _ROOM_BYTES) - _AROUND_MESSAGE - _STATUS_BYTES * statuses
+    """How many bytes of commands the next message to this device takes at most."""
+    most = max(course.max_bytes, _LEAST_BYTES) if course.max_bytes else MAX_MESSAGE_BYTES
+    return most - _AROUND_MESSAGE - _STATUS_BYTES * statuses
 
 
 def batch(
@@ -171,8 +182,8 @@ def batch(
     """
     chosen: list[Order] = []
     too_large: list[Order] = []
-    whole = room(course, 0)
-    left = room(course, statuses)
+    whole, here = room(course, 0), room(course, statuses)
+    left = min(here, _ROOM_BYTES)
     careful = course.lost >= _CAREFUL_AFTER
     for unit in units(orders):
         most = 1 if careful and unit[0].sent.kind != "ask" else BATCH
@@ -186,7 +197,7 @@ def batch(
             continue
         if chosen and (size > left or len(chosen) + len(unit) > most):
             break
-        if size > left:
+        if size > here:
             break  # Even the first one: this message is all statuses.
         left -= size
         chosen += unit

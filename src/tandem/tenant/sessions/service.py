@@ -180,6 +180,8 @@ class Sessions(Orders):
         going, orders = made.going, following.orders
         if going.holds and orders:
             orders = course.without(orders, await store.held_marks(tx, device.id))
+        settled = following.settled and not orders
+        orders = course.allowed(orders, going.level)
         done = {what for given in made.sent.values() for what in given.values()}
         chosen, too_large = course.batch(orders, done, going, len(made.statuses))
         for order in too_large:
@@ -199,7 +201,6 @@ class Sessions(Orders):
         if made.going.nonce:
             credential = await self._credential(tx, device, b64decode(made.going.nonce))
         answer = self._written(made.message, made.statuses, [*alerts, *commands], credential)
-        settled = following.settled and not orders
         kept = Session(
             made.message.session,
             made.message.number,
