@@ -1,6 +1,6 @@
 """What goes into a message, what broke a session off, and what is set aside: decided from values."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem.protocols import syncml
@@ -99,6 +99,7 @@ def sessions_until_aside(poison: str, names: list[str], *, most: int = 40) -> tu
     raise AssertionError("never found")
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 150), st.integers(1, 151))
 def test_the_command_at_which_sessions_break_off_is_found_among_any_others(
     at: int, count: int
