@@ -9,7 +9,7 @@ from test_mobile_apps import APPS, NODE, finished, made, statuses, uploaded
 
 from app_content import publish
 from mdm_world import Mdm, TestDevice
-from tandem.protocols.syncml import Command
+from tandem.protocols.syncml import Command, Item
 from tandem.tenant import enrollment
 
 LINE = "LANG=en"
@@ -265,6 +265,9 @@ async def test_an_app_for_one_user_is_kept_for_when_somebody_is_signed_in(
     device = await mdm.enrolled()
     await required(mdm, package_for_one_user, device, LINE)
     assert await device.check_in() == []
+    signed_in = Item(type="com.microsoft/MDM/LoginStatus", data="user", format="chr")
+    add, _ = await device.check_in(Command("Alert", "3", (signed_in,), "1224"))
+    assert add.items[0].target.startswith("./User/Vendor/MSFT/EnterpriseDesktopAppManagement/")
     app = await made(mdm)
     with pytest.raises(Exception, match="no committed content"):
         await publish(

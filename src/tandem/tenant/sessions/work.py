@@ -81,7 +81,9 @@ class Work:
         if device.state != "enrolled" or not await _licensed(tx, device):
             return Next(actions, settled=device.state == "enrolled")
         groups = await enrollment.groups_of(tx, device)
-        installs, restless = await self._installs.orders(tx, device, groups, done)
+        installs, restless = await self._installs.orders(
+            tx, device, groups, done, user_signed_in=user
+        )
         settings, waiting = await self._configuring.orders(tx, device, groups, user_here=user)
         return Next([*actions, *installs, *settings], settled=not restless and not waiting)
 
