@@ -118,6 +118,47 @@ async def test_a_change_in_mid_session_is_not_missed(
     assert found == [True, False]
 
 
+async def test_a_session_after_one_that_set_everything_is_quiet(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    device, found = quiet
+    await _assigned(mdm, device)
+    assert [item.name for item in await device.check_in()] == ["Replace"]
+    found.clear()
+    assert await device.check_in() == []
+    assert found == [True, True]
+
+
+async def test_a_change_while_the_device_does_the_last_one_is_not_missed(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    device, _ = quiet
+    await _assigned(mdm, device)
+    answer = await device.begins()
+    answer = await device.says(2, **device.replies(answer))
+    assert [item.name for item in answer.commands] == ["Replace"]
+    group = await mdm.group("More", device.user.id)
+    async with mdm.database.transaction() as tx:
+        made = await policies.create(
+            tx, new_id(), "DeviceLock/MaxDevicePasswordFailedAttempts", "9", mdm.world.at
+        )
+        await policies.assign(tx, made.id, [group.id], [])
+    await device.says(3, **device.replies(answer))
+    assert [item.name for item in await device.check_in()] == ["Replace"]
+
+
+async def test_a_setting_that_is_refused_ends_no_session_early(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    device, found = quiet
+    await _assigned(mdm, device)
+    device.codes = {"Replace": 500}
+    await device.check_in()
+    found.clear()
+    await device.check_in()
+    assert found[1] is False
+
+
 async def test_a_change_that_is_not_committed_yet_is_not_missed(
     mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
 ) -> None:

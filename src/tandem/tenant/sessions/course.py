@@ -48,7 +48,8 @@ class Course(msgspec.Struct, frozen=True, omit_defaults=True):
     `max_bytes` is the device's MaxMsgSize; `user`: somebody is signed in to it. `connection` is
     where a session of level DIGEST came from. `object` is the node whose data comes in parts.
     `nonce` is what the device has us prove ourselves with, `asked` how often it did. `questions`
-    are nodes that did not fit into the first answer.
+    are nodes that did not fit into the first answer. `complete` is the snapshot of the database in
+    which the last answer held all that was to do.
     """
 
     max_bytes: int = 0
@@ -65,6 +66,7 @@ class Course(msgspec.Struct, frozen=True, omit_defaults=True):
     suspect: str = ""
     times: int = 0
     holds: bool = False
+    complete: str = ""
 
 
 NEW = Course()

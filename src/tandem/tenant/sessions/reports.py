@@ -28,11 +28,12 @@ class Taken:
     """What came of a message. `left`: the device is not enrolled any more. `answered` are the
     commands, by message and id, whose Status came; `refused` our messages that it refuses as a
     whole. `user`: whether somebody is signed in, None when it does not say. `challenge`: it wants
-    us to prove ourselves."""
+    us to prove ourselves. `refusals`: some setting was not taken."""
 
     left: bool = False
     user: bool | None = None
     held: bool = False
+    refusals: bool = False
     challenge: Challenge | None = None
     answered: set[tuple[str, str]] = field(default_factory=set)
     refused: list[tuple[str, int]] = field(default_factory=list)
@@ -78,6 +79,7 @@ class Reports:
                 continue
             made.answered.add((status.message_ref, status.command_ref))
             if what.kind in configuring.KINDS:
+                made.refusals = made.refusals or not 200 <= status.code < 300
                 if status.code not in model.NOT_DONE:
                     settings.append((what, status))
             else:

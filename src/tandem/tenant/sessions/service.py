@@ -23,10 +23,10 @@ from tandem.tenant.policies import Policies
 from tandem.tenant.sessions import account, course, model, objects, quiet, store
 from tandem.tenant.sessions.actions import Safeguards
 from tandem.tenant.sessions.authentication import MD5, Authentication, Peer, Proof
-from tandem.tenant.sessions.configuring import Configuring
+from tandem.tenant.sessions.configuring import KINDS, Configuring
 from tandem.tenant.sessions.course import Course
 from tandem.tenant.sessions.installs import Installs
-from tandem.tenant.sessions.model import Sent
+from tandem.tenant.sessions.model import Order, Sent
 from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.reports import Reports, Taken
 from tandem.tenant.sessions.store import Session
@@ -132,6 +132,10 @@ class Sessions(Orders):
         answer = _Answer(message, statuses, parts.alerts, first, sent, going)
         if _aborts(message) or going.asked > _PROOFS:
             return await self._answer(tx, device, answer, Next())
+        if before is not None and not begins and _nothing_is_left(before, message, taken):
+            return await self._answer(
+                tx, device, answer, Next(settled=True), before.course.complete
+            )
         device = await enrollment.device(tx, device.id)
         resumed = replace(before, sent=sent, course=going) if before is not None else None
         following = await self._work.next(tx, device, resumed, message, begins)
@@ -188,8 +192,13 @@ class Sessions(Orders):
             reason = "it is larger than the messages that the device takes"
             await self._reports.set_aside(tx, device, order.sent, _TOO_MUCH, reason)
         asked = tuple(o.item.target for o in orders if following.asked and o not in chosen)
+        whole = following.settled and len(chosen) == len(following.orders)
         going = msgspec.structs.replace(
-            going, questions=asked, holds=going.holds or bool(too_large), nonce=""
+            going,
+            questions=asked,
+            holds=going.holds or bool(too_large),
+            nonce="",
+            complete=(snapshot or "") if whole and _settings_only(chosen) else "",
         )
         alerts = [
             syncml.Command("Alert", str(len(made.statuses) + number), data=data)
@@ -295,6 +304,25 @@ def _begins(
     if not proof.anew or message.number > 3 or not any(map(_opens, message.commands)):
         return False
     return before is None or before.session != message.session
+
+
+def _settings_only(orders: Sequence[Order]) -> bool:
+    return bool(orders) and all(order.sent.kind in KINDS for order in orders)
+
+
+def _nothing_is_left(before: Session, message: Message, taken: Taken) -> bool:
+    """Whether the last answer held all that was to do, and the device did it: that there is
+    nothing more need not be computed."""
+    reference = str(before.number)
+    return (
+        bool(before.course.complete)
+        and message.final
+        and not message.commands
+        and not message.results
+        and not taken.refusals
+        and not taken.refused
+        and taken.answered >= {(reference, id) for id in before.sent.get(reference, {})}
+    )
 
 
 def _large_is_asked(commands: Sequence[syncml.Command]) -> bool:
