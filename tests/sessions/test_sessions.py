@@ -256,6 +256,13 @@ async def test_a_workload_follows_its_owner_and_only_its_owner_writes(mdm: Mdm) 
     device.agent(MDM_OWNS)
     assert [c.name for c in await device.check_in()] == ["Replace"], "the site may have changed it"
     assert await device.check_in() == []
+    told = [line for line in await timeline(mdm, device) if line.startswith("Workload flags")]
+    assert len(told) == 2
+    assert "Device configuration" in told[0], "the newest first"
+    assert told[0].endswith("come from the MDM service now")
+    assert "Client apps" not in told[0]
+    assert "Client apps" in told[1]
+    assert told[1].endswith("are the site's now, and are withheld here")
 
 
 async def test_flags_without_policy_do_not_move_a_workload(mdm: Mdm) -> None:
@@ -355,7 +362,10 @@ async def test_a_client_that_went_leaves_a_trace(mdm: Mdm) -> None:
     device.nodes.clear()
     await device.check_in()
     assert (await known(mdm, device)).agent is None
-    assert (await timeline(mdm, device))[0] == "The site's client is gone"
+    moved, gone = (await timeline(mdm, device))[:2]
+    assert gone == "The site's client is gone"
+    assert moved.startswith("Workload flags are gone; Compliance policies, ")
+    assert moved.endswith("come from the MDM service now")
 
 
 async def test_what_an_agent_says_cannot_break_its_account(mdm: Mdm) -> None:

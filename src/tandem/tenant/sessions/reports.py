@@ -17,6 +17,7 @@ from tandem.tenant.sessions.installs import Installs
 from tandem.tenant.sessions.model import Hold, Order, Sent
 from tandem.tenant.sessions.orders import Orders
 from tandem.tenant.sessions.store import Session
+from tandem.workloads import Authority, Workload, owners
 
 # Statuses that say that we sent nonsense (section 11.4): sent again, it is nonsense again.
 _OUR_FAULTS = (400, 415)
@@ -159,6 +160,7 @@ class Reports:
         if text == device.config_info:
             return
         before, after = device.agent or ccm.ConfigInfo(), enrollment.agent_of(text)
+        moves = _moves(device.flags, after.flags if after.policy else None)
         if not text:
             await self._enrollment.note(tx, device, "client", "The site's client is gone")
         await enrollment.save_config_info(tx, device.id, text, now)
@@ -172,10 +174,9 @@ class Reports:
             )
         if after.policy and not before.policy:
             await self._enrollment.note(tx, device, "client", "The site's policy is present")
-        if after.flags != before.flags and text:
-            await self._enrollment.note(
-                tx, device, "workloads", f"Workload flags are {after.flags}"
-            )
+        if moves or (text and after.flags != before.flags):
+            line = f"Workload flags are {after.flags if text else 'gone'}{moves}"
+            await self._enrollment.note(tx, device, "workloads", line)
         await events.record(
             tx, "device.config-info", device.id, {"flags": after.flags, "policy": after.policy}
         )
@@ -225,3 +226,21 @@ def _answers(sent: dict[str, dict[str, Sent]], given: Sequence[Results]) -> dict
                 uri = item.source or item.target or what.subject
                 found[syncml.normal(uri)] = (item.data or "").strip()
     return found
+
+
+def _moves(before: int | None, after: int | None) -> str:
+    """Which workloads changed hands, and what follows for their policies here (comanagement, F16
+    and F17). Flags count only of a client that has policy; without one all is the MDM service's."""
+    told = ""
+    was, now = (_owners(flags) for flags in (before, after))
+    for owner, words in (
+        (Authority.MDM, "come from the MDM service now"),
+        (Authority.SITE, "are the site's now, and are withheld here"),
+    ):
+        moved = [one.title for one in Workload if now[one] is owner and was[one] is not owner]
+        told += f"; {', '.join(moved)} {words}" if moved else ""
+    return told
+
+
+def _owners(flags: int | None) -> dict[Workload, Authority]:
+    return dict.fromkeys(Workload, Authority.MDM) if flags is None else owners(flags)
