@@ -568,7 +568,7 @@ async def test_status_codes_are_those_that_a_client_compares(beta: Beta) -> None
         ("assignmentFilters", named(platform="windows10AndLater", rule="r"), 201, 200, 200),
         (
             "deviceEnrollmentConfigurations",
-            typed("deviceEnrollmentLimitConfiguration"),
+            typed("deviceEnrollmentLimitConfiguration", limit=5),
             201,
             200,
             200,

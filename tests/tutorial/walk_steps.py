@@ -789,7 +789,7 @@ async def _both_values(walk: Walk) -> None:
     await tenant.fill("Name", "Screen lock (MDM)")
     await tenant.look()
     await tenant.next()
-    await tenant.fill("Settings of the policy CSP", f"{steps.SETTING} = {steps.MDM_VALUE}")
+    await tenant.fill("Settings", f"{steps.SETTING} = {steps.MDM_VALUE}")
     await tenant.look()
     await tenant.next()
     await tenant.pick("Included groups", SCOPE)
