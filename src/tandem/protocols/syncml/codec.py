@@ -2,6 +2,7 @@
 
 import binascii
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from typing import Any
 
 from lxml import etree
@@ -40,10 +41,23 @@ def _child(parent: Any, name: str) -> Any:
     return None if parent is None else next(parent.iterchildren(f"{{*}}{name}"), None)
 
 
+def _parts(parent: Any) -> dict[str, Any]:
+    """Its children by name; of several of one name the first. For who asks for many of them."""
+    found: dict[str, Any] = {}
+    if parent is not None:
+        for child in parent:
+            found.setdefault(_local(child), child)
+    return found
+
+
+def _said(element: Any) -> str:
+    return (element.text or "").strip() if element is not None else ""
+
+
 def _text(parent: Any, *names: str) -> str:
     for name in names:
         parent = _child(parent, name)
-    return (parent.text or "").strip() if parent is not None else ""
+    return _said(parent)
 
 
 def read(data: bytes) -> Message:
@@ -122,23 +136,27 @@ def _body(body: Any, groups: int = 0) -> tuple[list[Command], list[Status], list
 
 def _items(element: Any) -> tuple[Item, ...]:
     """Its items. Size, Format and Type that stand once for all of them count for each."""
-    meta = _child(element, "Meta")
-    return tuple(_item(item, meta) for item in element if _local(item) == "Item")
+    found = [item for item in element if _local(item) == "Item"]
+    if not found:
+        return ()
+    meta = _parts(_child(element, "Meta"))
+    return tuple(_item(item, meta) for item in found)
 
 
 def _status(element: Any) -> Status:
-    data = _child(element, "Data")
-    text = (data.text or "").strip() if data is not None else ""
-    if not text.isascii() or not text.isdigit() or len(text) > 4:
+    parts = _parts(element)
+    data = parts.get("Data")
+    text = _said(data)
+    if data is None or not text.isascii() or not text.isdigit() or len(text) > 4:
         raise BadMessage("a Status has no code")
     return Status(
-        _text(element, "CmdID"),
-        _text(element, "MsgRef"),
-        _text(element, "CmdRef"),
-        _text(element, "Cmd"),
+        _said(parts.get("CmdID")),
+        _said(parts.get("MsgRef")),
+        _said(parts.get("CmdRef")),
+        _said(parts.get("Cmd")),
         int(text),
-        data.get(f"{{{_MS}}}originalerror", "") if data is not None else "",
-        _challenge(_child(element, "Chal")),
+        data.get(f"{{{_MS}}}originalerror", ""),
+        _challenge(parts.get("Chal")),
     )
 
 
@@ -153,8 +171,9 @@ def _challenge(element: Any) -> Challenge | None:
     return Challenge(_text(element, "Meta", "Type")[:64], nonce)
 
 
-def _item(element: Any, shared: Any = None) -> Item:
-    data = _child(element, "Data")
+def _item(element: Any, shared: Mapping[str, Any]) -> Item:
+    parts = _parts(element)
+    data, meta = parts.get("Data"), _parts(parts.get("Meta"))
     content: str | None = None
     if data is not None:
         content = data.text or ""
@@ -163,14 +182,18 @@ def _item(element: Any, shared: Any = None) -> Item:
             content = "".join(
                 etree.tostring(child, encoding="unicode", with_tail=False) for child in data
             )
+
+    def told(name: str) -> str:
+        return _said(meta.get(name)) or _said(shared.get(name))
+
     return Item(
-        _text(element, "Target", "LocURI"),
-        _text(element, "Source", "LocURI"),
+        _text(parts.get("Target"), "LocURI"),
+        _text(parts.get("Source"), "LocURI"),
         content,
-        _text(element, "Meta", "Format") or _text(shared, "Format"),
-        _text(element, "Meta", "Type") or _text(element, "Type") or _text(shared, "Type"),
-        _child(element, "MoreData") is not None,
-        _number(_text(element, "Meta", "Size") or _text(shared, "Size")),
+        told("Format"),
+        _said(meta.get("Type")) or _said(parts.get("Type")) or _said(shared.get("Type")),
+        "MoreData" in parts,
+        _number(told("Size")),
     )
 
 
