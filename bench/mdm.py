@@ -36,7 +36,7 @@ from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.workloads import BASE, Workload
 
 SAMPLE, CONNECTIONS, SECONDS, ROUNDS = 1_000, 16, 6.0, 3
-PROFILES, MOVED, MOVED_PROFILES, TEAMS = 100, 30_000, 40, 10
+PROFILES, MOVED, MOVED_PROFILES, TEAMS = 100, 30_000, 40, 5
 # What an idle device's agent says; the service has heard it before.
 _FLAGS = BASE | Workload.DEVICE_CONFIGURATION.bits
 AGENT = f"flags={_FLAGS};agent=1.0;client=GUID:00000000-0000-0000-0000-000000000000;policy=1"
@@ -426,7 +426,7 @@ class _Bench(Tenant):
         return id
 
     def _teams(self) -> list[str]:
-        """Ten groups of three thousand users each, in which the devices of the sample are."""
+        """Five groups of six thousand users each, in which the devices of the sample are."""
         made = [self._group(f"Team {n}") for n in range(TEAMS)]
         with psycopg.connect(self.dsn) as connection:
             connection.execute(
