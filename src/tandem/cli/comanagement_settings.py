@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tandem.cli.app import targets
-from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
+from tandem.cli.context import Api, Json, emit, graph_client, named, table
 
 app = typer.Typer(help="Co-management settings policies of the tenant.", no_args_is_help=True)
 
@@ -56,11 +56,10 @@ def _every(graph: Api) -> list[dict[str, Any]]:
 
 
 def _find(graph: Api, wanted: str) -> dict[str, Any]:
-    for item in _every(graph):
-        if wanted.casefold() in (item["id"], item["displayName"].casefold()):
-            return item
-    raise Refused(
-        f"There is no co-management settings policy {wanted!r}.",
+    return named(
+        _every(graph),
+        wanted,
+        kind="co-management settings policy",
         cure="List them: `tandem comanagement-settings list`.",
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tandem.cli.app import targets
-from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
+from tandem.cli.context import Api, Json, Refused, emit, graph_client, named, table
 
 app = typer.Typer(help="Policies of settings from the settings catalogue.", no_args_is_help=True)
 
@@ -114,12 +114,12 @@ def assign(
 
 
 def _find(graph: Api, wanted: str) -> dict[str, Any]:
-    for item in graph.every(_PATH):
-        if wanted.casefold() in {item["id"], item["name"].casefold()}:
-            return dict(item)
-    raise Refused(
-        f"There is no policy {wanted!r}.",
+    return named(
+        graph.every(_PATH),
+        wanted,
+        kind="policy",
         cure="List them: `tandem configuration-policy list`.",
+        key="name",
     )
 
 

@@ -9,7 +9,7 @@ import ssl
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -301,3 +301,16 @@ def fail(error: AppError) -> NoReturn:
     if error.cure:
         sys.stderr.write(f"  → {error.cure}\n")
     raise SystemExit(1)
+
+
+def named(
+    items: Iterable[dict[str, Any]], wanted: str, *, kind: str, cure: str, key: str = "displayName"
+) -> dict[str, Any]:
+    """The one of this id, or of this name whatever its case. Raises Refused for none, and for
+    several of one name: a command must not choose among them."""
+    found = [item for item in items if wanted.casefold() in (item["id"], str(item[key]).casefold())]
+    if len(found) == 1:
+        return dict(found[0])
+    if found:
+        raise Refused(f"{len(found)} are called {wanted!r}.", cure=f"Name it by its id. {cure}")
+    raise Refused(f"There is no {kind} {wanted!r}.", cure=cure)

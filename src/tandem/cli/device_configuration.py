@@ -8,7 +8,7 @@ import typer
 
 from tandem.cli.app import targets
 from tandem.cli.configuration_policy import report
-from tandem.cli.context import Api, Json, Refused, emit, graph_client, table
+from tandem.cli.context import Api, Json, Refused, emit, graph_client, named, table
 
 app = typer.Typer(help="Settings that the MDM service gives to devices.", no_args_is_help=True)
 
@@ -111,11 +111,10 @@ def assign(
 
 
 def _find(graph: Api, wanted: str) -> dict[str, Any]:
-    for item in graph.every(_PATH):
-        if wanted.casefold() in {item["id"], item["displayName"].casefold()}:
-            return dict(item)
-    raise Refused(
-        f"There is no configuration {wanted!r}.",
+    return named(
+        graph.every(_PATH),
+        wanted,
+        kind="configuration",
         cure="List them: `tandem device-configuration list`.",
     )
 

@@ -187,15 +187,7 @@ def retire(
     _away(device, "retire", reason, "End the enrolment of {}?", yes, json)
 
 
-@app.command()
-def unenrol(
-    device: Annotated[str, typer.Argument(help="Name or id.")],
-    reason: Annotated[str, _REASON] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: Json = False,
-) -> None:
-    """The same as retire."""
-    _away(device, "retire", reason, "End the enrolment of {}?", yes, json)
+app.command("unenrol", help="The same as retire.")(retire)
 
 
 @app.command()

@@ -284,15 +284,7 @@ async def _assignments(
     status: int,
     general: AppError | None = None,
 ) -> Response:
-    fields = await drawn(
-        page,
-        assigning.APP_FIELDS,
-        values,
-        problems,
-        options_url=assigning.OPTIONS_URL,
-        lists=page.form_lists,
-        form=page.form_values,
-    )
+    fields = await assigning.pickers(page, assigning.APP_FIELDS, values, problems)
     far = await assigning.reach(page, values) if assigning.targets(values, "required") else None
     return page.render(
         "mdm/app_form.html",

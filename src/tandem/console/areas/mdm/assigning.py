@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from tandem.console.kit import N_, ROOT, Draft, Fact, Field, Page, Problem, Values, field
+from tandem.console.kit import N_, ROOT, Draft, Fact, Field, Page, Problem, Values, drawn, field
 from tandem.infra.errors import AppError
 
 NAMESPACE = "#microsoft.graph."
@@ -30,6 +30,21 @@ NO_DEVICES_OUT = N_(
     " by groups of users, devices by groups of devices."
 )
 EMPTY_GROUP = N_("%(group)s has no members, so it reaches nobody today.")
+
+
+async def pickers(
+    page: Page[Any], fields: Sequence[Field], values: Values, problems: Mapping[str, AppError]
+) -> Any:
+    """The fields of a form, drawn; groups are searched for as one types."""
+    return await drawn(
+        page,
+        fields,
+        values,
+        problems,
+        options_url=OPTIONS_URL,
+        lists=page.form_lists,
+        form=page.form_values,
+    )
 
 
 async def groups(page: Page[Any], draft: Draft | None, query: str) -> list[tuple[str, ...]]:

@@ -23,7 +23,6 @@ from tandem.console.kit import (
     Step,
     Values,
     Wizard,
-    drawn,
     field,
     read,
 )
@@ -230,15 +229,7 @@ async def _form(
     status: int,
     general: AppError | None = None,
 ) -> Response:
-    fields = await drawn(
-        page,
-        FIELDS,
-        values,
-        problems,
-        options_url=assigning.OPTIONS_URL,
-        lists=page.form_lists,
-        form=page.form_values,
-    )
+    fields = await assigning.pickers(page, FIELDS, values, problems)
     return page.render(
         "mdm/comanagement_settings_form.html",
         status,

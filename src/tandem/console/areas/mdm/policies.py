@@ -397,15 +397,7 @@ async def _assignments(
     status: int,
     general: AppError | None = None,
 ) -> Response:
-    fields = await drawn(
-        page,
-        assigning.POLICY_FIELDS,
-        values,
-        problems,
-        options_url=assigning.OPTIONS_URL,
-        lists=page.form_lists,
-        form=page.form_values,
-    )
+    fields = await assigning.pickers(page, assigning.POLICY_FIELDS, values, problems)
     far = await assigning.reach(page, values) if assigning.targets(values, "required") else None
     drawn_frame = frame(sort, item, "assignments")
     return page.render(

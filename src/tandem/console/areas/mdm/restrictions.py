@@ -25,7 +25,6 @@ from tandem.console.kit import (
     UnknownPage,
     Values,
     Wizard,
-    drawn,
     field,
     read,
 )
@@ -272,15 +271,7 @@ async def _form(
     status: int,
     general: AppError | None = None,
 ) -> Response:
-    fields = await drawn(
-        page,
-        _fields(item),
-        values,
-        problems,
-        options_url=assigning.OPTIONS_URL,
-        lists=page.form_lists,
-        form=page.form_values,
-    )
+    fields = await assigning.pickers(page, _fields(item), values, problems)
     return page.render(
         "mdm/restriction_form.html",
         status,
