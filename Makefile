@@ -61,4 +61,4 @@ lock:  ## write requirements.lock anew
 		--no-emit-trusted-host --no-emit-find-links --extra server --extra dev -o requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .lab bench/out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/tandem/console/static/vendor tools/console-assets/node_modules
+	rm -rf $(VENV) .lab bench/out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/tandem/console/static/vendor tools/console-assets/node_modules
