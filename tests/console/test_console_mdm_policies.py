@@ -341,7 +341,7 @@ async def test_enrolment_restrictions_are_made_ordered_changed_and_deleted(
         await browser.goes(f"{draft}/settings", rules)
         await browser.goes(f"{draft}/assignments", {"required": [staff.id]})
         shown = await browser.text(f"{draft}/summary")
-        assert f"tandem enrolment-restriction create-platform {name}" in shown
+        assert f"tandem enrollment-restriction create-platform {name}" in shown
         await browser.goes(f"{draft}/finish")
     draft = await browser.begin("device-limit")
     await browser.goes(f"{draft}/basics", {"name": "Two"})

@@ -32,18 +32,43 @@ def test_a_step_that_the_lab_does_not_perform_says_why() -> None:
     assert all("not in this version" in " ".join(row) for row in unasserted)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/guide/tutorial.md", "docs/guide/first-windows-machine.md"]
-)
-def test_every_command_that_a_page_names_exists(page: str) -> None:
-    tree: Any = typer.main.get_command(build())
-    named = re.findall(r"tandem ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", (ROOT / page).read_text())
-    assert named
-    for noun, verb in named:
-        command = tree.get_command(None, noun)
-        assert command is not None, f"{page}: tandem {noun}"
-        if verb and getattr(command, "commands", None):
-            assert verb in command.commands, f"{page}: tandem {noun} {verb}"
+def _named(path: Path) -> list[str]:
+    """Commands as a text quotes them: between backticks, or as a line of their own."""
+    code = path.suffix == ".py"
+    pattern = r"`tandem ([a-z][^`\n]*)`" + ("" if code else r"|^ {0,4}tandem ([a-z][^\n]*)")
+    found = re.findall(pattern, path.read_text("utf-8"), flags=re.MULTILINE)
+    return [one if isinstance(one, str) else "".join(one) for one in found]
+
+
+def _texts() -> list[Path]:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/*.md")]
+    return sorted([*pages, *ROOT.glob("src/tandem/**/*.py")])
+
+
+def test_every_command_that_a_page_or_a_sentence_names_exists() -> None:
+    """Noun, verb and options, in documents and in what people are told to do next."""
+    wrong = []
+    for path in _texts():
+        for text in _named(path):
+            command: Any = typer.main.get_command(build())
+            # Alternatives, placeholders and what the program fills in are not looked into.
+            words = re.split(r"[|,…{]| and ", text)[0].split()
+            while words and hasattr(command, "get_command"):
+                inner = command.get_command(None, words[0])
+                if inner is None:
+                    break
+                command, words = inner, words[1:]
+            options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+            unknown = [word for word in words if word.startswith("--") and word not in options]
+            noun_or_verb = hasattr(command, "get_command") and words and words[0][0] != "-"
+            if noun_or_verb or set(unknown) - {"--help"}:
+                wrong.append(f"{path.relative_to(ROOT)}: tandem {text}")
+    assert wrong == []
+
+
+def test_commands_are_found_in_documents_and_in_sentences() -> None:
+    assert "managed-device list" in _named(ROOT / "docs/guide/first-windows-machine.md")
+    assert "enrollment-token list" in _named(ROOT / "src/tandem/tenant/enrollment/credentials.py")
 
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=str)

@@ -19,7 +19,7 @@ from tandem.cli import (
     configuration_policy,
     context,
     device_configuration,
-    enrolment_restriction,
+    enrollment_restriction,
     managed_device,
     mdm_authority,
     settings_catalogue,
@@ -32,7 +32,7 @@ NOUNS = {
     "app": app.app,
     "comanagement-settings": comanagement_settings.app,
     "device-configuration": device_configuration.app,
-    "enrolment-restriction": enrolment_restriction.app,
+    "enrollment-restriction": enrollment_restriction.app,
     "managed-device": managed_device.app,
     "mdm-authority": mdm_authority.app,
     "configuration-policy": configuration_policy.app,
@@ -221,7 +221,7 @@ def _orders() -> None:
 
 
 def _restrictions() -> None:
-    noun = "enrolment-restriction"
+    noun = "enrollment-restriction"
     run(noun, "create-platform", "Pilots", "--minimum", "10.0.22631", "--include", "Everyone")
     run(noun, "create-platform", "Nobody", "--block", "--block-personal")
     run(noun, "create-limit", "Two", "2", "--include", "Everyone")

@@ -69,11 +69,25 @@ async def expirations(tx: Tx, now: datetime) -> list[Expiration]:
     for role, ends in await properties.role_ends(tx):
         if role.startswith(_POINT):
             name = role.removeprefix(_POINT)
-            cure = "Fetch its files again on its server: `tandem connection-point credentials`."
-            add(f"{_ROLE}{role}", "certificate", name, "connection point", ends, "none", cure=cure)
+            add(
+                f"{_ROLE}{role}",
+                "certificate",
+                name,
+                "connection point",
+                ends,
+                "none",
+                cure="Fetch its files again on its server: `tandem connection-point install`.",
+            )
         elif role in _FIXED:
-            cure = "It lasts for years; install clients anew before it ends."
-            add(f"{_ROLE}{role}", "certificate", role, "site", ends, "none", cure=cure)
+            add(
+                f"{_ROLE}{role}",
+                "certificate",
+                role,
+                "site",
+                ends,
+                "none",
+                cure="It lasts for years; install clients anew before it ends.",
+            )
         else:
             add(f"{_ROLE}{role}", "certificate", role, "site system", ends, "here")
     for gateway in await store.gateways(tx):

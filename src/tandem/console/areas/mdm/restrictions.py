@@ -131,7 +131,7 @@ def _wizard(key: str, type: str, title: str, fields: tuple[Field, ...], verb: st
 
     async def command(page: Page[Any], draft: Draft) -> str:
         values = draft.values
-        words = ["tandem", "enrolment-restriction", verb, values["name"]]
+        words = ["tandem", "enrollment-restriction", verb, values["name"]]
         if type == LIMIT:
             words.append(str(values["limit"]))
         else:

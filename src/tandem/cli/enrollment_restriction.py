@@ -1,4 +1,4 @@
-"""tandem enrolment-restriction: which devices users may enrol, and how many of their own."""
+"""tandem enrollment-restriction: which devices users may enrol, and how many of their own."""
 
 from typing import Annotated, Any
 
@@ -175,7 +175,7 @@ def _find(graph: Api, wanted: str) -> dict[str, Any]:
             return item
     raise Refused(
         f"There is no enrolment restriction {wanted!r}.",
-        cure="List them: `tandem enrolment-restriction list`.",
+        cure="List them: `tandem enrollment-restriction list`.",
     )
 
 
