@@ -90,6 +90,10 @@ async def test_what_is_set_aside_is_seen_and_released_through_graph(mdm: Mdm) ->
     answer = await mdm.graph("POST", f"{GRAPH}/{device.id}/releaseCommands", body)
     assert (answer.status_code, answer.json()["value"]) == (200, 1)
     assert await held(mdm, device) == [("B/Good", 400)]
+    sent = [
+        command.items[0].target.rpartition("/Config/")[2] for command in await device.check_in()
+    ]
+    assert sent == ["A/Odd"], "it comes now, and not a day later"
 
 
 async def test_a_released_setting_is_sent_again(mdm: Mdm) -> None:

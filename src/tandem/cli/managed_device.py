@@ -16,7 +16,12 @@ _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @app.command("list")
-def list_devices(json: Json = False) -> None:
+def list_devices(
+    overdue: Annotated[
+        bool, typer.Option("--overdue", help="Those that should have checked in since.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the enrolled devices."""
     columns = {
         "deviceName": "NAME",
@@ -25,7 +30,10 @@ def list_devices(json: Json = False) -> None:
         "managementAgent": "MANAGED BY",
         "lastSyncDateTime": "LAST CHECK-IN",
     }
-    emit(graph_client().every(_PATH), lambda rows: table(rows, columns), json)
+    if overdue:
+        columns["overdueSinceDateTime"] = "OVERDUE SINCE"
+    path = "/v1.0/tandem/overdueDevices" if overdue else _PATH
+    emit(graph_client().every(path), lambda rows: table(rows, columns), json)
 
 
 def find(graph: Api, wanted: str) -> dict[str, Any]:

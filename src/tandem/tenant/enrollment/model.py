@@ -1,7 +1,7 @@
 """Devices in MDM: how they came in, what they say of themselves, and how they leave."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -35,6 +35,13 @@ class EnrollmentSettings(Settings, frozen=True):
     poll: tuple[tuple[int, int], ...] = ((3, 8), (15, 8), (480, 0))
     # True: devices are told to sign each message, for a proxy that ends their TLS.
     require_signing: bool = False
+
+    @property
+    def overdue_after(self) -> timedelta:
+        """So long after its last contact a device is overdue: two polls and a day (section 13)."""
+        # Windows adds a daily schedule where none is for ever.
+        endless = [minutes for minutes, times in self.poll if minutes and not times]
+        return timedelta(minutes=2 * (endless[0] if endless else 1440), days=1)
 
 
 @dataclass(frozen=True, slots=True)

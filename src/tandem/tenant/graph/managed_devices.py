@@ -125,6 +125,7 @@ def managed_devices(service: Sessions) -> Part:
         type="comanagedDevice",
         scope=lambda _: (f"d.state <> 'unenrolled' AND {_CO_MANAGED}", {}),
     )
+    overdue = _overdue(devices, service)
     events = Resource(
         path="deviceManagement/troubleshootingEvents",
         type="enrollmentTroubleshootingEvent",
@@ -165,8 +166,47 @@ def managed_devices(service: Sessions) -> Part:
     settings_of = device_settings.device_settings(service.policies)
     strays, told = _strays(service)
     return Part(
-        (devices, together, *_contained(service), events, _holds(), strays, *guarded.resources),
+        (
+            devices,
+            together,
+            overdue,
+            *_contained(service),
+            events,
+            _holds(),
+            strays,
+            *guarded.resources,
+        ),
         (*actions, told, *guarded.actions, *settings_of.actions),
+    )
+
+
+def _overdue(devices: Resource, service: Sessions) -> Resource:
+    """Devices that have not called for longer than their schedule and a day explain (section 13)."""
+    after = service.overdue_after
+
+    def overdue_at(row: Row) -> Any:
+        return row["last_sync_date_time"] + after
+
+    return replace(
+        devices,
+        path="tandem/overdueDevices",
+        type="overdueDevice",
+        scope=lambda call: (
+            "d.state <> 'unenrolled' AND coalesce(d.seen_at, d.enrolled_at) < %(overdue_before)s",
+            {"overdue_before": call.now - after},
+        ),
+        write=None,
+        update=None,
+        delete=None,
+        fields=(
+            *FIELDS,
+            Field(
+                "overdueSinceDateTime",
+                Primitive.TIME,
+                value=overdue_at,
+                needs=("last_sync_date_time",),
+            ),
+        ),
     )
 
 

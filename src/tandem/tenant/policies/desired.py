@@ -273,7 +273,10 @@ def _reported(taken: Taken) -> tuple[Outcome, str]:
     if _good(taken):
         return Outcome.SUCCESS, "The device has it."
     if taken.code == 0:
-        return Outcome.PENDING, "The workload came back from the site; it is sent again."
+        return (
+            Outcome.PENDING,
+            "What the device answered before does not count any more; it is sent again.",
+        )
     outcome = Outcome.NOT_APPLICABLE if taken.code == 406 else Outcome.ERROR
     return outcome, ERRORS.get(taken.code, "The device refuses it.")
 

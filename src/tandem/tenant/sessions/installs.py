@@ -340,6 +340,13 @@ class Installs:
         else:
             await self._began(tx, device, app, known, what.value, status, told)
 
+    async def offer_again(self, tx: Tx, device_id: str, app_id: str) -> None:
+        """An installation that failed is offered at the next session, and not when its pause is over."""
+        for known in await mobile_apps.statuses(tx, app_id=app_id, device_id=device_id):
+            if known.state == "failed":
+                changed = replace(known, state="offered", code=0, attempts=0, detail=0)
+                await mobile_apps.save_status(tx, replace(changed, at=self._now()))
+
     async def _known(self, tx: Tx, device: Device, app: App) -> Status:
         found = await mobile_apps.statuses(tx, app_id=app.id, device_id=device.id)
         return found[0] if found else Status(app.id, device.id, "offered", 0, "", self._now())

@@ -59,8 +59,9 @@ class Sessions(Orders):
         wakes: Wakes | None = None,
     ) -> None:
         super().__init__(enrollment, now, safeguards, wakes)
-        installs = Installs(enrollment, content, now)
+        installs = self._installs = Installs(enrollment, content, now)
         self.policies = Policies()
+        self.overdue_after = enrollment.settings.overdue_after
         configuring = Configuring(enrollment, self.policies, now)
         self._reports = Reports(enrollment, self, installs, configuring, now)
         self._work = Work(enrollment.settings, self, installs, configuring, now)
@@ -248,11 +249,28 @@ class Sessions(Orders):
         """Give the device again what was set aside; how much that is. Raises NoSuchDevice."""
         device = await enrollment.device(tx, device_id)
         released = await store.release(tx, device_id, kind, subject)
+        await self._ask_again(tx, device_id, released)
         for one in released:
             text = f"{one.subject} is released by an administrator"
             await self._enrollment.note(tx, device, "set-aside", text)
         await store.unsettle(tx, device_id)
         return len(released)
+
+    async def _ask_again(self, tx: Tx, device_id: str, released: Sequence[model.Hold]) -> None:
+        """What the device answered before does not count: a refusal is tried anew a day later."""
+        delivered = await store.deliveries(tx, device_id)
+        refused = [
+            one.subject
+            for one in released
+            if one.kind == "setting"
+            and one.subject in delivered
+            and not 200 <= delivered[one.subject].code < 300
+        ]
+        if refused:
+            await store.lapse_deliveries(tx, device_id, refused)
+        for one in released:
+            if one.kind == "install":
+                await self._installs.offer_again(tx, device_id, one.subject)
 
     def _unheard(self, message: Message, header: int = 200) -> bytes:
         """Nothing was done with it: the device ends the session, and says it again in the next."""

@@ -15,6 +15,7 @@ from tandem.console.areas.mdm import (
     policies,
     restrictions,
     settings,
+    troubled,
 )
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
@@ -86,6 +87,11 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(
             f"{device_orders.BASE}/safeguards/{{step}}", device_orders.decide_safeguards, post=True
         ),
+        console.route(f"{device}/release", troubled.release),
+        console.route(f"{device}/release", troubled.release, post=True),
+        console.route(troubled.BASE, troubled.strays),
+        console.route(f"{troubled.BASE}/{{device_id}}/leave", troubled.tell_to_leave),
+        console.route(f"{troubled.BASE}/{{device_id}}/leave", troubled.tell_to_leave, post=True),
         console.route(f"{device}/configuration/why", settings.why),
         console.route(device, devices.show),
         console.route(f"{device}/{{tab}}", devices.show),
@@ -121,6 +127,7 @@ AREA = Area(
         Place(policies.BASE, N_("Policies"), "shield", N_("Devices")),
         Place(comanagement_settings.BASE, N_("Co-management settings"), "flow", N_("Devices")),
         Place(restrictions.BASE, N_("Enrolment restrictions"), "shield", N_("Devices")),
+        Place(troubled.BASE, N_("Devices that left and call"), "warning", N_("Devices")),
         Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
         Place(my_apps.BASE, N_("My apps"), "apps", N_("Apps")),
     ),

@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from tandem.console import labels
-from tandem.console.areas.mdm import apps, device_orders, lists, settings, words
+from tandem.console.areas.mdm import apps, device_orders, lists, settings, troubled, words
 from tandem.console.kit import (
     N_,
     ROOT,
@@ -28,6 +28,7 @@ from tandem.infra.errors import AppError, Kind
 from tandem.workloads import Workload
 
 MANAGED = "/v1.0/deviceManagement/managedDevices"
+OVERDUE = "/v1.0/tandem/overdueDevices"
 JOINED = "/v1.0/devices"
 REFRESH_SECONDS = 5
 # What a page shows of a device; the rest is not read from the database for it.
@@ -177,6 +178,12 @@ class Filter(msgspec.Struct, frozen=True):
     compliance: str = ""
     owner: str = ""
     silent: str = ""
+    overdue: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where Graph lists these: it says which devices are overdue."""
+        return OVERDUE if self.overdue else MANAGED
 
     @classmethod
     def of(cls, page: Page[Any]) -> "Filter":
@@ -191,6 +198,7 @@ class Filter(msgspec.Struct, frozen=True):
             one("compliance", words.COMPLIANCE),
             one("owner", words.OWNERSHIP),
             one("silent", SILENT),
+            one("overdue", ("1",)),
         )
 
     def condition(self, page: Page[Any], search: str) -> str:
@@ -223,7 +231,7 @@ async def _enrolled(page: Page[Any]) -> Response:
     asked = lists.Asked.of(page, sorts=tuple(name for name, _ in COLUMNS if name))
     wanted = Filter.of(page)
     found = await page.api.get(
-        MANAGED,
+        wanted.path,
         **{
             "$select": _LISTED,
             "$filter": wanted.condition(page, asked.search),
@@ -236,6 +244,7 @@ async def _enrolled(page: Page[Any]) -> Response:
     return page.render(
         "mdm/devices.html",
         rows=found["value"],
+        overdue=await overdue(page, [item["id"] for item in found["value"]]),
         asked=asked,
         wanted=wanted,
         total=total,
@@ -248,6 +257,21 @@ async def _enrolled(page: Page[Any]) -> Response:
         export=f"{ROOT}/devices.csv" + (f"?{urlencode(query)}" if query else ""),
         refresh_seconds=REFRESH_SECONDS,
     )
+
+
+async def overdue(page: Page[Any], ids: Sequence[str]) -> dict[str, Any]:
+    """Since when those of these devices are overdue that are."""
+    if not ids:
+        return {}
+    found = await page.api.get(
+        OVERDUE,
+        **{
+            "$filter": "id in (" + ",".join(lists.quoted(id) for id in ids) + ")",
+            "$select": "id,overdueSinceDateTime",
+            "$top": len(ids),
+        },
+    )
+    return {item["id"]: item["overdueSinceDateTime"] for item in found["value"]}
 
 
 async def _joined(page: Page[Any]) -> Response:
@@ -289,7 +313,7 @@ async def export(page: Page[Any]) -> Response:
     }
 
     async def rows() -> AsyncIterator[list[Any]]:
-        async for item in lists.every(page, MANAGED, query):
+        async for item in lists.every(page, wanted.path, query):
             yield [
                 item["deviceName"],
                 item["userPrincipalName"],
@@ -413,9 +437,13 @@ async def _overview(
     page: Page[Any], device: dict[str, Any], joined: dict[str, Any] | None
 ) -> dict[str, Any]:
     text = page.language.text
+    late = (await overdue(page, [device["id"]])).get(device["id"])
     return {
         "orders": await device_orders.of_device(page, device["id"]),
         "orders_base": device_orders.BASE,
+        "overdue": bool(late),
+        "set_aside": await troubled.set_aside(page, device["id"]),
+        "release_url": troubled.release_url,
         "certificates": (
             await page.api.get(f"/v1.0/tandem/managedDevices/{device['id']}/certificates")
         )["value"],
@@ -431,6 +459,7 @@ async def _overview(
             Fact(labels.SERIAL, device["serialNumber"]),
             Fact(labels.ENROLLED_AT, _at(device["enrolledDateTime"])),
             Fact(labels.LAST_CHECK_IN, _at(device["lastSyncDateTime"])),
+            *([Fact(N_("Overdue since"), _at(late))] if late else []),
             Fact(
                 N_("Management certificate ends"),
                 _at(device["managementCertificateExpirationDate"]),

@@ -226,6 +226,15 @@ def enrolment_failure(code: str | None) -> str:
         return labels.UNKNOWN_ERROR
 
 
+# What a command that was set aside was for.
+SET_ASIDE = {
+    "setting": N_("Setting"),
+    "removal": N_("Removal of a setting"),
+    "install": N_("Installation of an app"),
+    "uninstall": N_("Removal of an app"),
+    "account": N_("Account of the MDM service"),
+}
+
 # (kind, words) of the states of a device's certificates, and why they ended.
 CERTIFICATE = {
     "issued": ("waiting", N_("Waits for its first session")),
