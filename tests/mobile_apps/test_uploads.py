@@ -13,6 +13,7 @@ import pytest
 
 from app_content import encrypted
 from mdm_world import Mdm, mdm_service
+from tandem.infra.blobs import Blobs
 from tandem.infra.database import Database
 from tandem.infra.errors import Kind
 from tandem.protocols import intunewin
@@ -192,6 +193,39 @@ async def test_damaged_content_fails_the_commit_and_says_why(
     assert (await mdm.world.client.put(old + "&comp=blocklist", content=b"")).status_code == 403
     await upload.block(0, content)
     await upload.list(0)
+    assert (await upload.commit(info))["uploadState"] == "commitFileSuccess"
+
+
+@pytest.fixture
+def tidying(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """What was staged is dropped only from this event on, as with a worker that is busy."""
+    gate, unstage = asyncio.Event(), Blobs.unstage
+
+    async def later(self: Blobs, prefix: str) -> None:
+        await gate.wait()
+        await unstage(self, prefix)
+
+    monkeypatch.setattr(Blobs, "unstage", later)
+    return gate
+
+
+async def test_tidying_up_late_does_not_drop_what_came_since(
+    tidying: asyncio.Event, mdm: Mdm, package: bytes, tmp_path: Path
+) -> None:
+    content, info = encrypted(package)
+    upload = await Uploader.begin(mdm, len(package), len(content))
+    await upload.block(0, _flipped(content, 40))
+    await upload.list(0)
+    assert (await upload.commit(info))["uploadState"] == "commitFileFailed"
+    await mdm.graph("POST", f"{upload.files}/{upload.file['id']}/renewUpload", {})
+    await upload.read()
+    await upload.block(0, content)
+    await upload.list(0)
+    assert len(staged(tmp_path)) == 2
+    tidying.set()
+    async with asyncio.timeout(10):
+        while len(staged(tmp_path)) == 2:
+            await asyncio.sleep(0.02)
     assert (await upload.commit(info))["uploadState"] == "commitFileSuccess"
 
 

@@ -132,8 +132,8 @@ class Blobs:
             start = stop
 
     async def unstage(self, prefix: str) -> None:
-        """Drop the parts in this folder; or the one of this name."""
-        names = [prefix] if "/" in prefix else []
+        """Drop the parts in this folder, "7/" or "7/2/"; or the one of this name, "7/2/a"."""
+        names = [prefix] if "/" in prefix[:-1] and not prefix.endswith("/") else []
         if not names:
             async for page in obstore.list(self._store, _STAGING + prefix):
                 names += [str(item["path"]).removeprefix(_STAGING) for item in page]

@@ -556,7 +556,7 @@ def _content(uploads: Uploads) -> Part:
 def mobile_app_parts(uploads: Uploads) -> Part:
     async def delete(call: Call, key: str) -> None:
         for file in await mobile_apps.delete(call.tx, key):
-            await uploads.jobs.defer(call.tx, mobile_apps.UNSTAGE, prefix=file)
+            await uploads.jobs.defer(call.tx, mobile_apps.UNSTAGE, prefix=f"{file}/")
 
     apps = Resource(
         path="deviceAppManagement/mobileApps",

@@ -2,9 +2,10 @@
 
     add_version → add_file → url → put_block … put_list → commit → (job) verify → publish
 
-Encrypted blocks lie aside under the file's id until `verify` has decrypted them and found length,
-MAC and digest right; only then the plaintext is content. A URL is signed for one file and one
-generation of it; a commit ends the generation, so nothing can be put after it.
+Encrypted blocks lie aside under the file's id and generation until `verify` has decrypted them and
+found length, MAC and digest right; only then the plaintext is content. A URL is signed for one file
+and one generation of it; a commit ends the generation, so nothing can be put after it, and tidying
+up after a generation leaves the next one alone.
 """
 
 import asyncio
@@ -182,7 +183,7 @@ class Uploads:
     async def _stage(
         self, file: ContentFile, id: str, content: AsyncIterator[bytes], limit: int
     ) -> Block:
-        name = f"{file.id}/{uuid.uuid4().hex}"
+        name = f"{_aside(file.id, file.generation)}{uuid.uuid4().hex}"
         return Block(id, name, await self.blobs.stage(name, content, limit))
 
     async def _set_list(
@@ -350,7 +351,7 @@ class Uploads:
                 return
             await store.save_file(tx, changed)
             await store.drop_blocks(tx, file_id)
-            await self.jobs.defer(tx, UNSTAGE, prefix=file_id)
+            await self.jobs.defer(tx, UNSTAGE, prefix=_aside(file_id, file.generation - 1))
 
     async def _opened(self, app: App, file: ContentFile) -> tuple[Blob, dict[str, Any]]:
         """The plaintext, checked and kept. Raises BadContent, WrongFile, NoSuchBlob."""
@@ -391,7 +392,12 @@ class Uploads:
                 changed = replace(file, blocks=None, generation=file.generation + 1)
                 await store.save_file(tx, changed)
                 await store.drop_blocks(tx, id)
-                await self.jobs.defer(tx, UNSTAGE, prefix=id)
+                await self.jobs.defer(tx, UNSTAGE, prefix=_aside(id, file.generation))
+
+
+def _aside(file_id: str, generation: int) -> str:
+    """Where the blocks of one generation of a file lie."""
+    return f"{file_id}/{generation}/"
 
 
 def _decrypt(opener: intunewin.Opener, piece: bytes, out: BinaryIO) -> None:
