@@ -183,6 +183,7 @@ class _Connection(asyncio.Protocol):
         self._keep = True
         self._head: list[bytes] = []
         self._reason = b""
+        self._paused = False
 
     @property
     def usable(self) -> bool:
@@ -245,11 +246,23 @@ class _Connection(asyncio.Protocol):
             self.close()
 
     def pause(self) -> None:
-        if self._transport is not None:
+        """Stop reading, after all that was read is delivered.
+
+        Not at once: aiofastnet (1.2) delivers 256 KB a call, keeps what it has read beyond that
+        when it is paused within the call, and looks at it again only when more arrives. The end
+        of an answer would lie there for ever.
+        """
+        if not self._paused:
+            self._paused = True
+            asyncio.get_running_loop().call_soon(self._stop_reading)
+
+    def _stop_reading(self) -> None:
+        if self._paused and self._transport is not None:
             with contextlib.suppress(RuntimeError):
                 self._transport.pause_reading()
 
     def resume(self) -> None:
+        self._paused = False
         if self._transport is not None:
             with contextlib.suppress(RuntimeError):
                 self._transport.resume_reading()
