@@ -225,6 +225,19 @@ class Mdm:
         certificate = base64.b64decode(mine[0])
         return TestDevice(self, user, joined, windows_id, certificate, top, key)
 
+    async def until_somebody_waits(self) -> None:
+        """For what a transaction holds that is not over yet."""
+        for _ in range(1000):
+            async with self.database.transaction() as tx:
+                found = await tx.execute(
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND datname = current_database()"
+                )
+                if found.rowcount:
+                    return
+            await asyncio.sleep(0.005)
+        raise AssertionError("nobody waits")
+
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """The background work of this tenant is done meanwhile."""

@@ -8,8 +8,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from mdm_world import Mdm, TestDevice
-from tandem import audit
+from mdm_world import Mdm, TestDevice, certificate_request, request_token
+from tandem import audit, pki
+from tandem.protocols import soap
 from tandem.tenant import directory, oidc
 
 SITE = "https://ConfigMgrService"
@@ -123,6 +124,22 @@ async def test_first_calls_at_the_same_time_register_one_device(
 ) -> None:
     answers = await asyncio.gather(*(identity(mdm, unjoined) for _ in range(4)))
     assert len({answer.json()["deviceId"] for answer in answers}) == 1
+
+
+async def test_an_enrolment_that_is_replaced_meanwhile_registers_nothing(
+    mdm: Mdm, unjoined: TestDevice
+) -> None:
+    request = certificate_request(pki.generate_key("rsa2048"))
+    token = await mdm.user_token(unjoined.user)
+    asked = soap.read(request_token(token, request, DeviceID=unjoined.windows_id))
+    assert isinstance(asked.body, soap.RequestToken)
+    async with mdm.database.transaction() as tx:
+        proof = await mdm.enrollment.credentials.of_token(tx, soap.one_credential(asked))
+        await mdm.enrollment.enroll(tx, proof, asked.body)
+        first_call = asyncio.create_task(identity(mdm, unjoined))
+        await mdm.until_somebody_waits()
+    refused(await first_call, 50155)
+    assert (await mdm.graph("GET", "devices")).json()["value"] == []
 
 
 async def test_a_device_that_joined_proves_itself_both_ways_as_the_same(

@@ -1,5 +1,6 @@
 """Renewing a device's certificate without its user: the old key signs for the new one."""
 
+import asyncio
 import base64
 from datetime import timedelta
 from typing import Any
@@ -257,6 +258,19 @@ async def test_a_new_certificate_is_for_a_new_key(mdm: Mdm) -> None:
     assert await refusal(await renews(device, KEYS[0], cms=weak)) == ("s:CertificateRequest", "")
 
 
+async def test_a_certificate_that_ends_while_its_first_session_begins_is_refused(mdm: Mdm) -> None:
+    device = await in_window(mdm)
+    new = renewed(device, await renews(device, KEYS[0]), KEYS[0])
+    mark = pki.sha256_fingerprint(new.certificate)
+    async with mdm.database.transaction() as tx:
+        found = await enrollment.device(tx, new.id)
+        await enrollment.revoke_certificate(tx, found, mark, "keyCompromise", mdm.world.at)
+        session = asyncio.create_task(status(new))
+        await mdm.until_somebody_waits()
+    assert await session == 401
+    assert await certificates(device) == ["revoked", "active"], "nor does it end the others"
+
+
 async def test_what_left_or_was_replaced_is_not_renewed(mdm: Mdm) -> None:
     device = await in_window(mdm)
     async with mdm.database.transaction() as tx:
@@ -308,6 +322,36 @@ async def test_an_ended_certificate_is_refused_at_once_and_listed(mdm: Mdm) -> N
     assert numbers == [1, 2]
 
 
+async def lists(mdm: Mdm, device: TestDevice) -> bool:
+    leaf = x509.load_der_x509_certificate(device.certificate)
+    found = await revocation_list(mdm)
+    return found.get_revoked_certificate_by_serial_number(leaf.serial_number) is not None
+
+
+async def test_an_end_that_was_on_its_way_when_a_list_was_signed_is_in_the_next(mdm: Mdm) -> None:
+    """It says when its transaction began, which is before the list."""
+    device = await mdm.enrolled()
+    async with mdm.database.transaction() as tx:
+        found = await enrollment.device(tx, device.id)
+        await mdm.enrollment.end(tx, found, "The user ended it")
+        mdm.world.wait(seconds=1)
+        assert not await lists(mdm, device)
+    mdm.world.wait(minutes=2)
+    assert await lists(mdm, device)
+
+
+async def test_a_clock_that_was_put_back_hides_no_end(mdm: Mdm) -> None:
+    device = await mdm.enrolled()
+    mdm.world.wait(hours=3)
+    assert not await lists(mdm, device)
+    mdm.world.wait(hours=-2)
+    async with mdm.database.transaction() as tx:
+        found = await enrollment.device(tx, device.id)
+        await mdm.enrollment.end(tx, found, "The user ended it")
+    mdm.world.wait(minutes=2)
+    assert await lists(mdm, device)
+
+
 async def test_a_list_is_signed_once_until_something_ends(mdm: Mdm) -> None:
     first = await mdm.world.client.get("/EnrollmentServer/DeviceCA.crl")
     mdm.world.wait(hours=3)
@@ -348,6 +392,16 @@ async def test_an_enrollment_that_never_comes_back_is_over_after_a_day(mdm: Mdm)
         assert [item.state for item in found] == states
     assert await status(silent) == 401
     assert await status(present) == 200
+
+
+async def test_a_device_that_comes_just_when_it_is_given_up_stays(mdm: Mdm) -> None:
+    device = await mdm.enrolled()
+    mdm.world.wait(hours=25)
+    async with mdm.database.transaction() as session, mdm.database.transaction() as upkeep:
+        await enrollment.mark_seen(session, device.id, mdm.world.at)
+        await asyncio.wait_for(mdm.enrollment.tend(upkeep), 5)
+    async with mdm.database.transaction() as tx:
+        assert (await enrollment.device(tx, device.id)).state == "enrolled"
 
 
 async def test_the_same_hardware_under_another_id_is_said_and_nothing_is_ended(mdm: Mdm) -> None:

@@ -26,6 +26,8 @@ LIST_PATH = "/EnrollmentServer/DeviceCA.crl"
 _LIST_AT_LEAST = timedelta(days=1)
 _LIST_AT_MOST = timedelta(minutes=1)
 _LIST_VALID = timedelta(days=7)
+# An end says when its transaction began, and may be committed after a list that is newer.
+_ENDS_SETTLE = timedelta(minutes=5)
 
 
 async def profile(tx: Tx, settings: EnrollmentSettings) -> CertificateProfile:
@@ -109,9 +111,12 @@ async def holder(tx: Tx, certificate: bytes | None, now: datetime) -> tuple[Devi
     It proves nothing of who sent it; that is TLS's or a signature's. Raises NotEnrolled, which does
     not tell an unknown certificate from one that ended.
     """
-    found = None
-    if certificate is not None:
-        found = await store.holder(tx, pki.sha256_fingerprint(certificate))
+    fingerprint = pki.sha256_fingerprint(certificate) if certificate is not None else ""
+    return await _counting(tx, fingerprint, now)
+
+
+async def _counting(tx: Tx, fingerprint: str, now: datetime) -> tuple[Device, Certificate]:
+    found = await store.holder(tx, fingerprint) if fingerprint else None
     if found is None or found[0].state == "unenrolled" or not found[1].usable(now):
         raise NotEnrolled("This device is not enrolled.")
     return found
@@ -126,10 +131,16 @@ async def left(tx: Tx, certificate: bytes, source: str, now: datetime) -> Device
 
 
 async def used(tx: Tx, device: Device, certificate: Certificate, now: datetime) -> bool:
-    """A session came with it. The first one with a renewed certificate ends the others (spec 8)."""
+    """A session came with it. The first one with a renewed certificate ends the others (spec 8).
+
+    Raises NotEnrolled where it, or the enrollment, was ended meanwhile.
+    """
     if certificate.state != "issued":
         return False
     await store.lock_device(tx, device.id)
+    _, held = await _counting(tx, certificate.fingerprint, now)
+    if held.state != "issued":
+        return False
     await store.use(tx, device.id, certificate.fingerprint, certificate.not_after, now)
     await store.end(tx, device.id, "superseded", "superseded", now, but=certificate.fingerprint)
     return True
@@ -186,7 +197,9 @@ async def revocation_list(tx: Tx, authority: pki.Authority, now: datetime) -> by
 
 async def _is_fresh(tx: Tx, made_at: datetime, now: datetime) -> bool:
     age = now - made_at
-    if age < _LIST_AT_MOST:
+    if abs(age) < _LIST_AT_MOST:
         return True
     last = await store.last_end(tx)
-    return age < _LIST_AT_LEAST and (last is None or last < made_at)
+    settled = last is None or last + _ENDS_SETTLE < made_at
+    # A list of the future: the clock was put back, and what ended since looks older than it.
+    return timedelta() <= age < _LIST_AT_LEAST and settled

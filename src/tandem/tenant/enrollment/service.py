@@ -311,12 +311,12 @@ class Enrollment:
         Raises NotEnrolled, DeviceGone, DeviceQuota.
         """
         enrolled, _ = await certificates.holder(tx, certificate, self.now())
-        if enrolled.state != "enrolled":
-            raise NotEnrolled("The enrollment of this device ends.", cure="Enrol the device again.")
         if not enrolled.directory_device_id:
-            # Two first calls at once register one device.
+            # Two first calls at once register one device, and none that enrols again meanwhile.
             await store.lock(tx, [enrolled.windows_id])
             enrolled = await device(tx, enrolled.id)
+        if enrolled.state != "enrolled":
+            raise NotEnrolled("The enrollment of this device ends.", cure="Enrol the device again.")
         if enrolled.directory_device_id:
             found = await directory.find_device(tx, enrolled.directory_device_id)
             if found is None:
