@@ -178,6 +178,18 @@ async def test_a_user_has_so_many_devices_of_their_own(mdm: Mdm) -> None:
     assert [item.code for item in failures] == ["0x80180013"]
 
 
+async def test_a_device_that_is_set_up_anew_is_not_one_more(mdm: Mdm) -> None:
+    """Windows gives it another id then, and the directory's is the same."""
+    user = await mdm.world.user("alex")
+    group = await mdm.group("Staff", user.id)
+    await made(mdm, restrictions.LIMIT, "One each", group, limit=1)
+    own = await mdm.world.joined(user.user_principal_name, "OWN-1", join_type=PERSONAL)
+    for key in (KEY, pki.generate_key("rsa2048")):
+        assert verdict(await asks(mdm, own, key, DeviceID=new_id())) == ""
+    async with mdm.database.transaction() as tx:
+        assert len(await enrollment.devices_of(tx, user.id)) == 1
+
+
 @pytest.mark.parametrize(
     ("type", "values"),
     [

@@ -183,5 +183,8 @@ async def check(
     check_platform(rule, owner, os_version)
     if owner == "personal":
         limit = limit_of(choose(objects, given, groups, frozenset({LIMIT})))
-        check_limit(limit, await restriction_store.personal_devices(tx, user_id, windows_id))
+        present = await restriction_store.personal_devices(
+            tx, user_id, windows_id, directory_device_id
+        )
+        check_limit(limit, present)
     return owner
