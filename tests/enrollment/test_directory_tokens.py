@@ -5,6 +5,7 @@ import hmac
 import json
 from typing import Any
 
+import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
@@ -148,6 +149,20 @@ async def test_a_token_dies_with_its_user(mdm: Mdm) -> None:
     async with mdm.database.transaction() as tx:
         await directory.update_user(tx, user.id, {"account_enabled": False}, mdm.world.at)
     assert subcode(await policies(mdm, bearer(token))) == NOBODY
+
+
+@pytest.mark.parametrize("change", ["disabled", "deleted"])
+async def test_a_token_dies_with_its_device(mdm: Mdm, change: str) -> None:
+    _, token = await joined(mdm)
+    assert subcode(await policies(mdm, bearer(token))) == ""
+    (device,) = (await mdm.graph("GET", "devices")).json()["value"]
+    if change == "disabled":
+        path = f"devices/{device['id']}"
+        assert (await mdm.graph("PATCH", path, {"accountEnabled": False})).status_code == 204
+    else:
+        assert (await mdm.graph("DELETE", f"devices/{device['id']}")).status_code == 204
+    assert subcode(await policies(mdm, bearer(token))) == NOBODY
+    assert subcode(await enrol(mdm, bearer(token))) == NOBODY
 
 
 async def test_who_it_is_comes_before_what_is_asked(mdm: Mdm) -> None:

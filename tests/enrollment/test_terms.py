@@ -112,6 +112,7 @@ async def test_who_declines_goes_back_without_a_proof(terms: Mdm) -> None:
         "ms-appx://x",
         "ms-appx-web://x\r\nLocation: https://evil.example",
         'ms-appx-web://x"><script>',
+        "ms-appx-web://[x",
         "",
     ],
 )
@@ -140,8 +141,14 @@ async def test_refusals_go_back_to_windows_in_its_words(mdm: Mdm) -> None:
     async with mdm.database.transaction() as tx:
         await directory.set_mdm_scope(tx, directory.MdmScope.NONE)
     assert sent_back(await asks(mdm, token))["error"] == "unauthorized_client"
+    async with mdm.database.transaction() as tx:
+        await directory.set_mdm_scope(tx, directory.MdmScope.ALL)
+    page = await asks(mdm, token)
     await mdm.database.close()
-    assert sent_back(await asks(mdm, token))["error"] == "server_error"
+    for answer in (await asks(mdm, token), await mdm.world.submit(page, decision="accept")):
+        back = sent_back(answer)
+        assert back["error"] == "server_error"
+        assert back["error_description"] == "The service cannot answer now."
 
 
 async def test_an_address_with_a_query_keeps_it(mdm: Mdm) -> None:

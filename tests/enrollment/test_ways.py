@@ -89,6 +89,7 @@ async def test_the_page_runs_nothing_but_its_own_file_and_posts_to_windows_only(
         "ms-app://a b",
         "ms-app://" + "x" * 3000,
         "ms-apps://x",
+        "ms-app://[x",
     ],
 )
 async def test_nothing_is_handed_to_an_address_that_is_not_windows(mdm: Mdm, appru: str) -> None:

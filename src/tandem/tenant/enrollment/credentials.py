@@ -91,6 +91,10 @@ class Credentials:
         user = await directory.find_user(tx, proof.object_id)
         if user is None or not user.account_enabled:
             raise _nobody()
+        if proof.device_id:
+            device = await directory.find_device(tx, proof.device_id)
+            if device is None or not device.account_enabled:
+                raise _nobody()
         return replace(proof, upn=user.user_principal_name)
 
     async def _of_password(

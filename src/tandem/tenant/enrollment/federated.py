@@ -32,7 +32,7 @@ log = get_logger("enrollment")
 _STATE, _PAGE = "enrollment.sign-in", "enrollment.sign-in-terms"
 _LIFE = timedelta(minutes=30)
 _APPRU = re.compile(r"ms-app(x-web)?://[!-~]{1,2000}", re.IGNORECASE)
-_NEVER = re.compile(r"[\"'<>\\^`{|}]")
+_NEVER = re.compile(r"[\"'<>\\^`{|}\[\]]")
 _FAILED = "This device was not enrolled"
 _AGAIN = "Close this window and enrol the device again."
 _STALE = "The page is no longer valid, or came from another browser."

@@ -41,7 +41,7 @@ Sealed = TypeVar("Sealed", bound=msgspec.Struct)
 _BLOB, _PAGE = "enrollment.terms-accepted", "enrollment.terms-page"
 _BLOB_LIFE, _PAGE_LIFE = timedelta(hours=1), timedelta(minutes=30)
 _RETURN = re.compile(r"(ms-appx-web|ms-aadj-redir)://[!-~]{1,2000}", re.IGNORECASE)
-_NEVER = re.compile(r"[\"'<>\\^`{|}#]")
+_NEVER = re.compile(r"[\"'<>\\^`{|}\[\]#]")
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -148,6 +148,9 @@ class TermsPage:
             known = error.kind in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.CONFLICT}
             word = "unauthorized_client" if known else "server_error"
             log.info("terms of use refused", code=error.code, reason=error.message)
+            if not known:
+                # What is missing here is not the business of whoever asks.
+                return _answer(back, request_id, _refused(word, ""))
             return _answer(back, request_id, {"error": word, "error_description": error.message})
         except Exception:
             log.exception("terms of use failed")
@@ -194,11 +197,8 @@ class TermsPage:
             async with self._db.transaction() as tx:
                 await accepted(tx, asked.user_id, asked.upn, asked.terms, "directory", now, yes=yes)
         except AppError as error:
-            return _answer(
-                asked.redirect_uri,
-                asked.request_id,
-                {"error": "server_error", "error_description": error.message},
-            )
+            log.warning("terms of use not recorded", code=error.code, reason=error.message)
+            return _answer(asked.redirect_uri, asked.request_id, _refused("server_error", ""))
         answer = {"IsAccepted": "false"}
         if yes:
             until = int((now + _BLOB_LIFE).timestamp())
