@@ -482,6 +482,10 @@ async def test_what_a_device_calls_itself_is_kept_as_text(mdm: Mdm) -> None:
     assert row["deviceName"].startswith("=cmd|' /C calc'!A0\"><script>")
     assert len(row["deviceName"]) <= 128
     assert len(row["osVersion"]) <= 32
+    async with mdm.database.transaction() as tx:
+        found = await tx.execute("SELECT data FROM event WHERE kind = 'device.enrolled'")
+        events = await found.fetchall()
+    assert [event["data"]["name"] for event in events] == [row["deviceName"]]
 
 
 async def test_a_credential_beside_the_security_header_is_none(mdm: Mdm) -> None:

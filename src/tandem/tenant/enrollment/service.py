@@ -194,7 +194,7 @@ class Enrollment:
             tx,
             "device.enrolled",
             device.id,
-            {"upn": claims.upn, "name": name, "way": claims.way.value},
+            {"upn": claims.upn, "name": device.name, "way": claims.way.value},
         )
         document = provisioning.document(
             device,
