@@ -26,7 +26,7 @@ from mdm_world import (
     said,
     subcode,
 )
-from tandem import pki
+from tandem import audit, pki
 from tandem.infra.database import Database
 from tandem.infra.errors import Kind
 from tandem.protocols import soap
@@ -190,6 +190,34 @@ async def test_a_user_out_of_scope_is_refused_and_listed(mdm: Mdm) -> None:
     assert failure.directory_device_id == joined.device_id
     listed = await mdm.graph("GET", "deviceManagement/troubleshootingEvents")
     assert [row["failureCode"] for row in listed.json()["value"]] == ["0x80180003"]
+
+
+async def test_enrolments_and_refusals_are_on_the_record_with_where_they_came_from(
+    mdm: Mdm,
+) -> None:
+    """And without what could be used again (section 20)."""
+    _, _, token = await someone(mdm)
+    key = pki.generate_key("rsa2048")
+    async with mdm.world.from_address("203.0.113.9"):
+        refused = await asks(mdm, token, key, DeviceID="")
+        answer = await asks(mdm, token, key)
+    assert [subcode(one) for one in (refused, answer)] == ["s:MessageFormat", ""]
+    async with mdm.database.transaction() as tx:
+        (device,) = await enrollment.devices(tx)
+        done, refusal = [one for one in await audit.entries(tx) if one.action == "enrol device"]
+    assert (done.outcome, done.target, done.actor) == ("done", device.id, "user:alex@contoso.com")
+    assert done.details == {
+        "name": "LAB-001",
+        "windows_id": WINDOWS_ID,
+        "way": "directory",
+        "certificate": device.fingerprint,
+        "address": "203.0.113.9",
+    }
+    assert (refusal.outcome, refusal.actor) == ("refused", "user:alex@contoso.com")
+    assert (refusal.details["address"], refusal.details["code"]) == ("203.0.113.9", "0x80180019")
+    assert "DeviceID" in refusal.details["reason"]
+    secrets = (token, base64.b64encode(token.encode()).decode())
+    assert not any(secret in str((done, refusal)) for secret in secrets)
 
 
 async def test_a_user_without_a_licence_is_refused_with_the_number_windows_shows(mdm: Mdm) -> None:

@@ -24,9 +24,10 @@ from mdm_world import (
     said,
     subcode,
 )
-from tandem import pki
+from tandem import audit, pki
 from tandem.protocols.syncml import Message
 from tandem.tenant import enrollment
+from ways_world import choose
 
 _TRUST = "http://docs.oasis-open.org/ws-sx/ws-trust/200512"
 KEYS = [pki.generate_key("rsa2048") for _ in range(3)]
@@ -258,6 +259,13 @@ async def test_a_new_certificate_is_for_a_new_key(mdm: Mdm) -> None:
     assert await refusal(await renews(device, KEYS[0], cms=weak)) == ("s:CertificateRequest", "")
 
 
+async def test_who_is_enrolled_renews_while_enrolment_is_closed(mdm: Mdm) -> None:
+    """Who cannot for long would be lost: an ended certificate is not renewed."""
+    device = await in_window(mdm)
+    await choose(mdm, maintenance=True)
+    assert subcode(await renews(device, KEYS[0])) == ""
+
+
 async def test_a_certificate_that_ends_while_its_first_session_begins_is_refused(mdm: Mdm) -> None:
     device = await in_window(mdm)
     new = renewed(device, await renews(device, KEYS[0]), KEYS[0])
@@ -269,6 +277,23 @@ async def test_a_certificate_that_ends_while_its_first_session_begins_is_refused
         await mdm.until_somebody_waits()
     assert await session == 401
     assert await certificates(device) == ["revoked", "active"], "nor does it end the others"
+
+
+async def test_renewals_are_on_the_record_with_where_they_came_from(mdm: Mdm) -> None:
+    device = await in_window(mdm)
+    async with mdm.world.from_address("203.0.113.9"):
+        await renews(device, KEYS[0], upn="sam@contoso.com")
+        new = renewed(device, await renews(device, KEYS[0]), KEYS[0])
+    async with mdm.database.transaction() as tx:
+        done, refused, *_ = await audit.entries(tx, target=device.id)
+    old = pki.sha256_fingerprint(device.certificate)
+    for entry, outcome in ((done, "done"), (refused, "refused")):
+        assert (entry.actor, entry.action) == (f"device:{device.id}", "renew certificate")
+        assert entry.outcome == outcome
+        assert (entry.details["address"], entry.details["certificate"]) == ("203.0.113.9", old)
+    assert done.details["renewed"] == pki.sha256_fingerprint(new.certificate)
+    assert refused.details["code"] == "0x80180016"
+    assert "another user" in refused.details["reason"]
 
 
 async def test_what_left_or_was_replaced_is_not_renewed(mdm: Mdm) -> None:
@@ -367,6 +392,11 @@ async def test_a_device_that_left_has_no_certificate_that_counts(mdm: Mdm) -> No
         await mdm.enrollment.end(tx, found, "The user ended it")
     assert await certificates(device) == ["revoked"]
     assert await status(device) == 401
+    async with mdm.database.transaction() as tx:
+        entry, *_ = await audit.entries(tx, target=device.id)
+    assert (entry.action, entry.outcome) == ("end enrollment", "done")
+    assert entry.details["reason"] == "The user ended it"
+    assert entry.details["certificate"] == pki.sha256_fingerprint(device.certificate)
 
 
 async def test_an_ended_certificate_is_no_certificate_however_quick_the_session(mdm: Mdm) -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from mdm_world import Mdm, bearer, said, subcode
+from tandem import audit
 from tandem.tenant import directory
 from tenant_world import first_form
 from ways_world import choose, enrol, handed_over, issued, signs_in, token_for, user_name
@@ -203,7 +204,12 @@ async def test_a_sign_in_on_the_page_asks_before_it_hands_over(terms: Mdm) -> No
     page = await signs_in(terms, "alex")
     assert "Be kind." in page.text
     assert "wresult" not in page.text
-    declined = await terms.world.submit(page, decision="decline")
+    async with terms.world.from_address("203.0.113.9"):
+        declined = await terms.world.submit(page, decision="decline")
+    async with terms.database.transaction() as tx:
+        (entry,) = [one for one in await audit.entries(tx) if one.action.endswith("terms of use")]
+    assert (entry.action, entry.actor) == ("decline terms of use", "user:alex@contoso.com")
+    assert entry.details["address"] == "203.0.113.9"
     assert "declined the terms" in declined.text
     assert "wresult" not in declined.text
     _, token = handed_over(await terms.world.submit(page, decision="accept"))
@@ -234,9 +240,13 @@ async def test_what_was_chosen_and_accepted_is_on_the_record(mdm: Mdm) -> None:
     assert answer.json()["termsOfUseEnglish"] == "Be kind."
     for bad in ({"termsOfUseFrench": "x" * 20_001}, {"refusalText": "x" * 501}, {"else": 1}):
         assert (await mdm.graph("PATCH", "tandem/enrollmentOptions", bad)).status_code == 400
-    await accepts(mdm, await jwt(mdm))
+    token = await jwt(mdm)
+    async with mdm.world.from_address("203.0.113.9"):
+        await accepts(mdm, token)
     async with mdm.database.transaction() as tx:
-        rows = await (await tx.execute("SELECT actor, action FROM audit_entry")).fetchall()
+        rows = await (await tx.execute("SELECT actor, action, details FROM audit_entry")).fetchall()
+    told = [row["details"] for row in rows if row["action"].endswith("terms of use")]
+    assert [(item["way"], item["address"]) for item in told] == [("directory", "203.0.113.9")]
     said_so = {(row["actor"], row["action"]) for row in rows}
     assert ("user:alex@contoso.com", "accept terms of use") in said_so
     assert any(action.endswith("tandemEnrollmentOptions") for _, action in said_so), said_so

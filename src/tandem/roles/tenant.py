@@ -330,11 +330,12 @@ async def _tend(
         try:
             async with database.transaction() as tx:
                 await oidc.tend(tx, tokens, utc_now())
-                await enrolling.tend(tx)
                 await managing.forget(tx)
                 await uploads.tend(tx)
                 await licensing.tend(tx, utc_now())
                 await graph.prune(tx, utc_now())
+                # What writes to the audit log comes last: its one end is others' too.
+                await enrolling.tend(tx)
                 for item in await directory.tend(tx, utc_now()):
                     await audit.record(
                         tx,

@@ -64,7 +64,7 @@ class Credentials:
         if credential.kind == "password":
             return await self._of_password(database, credential, peer)
         async with database.transaction() as tx:
-            return await self.of_token(tx, credential)
+            return replace(await self.of_token(tx, credential), address=peer.address)
 
     async def of_token(self, tx: Tx, credential: soap.Credential) -> Proof:
         """A token says by its value what it is; its type only says by which way it came."""
@@ -87,7 +87,8 @@ class Credentials:
         return await self._somebody(tx, proof)
 
     async def _somebody(self, tx: Tx, proof: Proof) -> Proof:
-        """The user as the directory knows him now, which may be another than when it was issued."""
+        """User and device as the directory knows them now, which may be another than when it was
+        issued."""
         user = await directory.find_user(tx, proof.object_id)
         if user is None or not user.account_enabled:
             raise _nobody()
@@ -117,7 +118,7 @@ class Credentials:
             if error.status >= 500:
                 raise TooBusy(error.message, cure=error.cure) from None
             raise BadCredential(_WRONG, cure="Check both, or wait some minutes.") from None
-        return Proof(Way.PASSWORD, user.id, user.user_principal_name)
+        return Proof(Way.PASSWORD, user.id, user.user_principal_name, address=peer.address)
 
     def _check(self, held: Token | None) -> None:
         if held is None or held.used_at is not None or held.expires_at <= self._now():

@@ -162,8 +162,16 @@ class SignInPage:
             user = await directory.find_user(tx, begun.user_id)
             if user is None or not user.account_enabled:
                 return pages.told(request, "", _FAILED, _AGAIN, why=_STALE, status=400)
-            upn = user.user_principal_name
-            await terms.accepted(tx, user.id, upn, begun.terms, "federated", now, yes=yes)
+            await terms.accepted(
+                tx,
+                user.id,
+                user.user_principal_name,
+                begun.terms,
+                "federated",
+                now,
+                yes=yes,
+                address=oidc.peer_of(request).address,
+            )
             if yes:
                 return await self._hand_over(tx, request, begun, user, here)
         return pages.told(

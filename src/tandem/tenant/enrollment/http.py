@@ -80,7 +80,8 @@ class _Edge:
         async def work(envelope: soap.Envelope, peer: oidc.Peer) -> bytes:
             asked = envelope.body
             if isinstance(asked, soap.RequestToken) and renewal.is_asked(asked):
-                return await self._renew(envelope, asked, http.peer_certificate(request))
+                held = http.peer_certificate(request)
+                return await self._renew(envelope, asked, held, peer.address)
             return await self._enroll(envelope, peer)
 
         return await self._answer(request, soap.REQUEST_TOKEN_RESPONSE, _LARGE, work)
@@ -93,9 +94,9 @@ class _Edge:
         return Response(found, 200, media_type="application/pkix-crl")
 
     async def _renew(
-        self, envelope: soap.Envelope, asked: soap.RequestToken, peer: bytes | None
+        self, envelope: soap.Envelope, asked: soap.RequestToken, peer: bytes | None, address: str
     ) -> bytes:
-        claim = renewal.claim(envelope, asked, peer)
+        claim = renewal.claim(envelope, asked, peer, address)
         try:
             async with self._db.transaction() as tx:
                 answer = await renewal.renew(tx, self._enrollment, claim)
@@ -161,7 +162,7 @@ class _Edge:
         code = _vocabulary(error).hresult
         text = f"{error.message} {error.cure}".strip()
         async with self._db.transaction() as tx:
-            await self._enrollment.refused(tx, asked, proof.upn, text, code, proof.device_id)
+            await self._enrollment.refused(tx, asked, proof, text, code)
 
     async def _answer(
         self,
@@ -171,10 +172,11 @@ class _Edge:
         work: Callable[[soap.Envelope, oidc.Peer], Awaitable[bytes]],
     ) -> Response:
         relates_to, old, trace = "invalid_message_id", False, str(uuid.uuid4())
+        peer = oidc.peer_of(request)
         try:
             raw = await http.body(request, limit)
             relates_to, old = soap.message_id(raw), soap.is_soap11(raw)
-            content = await work(soap.read(raw), oidc.peer_of(request))
+            content = await work(soap.read(raw), peer)
         except soap.BadSecurity:
             content = soap.fault(
                 action,
@@ -182,7 +184,12 @@ class _Edge:
                 soap.Fault("a:InvalidSecurity", "Invalid security header.", "", trace),
             )
         except soap.BadMessage as error:
-            log.info("enrollment message refused", reason=str(error), trace=trace)
+            log.info(
+                "enrollment message refused",
+                reason=str(error),
+                address=peer.address,
+                trace=trace,
+            )
             content = soap.fault(
                 action,
                 relates_to,
@@ -190,7 +197,13 @@ class _Edge:
             )
         except AppError as error:
             content = soap.fault(action, relates_to, _fault(error, trace))
-            log.info("enrollment refused", code=error.code, reason=error.message, trace=trace)
+            log.info(
+                "enrollment refused",
+                code=error.code,
+                reason=error.message,
+                address=peer.address,
+                trace=trace,
+            )
         except Exception:
             log.exception("enrollment failed", trace=trace)
             told = soap.Fault("a:InternalServiceFault", "Internal error.", "", trace)

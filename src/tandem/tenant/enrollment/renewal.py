@@ -12,7 +12,7 @@ from base64 import b64decode
 from binascii import Error as BadBase64
 from dataclasses import dataclass
 
-from tandem import pki
+from tandem import audit, pki
 from tandem.infra import events
 from tandem.infra.database import Tx
 from tandem.protocols import soap
@@ -30,14 +30,17 @@ def is_asked(asked: soap.RequestToken) -> bool:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a renewal is asked with: whose certificate signed, and what was signed."""
+    """What a renewal is asked with: whose certificate signed, what was signed, and from where."""
 
     fingerprint: str
     request: bytes
     upn: str
+    address: str = ""
 
 
-def claim(envelope: soap.Envelope, asked: soap.RequestToken, peer: bytes | None) -> Claim:
+def claim(
+    envelope: soap.Envelope, asked: soap.RequestToken, peer: bytes | None, address: str = ""
+) -> Claim:
     """The signature of a renewal, checked. Raises RenewalRefused, BadSecurity, BadSignature.
 
     `peer` is the certificate of the connection, where it has one: it has to be the signer's.
@@ -57,7 +60,8 @@ def claim(envelope: soap.Envelope, asked: soap.RequestToken, peer: bytes | None)
         raise RenewalRefused(
             "The renewal is signed with another certificate than the connection's.", cure=_CURE
         )
-    return Claim(fingerprint, _once_more(signed.content), envelope.credentials[0].user_name)
+    name = envelope.credentials[0].user_name
+    return Claim(fingerprint, _once_more(signed.content), name, address)
 
 
 def _once_more(content: bytes) -> bytes:
@@ -105,6 +109,7 @@ async def renew(tx: Tx, enrollment: Enrollment, asked: Claim) -> soap.TokenRespo
         f"Renewed its certificate; the new one ends on {kept.not_after:%Y-%m-%d}",
     )
     await events.record(tx, "device.certificate-renewed", device.id, {"serial": kept.serial})
+    await _audit(tx, enrollment, device, asked, "done", {"renewed": kept.fingerprint})
     return soap.TokenResponse(provisioning.renewal(device, enrollment.settings, made), now)
 
 
@@ -131,3 +136,25 @@ async def refused(tx: Tx, enrollment: Enrollment, asked: Claim, text: str, code:
     found = await certificate_store.holder(tx, asked.fingerprint)
     if found is not None:
         await enrollment.note(tx, found[0], "renewal-refused", text, code)
+        await _audit(
+            tx, enrollment, found[0], asked, "refused", {"code": code, "reason": text[:1000]}
+        )
+
+
+async def _audit(
+    tx: Tx,
+    enrollment: Enrollment,
+    device: Device,
+    asked: Claim,
+    outcome: audit.Outcome,
+    more: dict[str, str],
+) -> None:
+    await audit.record(
+        tx,
+        actor=f"device:{device.id}",
+        action="renew certificate",
+        target=device.id,
+        outcome=outcome,
+        details={"certificate": asked.fingerprint, "address": asked.address, **more},
+        now=enrollment.now(),
+    )

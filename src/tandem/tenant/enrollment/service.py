@@ -47,6 +47,7 @@ _ROOT_DAYS = 365 * 15
 _OLDEST, _NEWEST = 3.0, 4.0
 # A device that never had a session did not get its answer, or never was one (spec 7).
 _PENDING = timedelta(hours=24)
+_NEVER_CAME = "Never came back after its enrollment"
 
 
 class Enrollment:
@@ -205,7 +206,25 @@ class Enrollment:
             management_url=self.management_url,
             account=await self._account(tx, device),
         )
+        await self._record_enrolled(tx, device, claims)
         return soap.TokenResponse(document, now)
+
+    async def _record_enrolled(self, tx: Tx, device: Device, claims: Proof) -> None:
+        """For the audit log, whose one end other enrollments wait for: the last of all (section 20)."""
+        await audit.record(
+            tx,
+            actor=f"user:{claims.upn}",
+            action="enrol device",
+            target=device.id,
+            details={
+                "name": device.name,
+                "windows_id": device.windows_id,
+                "way": claims.way.value,
+                "certificate": device.fingerprint,
+                "address": claims.address,
+            },
+            now=self.now(),
+        )
 
     async def _account(self, tx: Tx, device: Device) -> session_secrets.Account:
         """New secrets for an enrollment; kept is what checks them."""
@@ -278,12 +297,30 @@ class Enrollment:
             await events.record(tx, "device.possible-clone", device.id, {"other": other.id})
 
     async def refused(
-        self, tx: Tx, asked: soap.RequestToken, upn: str, text: str, code: str, device_id: str
+        self, tx: Tx, asked: soap.RequestToken | None, claims: Proof, text: str, code: str
     ) -> None:
-        """Remember a refusal, for the list of enrollment failures."""
-        name = asked.item("DeviceName")[:128]
-        await store.add_event(
-            tx, "", device_id, self.now(), "refused", f"{name} of {upn}: {text}"[:1000], code
+        """Remember a refusal, for the list of enrollment failures and the audit log.
+
+        Without `asked` it came before the device said anything of itself.
+        """
+        name = asked.item("DeviceName")[:128] if asked else ""
+        windows_id = asked.item("DeviceID")[:128] if asked else ""
+        told = f"{name or 'A device'} of {claims.upn}: {text}"[:1000]
+        await store.add_event(tx, "", claims.device_id, self.now(), "refused", told, code)
+        await audit.record(
+            tx,
+            actor=f"user:{claims.upn}",
+            action="enrol device",
+            target=windows_id,
+            outcome="refused",
+            details={
+                "name": name,
+                "way": claims.way.value,
+                "address": claims.address,
+                "code": code,
+                "reason": text[:1000],
+            },
+            now=self.now(),
         )
 
     # -------------------------------------------------------------- devices
@@ -410,6 +447,10 @@ class Enrollment:
 
     async def end(self, tx: Tx, device: Device, why: str) -> None:
         """The device left MDM."""
+        await self._end(tx, device, why)
+        await self._record_ended(tx, device, why)
+
+    async def _end(self, tx: Tx, device: Device, why: str) -> None:
         await store.set_state(tx, device.id, "unenrolled", self.now())
         await certificates.end_all(tx, device.id, "cessationOfOperation", self.now())
         await mobile_apps.forget_device(tx, device.id)
@@ -418,11 +459,25 @@ class Enrollment:
         await self.note(tx, device, "unenrolled", why)
         await events.record(tx, "device.unenrolled", device.id, {"why": why})
 
+    async def _record_ended(self, tx: Tx, device: Device, why: str) -> None:
+        await audit.record(
+            tx,
+            actor="tenant",
+            action="end enrollment",
+            target=device.id,
+            details={"name": device.name, "certificate": device.fingerprint, "reason": why},
+            now=self.now(),
+        )
+
     async def tend(self, tx: Tx) -> None:
         """Enrollments whose device never came back are over, and tokens from long ago go."""
         await credentials.tend(tx, self.now())
-        for device in await store.never_came(tx, self.now() - _PENDING):
-            await self.end(tx, device, "Never came back after its enrollment")
+        why, ended = _NEVER_CAME, await store.never_came(tx, self.now() - _PENDING)
+        for device in ended:
+            await self._end(tx, device, why)
+        # Last of all: nobody is kept from the log's end by what comes before.
+        for device in ended:
+            await self._record_ended(tx, device, why)
 
 
 async def device(tx: Tx, id: str) -> Device:

@@ -101,7 +101,15 @@ async def require(
 
 
 async def accepted(
-    tx: Tx, user_id: str, upn: str, terms_sha256: str, way: str, now: datetime, *, yes: bool
+    tx: Tx,
+    user_id: str,
+    upn: str,
+    terms_sha256: str,
+    way: str,
+    now: datetime,
+    *,
+    yes: bool,
+    address: str,
 ) -> None:
     """Who agreed to what, for the audit log."""
     await audit.record(
@@ -109,7 +117,7 @@ async def accepted(
         actor=f"user:{upn}",
         action="accept terms of use" if yes else "decline terms of use",
         target=user_id,
-        details={"terms_sha256": terms_sha256, "way": way},
+        details={"terms_sha256": terms_sha256, "way": way, "address": address},
         now=now,
     )
 
@@ -193,9 +201,19 @@ class TermsPage:
         yes = form.get("decision") == "accept"
         if not yes and not asked.optional:
             return _answer(asked.redirect_uri, asked.request_id, _refused("invalid_request", ""))
+        where = oidc.peer_of(request).address
         try:
             async with self._db.transaction() as tx:
-                await accepted(tx, asked.user_id, asked.upn, asked.terms, "directory", now, yes=yes)
+                await accepted(
+                    tx,
+                    asked.user_id,
+                    asked.upn,
+                    asked.terms,
+                    "directory",
+                    now,
+                    yes=yes,
+                    address=where,
+                )
         except AppError as error:
             log.warning("terms of use not recorded", code=error.code, reason=error.message)
             return _answer(asked.redirect_uri, asked.request_id, _refused("server_error", ""))

@@ -85,7 +85,8 @@ class Proof:
     """Who stands behind a request, and by which way.
 
     `sha256` is that of a credential that is good for one enrollment; empty for a password.
-    `device_id` is the joined device that the directory's token names.
+    `device_id` is the joined device that the directory's token names. `address` is where the
+    request came from, for the record.
     """
 
     way: Way
@@ -94,6 +95,7 @@ class Proof:
     device_id: str = ""
     sha256: bytes = b""
     expires_at: datetime | None = None
+    address: str = ""
 
 
 # How a device came, in the words of its timeline; nothing for the usual way.
