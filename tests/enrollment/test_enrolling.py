@@ -97,6 +97,21 @@ async def test_the_certificate_policy_is_for_users_of_the_tenant(mdm: Mdm) -> No
     assert subcode(await mdm.soap("Policy", get_policies(""))) == "a:InvalidSecurity"
 
 
+async def test_who_may_not_enrol_is_told_before_a_key_is_made(mdm: Mdm) -> None:
+    """Whether the user may comes before what is asked, at every endpoint (section 4)."""
+    user = await mdm.world.user("alex")
+    joined = await mdm.world.joined(user.user_principal_name, "PC-1")
+    token = await mdm.mdm_token(joined)
+    async with mdm.database.transaction() as tx:
+        await directory.set_mdm_scope(tx, directory.MdmScope.NONE)
+    answer = await mdm.soap("Policy", get_policies(token))
+    assert subcode(answer) == "s:Authorization"
+    assert "minimalKeyLength" not in said(answer)
+    (failure,) = await failures(mdm)
+    assert (failure.code, failure.directory_device_id) == ("0x80180003", joined.device_id)
+    assert failure.text.startswith("PC-1 of alex@contoso.com: ")
+
+
 # ------------------------------------------------------------------ a certificate and an account
 
 

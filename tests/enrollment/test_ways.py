@@ -397,11 +397,13 @@ async def test_an_administrator_has_the_last_word_to_refused_users(mdm: Mdm) -> 
     await choose(mdm, refusal_text="Call 4711 & ask for <Sam>.")
     async with mdm.database.transaction() as tx:
         await directory.set_mdm_scope(tx, directory.MdmScope.NONE)
-    answer = await enrol(mdm, issued(token))
-    assert (subcode(answer), said(answer)["ErrorType"]) == ("s:Authorization", "CustomServerError")
-    assert said(answer)["Text"] == "Call 4711 & ask for <Sam>."
-    (event,) = (await mdm.graph("GET", "deviceManagement/troubleshootingEvents")).json()["value"]
-    assert event["failureCode"] == "0x80180003", "the list keeps the reason"
+    for answer in (await policies(mdm, issued(token)), await enrol(mdm, issued(token))):
+        found = subcode(answer), said(answer)["ErrorType"]
+        assert found == ("s:Authorization", "CustomServerError")
+        assert said(answer)["Text"] == "Call 4711 & ask for <Sam>."
+    events = (await mdm.graph("GET", "deviceManagement/troubleshootingEvents")).json()["value"]
+    codes = [event["failureCode"] for event in events]
+    assert codes == ["0x80180003"] * 2, "the list keeps the reason"
 
 
 async def test_soap_1_1_is_answered_in_soap_1_1(mdm: Mdm) -> None:

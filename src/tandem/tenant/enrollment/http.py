@@ -123,16 +123,19 @@ class _Edge:
         if not isinstance(envelope.body, soap.GetPolicies):
             raise soap.BadMessage("another message was expected")
         credential = soap.one_credential(envelope)
-        _not_in_maintenance(await self._chosen())
-        await self._enrollment.credentials.proof(self._db, credential, peer)
-        return soap.policies_response(envelope.message_id, await self._key_policy())
-
-    async def _key_policy(self) -> soap.KeyPolicy:
-        async with self._db.transaction() as tx:
-            found = await certificates.profile(tx, self._enrollment.settings)
-        return soap.KeyPolicy(
+        chosen = await self._chosen()
+        _not_in_maintenance(chosen)
+        proof = await self._enrollment.credentials.proof(self._db, credential, peer)
+        try:
+            async with self._db.transaction() as tx:
+                await self._enrollment.may(tx, proof)
+                found = await certificates.profile(tx, self._enrollment.settings)
+        except AppError as error:
+            raise await self._refusal(error, chosen, proof) from None
+        policy = soap.KeyPolicy(
             found.key_bits, found.providers, found.validity_days, found.renewal_days
         )
+        return soap.policies_response(envelope.message_id, policy)
 
     async def _enroll(self, envelope: soap.Envelope, peer: oidc.Peer) -> bytes:
         asked = envelope.body
@@ -147,22 +150,28 @@ class _Edge:
             async with self._db.transaction() as tx:
                 answer = await self._enrollment.enroll(tx, proof, asked)
         except AppError as error:
-            if error.kind in {Kind.UNAUTHENTICATED, Kind.UNAVAILABLE}:
-                raise
-            await self._remember(proof, asked, error)
-            raise _in_own_words(error, chosen) from None
+            raise await self._refusal(error, chosen, proof, asked) from None
         return soap.token_response(envelope.message_id, answer)
 
     async def _chosen(self) -> Options:
         async with self._db.transaction() as tx:
             return await credentials.options(tx)
 
-    async def _remember(self, proof: Proof, asked: soap.RequestToken, error: AppError) -> None:
-        """Whoever proved to be a user of the tenant and was refused is listed."""
+    async def _refusal(
+        self,
+        error: AppError,
+        chosen: Options,
+        proof: Proof,
+        asked: soap.RequestToken | None = None,
+    ) -> AppError:
+        """What is answered. Whoever proved to be a user of the tenant and was refused is listed."""
+        if error.kind in {Kind.UNAUTHENTICATED, Kind.UNAVAILABLE}:
+            return error
         code = _vocabulary(error).hresult
         text = f"{error.message} {error.cure}".strip()
         async with self._db.transaction() as tx:
             await self._enrollment.refused(tx, asked, proof, text, code)
+        return _in_own_words(error, chosen)
 
     async def _answer(
         self,

@@ -305,6 +305,9 @@ class Enrollment:
         """
         name = asked.item("DeviceName")[:128] if asked else ""
         windows_id = asked.item("DeviceID")[:128] if asked else ""
+        if not name and claims.device_id:
+            known = await directory.find_device(tx, claims.device_id)
+            name = known.display_name if known is not None else ""
         told = f"{name or 'A device'} of {claims.upn}: {text}"[:1000]
         await store.add_event(tx, "", claims.device_id, self.now(), "refused", told, code)
         await audit.record(
