@@ -1,5 +1,6 @@
 """Enrolment restrictions: which devices a user may enrol, and how many, judged when one asks."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -176,6 +177,21 @@ async def test_a_user_has_so_many_devices_of_their_own(mdm: Mdm) -> None:
     async with mdm.database.transaction() as tx:
         failures = await enrollment.timeline(tx, kind="refused")
     assert [item.code for item in failures] == ["0x80180013"]
+
+
+async def test_two_at_once_do_not_pass_the_limit_together(mdm: Mdm) -> None:
+    user = await mdm.world.user("alex")
+    group = await mdm.group("Staff", user.id)
+    await made(mdm, restrictions.LIMIT, "One each", group, limit=1)
+    own = [
+        await mdm.world.joined(user.user_principal_name, f"OWN-{n}", join_type=PERSONAL)
+        for n in range(3)
+    ]
+    keys = [pki.generate_key("rsa2048") for _ in own]
+    answers = await asyncio.gather(
+        *(asks(mdm, one, key, DeviceID=new_id()) for one, key in zip(own, keys, strict=True))
+    )
+    assert sorted(verdict(answer) for answer in answers) == ["", *["DeviceCapReached"] * 2]
 
 
 async def test_a_device_that_is_set_up_anew_is_not_one_more(mdm: Mdm) -> None:
