@@ -112,6 +112,12 @@ async def test_the_registration_is_in_the_audit_log_and_on_the_devices_timeline(
         (entry,) = await audit.entries(tx, target=who["deviceId"])
     assert (entry.actor, entry.action) == ("user:alex@contoso.com", "register device")
     assert entry.details["by"] == "mdm_cert"
+    listed = await mdm.graph("GET", "auditLogs/directoryAudits")
+    assert listed.status_code == 200, listed.text
+    (shown,) = [
+        item for item in listed.json()["value"] if item["activityDisplayName"] == "register device"
+    ]
+    assert shown["initiatedBy"]["user"]["userPrincipalName"] == "alex@contoso.com"
     path = f"deviceManagement/managedDevices/{unjoined.id}/timeline"
     told = (await mdm.graph("GET", path)).json()["value"]
     assert [item["text"] for item in told if item["kind"] == "registered"] == [

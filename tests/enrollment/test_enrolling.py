@@ -231,6 +231,12 @@ async def test_enrolments_and_refusals_are_on_the_record_with_where_they_came_fr
     assert (refusal.outcome, refusal.actor) == ("refused", "user:alex@contoso.com")
     assert (refusal.details["address"], refusal.details["code"]) == ("203.0.113.9", "0x80180019")
     assert "DeviceID" in refusal.details["reason"]
+    listed = (await mdm.graph("GET", "auditLogs/directoryAudits")).json()["value"]
+    mine = [one for one in listed if one["activityDisplayName"] == "enrol device"]
+    shown = [one["initiatedBy"]["user"] for one in mine]
+    assert {(one["userPrincipalName"], one["ipAddress"]) for one in shown} == {
+        ("alex@contoso.com", "203.0.113.9")
+    }
     secrets = (token, base64.b64encode(token.encode()).decode())
     assert not any(secret in str((done, refusal)) for secret in secrets)
 

@@ -38,7 +38,10 @@ _AUDITS = Source(
 
 
 def _by(row: Row) -> dict[str, Any]:
-    by = row["details"].get("by") or {}
+    details = row["details"]
+    by, address = details.get("by"), details.get("address")
+    if not isinstance(by, dict):
+        by = {"address": address}  # Of an entry that Graph did not write; the log keeps them all.
     sort, _, name = str(row["actor"]).partition(":")
     if by.get("sort", sort) == "user":
         shown = by.get("name") or name
