@@ -1,12 +1,13 @@
 """The tenant's console over a real tenant with its MDM service, and a browser that is signed in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 from lxml import html
+from starlette.routing import BaseRoute, Route
 
 from mdm_world import Mdm, mdm_service
 from tandem import console
@@ -22,8 +23,9 @@ BOX = SecretBox(b"c" * 32)
 class Browser:
     """Reads pages by their visible text, and sends their forms."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, routes: Sequence[BaseRoute] = ()) -> None:
         self.client = client
+        self.routes = [one for one in routes if isinstance(one, Route) and one.path[1:]]
         self._token = ""
 
     async def get(self, path: str, status: int = 200, **headers: str) -> html.HtmlElement:
@@ -93,9 +95,8 @@ async def served(mdm: Mdm, upn: str = ADMIN) -> AsyncIterator[Browser]:
         console.Transport(BASE), reads.bearer, console.Drafts(database, BOX, mdm.world.now)
     )
     behind.transport.app = mdm.world.app
-    app = http.application(
-        console.tenant_routes(reads, now=mdm.world.now, backend=behind), role="tenant"
-    )
+    routes = console.tenant_routes(reads, now=mdm.world.now, backend=behind)
+    app = http.application(routes, role="tenant")
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
         begun = await client.get("/console/sign-in/begin?return_to=/console/apps")
@@ -105,7 +106,7 @@ async def served(mdm: Mdm, upn: str = ADMIN) -> AsyncIterator[Browser]:
         assert page.status_code == 302, page.text
         done = await client.get(page.headers["location"])
         assert done.status_code == 303, done.text
-        yield Browser(client)
+        yield Browser(client, routes)
     await inside.aclose()
 
 

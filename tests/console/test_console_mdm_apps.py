@@ -11,12 +11,13 @@ from lxml import html
 from mdm_console import Browser, main_text, text, world
 
 from app_content import win32_package
-from mdm_world import Mdm
+from mdm_world import Mdm, TestDevice
 from memory import peak_memory
 from tandem.console.areas.mdm import packages
 from tandem.console.areas.mdm.app_wizard import check_line
 from tandem.console.kit import Problem
 from tandem.infra.database import Database
+from tandem.protocols.syncml import Command, Item
 
 LINE = 'CCMSETUPCMD="CCMHOSTNAME=GW.CONTOSO.COM/CCM_Proxy_MutualAuth/1 SMSSITECODE=P01"'
 SOURCE = """<?xml version="1.0" encoding="utf-8"?>
@@ -36,9 +37,14 @@ SOURCE = """<?xml version="1.0" encoding="utf-8"?>
 """
 
 
-def build(folder: Path, scope: str = "perMachine", size: int = 5000) -> bytes:
+def build(folder: Path, scope: str = "perMachine", size: int = 5000, allusers: str = "") -> bytes:
     (folder / "a.txt").write_bytes(secrets.token_bytes(size))
-    (folder / "a.wxs").write_text(SOURCE.format(scope=scope), encoding="utf-8")
+    source = SOURCE.format(scope=scope)
+    if allusers:
+        source = source.replace(f'InstallScope="{scope}"', "").replace(
+            "<Media ", f'<Property Id="ALLUSERS" Value="{allusers}"/><Media ', 1
+        )
+    (folder / "a.wxs").write_text(source, encoding="utf-8")
     subprocess.run(["wixl", "-o", "a.msi", "a.wxs"], cwd=folder, check=True)
     return (folder / "a.msi").read_bytes()
 
@@ -133,12 +139,61 @@ async def test_a_wrong_package_is_refused_in_plain_words(
     assert "There is no app yet" in await browser.text("/console/apps"), "nothing is left behind"
 
 
-async def test_an_msi_for_one_user_is_refused(browser: Browser, tmp_path: Path) -> None:
+SIGNED_IN = Command(
+    "Alert", "8", (Item(data="user", type="com.microsoft/MDM/LoginStatus", format="chr"),), "1224"
+)
+
+
+async def for_users(
+    mdm: Mdm, browser: Browser, data: bytes, **chosen: str
+) -> tuple[TestDevice, str]:
+    """An app of this package that a group of users has to have; a device of it, and the summary."""
+    device = await mdm.enrolled()
+    users = await mdm.group("Users", device.user.id)
     draft = await browser.begin("app")
-    folder = tmp_path / "user"
-    folder.mkdir()
-    await send(browser, draft, "one.msi", build(folder, "perUser"))
-    assert "installs for one user" in await browser.text(f"{draft}/package")
+    await send(browser, draft, "one.msi", data)
+    assert (await browser.goes(f"{draft}/package")).endswith("/information")
+    values = {**INFORMATION, "command_line": "", **chosen}
+    assert (await browser.goes(f"{draft}/information", values)).endswith("/assignments")
+    summary = await browser.goes(f"{draft}/assignments", {"required": [users.id]})
+    said = await browser.text(summary)
+    await browser.goes(f"{draft}/finish")
+    return device, said
+
+
+async def test_an_msi_for_one_user_is_installed_once_somebody_is_signed_in(
+    mdm: Mdm, browser: Browser, tmp_path: Path
+) -> None:
+    device, said = await for_users(mdm, browser, build(tmp_path, "perUser"))
+    assert "User: it is installed once somebody is signed in" in said
+    assert await device.check_in() == []
+    (add, _) = await device.check_in(SIGNED_IN)
+    assert add.items[0].target.startswith("./User/Vendor/MSFT/EnterpriseDesktopAppManagement/")
+
+
+@pytest.mark.parametrize("context", ["device", "user"])
+async def test_an_msi_for_both_installs_as_it_is_chosen(
+    mdm: Mdm, browser: Browser, tmp_path: Path, context: str
+) -> None:
+    both = build(tmp_path, "perMachine", allusers="2")
+    device, said = await for_users(mdm, browser, both, install_context=context)
+    assert ("--for-users" in said) == (context == "user")
+    assert ("once somebody is signed in" in said) == (context == "user")
+    (add, _) = await device.check_in(SIGNED_IN)
+    assert add.items[0].target.startswith(f"./{context.title()}/Vendor/")
+
+
+async def test_the_sites_client_is_not_installed_for_one_user(
+    browser: Browser, tmp_path: Path
+) -> None:
+    draft = await browser.begin("app")
+    await send(browser, draft, "one.msi", build(tmp_path, "perUser"))
+    shown = await browser.text(f"{draft}/package")
+    assert "once somebody is signed in" in shown
+    await browser.goes(f"{draft}/package")
+    answer = await browser.post(f"{draft}/information", INFORMATION)
+    assert answer.status_code == 422
+    assert "the client is for the machine" in answer.text
 
 
 async def test_a_huge_package_is_refused_before_it_is_read(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from mdm_console import Browser, world
+from mdm_console import Browser, served, world
 from playwright.async_api import Page, Route, async_playwright
+from test_console_certificate_profile import PROFILE
 from test_console_mdm_troubled import STRAYS, calls, left, refusing
+from test_console_my_apps import offered
 
 from mdm_world import Mdm
 from tandem.infra.database import Database
@@ -68,7 +70,7 @@ async def test_axe_finds_nothing_where_things_went_wrong(
     cookies = {"tandem-theme": theme, "tandem-language": "fr" if theme == "dark" else "en"}
     device = await refusing(mdm, "A/Odd", "B/Good")
     base = f"/console/devices/{device.id}"
-    paths = [base, f"{base}/release", "/console/devices?overdue=1", STRAYS]
+    paths = [base, f"{base}/release", "/console/devices?overdue=1", STRAYS, PROFILE]
     for path in paths:
         assert not await complaints(looking, browser, path, **cookies), path
     await mdm.enrolled("bob", f"{2:032X}")
@@ -76,3 +78,17 @@ async def test_axe_finds_nothing_where_things_went_wrong(
     assert await calls(gone) == 401
     for path in (STRAYS, f"{STRAYS}/{gone.id}/leave"):
         assert not await complaints(looking, browser, path, **cookies), path
+
+
+async def test_axe_finds_nothing_on_the_page_of_somebody_without_a_role(
+    both: tuple[Mdm, Browser], looking: Page, tmp_path: Path
+) -> None:
+    mdm, _ = both
+    device = await mdm.enrolled()
+    users = await mdm.group("Users", device.user.id)
+    await offered(mdm, tmp_path, device, available=users.id)
+    async with served(mdm, device.user.user_principal_name) as mine:
+        for path in ("/console/my-apps", "/console/devices"):
+            said = await complaints(looking, mine, path)
+            # The browser tells its console of the refusal.
+            assert not [one for one in said if "403" not in one], path

@@ -1,11 +1,12 @@
 """Apps on the pages: what a device's page says of each and why, and what people choose themselves."""
 
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from mdm_console import Browser, main_text, served, world
+from mdm_console import Browser, main_text, served, text, world
 
 from app_content import publish
 from mdm_world import Mdm, TestDevice
@@ -86,8 +87,6 @@ async def test_somebody_chooses_an_app_for_their_own_device_and_for_no_other(
     bob = await mdm.enrolled("bob", f"{2:032X}")
     users = await mdm.group("Users", device.user.id, bob.user.id)
     app = await offered(mdm, tmp_path, device, available=users.id)
-    async with mdm.database.transaction() as tx:
-        await directory.grant_role(tx, directory.GLOBAL_READER, device.user.id)
     async with served(mdm, device.user.user_principal_name) as mine:
         page = await mine.get("/console/my-apps")
         mine._token = str(page.xpath("//input[@name='form_token']/@value")[0])
@@ -103,3 +102,67 @@ async def test_somebody_chooses_an_app_for_their_own_device_and_for_no_other(
         answer = await mine.post("/console/my-apps/request", {"device": bob.id, "app": app})
         assert (answer.status_code, "none of your devices" in answer.text) == (404, True)
     assert await bob.check_in() == []
+
+
+async def test_without_a_role_nothing_but_ones_own_apps_opens(
+    both: tuple[Mdm, Browser], tmp_path: Path
+) -> None:
+    """Every page that the console has, with every form of it: closed, unless it is named here."""
+    mdm, _ = both
+    device = await mdm.enrolled()
+    bob = await mdm.enrolled("bob", f"{2:032X}")
+    everybody = await mdm.group("Everybody", device.user.id, bob.user.id)
+    app = await offered(mdm, tmp_path, device, available=everybody.id)
+    own = {
+        "/console",
+        "/console/",
+        "/console/my-apps",
+        "/console/my-apps/request",
+        "/console/my-apps/withdraw",
+        "/console/sign-in",
+        "/console/sign-in/begin",
+        "/console/sign-in/done",
+        "/console/sign-out",
+        "/console/preferences",
+        "/console/static/{digest}/{name:path}",
+    }
+    async with served(mdm, device.user.user_principal_name) as mine:
+        page = await mine.get("/console/my-apps")
+        mine._token = str(page.xpath("//input[@name='form_token']/@value")[0])
+        shown = text(page)
+        assert "alex@contoso.comUser" in shown
+        assert [text(one) for one in page.xpath("//nav[@id='navigation']//a")] == ["My apps"]
+        assert not page.xpath("//*[@id='bell'] | //form[@role='search']")
+        home = await mine.client.get("/console/")
+        assert home.headers["location"] == "/console/my-apps"
+        filled = {"device_id": device.id, "app_id": app, "id": bob.user.id, "path": "x"}
+        closed = 0
+        for route in mine.routes:
+            if route.path in own:
+                continue
+            assert route.path.startswith("/console/"), route.path
+            path = re.sub(r"\{(\w+)(:path)?\}", lambda name: filled.get(name[1], "1"), route.path)
+            if "POST" in route.methods:
+                answer = await mine.post(path, {"confirmed": "1"})
+            else:
+                answer = await mine.client.get(path)
+            assert answer.status_code == 403, f"{route.methods} {path}: {answer.status_code}"
+            assert "no role that may use this console" in answer.text
+            assert "PC-bob" not in answer.text
+            closed += 1
+        assert closed > 150
+        part = await mine.client.get("/console/devices", headers={"hx-request": "true"})
+        assert part.status_code == 403
+
+
+async def test_who_loses_the_role_keeps_their_own_apps(both: tuple[Mdm, Browser]) -> None:
+    mdm, _ = both
+    device = await mdm.enrolled()
+    async with mdm.database.transaction() as tx:
+        await directory.grant_role(tx, directory.GLOBAL_READER, device.user.id)
+    async with served(mdm, device.user.user_principal_name) as mine:
+        assert "PC-Alex" in await mine.text("/console/devices")
+        async with mdm.database.transaction() as tx:
+            await directory.revoke_role(tx, directory.GLOBAL_READER, device.user.id)
+        await mine.get("/console/devices", 403)
+        assert "PC-Alex" in await mine.text("/console/my-apps")

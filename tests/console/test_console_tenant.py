@@ -93,12 +93,13 @@ async def test_a_joined_device_is_listed_and_has_a_page(world: World) -> None:
     assert "Nobody yet" in page.text
 
 
-async def test_an_account_without_a_role_is_refused(world: World) -> None:
+async def test_an_account_without_a_role_comes_to_its_own_page_alone(world: World) -> None:
     await world.user("ada")
     done = await sign_in(world, "ada@contoso.com")
-    assert done.status_code == 401
-    assert "no role that may use this console" in done.text
-    assert (await world.client.get("/console/devices")).status_code == 401
+    assert (done.status_code, done.headers["location"]) == (303, "/console/my-apps")
+    refused = await world.client.get("/console/devices")
+    assert refused.status_code == 403
+    assert "no role that may use this console" in refused.text
 
 
 async def test_the_answer_of_another_sign_in_is_refused(world: World) -> None:

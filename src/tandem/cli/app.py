@@ -41,6 +41,12 @@ def upload(
     ignore_version: Annotated[
         bool, typer.Option("--ignore-version", help="MSI: any version that is there will do.")
     ] = False,
+    for_users: Annotated[
+        bool,
+        typer.Option(
+            "--for-users", help="MSI that installs for the device or for a user: for a user."
+        ),
+    ] = False,
     timeout: Annotated[
         int, typer.Option(help="MSI: minutes that it may take; 0: no limit.", min=0, max=255)
     ] = 60,
@@ -75,6 +81,8 @@ def upload(
     graph = graph_client()
     with ExitStack() as held:
         if file.suffix.lower() == ".intunewin":
+            if for_users:
+                raise typer.BadParameter("--for-users is for an MSI.")
             package = intunewin.read_package(held.enter_context(file.open("rb")))
             body = {
                 **_win32(package, install, uninstall, detect_product, detect_file),
@@ -93,12 +101,15 @@ def upload(
                 "installRetryIntervalInMinutes": retry_minutes,
                 **said,
             }
+            if for_users:
+                body["useDeviceContext"] = False
             sealed = held.enter_context(tempfile.TemporaryFile())
             info = intunewin.seal(_pieces(held.enter_context(file.open("rb"))), sealed)
             sizes = file.stat().st_size, sealed.tell()
             sealed.seek(0)
             content = _pieces(sealed)
-        made = graph.post(_APPS, body)
+        # The install context is a property of beta alone.
+        made = graph.post(_APPS.replace("/v1.0/", "/beta/") if for_users else _APPS, body)
         try:
             with progress(f"Uploading {file.name}", json) as tell:
                 _upload(graph, made, file.name, content, info, sizes, tell)

@@ -23,6 +23,7 @@ class Place(NamedTuple):
     title: str
     icon: str
     group: str = ""
+    own: bool = False  # Open to whoever is signed in, with or without a role.
 
 
 BROKEN = N_("Something went wrong on the server.")
@@ -106,6 +107,9 @@ ROLE = {
         "Local administrator of joined devices"
     ),
 }
+
+# Of somebody without a role, who sees what is theirs.
+USER = N_("User")
 
 # The codes that an administrator meets when devices enrol, and what each asks for.
 ENROLLMENT_ERROR = {
@@ -230,4 +234,7 @@ NOT_RECOGNIZED_CURE = N_(
 NO_TOKEN_SERVICE = N_("The tenant's sign-in service does not answer.")
 NO_TOKEN_SERVICE_CURE = N_("Try again in a moment: nothing was done.")
 NOT_ALLOWED = N_("Your account has no role that may use this console.")
-NOT_ALLOWED_CURE = N_("A global administrator can give it one: Global Reader is enough.")
+NOT_ALLOWED_CURE = N_(
+    "Your own apps are under My apps. A global administrator can give it a role: Global Reader is"
+    " enough."
+)

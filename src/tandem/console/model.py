@@ -19,6 +19,10 @@ class NotSignedIn(AppError):
     kind, code = Kind.UNAUTHENTICATED, "console.not-signed-in"
 
 
+class NotAllowed(AppError):
+    kind, code = Kind.FORBIDDEN, "console.not-allowed"
+
+
 class FormExpired(AppError):
     """A form that did not come from a page of ours, or from one that is too old."""
 
@@ -38,11 +42,15 @@ class UnknownPage(AppError):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A signed-in person. `token` is what the cookie holds, and leaves this process nowhere else."""
+    """A signed-in person. `token` is what the cookie holds, and leaves this process nowhere else.
+
+    `own`: somebody without a role, for whom the pages of their own affairs are open and no others.
+    """
 
     token: str
     user: str
     role: str
+    own: bool = False
 
 
 # The dashboard's tiles, by the field's names.

@@ -35,7 +35,7 @@ from tandem.console.drafts import Drafts
 from tandem.console.fields import Upload
 from tandem.console.labels import N_
 from tandem.console.language import LANGUAGES, Language, negotiate
-from tandem.console.model import FormExpired, NotSignedIn, Session, UnknownPage
+from tandem.console.model import FormExpired, NotAllowed, NotSignedIn, Session, UnknownPage
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.errors import HTTP_STATUS, AppError, Invalid, Kind
@@ -199,7 +199,7 @@ class Page(Generic[Reads]):
         """What a page needs that has to be asked for: its rights, and the other console."""
         if self._session is not None and self._console.backend is not None:
             self._bearer = await self._console.backend.bearer(self._session)
-        if not self.partial:
+        if not self.partial and not (self._session is not None and self._session.own):
             self.elsewhere = await self._console.elsewhere()
 
     async def other(self) -> Elsewhere | None:
@@ -379,7 +379,7 @@ class Page(Generic[Reads]):
                 here=self.here,
                 stay=self.back,
                 area=self._console.area,
-                navigation=_grouped(self._console.navigation),
+                navigation=_grouped(self._places()),
                 has_backend=self._console.backend is not None,
                 elsewhere=self.elsewhere,
                 other_navigation=_grouped(self.elsewhere.navigation if self.elsewhere else ()),
@@ -387,6 +387,12 @@ class Page(Generic[Reads]):
                 **context,
             )
         )
+
+    def _places(self) -> Sequence[labels.Place]:
+        places = self._console.navigation
+        if self._session is not None and self._session.own:
+            return [place for place in places if place.own]
+        return places
 
     @property
     def here(self) -> str:
@@ -510,11 +516,16 @@ class Console(Generic[Reads]):
         self._reads = reads
         self._sign_in = sign_in
 
-    def route(self, path: str, view: View[Reads], *, post: bool = False) -> Route:
-        """What is read is compressed; what answers a form may hold a new secret, and is not."""
+    def route(
+        self, path: str, view: View[Reads], *, post: bool = False, own: bool = False
+    ) -> Route:
+        """What is read is compressed; what answers a form may hold a new secret, and is not.
+
+        `own`: it shows nobody but who is signed in, so that it is open without a role, too.
+        """
 
         async def endpoint(request: Request) -> Response:
-            answer = await self._answer(request, view)
+            answer = await self._answer(request, view, own)
             for name, value in HEADERS.items():
                 answer.headers.setdefault(name, value)
             return answer
@@ -528,12 +539,14 @@ class Console(Generic[Reads]):
             else [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)],
         )
 
-    async def _answer(self, request: Request, view: View[Reads]) -> Response:
+    async def _answer(self, request: Request, view: View[Reads], own: bool) -> Response:
         token = request.cookies.get(SESSION_COOKIE)
         page: Page[Reads] | None = None
         try:
             session = await self._reads.session(token) if token else None
             page = Page(request, self._reads, session, self)
+            if session is not None and session.own and not own:
+                raise NotAllowed(labels.NOT_ALLOWED, cure=labels.NOT_ALLOWED_CURE)
             await page.arrive()
             return await view(page)
         except NotSignedIn:
@@ -595,9 +608,9 @@ class Console(Generic[Reads]):
             return await _static(page.request)
 
         return [
-            self.route(f"{ROOT}/static/{{digest}}/{{name:path}}", static),
-            self.route(f"{ROOT}/preferences", preferences, post=True),
-            self.route(f"{ROOT}/sign-out", sign_out, post=True),
+            self.route(f"{ROOT}/static/{{digest}}/{{name:path}}", static, own=True),
+            self.route(f"{ROOT}/preferences", preferences, post=True, own=True),
+            self.route(f"{ROOT}/sign-out", sign_out, post=True, own=True),
             self.route(f"{ROOT}/{{path:path}}", unknown),
         ]
 

@@ -28,6 +28,7 @@ from tandem.console.model import (
     Fact,
     Filter,
     LogText,
+    NotAllowed,
     NotSignedIn,
     Owner,
     Session,
@@ -96,10 +97,6 @@ class Tokens(msgspec.Struct, frozen=True):
 
 class SignInFailed(AppError):
     kind, code = Kind.UNAUTHENTICATED, "console.sign-in-failed"
-
-
-class NotAllowed(AppError):
-    kind, code = Kind.FORBIDDEN, "console.not-allowed"
 
 
 class GraphRefused(AppError):
@@ -227,9 +224,8 @@ class TenantPages:
         async with self._db.transaction() as tx:
             claims = await self._tokens.verify_graph(tx, token, now)
             held_roles = await directory.roles_of(tx, claims.object_id)
-            role = _role(held_roles)
             await _recognize(tx, claims.object_id, held_roles)
-            session = Session(secrets.token_urlsafe(32), claims.upn, role)
+            session = _session(secrets.token_urlsafe(32), claims.upn, held_roles)
             held = Tokens(
                 token,
                 datetime.fromtimestamp(claims.expires_at, UTC),
@@ -241,14 +237,15 @@ class TenantPages:
         return session
 
     async def session(self, token: str) -> Session | None:
-        """Asked anew each time: who loses the role, is disabled or signed out loses the pages."""
+        """Asked anew each time: who loses the role keeps what is everybody's, who is disabled or
+        signed out keeps nothing."""
         async with self._db.transaction() as tx:
             kept = await store.kept(tx, token, self._now())
             if kept is None:
                 return None
             held = self._opened(kept)
             roles = await directory.standing(tx, kept.user_id, held.signed_in_at)
-            return None if roles is None else Session(token, kept.upn, _role(roles))
+            return None if roles is None else _session(token, kept.upn, roles)
 
     async def sign_out(self, session: Session) -> None:
         async with self._db.transaction() as tx:
@@ -382,13 +379,13 @@ class _Graph:
         raise kind(f"Graph answered {answer.status_code} to {path.partition('?')[0]}.")
 
 
-def _role(held: frozenset[str]) -> str:
-    """The widest of the roles, by which the pages call who is signed in. Which pages and buttons
-    there are, Graph says: any directory role may come in."""
+def _session(token: str, upn: str, held: frozenset[str]) -> Session:
+    """Called by the widest of the roles. Which pages and buttons there are, Graph says: any
+    directory role may come in, and who has none sees what is their own."""
     for role in directory.ROLES:
         if role in held and role != directory.DEVICE_LOCAL_ADMINISTRATOR:
-            return directory.role_name(role)
-    raise NotAllowed(labels.NOT_ALLOWED, cure=labels.NOT_ALLOWED_CURE)
+            return Session(token, upn, directory.role_name(role))
+    return Session(token, upn, labels.USER, own=True)
 
 
 # Who gives licences must be able to come in without one.

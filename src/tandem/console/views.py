@@ -66,6 +66,8 @@ SITE_AREAS: tuple[Area, ...] = (
 )
 TENANT_AREAS: tuple[Area, ...] = (mdm.AREA, directory.AREA)
 TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
+# Where somebody without a role comes to.
+OWN = f"{ROOT}/my-apps"
 # A page that is looked at asks for its news this often, and gets no body when there is none.
 REFRESH_SECONDS = 5
 
@@ -337,11 +339,12 @@ async def tenant_finish(page: Page[TenantReads]) -> Response:
     except AppError as error:
         begin = f"{ROOT}/sign-in/begin"
         return page.render("signed_out.html", 401, error=error, begin=begin)
-    return _signed_in(session, local_path(back))
+    return _signed_in(session, OWN if session.own else local_path(back))
 
 
 async def tenant_home(page: Page[TenantReads]) -> Response:
-    return RedirectResponse(f"{ROOT}/devices", 303)
+    own = page.signed_in and page.session.own
+    return RedirectResponse(OWN if own else f"{ROOT}/devices", 303)
 
 
 def tenant_routes(
@@ -371,10 +374,10 @@ def tenant_routes(
         Route("/", _home),
         Route(ROOT, _home),
         *_area_routes(console, areas),
-        console.route(f"{ROOT}/", tenant_home),
-        console.route(f"{ROOT}/sign-in", tenant_sign_in_page),
-        console.route(f"{ROOT}/sign-in/begin", tenant_begin),
-        console.route(f"{ROOT}/sign-in/done", tenant_finish),
+        console.route(f"{ROOT}/", tenant_home, own=True),
+        console.route(f"{ROOT}/sign-in", tenant_sign_in_page, own=True),
+        console.route(f"{ROOT}/sign-in/begin", tenant_begin, own=True),
+        console.route(f"{ROOT}/sign-in/done", tenant_finish, own=True),
         console.route(f"{ROOT}/apps", apps),
         console.route(f"{ROOT}/apps/{{app_id}}", app),
         *_device_routes(console),  # type: ignore[arg-type]

@@ -41,27 +41,27 @@ class CertificateProfile:
     def check(self) -> None:
         """Raises BadProfile."""
         if not 1 <= self.validity_days <= 3650:
-            raise BadProfile("A certificate is valid for 1 to 3,650 days.", field="validityDays")
+            raise BadProfile("A certificate is valid for 1 to 3,650 days.", target="validityDays")
         if not 1 <= self.renewal_days <= 1000 or self.renewal_days >= self.validity_days:
             raise BadProfile(
                 "Devices renew 1 to 1,000 days before the end, which is after the beginning.",
                 cure="Choose fewer days than the certificate is valid.",
-                field="renewalDays",
+                target="renewalDays",
             )
         if not 1 <= self.retry_days <= self.renewal_days:
             raise BadProfile(
                 "Devices try again after 1 day or more, within the days that they renew in.",
-                field="retryDays",
+                target="retryDays",
             )
         if self.key_bits not in KEY_BITS:
-            raise BadProfile("A key has 2048, 3072 or 4096 bits.", field="keyBits")
+            raise BadProfile("A key has 2048, 3072 or 4096 bits.", target="keyBits")
         names = set(self.providers)
         if not names or names - set(PROVIDERS) or len(names) != len(self.providers):
             raise BadProfile(
                 "A key is kept by Windows's platform provider, its software provider, or the one of"
                 " both that is there.",
                 cure=f"Name: {', '.join(PROVIDERS)}.",
-                field="providers",
+                target="keyProviders",
             )
 
 

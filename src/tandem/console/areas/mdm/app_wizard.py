@@ -43,6 +43,8 @@ TAKE_THE_LINE = N_("Take the line that the site made: Co-management, Enablement,
 WRONG_MSI = N_(
     "This is client.msi, which only the client's own setup may start: it ends with error 25502."
 )
+FOR_ONE_USER = N_("This package installs for one user; the client is for the machine.")
+PER_MACHINE = N_("Take an MSI with ALLUSERS=1, as the site's own is.")
 TAKEN = N_("Another app is called so: one of the two would not be shown to people.")
 OTHER_NAME = N_("Choose another name.")
 NO_DETECTION = N_("Say how the device finds out that the app is there.")
@@ -70,6 +72,8 @@ def check_line(text: str, package: Mapping[str, Any] | None = None) -> None:
     client = named == "ccmsetup.msi" or "CCMSETUPCMD" in text.upper()
     if not client:
         return
+    if facts.get("context") == "user":
+        raise Problem("command_line", FOR_ONE_USER, cure=PER_MACHINE)
     if not re.search(r'(?i)(?:^|\s)CCMSETUPCMD=(".*"|\S+)', text):
         raise Problem("command_line", NO_SETUP, cure=TAKE_THE_LINE)
     if not _HOST.search(text) and "/mp:" not in text.casefold():
@@ -112,6 +116,15 @@ def _is_win32(values: Values) -> bool:
     return not _is_msi(values)
 
 
+def _is_either(values: Values) -> bool:
+    return (values.get("package") or {}).get("context") == "either"
+
+
+CONTEXT = {
+    "device": N_("Device"),
+    "user": N_("User: it is installed once somebody is signed in"),
+    "either": N_("Device or user, as is chosen with the app information"),
+}
 INFORMATION: tuple[Field, ...] = (
     field("name", N_("Name"), required=True, limit=256, check=_free,
           hint=N_("What people see; each app has its own.")),
@@ -120,6 +133,10 @@ INFORMATION: tuple[Field, ...] = (
     field("command_line", N_("Command-line arguments"), "textarea", limit=MORE_THAN_A_LINE, rows=3,
           check=_line, when=_is_msi,
           hint=N_("One line, at most 1,024 characters. For the client: the line that the site made.")),
+    field("install_context", N_("Install context"), "radio", required=True, default="device",
+          options=(("device", CONTEXT["device"]), ("user", CONTEXT["user"])), when=_is_either,
+          hint=N_("This package can install for the device or for a user. It stays as it is chosen"
+                  " here.")),
     field("ignore_version", N_("Ignore the app's version"), "checkbox", default=True, when=_is_msi,
           hint=N_("For apps that update themselves, as the client does: what is there is not"
                   " installed over.")),
@@ -293,12 +310,13 @@ async def _show_package(page: Page[Any], draft: Draft) -> dict[str, Any]:
 
 
 def _facts(page: Page[Any], facts: Mapping[str, Any]) -> list[Fact]:
+    context = CONTEXT[facts["context"]]
     return [
         Fact(N_("Package file"), facts["file"]),
         Fact(N_("Name in the package"), facts["name"]),
         Fact(N_("Version"), facts["version"]),
         Fact(N_("Product code"), facts["product_code"]),
-        Fact(N_("Install context"), page.language.text(N_("Device"))),
+        Fact(N_("Install context"), page.language.text(context)),
         Fact(N_("Size in bytes"), facts["size"]),
     ]
 
@@ -338,7 +356,7 @@ async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
     found = [
         Fact(N_("Name"), values["name"]),
         Fact(N_("Publisher"), values["publisher"]),
-        *_facts(page, package),
+        *_facts(page, {**package, "context": context_of(values)}),
     ]
     if package["type"] == packages.MSI:
         found.append(Fact(N_("Command-line arguments"), values["command_line"]))
@@ -347,6 +365,12 @@ async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
         found.append(Fact(N_("Install command"), values["install_command"]))
         found.append(Fact(N_("Uninstall command"), values["uninstall_command"]))
     return [*found, *await assigning.facts(page, values)]
+
+
+def context_of(values: Mapping[str, Any]) -> str:
+    """For whom the app installs: what its package says, or what was chosen where that says both."""
+    said = str(values["package"]["context"])
+    return str(values.get("install_context") or "device") if said == "either" else said
 
 
 async def _command(page: Page[Any], draft: Draft) -> str:
@@ -373,6 +397,8 @@ async def _command(page: Page[Any], draft: Draft) -> str:
     ):
         if values.get(name):
             words += [option, values[name]]
+    if package["context"] == "either" and context_of(values) == "user":
+        words.append("--for-users")
     if package["type"] == packages.MSI and values["ignore_version"]:
         words.append("--ignore-version")
     if package["type"] == packages.MSI:
@@ -408,6 +434,13 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
     values, package = draft.values, draft.values["package"]
     path = f"{APPS}/{package['app']}"
     await page.api.patch(path, properties(values, package["type"]))
+    if package["context"] == "either":
+        chosen = {
+            "@odata.type": f"#microsoft.graph.{package['type']}",
+            "useDeviceContext": context_of(values) == "device",
+        }
+        # A property of beta alone.
+        await page.api.patch(path.replace("/v1.0/", "/beta/", 1), chosen)
     await packages.published(page, package)
     if values.get("category"):
         reference = {

@@ -43,12 +43,18 @@ TAKE_THE_FILE = N_("Take the file that the site offers: ccmsetup.msi.")
 NOT_MSI = N_("This is not a Windows Installer package that can be read: it is damaged or cut off.")
 NOT_WIN32 = N_("This is not a Win32 package that can be read: it is damaged or cut off.")
 MAKE_ANEW = N_("Make it anew with the packaging tool, or get it again, and send it whole.")
-FOR_ONE_USER = N_("This MSI installs for one user; the MDM service installs for the machine.")
-PER_MACHINE = N_("Take an MSI with ALLUSERS=1.")
 FAILED = N_("The package was refused: %(reason)s")
 STILL_CHECKED = N_("The service is still checking the package.")
 WAIT = N_("Wait a moment, then try again.")
 OTHER_SORT = N_("This app's packages are of another sort: %(sort)s.")
+
+
+# For whom a package installs; "either" is chosen when its app is made, and stays.
+_CONTEXT = {
+    msi.PackageType.PER_MACHINE: "device",
+    msi.PackageType.PER_USER: "user",
+    msi.PackageType.DUAL_PURPOSE: "either",
+}
 
 
 class CutOff(AppError):
@@ -171,8 +177,6 @@ def _msi(file: BinaryIO, name: str, size: int, sealed: BinaryIO) -> Package:
         read = msi.read(file)
     except AppError:
         raise Problem("package", NOT_MSI, cure=TAKE_THE_FILE) from None
-    if not read.per_machine:
-        raise Problem("package", FOR_ONE_USER, cure=PER_MACHINE)
     file.seek(0)
     info = intunewin.seal(_pieces(file), sealed)
     facts = {
@@ -183,7 +187,7 @@ def _msi(file: BinaryIO, name: str, size: int, sealed: BinaryIO) -> Package:
         "publisher": read.manufacturer,
         "version": read.product_version,
         "product_code": read.product_code,
-        "context": "device",
+        "context": _CONTEXT[read.package_type],
     }
     return Package(facts, sealed, info, sealed.tell())
 
