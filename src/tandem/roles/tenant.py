@@ -351,6 +351,9 @@ async def _tend(
                 log.info("audit head", **msgspec.to_builtins(head))
         except AppError as error:
             log.warning("upkeep failed", reason=error.message)
+        except Exception:
+            # A mistake in one round is no reason to have no rounds any more.
+            log.exception("upkeep failed")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _UPKEEP_SECONDS)
 
@@ -366,6 +369,8 @@ async def _tend_orders(
                 moved = await managing.tend(tx)
         except AppError as error:
             log.warning("orders are not tended", reason=error.message)
+        except Exception:
+            log.exception("orders are not tended")
         if not moved:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _ORDERS_SECONDS)
