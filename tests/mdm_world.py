@@ -469,12 +469,14 @@ async def live_mdm(
                 drain_seconds=1,
             )
         )
-        for port in ports:
-            await _listens(port)
-        async with mdm.working():
-            yield mdm, folder / "root.pem", url
-        stop.set()
-        await serving
+        try:
+            for port in ports:
+                await _listens(port)
+            async with mdm.working():
+                yield mdm, folder / "root.pem", url
+        finally:
+            stop.set()
+            await serving
 
 
 def _free_port() -> int:

@@ -1,16 +1,19 @@
 """A site with its admin API and its console, and a Graph that a test writes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 from lxml import html
-from test_console_pages import text, token
 
 import site_api
-from tandem import console
+from site_world import free_ports
+from tandem import console, pki
 from tandem.console.language import Language
 from tandem.console.site_pages import SitePages
 from tandem.infra import http
@@ -18,6 +21,14 @@ from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
 
 ELSEWHERE = console.Elsewhere("Tenant", "https://tenant.test", ())
+
+
+def text(element: html.HtmlElement) -> str:
+    return " ".join(element.text_content().split())
+
+
+def token(page: html.HtmlElement) -> str:
+    return str(page.xpath("//input[@name='form_token']/@value")[0])
 
 
 @dataclass
@@ -86,3 +97,30 @@ async def browser(app: Any) -> AsyncIterator[Browser]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
         yield Browser(web)
+
+
+@asynccontextmanager
+async def over_tls(app: Any, folder: Path) -> AsyncIterator[str]:
+    """The address at which a real browser finds an application."""
+    now = datetime.now(UTC)
+    root = pki.new_root(pki.name("Test root"), now=now, days=2)
+    key = pki.generate_key("p256")
+    leaf = root.issue(
+        key.public_key(),
+        pki.name("localhost"),
+        dns=["localhost"],
+        usages=["server"],
+        now=now,
+        days=1,
+    )
+    certificate, private = folder / "tls.pem", folder / "tls.key"
+    certificate.write_bytes(pki.pem(leaf, root.certificate))
+    private.write_bytes(pki.key_pem(key))
+    port, stop = free_ports(), asyncio.Event()
+    listener = http.Listener(app, "127.0.0.1", port, http.TLS(certificate, private))
+    serving = asyncio.create_task(http.serve([listener], stop, drain_seconds=1))
+    try:
+        yield f"https://localhost:{port}"
+    finally:
+        stop.set()
+        await serving

@@ -1,7 +1,7 @@
 """The tenant's console over its real Graph and sign-in, as a browser of one person sees it."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from lxml import html
 
 from tandem import console
 from tandem.console import tenant_pages
+from tandem.console.language import Language
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
 from tandem.tenant import directory, graph
@@ -31,7 +32,9 @@ class _Inside:
 
 
 @asynccontextmanager
-async def tenant_console(database: Database, **parts: Any) -> AsyncIterator[World]:
+async def tenant_console(
+    database: Database, languages: Callable[[str], Language] = Language, **parts: Any
+) -> AsyncIterator[World]:
     made: dict[str, Any] = {}
 
     def routes(here: World) -> list[Any]:
@@ -52,7 +55,7 @@ async def tenant_console(database: Database, **parts: Any) -> AsyncIterator[Worl
             *graph.routes(
                 here.database, here.tokens, here.now, parts=graph.directory_parts(CHEAP, **parts)
             ),
-            *console.tenant_routes(reads, now=here.now, backend=behind),
+            *console.tenant_routes(reads, now=here.now, backend=behind, languages=languages),
         ]
 
     world = await make_world(database, routes)

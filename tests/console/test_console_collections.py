@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from console_areas import text, token
 from lxml import html
-from test_console_pages import text, token
 
 import site_api
 from site_api import CHEAP, NOW, PASSWORD, TENANT, Api, add_device

@@ -3,19 +3,15 @@
 import csv
 import io
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from console_areas import Browser, browser, replica
+from console_areas import Browser, browser, replica, text, token
 from lxml import html
 from psycopg.types.json import Jsonb
 from test_console_languages import DATA, Pseudo
-from test_console_pages import text, token
 
-import site_api
 from site_api import NOW, TENANT, Api, add_device
 from tandem.console.language import Language
 from tandem.infra.database import Database
@@ -35,20 +31,6 @@ HOSTILE = [
     "\u202eevil",
     "../../etc/passwd",
 ]
-
-
-@pytest.fixture
-async def api(site_db: Database, tmp_path: Path) -> AsyncIterator[Api]:
-    async with site_api.site_api(site_db, tmp_path) as made:
-        await made.sign_in()
-        yield made
-
-
-@pytest.fixture
-async def seen(api: Api) -> AsyncIterator[Browser]:
-    async with browser(replica(api.db, api)) as made:
-        await made.sign_in()
-        yield made
 
 
 async def registered(api: Api, *names: str, **state: Any) -> None:

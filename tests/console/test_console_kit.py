@@ -6,13 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from console_fleet import NOW
+from console_areas import text, token
 from lxml import html
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from test_console_pages import text, token
-from test_console_site import CHEAP, PASSWORD
 
+from site_api import CHEAP, NOW, PASSWORD
 from tandem import console
 from tandem.console.kit import (
     N_,
@@ -61,7 +60,7 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
         "/api/v1/collections", {"name": draft.values["name"], "comment": draft.values["comment"]}
     )
     assert draft.secret("password") == "sesame"
-    return Outcome(N_("%(name)s was created."), f"{ROOT}/", {"name": made["name"]})
+    return Outcome(N_("%(name)s was created."), f"{ROOT}/notifications", {"name": made["name"]})
 
 
 async def _command(page: Page[Any], draft: Draft) -> str:
@@ -209,9 +208,10 @@ async def test_a_wizard_is_walked_from_its_first_step_to_its_end(
     assert "tandem collection create Pilot" in summary.text
     finish = here.rpartition("/")[0] + "/finish"
     done = await browser.post(finish, data={"form_token": form})
-    assert done.headers["location"] == f"{ROOT}/"
-    assert "Pilot was created." in text(html.fromstring((await browser.get(f"{ROOT}/")).content))
-    assert "Pilot was created." not in (await browser.get(f"{ROOT}/")).text
+    after = done.headers["location"]
+    assert after == f"{ROOT}/notifications"
+    assert "Pilot was created." in text(html.fromstring((await browser.get(after)).content))
+    assert "Pilot was created." not in (await browser.get(after)).text
     again = await browser.post(finish, data={"form_token": form})
     assert again.status_code == 303
     async with site_db.transaction() as tx:

@@ -1,21 +1,17 @@
 """A wizard of the kit in a real browser: by keyboard alone, without scripts, and held against axe."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from console_fleet import NOW
-from playwright.async_api import Browser, async_playwright, expect
-from test_console_browser import _certificate
+from console_areas import over_tls
+from playwright.async_api import Browser, expect
 from test_console_kit import BOX, application
-from test_console_site import CHEAP, PASSWORD
 
-from tandem.infra import http
+from site_api import CHEAP, NOW, PASSWORD
 from tandem.infra.database import Database
 from tandem.site import administrators, collections, properties
-from walk_browser import ARGUMENTS, CHROMIUM, Hands, Seen, sitting
+from walk_browser import Hands, Seen, sitting
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -26,26 +22,8 @@ async def site(site_db: Database, tmp_path: Path) -> AsyncIterator[str]:
     async with site_db.transaction() as tx:
         await properties.establish(tx, BOX, code="ABC", name="", now=NOW)
         await administrators.create_first(tx, "admin", PASSWORD, NOW, CHEAP)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = application(site_db, lambda: NOW)
-    stop = asyncio.Event()
-    listener = http.Listener(app, "127.0.0.1", port, http.TLS(*_certificate(tmp_path)))
-    serving = asyncio.create_task(http.serve([listener], stop, drain_seconds=1))
-    yield f"https://localhost:{port}"
-    stop.set()
-    await serving
-
-
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here (Debian, Ubuntu: apt-get install chromium)")
-    async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        await started.close()
+    async with over_tls(application(site_db, lambda: NOW), tmp_path) as address:
+        yield address
 
 
 async def arrive(hands: Hands, site: str) -> None:

@@ -4,22 +4,22 @@ import gettext
 import re
 from pathlib import Path
 
-import httpx
-import pytest
 from babel.messages.pofile import read_po
-from console_fleet import NOW, Fleet
+from console_areas import browser, replica
+from directory_console import Browser as Person
+from directory_console import tenant_console
 from lxml import html
-from test_console_pages import SITE_PAGES, TENANT_PAGES, admit
 from tools.console_messages import messages
 
+from site_api import NOW, Api
 from tandem import console
 from tandem.console.language import FOLDER, Language, negotiate
-from tandem.infra import http
+from tandem.infra.database import Database
 
 PLACES = re.compile(r"%\(\w+\)s")
-# What a page shows as it is in every language: names of things, and data of the fleet.
+# What a page shows as it is in every language: names of things, and data.
 DATA = re.compile(
-    r"[0-9a-f]{32}|Tandem|Français|English|LAB-\d+|[\w.]+@contoso\.com|admin|AD|full-administrator|0x[0-9A-F]{8}"
+    r"[0-9a-f]{32}|Tandem|Français|English|SI|TE|LAB-\d+|[\w.]+@contoso\.com|siteadmin|admin|AD|full-administrator|0x[0-9A-F]{8}"
     r"|\d[\d.,  ]*|gw\.[\w.]+( \d)?|cp1|mp1|127\.0\.0\.\d+:\d+|connection refused|gateway restart"
     r"|process 4711 ended|Ready|GUID:1|[A-Z]+-EVENT|LOG-LINE-\d|\w+\.log|ccmsetup.*|Contoso"
     r"|Client Bootstrap|pilot(-without)?|d-\d+|console\.[\w-]+|%|[–›:()·.]|\w{3} \d+, 2026.*|[AP]M"
@@ -69,25 +69,29 @@ def test_a_message_is_translated_alike_wherever_it_stands() -> None:
                         assert first[1] == message.string, (message.id, first[0], path.stem)
 
 
-@pytest.mark.parametrize(
-    ("area", "path"),
-    [("site", path) for path in [*SITE_PAGES, "/console/sign-in", "/console/none"]]
-    + [("site", "/console/devices?stage=policy&owner=mdm&workload=client-apps&page=2")]
-    + [("site", "/console/devices/d-0064"), ("site", "/console/devices/d-0063/panel")]
-    + [("tenant", path) for path in [*TENANT_PAGES, "/console/sign-in"]],
-)
-async def test_no_text_of_a_page_bypasses_the_catalogue(fleet: Fleet, area: str, path: str) -> None:
-    build = console.site_routes if area == "site" else console.tenant_routes
-    routes = build(fleet, now=lambda: NOW, languages=lambda code: Language(code, Pseudo()))
-    transport = httpx.ASGITransport(http.application(routes, role="test"))
-    async with httpx.AsyncClient(transport=transport, base_url="https://x.test") as client:
-        admit(client, fleet)
-        page = html.fromstring((await client.get(path)).content)
-    said = page.xpath("//body//text() | //title/text()")
-    said += page.xpath("//body//@aria-label | //body//@placeholder | //body/@*")
-    for words in said:
-        left = re.sub(r"⟦[^⟦⟧]*(⟦[^⟦⟧]*⟧[^⟦⟧]*)*⟧", "", words)
-        assert not DATA.sub("", left).strip(), f"not translated: {words!r}"
+async def test_no_text_of_the_shell_bypasses_the_catalogue(api: Api, tenant_db: Database) -> None:
+    """What an area puts into its pages, the area's own tests look at."""
+
+    def pseudo(code: str) -> Language:
+        return Language(code, Pseudo())
+
+    pages = []
+    async with browser(replica(api.db, api, languages=pseudo)) as site:
+        pages += [await site.web.get(path) for path in ("/console/sign-in", "/console/none")]
+        await site.sign_in()
+        pages += [await site.web.get(path) for path in ("/console/none", "/console/notifications")]
+    async with tenant_console(tenant_db, languages=pseudo) as world:
+        pages += [await world.client.get(path) for path in ("/console/sign-in", "/console/none")]
+        person = await Person(world).sign_in()
+        pages.append(await person.client.get("/console/none"))
+    for answer in pages:
+        page = html.fromstring(answer.content)
+        said = page.xpath("//body//text() | //title/text()")
+        said += page.xpath("//body//@aria-label | //body//@placeholder | //body/@*")
+        assert any("⟦" in words for words in said), answer.url
+        for words in said:
+            left = re.sub(r"⟦[^⟦⟧]*(⟦[^⟦⟧]*⟧[^⟦⟧]*)*⟧", "", words)
+            assert not DATA.sub("", left).strip(), f"not translated: {words!r}"
 
 
 def test_a_language_is_negotiated_by_choice_then_by_the_browser() -> None:

@@ -5,64 +5,23 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from directory_console import tenant_console
 
-from tandem import console
-from tandem.console import tenant_pages
 from tandem.infra.database import Database
-from tandem.infra.secrets import SecretBox
-from tandem.tenant import directory, graph, licensing
-from tenant_world import ADMIN, BASE, CHEAP, PASSWORD, World, make_world
+from tandem.tenant import directory, licensing
+from tenant_world import ADMIN, BASE, PASSWORD, World
+
+TENANT_PAGES = ["/console/devices", "/console/apps", "/console/users", "/console/groups"]
 
 
 @pytest.fixture
 async def world(tenant_db: Database) -> AsyncIterator[World]:
-    def routes(here: World):
-        reads = tenant_pages.TenantPages(
-            here.database,
-            here.tokens,
-            SecretBox(bytes(32)),
-            _Late(here),  # type: ignore[arg-type]
-            client_id=_Late.client_id,
-            public_url=BASE,
-            now=here.now,
-        )
-        here.reads = reads  # type: ignore[attr-defined]
-        return [
-            *graph.routes(here.database, here.tokens, here.now, parts=graph.directory_parts(CHEAP)),
-            *console.tenant_routes(reads, now=here.now),
-        ]
-
-    made = await make_world(tenant_db, routes)
-    async with tenant_db.transaction() as tx:
-        client_id = await tenant_pages.establish(tx, BASE, made.at)
-        assert await tenant_pages.establish(tx, BASE, made.at) == client_id
-    made.reads._client_id = client_id  # type: ignore[attr-defined]
-    yield made
-    await made.client.aclose()
-
-
-class _Late:
-    """The HTTP client of a world that is still being made; it holds no cookies."""
-
-    client_id = ""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    async def _send(self, method: str, url: str, **options: object) -> httpx.Response:
-        transport = httpx.ASGITransport(self._world.app)
-        async with httpx.AsyncClient(transport=transport) as client:
-            return await client.request(method, url, **options)  # type: ignore[arg-type]
-
-    async def get(self, url: str, **options: object) -> httpx.Response:
-        return await self._send("GET", url, **options)
-
-    async def post(self, url: str, **options: object) -> httpx.Response:
-        return await self._send("POST", url, **options)
+    async with tenant_console(tenant_db) as made:
+        yield made
 
 
 async def sign_in(world: World, upn: str = ADMIN) -> httpx.Response:
-    begun = await world.client.get("/console/sign-in/begin?return_to=/console/devices")
+    begun = await world.client.get("/console/sign-in/begin?return_to=/console/users")
     assert begun.status_code == 303
     page = await world.client.get(begun.headers["location"])
     if page.status_code == 200:
@@ -72,32 +31,27 @@ async def sign_in(world: World, upn: str = ADMIN) -> httpx.Response:
     return await world.client.get(page.headers["location"])
 
 
+@pytest.mark.parametrize("path", TENANT_PAGES)
+async def test_every_page_wants_a_session(world: World, path: str) -> None:
+    answer = await world.client.get(path)
+    assert answer.status_code == 401
+    assert "/console/sign-in/begin" in answer.text
+
+
 async def test_an_administrator_signs_in_without_being_asked_for_consent(world: World) -> None:
     done = await sign_in(world)
-    assert (done.status_code, done.headers["location"]) == (303, "/console/devices"), done.text
-    for path in ("/console/devices", "/console/apps"):
+    assert (done.status_code, done.headers["location"]) == (303, "/console/users"), done.text
+    for path in ("/console/users", "/console/groups"):
         page = await world.client.get(path)
         assert page.status_code == 200, page.text
         assert ADMIN in page.text
-
-
-async def test_a_joined_device_is_listed_and_has_a_page(world: World) -> None:
-    await world.user("ada")
-    joined = await world.joined("ada@contoso.com", "LAB-007")
-    world.client.cookies.clear()
-    await sign_in(world)
-    page = await world.client.get("/console/devices")
-    assert "LAB-007" in page.text
-    page = await world.client.get(f"/console/devices/{joined.device_id}")
-    assert page.status_code == 200
-    assert "Nobody yet" in page.text
 
 
 async def test_an_account_without_a_role_comes_to_its_own_page_alone(world: World) -> None:
     await world.user("ada")
     done = await sign_in(world, "ada@contoso.com")
     assert (done.status_code, done.headers["location"]) == (303, "/console/my-apps")
-    refused = await world.client.get("/console/devices")
+    refused = await world.client.get("/console/users")
     assert refused.status_code == 403
     assert "no role that may use this console" in refused.text
 
@@ -118,9 +72,9 @@ async def test_a_session_outlives_its_token_and_ends_with_the_day(world: World) 
     await sign_in(world)
     for _ in range(4):
         world.wait(hours=2)
-        assert (await world.client.get("/console/devices")).status_code == 200
+        assert (await world.client.get("/console/users")).status_code == 200
     world.wait(hours=3)
-    assert (await world.client.get("/console/devices")).status_code == 401
+    assert (await world.client.get("/console/users")).status_code == 401
 
 
 async def test_who_is_disabled_or_signed_out_everywhere_is_out_at_once(world: World) -> None:
@@ -129,10 +83,10 @@ async def test_who_is_disabled_or_signed_out_everywhere_is_out_at_once(world: Wo
         eva = await directory.user(tx, "eva@contoso.com")
         await directory.grant_role(tx, directory.USER_ADMINISTRATOR, eva.id)
     await sign_in(world, "eva@contoso.com")
-    assert (await world.client.get("/console/devices")).status_code == 200
+    assert (await world.client.get("/console/users")).status_code == 200
     async with world.database.transaction() as tx:
         await directory.update_user(tx, eva.id, {"account_enabled": False}, world.at)
-    assert (await world.client.get("/console/devices")).status_code == 401
+    assert (await world.client.get("/console/users")).status_code == 401
 
 
 async def test_no_token_reaches_the_browser_or_lies_open_in_the_database(
@@ -170,7 +124,7 @@ async def test_a_form_of_a_session_that_ended_leads_to_its_page_after_signing_in
     world: World,
 ) -> None:
     await sign_in(world)
-    page = await world.client.get("/console/devices")
+    page = await world.client.get("/console/users")
     token = re.search(r'name="form_token" value="([^"]+)"', page.text)
     world.wait(hours=12)
     answer = await world.client.post(

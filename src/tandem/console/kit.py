@@ -3,6 +3,8 @@
 docs/guide/console-kit.md says how a page, a form and a wizard are written.
 """
 
+import csv as comma_separated
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -25,7 +27,6 @@ from tandem.console.fields import (
     read,
 )
 from tandem.console.labels import N_, Place
-from tandem.console.lists import cells
 from tandem.console.model import Fact, NotSignedIn, UnknownPage
 from tandem.console.pages import ROOT, Console, Page
 from tandem.console.wizards import Outcome, Step, Wizard, start_url
@@ -105,12 +106,21 @@ def csv(name: str, header: Iterable[str], rows: AsyncIterator[Iterable[Any]]) ->
     """A file that a spreadsheet opens, row by row; no cell of it is a formula."""
 
     async def lines() -> AsyncIterator[str]:
-        yield cells(header)
+        yield _line(header)
         async for row in rows:
-            yield cells(row)
+            yield _line(row)
 
     return StreamingResponse(
         lines(),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
     )
+
+
+def _line(row: Iterable[Any]) -> str:
+    """A cell that starts like a formula is data: no spreadsheet runs it."""
+    texts = ["" if cell is None else str(cell) for cell in row]
+    safe = [f"'{cell}" if cell[:1] in "=+-@\t\r" and cell else cell for cell in texts]
+    text = io.StringIO()
+    comma_separated.writer(text).writerow(safe)
+    return text.getvalue()

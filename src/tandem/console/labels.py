@@ -2,14 +2,6 @@
 
 from typing import NamedTuple
 
-from tandem.console.model import (
-    EnrollmentState,
-    FunnelStep,
-    Management,
-    OsGroup,
-    Sort,
-    Stage,
-)
 from tandem.workloads import Authority, Position, Workload
 
 
@@ -29,41 +21,6 @@ class Place(NamedTuple):
 BROKEN = N_("Something went wrong on the server.")
 BROKEN_CURE = N_("Try again. If it stays so, look for the id below in the role's log.")
 
-OPERATING_SYSTEM = {
-    OsGroup.LEGACY: N_("Windows 7 and 8.x"),
-    OsGroup.BEFORE_1709: N_("Windows 10 before 1709"),
-    OsGroup.CURRENT: N_("Windows 10 1709 and later"),
-    OsGroup.OTHER: N_("Other"),
-}
-FUNNEL = {
-    FunnelStep.ELIGIBLE: N_("Eligible devices"),
-    FunnelStep.SCHEDULED: N_("Scheduled"),
-    FunnelStep.INITIATED: N_("Enrolment initiated"),
-    FunnelStep.ENROLLED: N_("Enrolled"),
-}
-ENROLLMENT = {
-    EnrollmentState.SUCCESS_HYBRID: N_("Success, hybrid joined"),
-    EnrollmentState.SUCCESS_JOINED: N_("Success, directory joined"),
-    EnrollmentState.ENROLLING_HYBRID: N_("Enrolling, hybrid joined"),
-    EnrollmentState.FAILURE_HYBRID: N_("Failure, hybrid joined"),
-    EnrollmentState.FAILURE_JOINED: N_("Failure, directory joined"),
-    EnrollmentState.PENDING_SIGN_IN: N_("Pending user sign-in"),
-}
-STAGE = {
-    Stage.LICENSED: N_("Licensed"),
-    Stage.ENROLLED: N_("Enrolled"),
-    Stage.APP_OFFERED: N_("App offered"),
-    Stage.MSI_INSTALLED: N_("MSI installed"),
-    Stage.REGISTERED: N_("Registered with the site"),
-    Stage.POLICY: N_("Policy present"),
-    Stage.CO_MANAGED: N_("Co-managed"),
-}
-MANAGEMENT = {
-    Management.CO_MANAGED: N_("Co-managed"),
-    Management.MDM: N_("MDM service"),
-    Management.SITE: N_("Site"),
-    Management.NOBODY: N_("Nobody yet"),
-}
 AUTHORITY = {Authority.SITE: N_("Site"), Authority.MDM: N_("MDM service")}
 POSITION = {
     Position.SITE: N_("Site"),
@@ -78,15 +35,6 @@ WORKLOAD = {
     Workload.ENDPOINT_PROTECTION: N_("Endpoint Protection"),
     Workload.CLIENT_APPS: N_("Client apps"),
     Workload.OFFICE_CLICK_TO_RUN: N_("Office Click-to-Run apps"),
-}
-COLUMNS = {
-    Sort.NAME: N_("Device name"),
-    Sort.USER: N_("Primary user"),
-    Sort.OS: N_("OS version"),
-    Sort.MANAGEMENT: N_("Managed by"),
-    Sort.STAGE: N_("Stage"),
-    Sort.CLIENT: N_("Client version"),
-    Sort.SEEN: N_("Last seen"),
 }
 ROLE = {
     "Full Administrator": N_("Full administrator"),
@@ -138,27 +86,6 @@ def code(value: int) -> str:
     return f"0x{value & 0xFFFFFFFF:08X}"
 
 
-APP_STATE = {
-    "processing": N_("Being processed"),
-    "notPublished": N_("Not published"),
-    "published": N_("Published"),
-    "failed": N_("Failed"),
-}
-INSTALLATION = {
-    "installed": N_("Installed"),
-    "failed": N_("Failed"),
-    "notInstalled": N_("Not installed"),
-    "uninstallFailed": N_("Removal failed"),
-    "offered": N_("Offered"),
-    "installing": N_("Being installed"),
-    "excluded": N_("Excluded"),
-    "unknown": N_("Unknown"),
-}
-EVERYONE = {
-    "allDevicesAssignmentTarget": N_("All devices"),
-    "allLicensedUsersAssignmentTarget": N_("All users"),
-}
-
 # What the timeline's two sources say, as far as it holds no names: they say it in English.
 HAPPENINGS = (
     N_("Client deployment started"),
@@ -207,24 +134,20 @@ OWNER = N_("Primary user")
 MODEL = N_("Model")
 SERIAL = N_("Serial number")
 AGENT = N_("Agent, as the device told the MDM service")
-REPORTED_POLICY = N_("Policy, as the device told the MDM service")
 CLIENT_ID = N_("Client id")
 CLIENT_VERSION = N_("Client version")
 REGISTERED_AT = N_("Registered at")
 LAST_POLICY = N_("Last policy request")
 LAST_STATE = N_("Last state message")
 FLAGS = N_("Co-management flags, as the device reports")
-DECIDED_FLAGS = N_("Co-management flags, as decided")
 POLICY_PRESENT = N_("Policy present")
 APP_OFFERED = N_("App offered")
 MSI_INSTALLED = N_("MSI installed")
 REGISTERED = N_("Registered with the site")
 WORKLOADS_APPLIED = N_("Settings in force")
 BLOCKED = N_("Blocked")
-TENANT_TURNED_OFF = N_("The site is not connected to a tenant.")
 NO_SUCH_DEVICE = N_("There is no such device.")
 NO_SUCH_DEVICE_CURE = N_("The device list shows all of them.")
-NO_SUCH_APP = N_("There is no such app.")
 SIGN_IN_LOST = N_("The sign-in did not start on this page, or it took too long.")
 SIGN_IN_AGAIN = N_("Start it again.")
 NOT_RECOGNIZED = N_("User not recognized.")

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tandem.console import labels, summary
+from tandem.console import labels
 from tandem.console.backend import Api, Refused, Transport
 from tandem.console.drafts import Drafts
 from tandem.console.fields import Upload
@@ -105,7 +105,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(labels=labels, summary=summary, root=ROOT, static=static_url)
+    environment.globals.update(labels=labels, root=ROOT, static=static_url)
     return environment
 
 
@@ -182,22 +182,15 @@ class Page(Generic[Reads]):
             raise NotSignedIn(
                 N_("You are not signed in, or your session has ended."), cure=N_("Sign in again.")
             )
-        return Api(self._backend.transport, self._bearer)
+        return Api(self._console.backend.transport, self._bearer)
 
     @property
     def drafts(self) -> Drafts:
-        return self._backend.drafts
-
-    @property
-    def _backend(self) -> Backend:
-        backend = self._console.backend
-        if backend is None:
-            raise RuntimeError("This console was made without a backend.")
-        return backend
+        return self._console.backend.drafts
 
     async def arrive(self) -> None:
         """What a page needs that has to be asked for: its rights, and the other console."""
-        if self._session is not None and self._console.backend is not None:
+        if self._session is not None:
             self._bearer = await self._console.backend.bearer(self._session)
         if not self.partial and not (self._session is not None and self._session.own):
             self.elsewhere = await self._console.elsewhere()
@@ -380,7 +373,6 @@ class Page(Generic[Reads]):
                 stay=self.back,
                 area=self._console.area,
                 navigation=_grouped(self._places()),
-                has_backend=self._console.backend is not None,
                 elsewhere=self.elsewhere,
                 other_navigation=_grouped(self.elsewhere.navigation if self.elsewhere else ()),
                 with_query=self.with_query,
@@ -504,7 +496,7 @@ class Console(Generic[Reads]):
         sign_in: View[Reads],
         now: Clock,
         languages: Callable[[str], Language] = Language,
-        backend: Backend | None = None,
+        backend: Backend,
         elsewhere: Callable[[], Awaitable[Elsewhere | None]] = nowhere,
     ) -> None:
         self.area = area

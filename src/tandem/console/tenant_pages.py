@@ -1,4 +1,4 @@
-"""The tenant's pages: signed in at the tenant's own token service, read over its Graph.
+"""Signing in to the tenant's pages at the tenant's own token service.
 
 begin    state and PKCE verifier into the database, the browser to /authorize
 finish   code → token of Graph, kept sealed; the browser gets a session id and nothing else
@@ -17,33 +17,14 @@ from urllib.parse import urlencode
 import httpx
 import msgspec
 
-from tandem.console import labels, store, summary
-from tandem.console.model import (
-    App,
-    AppStatus,
-    Begun,
-    Device,
-    DeviceFacts,
-    Devices,
-    Fact,
-    Filter,
-    LogText,
-    NotAllowed,
-    NotSignedIn,
-    Owner,
-    Session,
-    Slice,
-    UnknownApp,
-    UnknownDevice,
-)
-from tandem.console.tenant_view import PAGE, GraphDevices, TenantDevice, account, every, when
+from tandem.console import labels, store
+from tandem.console.model import Begun, NotAllowed, NotSignedIn, Session
 from tandem.infra.clock import Clock
 from tandem.infra.config import Settings
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
 from tandem.tenant import directory, licensing, oidc
-from tandem.workloads import Workload, effective, owners
 
 NAME = "Tandem console"
 DONE = "/console/sign-in/done"
@@ -101,10 +82,6 @@ class SignInFailed(AppError):
 
 class GraphRefused(AppError):
     kind, code = Kind.UNAVAILABLE, "console.graph-refused"
-
-
-class NotInGraph(AppError):
-    kind, code = Kind.NOT_FOUND, "console.not-in-graph"
 
 
 async def establish(tx: Tx, public_url: str, now: datetime) -> str:
@@ -297,87 +274,6 @@ class TenantPages:
         except msgspec.DecodeError:  # Of a console before this one, which kept the token alone.
             raise NotSignedIn(labels.SIGN_IN_LOST, cure=labels.SIGN_IN_AGAIN) from None
 
-    async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices:
-        found = await self._devices(session)
-        return summary.listing(map(facts, found.values()), wanted, part)
-
-    async def device(self, session: Session, device_id: str) -> Device:
-        found = (await self._devices(session)).get(device_id)
-        if found is None:
-            raise UnknownDevice(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE)
-        graph = GraphDevices(await self._graph(session))
-        shown = facts(found)
-        mine = owners(effective(found.flags, found.mdm_enrolled))
-        return Device(
-            facts=shown,
-            mdm=account(found),
-            site=(
-                Fact(labels.REGISTERED, found.client_reported),
-                Fact(labels.AGENT, found.agent),
-                Fact(labels.POLICY_PRESENT, found.policy_reported),
-                Fact(labels.FLAGS, str(found.flags) if found.client_reported else ""),
-            ),
-            owners=tuple(Owner(w, mine[w], mine[w]) for w in Workload),
-            timeline=summary.timeline(await graph.timeline(found)),
-            logs=(LogText("ccmsetup.log", (found.trouble,)),) if found.trouble else (),
-        )
-
-    async def apps(self, session: Session) -> tuple[App, ...]:
-        get = await self._graph(session)
-        found = await every(get, "deviceAppManagement/mobileApps")
-        names = await _groups(get)
-        return tuple([await self._app(get, item, names) for item in found])
-
-    async def app(self, session: Session, app_id: str) -> App:
-        get = await self._graph(session)
-        for item in await every(get, "deviceAppManagement/mobileApps"):
-            if item.get("id") == app_id:
-                return await self._app(get, item, await _groups(get))
-        raise UnknownApp(labels.NO_SUCH_APP)
-
-    async def _app(self, get: "_Graph", item: Mapping[str, Any], names: Mapping[str, str]) -> App:
-        path = f"deviceAppManagement/mobileApps/{item['id']}"
-        statuses = tuple(map(_status, await every(get, f"{path}/deviceStatuses")))
-        assigned = [_target(one, names) for one in await every(get, f"{path}/assignments")]
-        installed = sum(status.installation == "installed" for status in statuses)
-        failed = sum(status.failed for status in statuses)
-        return App(
-            id=str(item["id"]),
-            name=str(item.get("displayName") or ""),
-            publisher=str(item.get("publisher") or ""),
-            version=str(item.get("identityVersion") or item.get("productVersion") or ""),
-            state=str(item.get("publishingState") or ""),
-            assigned_to=tuple(name for name, excluded in assigned if not excluded),
-            excluded=tuple(name for name, excluded in assigned if excluded),
-            installed=installed,
-            failed=failed,
-            waiting=len(statuses) - installed - failed,
-            statuses=statuses,
-        )
-
-    async def _devices(self, session: Session) -> Mapping[str, TenantDevice]:
-        return await GraphDevices(await self._graph(session))()
-
-    async def _graph(self, session: Session) -> "_Graph":
-        return _Graph(self._http, self._base, await self.bearer(session))
-
-
-class _Graph:
-    """GET below /v1.0 with one person's token."""
-
-    def __init__(self, http: httpx.AsyncClient, base: str, token: str) -> None:
-        self._http = http
-        self._base = base
-        self._headers = {"Authorization": f"Bearer {token}"}
-
-    async def __call__(self, path: str) -> Mapping[str, Any]:
-        answer = await self._http.get(f"{self._base}/v1.0/{path}", headers=self._headers)
-        if answer.status_code == 200:
-            found: Mapping[str, Any] = answer.json()
-            return found
-        kind = NotInGraph if answer.status_code in (400, 404, 501) else GraphRefused
-        raise kind(f"Graph answered {answer.status_code} to {path.partition('?')[0]}.")
-
 
 def _session(token: str, upn: str, held: frozenset[str]) -> Session:
     """Called by the widest of the roles. Which pages and buttons there are, Graph says: any
@@ -404,59 +300,3 @@ async def _recognize(tx: Tx, user_id: str, held: frozenset[str]) -> None:
         await licensing.check_mdm_licence(tx, user_id)
     except licensing.NoMdmLicence:
         raise NotAllowed(labels.NOT_RECOGNIZED, cure=labels.NOT_RECOGNIZED_CURE) from None
-
-
-def facts(device: TenantDevice) -> DeviceFacts:
-    """The tenant's own account: of the site's half it knows what the agent told the MDM."""
-    return DeviceFacts(
-        id=device.device_id,
-        name=device.name or device.device_id,
-        user=device.user,
-        os_version=device.os_version,
-        hybrid=device.hybrid,
-        joined=device.joined,
-        licensed=device.licensed,
-        mdm_enrolled=device.mdm_enrolled,
-        app_offered=device.app_offered,
-        msi_installed=device.msi_installed,
-        registered=device.client_reported,
-        policy_present=device.policy_reported,
-        flags=device.flags,
-        enrollment_error=device.enrollment_error,
-        client_version=device.agent,
-        last_seen_at=device.checked_in_at,
-        trouble=device.trouble,
-    )
-
-
-def _status(item: Mapping[str, Any]) -> AppStatus:
-    client = item.get("client") or {}
-    state = str(item.get("installState") or "unknown")
-    code = client.get("code")
-    return AppStatus(
-        device_id=str(item.get("azureADDeviceId") or item.get("deviceId") or ""),
-        device=str(item.get("deviceName") or ""),
-        user=str(item.get("userPrincipalName") or ""),
-        installation=state,
-        failed=state in ("failed", "uninstallFailed"),
-        client_step=str(client.get("step") or ""),
-        client_code=code if isinstance(code, int) else None,
-        registered=bool(client.get("registered")),
-        policy_present=bool(client.get("policyPresent")),
-        stuck_at=str(client.get("stuckAt") or ""),
-        at=when(item.get("lastSyncDateTime")),
-    )
-
-
-async def _groups(get: "_Graph") -> dict[str, str]:
-    """The names of the tenant's groups by id."""
-    found = await every(get, f"groups?$select=id,displayName&$top={PAGE}")
-    return {str(group["id"]): str(group.get("displayName") or group["id"]) for group in found}
-
-
-def _target(assignment: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, bool]:
-    """Whom an assignment names, and whether it excludes them."""
-    target = assignment.get("target") or {}
-    kind = str(target.get("@odata.type", "")).rpartition(".")[2]
-    group = str(target.get("groupId") or "")
-    return labels.EVERYONE.get(kind) or names.get(group, group), kind.startswith("exclusion")

@@ -1,29 +1,19 @@
-"""The pages. Each asks its reads once, and hands what it got to a template."""
+"""The routes of each authority's console: its areas, what the shell asks of them, and the sign-in."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tandem.console import lists, summary, wizards
+from tandem.console import wizards
 from tandem.console.areas import cloud, collections, comgmt, directory, fleet, gateways, mdm
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
 from tandem.console.language import Language
-from tandem.console.model import (
-    Device,
-    Devices,
-    Filter,
-    Session,
-    SiteReads,
-    Slice,
-    Stage,
-    TenantReads,
-)
+from tandem.console.model import Session, SiteReads, TenantReads
 from tandem.console.pages import (
     FORM_COOKIE,
     ROOT,
@@ -32,23 +22,13 @@ from tandem.console.pages import (
     Console,
     Elsewhere,
     Page,
-    View,
     local_path,
     nowhere,
     set_cookie,
 )
 from tandem.infra.clock import Clock
 from tandem.infra.errors import AppError, Kind
-from tandem.workloads import Authority
 
-SITE_PLACES = (
-    Place(f"{ROOT}/", N_("Co-management dashboard"), "flow", N_("Monitoring")),
-    Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Assets and compliance")),
-)
-TENANT_PLACES = (
-    Place(f"{ROOT}/devices", N_("Devices"), "laptop", N_("Devices")),
-    Place(f"{ROOT}/apps", N_("Apps"), "apps", N_("Apps")),
-)
 # In the order of the navigation, which shows the groups in this order too.
 SITE_GROUPS = (
     N_("Monitoring"),
@@ -65,101 +45,13 @@ SITE_AREAS: tuple[Area, ...] = (
     comgmt.AREA,
 )
 TENANT_AREAS: tuple[Area, ...] = (mdm.AREA, directory.AREA)
-TABS = {"": N_("Overview"), "timeline": N_("Timeline"), "logs": N_("Logs")}
 # Where somebody without a role comes to.
 OWN = f"{ROOT}/my-apps"
 # A page that is looked at asks for its news this often, and gets no body when there is none.
 REFRESH_SECONDS = 5
 
 
-class DeviceReads(Protocol):
-    async def session(self, token: str) -> Session | None: ...
-    async def sign_out(self, session: Session) -> None: ...
-    async def devices(self, session: Session, wanted: Filter, part: Slice) -> Devices: ...
-    async def device(self, session: Session, device_id: str) -> Device: ...
-
-
-async def devices(page: Page[DeviceReads]) -> Response:
-    query = page.request.query_params
-    wanted, part = lists.wanted(query), lists.part(query)
-    shown = await page.reads.devices(page.session, wanted, part)
-    pages = max(1, -(-shown.total // part.size))
-    if part.page > pages:
-        part = msgspec.structs.replace(part, page=pages)
-        shown = await page.reads.devices(page.session, wanted, part)
-    return page.render(
-        "devices.html",
-        shown=shown,
-        wanted=wanted,
-        part=part,
-        pages=pages,
-        chips=lists.chips(wanted, page.with_query),
-        export=f"{ROOT}/devices.csv" + (f"?{urlencode(list(query.items()))}" if query else ""),
-        refresh_seconds=REFRESH_SECONDS,
-    )
-
-
-async def export(page: Page[DeviceReads]) -> Response:
-    query = page.request.query_params
-    session, wanted = page.session, lists.wanted(query)
-
-    async def fetch(part: Slice) -> Devices:
-        return await page.reads.devices(session, wanted, part)
-
-    return lists.export(fetch, lists.part(query), page.language)
-
-
-async def device(page: Page[DeviceReads]) -> Response:
-    return await _device(page, "device.html")
-
-
-async def panel(page: Page[DeviceReads]) -> Response:
-    return await _device(page, "panel.html")
-
-
-async def _device(page: Page[DeviceReads], template: str) -> Response:
-    shown = await page.reads.device(page.session, page.request.path_params["device_id"])
-    return page.render(
-        template,
-        device=shown,
-        reached=summary.stages(shown.facts),
-        tab=page.request.path_params.get("tab", ""),
-        tabs=TABS,
-        refresh_seconds=REFRESH_SECONDS,
-    )
-
-
-def _device_routes(console: Console[DeviceReads]) -> list[BaseRoute]:
-    return [
-        console.route(f"{ROOT}/devices", devices),
-        console.route(f"{ROOT}/devices.csv", export),
-        console.route(f"{ROOT}/devices/{{device_id}}", device),
-        console.route(f"{ROOT}/devices/{{device_id}}/panel", panel),
-        *(console.route(f"{ROOT}/devices/{{device_id}}/{tab}", _tab(tab)) for tab in TABS if tab),
-    ]
-
-
-def _tab(name: str) -> View[DeviceReads]:
-    async def view(page: Page[DeviceReads]) -> Response:
-        page.request.path_params["tab"] = name
-        return await _device(page, "device.html")
-
-    return view
-
-
 # Site
-
-
-async def dashboard(page: Page[SiteReads]) -> Response:
-    shown = await page.reads.dashboard(page.session)
-    return page.render(
-        "dashboard.html",
-        shown=shown,
-        failures=sum(shown.enrollment[state] for state in summary.FAILED),
-        stage=Stage,
-        authority=Authority,
-        refresh_seconds=REFRESH_SECONDS,
-    )
 
 
 async def site_sign_in_page(page: Page[SiteReads]) -> Response:
@@ -196,18 +88,15 @@ def site_routes(
     *,
     now: Clock,
     languages: Callable[[str], Language] = Language,
-    backend: Backend | None = None,
+    backend: Backend,
     elsewhere: Callable[[], Awaitable[Elsewhere | None]] = nowhere,
     areas: Sequence[Area] = SITE_AREAS,
 ) -> list[BaseRoute]:
-    """The site's pages, all under /console; `/` leads there. Put them after the role's own routes.
-
-    Without a backend only the pages that read are there.
-    """
+    """The site's pages, all under /console; `/` leads there. Put them after the role's own routes."""
     console = Console(
         reads,
         area=N_("Site"),
-        navigation=navigation("site", with_areas=backend is not None),
+        navigation=navigation("site"),
         sign_in=site_sign_in_page,
         now=now,
         languages=languages,
@@ -218,25 +107,17 @@ def site_routes(
         Route("/", _home),
         Route(ROOT, _home),
         *_area_routes(console, areas),
-        console.route(f"{ROOT}/", dashboard),
         console.route(f"{ROOT}/sign-in", site_sign_in_page),
         console.route(f"{ROOT}/sign-in", site_sign_in, post=True),
-        *_device_routes(console),  # type: ignore[arg-type]
         *console.shared(),
     ]
 
 
-def navigation(area: str, *, with_areas: bool = True) -> tuple[Place, ...]:
+def navigation(area: str) -> tuple[Place, ...]:
     """The places of one authority's console, group by group."""
-    own, areas, groups = (
-        (SITE_PLACES, SITE_AREAS, SITE_GROUPS)
-        if area == "site"
-        else (TENANT_PLACES, TENANT_AREAS, TENANT_GROUPS)
-    )
-    places = [*own, *(place for one in areas if with_areas for place in one.places)]
-    # The same path twice: the area's own word for it stands.
-    known = {place.path: place for place in places}
-    return tuple(sorted(known.values(), key=lambda place: groups.index(place.group)))
+    areas, groups = (SITE_AREAS, SITE_GROUPS) if area == "site" else (TENANT_AREAS, TENANT_GROUPS)
+    places = [place for one in areas for place in one.places]
+    return tuple(sorted(places, key=lambda place: groups.index(place.group)))
 
 
 def _area_routes(console: Console[Any], areas: Sequence[Area]) -> list[BaseRoute]:
@@ -270,8 +151,6 @@ def _area_routes(console: Console[Any], areas: Sequence[Area]) -> list[BaseRoute
         wanting = sum(notice.state != "good" for notice in await told(page))
         return page.render("_count.html", count=wanting)
 
-    if console.backend is None:
-        return []
     return [
         console.route(f"{ROOT}/search", search),
         console.route(f"{ROOT}/notifications", notifications),
@@ -304,16 +183,6 @@ async def _home(_: object) -> Response:
 
 
 # Tenant
-
-
-async def apps(page: Page[TenantReads]) -> Response:
-    shown = await page.reads.apps(page.session)
-    return page.render("apps.html", shown=shown, refresh_seconds=REFRESH_SECONDS)
-
-
-async def app(page: Page[TenantReads]) -> Response:
-    shown = await page.reads.app(page.session, page.request.path_params["app_id"])
-    return page.render("app.html", shown=shown, refresh_seconds=REFRESH_SECONDS)
 
 
 async def tenant_sign_in_page(page: Page[TenantReads]) -> Response:
@@ -352,18 +221,15 @@ def tenant_routes(
     *,
     now: Clock,
     languages: Callable[[str], Language] = Language,
-    backend: Backend | None = None,
+    backend: Backend,
     elsewhere: Callable[[], Awaitable[Elsewhere | None]] = nowhere,
     areas: Sequence[Area] = TENANT_AREAS,
 ) -> list[BaseRoute]:
-    """The tenant's pages, all under /console; `/` leads there. Put them after the role's own routes.
-
-    Without a backend only the pages that read are there.
-    """
+    """The tenant's pages, all under /console; `/` leads there. Put them after the role's own routes."""
     console = Console(
         reads,
         area=N_("Tenant"),
-        navigation=navigation("tenant", with_areas=backend is not None),
+        navigation=navigation("tenant"),
         sign_in=tenant_sign_in_page,
         now=now,
         languages=languages,
@@ -378,8 +244,5 @@ def tenant_routes(
         console.route(f"{ROOT}/sign-in", tenant_sign_in_page, own=True),
         console.route(f"{ROOT}/sign-in/begin", tenant_begin, own=True),
         console.route(f"{ROOT}/sign-in/done", tenant_finish, own=True),
-        console.route(f"{ROOT}/apps", apps),
-        console.route(f"{ROOT}/apps/{{app_id}}", app),
-        *_device_routes(console),  # type: ignore[arg-type]
         *console.shared(),
     ]

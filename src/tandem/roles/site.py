@@ -181,7 +181,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *health.routes(health.Health.of(cloud, _places(settings)), gate),
             *adminservice.routes(db, gate, utc_now, scripts),
             *console.site_routes(
-                _pages(settings, db, cloud, devices),
+                site_pages.SitePages(db, now=utc_now, settings=settings.sign_in),
                 now=utc_now,
                 backend=behind,
                 elsewhere=_tenant_console(settings),
@@ -351,20 +351,6 @@ class BelowVersion:
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return await self._graph.post(f"/{path.lstrip('/')}", body)
-
-
-def _pages(
-    settings: SiteSettings,
-    db: Database,
-    cloud: cloud_services.CloudServices,
-    devices: fleet.Collaborators,
-) -> site_pages.SitePages:
-    return site_pages.SitePages(
-        db,
-        now=utc_now,
-        settings=settings.sign_in,
-        tenant=devices.graph,
-    )
 
 
 async def _token_itself(session: console.Session) -> str:

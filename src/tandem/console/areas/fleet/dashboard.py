@@ -15,6 +15,7 @@ LICENCES = f"{ROOT}/wizards/assign-licence"
 async def show(page: Page[Any]) -> Response:
     figures = await page.api.get("/api/v1/comanagement/dashboard")
     together = figures["stages"]["co-managed"]
+    tenant = await page.other()
     positions = figures["positions"]
     workloads = [
         (name, positions.get(name, "site"), together - with_mdm, with_mdm)
@@ -29,7 +30,7 @@ async def show(page: Page[Any]) -> Response:
             figures["enrollment"][state] for state in ("failure-hybrid", "failure-joined")
         ),
         words=words,
-        licences=f"{page.elsewhere.url}{LICENCES}" if page.elsewhere else "",
+        licences=f"{tenant.url}{LICENCES}" if tenant else "",
         refresh_seconds=REFRESH_SECONDS,
     )
 

@@ -57,7 +57,8 @@ async def _render(page: Page[Any], template: str, tab: str) -> Response:
         raise UnknownPage(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE) from None
     device = found["device"]
     at = f"{ROOT}/devices/{quote(device['id'], safe='')}"
-    theirs = f"{page.elsewhere.url}{at}" if page.elsewhere and found["directory"] else ""
+    tenant = await page.other()
+    theirs = f"{tenant.url}{at}" if tenant and found["directory"] else ""
     return page.render(
         template,
         device=device,

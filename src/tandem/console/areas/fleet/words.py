@@ -10,16 +10,53 @@ DEVICES = "/api/v1/devices"
 # What the API says of a tenant that has not been read; the page translates it.
 NOT_READ_YET = N_("The site has not read it yet.")
 
-OPERATING_SYSTEM = {key.value: title for key, title in labels.OPERATING_SYSTEM.items()}
-FUNNEL = {key.value: title for key, title in labels.FUNNEL.items()}
-ENROLLMENT = {key.value: title for key, title in labels.ENROLLMENT.items()}
-STAGE = {key.value: title for key, title in labels.STAGE.items()}
-MANAGEMENT = {key.value: title for key, title in labels.MANAGEMENT.items()}
+OPERATING_SYSTEM = {
+    "legacy": N_("Windows 7 and 8.x"),
+    "before-1709": N_("Windows 10 before 1709"),
+    "current": N_("Windows 10 1709 and later"),
+    "other": N_("Other"),
+}
+FUNNEL = {
+    "eligible": N_("Eligible devices"),
+    "scheduled": N_("Scheduled"),
+    "initiated": N_("Enrolment initiated"),
+    "enrolled": N_("Enrolled"),
+}
+ENROLLMENT = {
+    "success-hybrid": N_("Success, hybrid joined"),
+    "success-joined": N_("Success, directory joined"),
+    "enrolling-hybrid": N_("Enrolling, hybrid joined"),
+    "failure-hybrid": N_("Failure, hybrid joined"),
+    "failure-joined": N_("Failure, directory joined"),
+    "pending-sign-in": N_("Pending user sign-in"),
+}
+STAGE = {
+    "licensed": N_("Licensed"),
+    "enrolled": N_("Enrolled"),
+    "app-offered": N_("App offered"),
+    "msi-installed": N_("MSI installed"),
+    "registered": N_("Registered with the site"),
+    "policy": N_("Policy present"),
+    "co-managed": N_("Co-managed"),
+}
+MANAGEMENT = {
+    "co-managed": N_("Co-managed"),
+    "mdm": N_("MDM service"),
+    "site": N_("Site"),
+    "nobody": N_("Nobody yet"),
+}
 AUTHORITY = {key.value: title for key, title in labels.AUTHORITY.items()}
 POSITION = {key.value: title for key, title in labels.POSITION.items()}
 WORKLOAD = {key.value: title for key, title in labels.WORKLOAD.items()}
-COLUMNS = {key.value: title for key, title in labels.COLUMNS.items()}
-
+COLUMNS = {
+    "name": N_("Device name"),
+    "user": N_("Primary user"),
+    "os": N_("OS version"),
+    "management": N_("Managed by"),
+    "stage": N_("Stage"),
+    "client": N_("Client version"),
+    "seen": N_("Last seen"),
+}
 # Of each filter: its name, and the words of its values; None where the value is data.
 FILTERS: dict[str, tuple[str, Mapping[str, str] | None]] = {
     "search": (N_("Search"), None),

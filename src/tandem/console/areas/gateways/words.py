@@ -271,7 +271,6 @@ PURPOSES = {
     "tokens": N_("Sign-in and tokens"),
     "graph": N_("Graph: directory and MDM service"),
 }
-DIRECTIONS = {"in": N_("Inbound"), "out": N_("Outbound")}
 
 
 def at(value: object) -> datetime | None:
