@@ -1,7 +1,6 @@
 """The commands of an administrator's first day, against a real tenant over TLS."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import typer
 from test_audit_log import audit_commands
 from typer.testing import CliRunner
 
+from command_world import signed_in
 from tandem.cli import (
     app_registration,
     audit,
@@ -40,35 +40,14 @@ NOUNS = {
 async def test_a_tenant_is_set_up_from_the_command_line(
     tenant_db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TANDEM_PROFILE", str(tmp_path / "profile.toml"))
-    opened = _remember_connections(monkeypatch)
-    async with live(tenant_db, tmp_path) as (world, root):
-        bearer = (await world.bearer())["Authorization"].removeprefix("Bearer ")
-        context.save_profile(
-            context.Profile(
-                tenant_url=world.tokens.settings.base, tenant_id=world.tenant.id, ca_file=root
-            )
-        )
-        context.save_session("tenant", context.Session(bearer, time.time() + 3000))
+    async with (
+        live(tenant_db, tmp_path) as (world, root),
+        signed_in(world, root, tmp_path, monkeypatch),
+    ):
         password = tmp_path / "password"
         password.write_text(PASSWORD)
         await asyncio.to_thread(_first_day, _run, password, tmp_path / "secret")
         await asyncio.to_thread(audit_commands, _run, tmp_path)
-        for api in opened:
-            api._client.close()
-
-
-def _remember_connections(monkeypatch: pytest.MonkeyPatch) -> list[context.Api]:
-    """A command leaves its connection to the end of its process, which here is not its own."""
-    opened: list[context.Api] = []
-    original = context.Api.__init__
-
-    def remember(self: context.Api, *arguments: Any) -> None:
-        original(self, *arguments)
-        opened.append(self)
-
-    monkeypatch.setattr(context.Api, "__init__", remember)
-    return opened
 
 
 def _run(line: str, *more: str, fails: bool = False, code: int = 0) -> Any:

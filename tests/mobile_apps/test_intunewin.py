@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import time
 import zipfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from test_mdm_commands import run
 
 from app_content import win32_package
+from command_world import signed_in
 from mdm_world import live_mdm
 from tandem.cli import context
 from tandem.infra.database import Database
@@ -56,29 +56,14 @@ def test_what_is_no_package_is_refused(data: bytes) -> None:
 async def test_the_command_uploads_a_package_as_it_is(
     tenant_db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TANDEM_PROFILE", str(tmp_path / "profile.toml"))
-    opened: list[context.Api] = []
-    original = context.Api.__init__
-
-    def remember(self: context.Api, *arguments: object) -> None:
-        original(self, *arguments)  # type: ignore[arg-type]
-        opened.append(self)
-
-    monkeypatch.setattr(context.Api, "__init__", remember)
     (tmp_path / "tool.intunewin").write_bytes(win32_package(SETUP, msi=True))
     (tmp_path / "other.intunewin").write_bytes(win32_package(SETUP))
     # Longer than one block of the command's, so that there are several.
     (tmp_path / "large.intunewin").write_bytes(win32_package(bytes(20_000_000)))
-    async with live_mdm(tenant_db, tmp_path) as (mdm, root, _):
-        bearer = (await mdm.world.bearer())["Authorization"].removeprefix("Bearer ")
-        context.save_profile(
-            context.Profile(
-                tenant_url=mdm.world.tokens.settings.base,
-                tenant_id=mdm.world.tenant.id,
-                ca_file=root,
-            )
-        )
-        context.save_session("tenant", context.Session(bearer, time.time() + 3000))
+    async with (
+        live_mdm(tenant_db, tmp_path) as (mdm, root, _),
+        signed_in(mdm.world, root, tmp_path, monkeypatch),
+    ):
         made = await asyncio.to_thread(run, "app", "upload", str(tmp_path / "tool.intunewin"))
         assert (made["@odata.type"], made["displayName"], made["publishingState"]) == (
             "#microsoft.graph.win32LobApp",
@@ -101,5 +86,3 @@ async def test_the_command_uploads_a_package_as_it_is(
             app = await mobile_apps.app(tx, made["id"])
         served = b"".join([piece async for piece in mdm.content.read(app, 0, app.size_bytes)])
         assert served == SETUP
-        for api in opened:
-            api._client.close()

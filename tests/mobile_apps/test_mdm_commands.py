@@ -1,16 +1,14 @@
 """The commands for apps, configurations and managed devices, against a real tenant over TLS."""
 
 import asyncio
-import time
 import zipfile
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
+from command_world import answered, signed_in
 from mdm_world import live_mdm
 from tandem.cli import (
     actions,
@@ -25,7 +23,6 @@ from tandem.cli import (
     settings_catalogue,
 )
 from tandem.infra.database import Database
-from tandem.infra.errors import AppError
 
 NOUNS = {
     "actions": actions.app,
@@ -41,45 +38,19 @@ NOUNS = {
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
 
 
-def run(*words: str, json: bool = True) -> Any:
-    """What a command answers: its value, or its text. Raises what it refuses with."""
-    tree = typer.Typer()
-    for noun, commands in NOUNS.items():
-        tree.add_typer(commands, name=noun)
-    if not json:
-        result = CliRunner().invoke(tree, list(words))
-        assert result.exit_code == 0, result.exception
-        return result.output
-    with context.captured() as answers:
-        result = CliRunner().invoke(tree, [*words, "--json"])
-    if isinstance(result.exception, AppError):
-        raise result.exception
-    assert result.exit_code == 0, (words, result.output, result.exception)
-    return answers[-1]
+run = partial(answered, NOUNS)
 
 
 async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
     tenant_db: Database, tmp_path: Path, package: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TANDEM_PROFILE", str(tmp_path / "profile.toml"))
-    opened: list[context.Api] = []
-    original = context.Api.__init__
-
-    def remember(self: context.Api, *arguments: Any) -> None:
-        original(self, *arguments)
-        opened.append(self)
-
-    monkeypatch.setattr(context.Api, "__init__", remember)
     (tmp_path / "client.msi").write_bytes(package)
     (tmp_path / "wrong.msi").write_bytes(b"MZ")
     (tmp_path / "line").write_text('CCMSETUPCMD="SMSSITECODE=P01"\n')
-    async with live_mdm(tenant_db, tmp_path) as (mdm, root, _):
-        bearer = (await mdm.world.bearer())["Authorization"].removeprefix("Bearer ")
-        profile = context.Profile(
-            tenant_url=mdm.world.tokens.settings.base, tenant_id=mdm.world.tenant.id, ca_file=root
-        )
-        context.save_profile(profile)
-        context.save_session("tenant", context.Session(bearer, time.time() + 3000))
+    async with (
+        live_mdm(tenant_db, tmp_path) as (mdm, root, _),
+        signed_in(mdm.world, root, tmp_path, monkeypatch),
+    ):
         device = await mdm.enrolled()
         await mdm.group("Everyone", device.user.id)
         await mdm.group("Nobody")
@@ -89,8 +60,6 @@ async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
         await asyncio.to_thread(_afterwards, device.id)
         assert "/Unenroll" in (await device.check_in())[0].items[0].target
         await asyncio.to_thread(_certificates, device.id)
-        for api in opened:
-            api._client.close()
 
 
 def _prepare(folder: Path) -> None:
