@@ -344,6 +344,15 @@ async def test_the_commands_of_co_management(
         shown = await commands.run("comanagement", "show", "--command-line")
         assert shown == {"command_line": LINE}
         assert len(await commands.run("comanagement", "workloads")) == 7
+        office = await commands.run("comanagement", "workload", "office-click-to-run")
+        assert (office["has_effect"], office["rolls_back"]) == (False, False)
+        assert office["moves"].startswith("Moves the flag only")
+        decoded = await commands.run("comanagement", "decode", "67")
+        assert decoded["encoding"] == "2107"
+        assert [w["workload"] for w in decoded["workloads"] if w["owner"] == "mdm"] == [
+            "compliance-policies",
+            "client-apps",
+        ]
         made = await commands.run(
             "comanagement", "switch", "client-apps", "pilot", "--collection", "Pilot"
         )

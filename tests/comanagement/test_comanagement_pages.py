@@ -1,5 +1,6 @@
 """The console's pages of co-management, walked as a browser without scripts does."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tandem import console
 from tandem.console.site_pages import SitePages
 from tandem.infra.secrets import SecretBox
 from tandem.site import clients
+from tandem.workloads import Workload
 
 PATH = "/console/comanagement"
 API = "/api/v1/comanagement"
@@ -281,3 +283,67 @@ async def test_the_pages_speak_french(enabled: Api, path: str) -> None:
         assert browser.answer.status_code == 200
         for word in ("Workload", "devices", "Show what", " the ", "Pilot MDM "):
             assert word not in browser.main.replace("Pilot devices", ""), word
+
+
+async def test_each_workload_has_a_page_that_says_what_moves_here_today(
+    enabled: Api, browser: Browser
+) -> None:
+    await browser.open(PATH)
+    hints = browser.page.xpath("//fieldset[contains(@class, 'slider')]//p[@class='hint']")
+    marked = [one for one in hints if "Moves the flag only" in one.text_content()]
+    assert (len(hints), len(marked)) == (7, 4)
+    await browser.open(f"{PATH}/workloads/device-configuration")
+    assert "Moves with effects on devices that run Linux." in browser.main
+    assert "systemd units" in browser.main
+    assert "TandemFiles/<name>" in browser.main
+    assert "0 of 0 devices are with the MDM service." in browser.main
+    await browser.open(f"{PATH}/workloads/windows-update")
+    assert "Moves the flag only" in browser.main
+    assert "Its effects do not roll back" in browser.main
+    # An empty workload is switched like any other.
+    switched = await enabled.web.put(f"{API}/workloads/windows-update", json={"position": "mdm"})
+    assert switched.status_code == 200
+    await browser.open(f"{PATH}/workloads/windows-update")
+    assert "0 of 3 devices are with the MDM service." in browser.main
+
+
+async def test_the_page_of_a_workload_that_does_not_exist_says_so(
+    enabled: Api, browser: Browser
+) -> None:
+    answer = await browser.client.get(f"{PATH}/workloads/printers")
+    assert answer.status_code == 400
+    assert "There is no workload" in answer.text
+    assert "printers" in answer.text
+
+
+async def test_the_page_of_a_workload_is_in_french_too(enabled: Api) -> None:
+    async with browsing(enabled.app, "siteadmin", PASSWORD, "fr") as browser:
+        for workload in Workload:
+            await browser.open(f"{PATH}/workloads/{workload.value}")
+            assert "Ce qui se déplace ici aujourd’hui" in browser.main
+            assert not re.search(r"\b(The|with|their|nothing|settings)\b", browser.main)
+
+
+async def test_the_catalogue_and_both_encodings_by_the_api(enabled: Api) -> None:
+    found = await enabled.get(f"{API}/workloads")
+    assert [item["workload"] for item in found if item["has_effect"]] == [
+        "compliance-policies",
+        "device-configuration",
+        "client-apps",
+    ]
+    one = await enabled.get(f"{API}/workloads/client-apps")
+    assert (one["position"], one["moves"]) == (
+        "site",
+        "Moves with effects on devices that run Linux.",
+    )
+    assert "TandemApps/<name>" in one["policies"][0]["site"]
+    old, new = (
+        await enabled.get(f"{API}/capabilities/45"),
+        await enabled.get(f"{API}/capabilities/12333"),
+    )
+    assert (old["encoding"], new["encoding"]) == ("2107", "2111")
+    assert old["workloads"] == new["workloads"]
+    for nonsense in ("-1", "twelve", "9" * 40, "1e3"):
+        answer = await enabled.web.get(f"{API}/capabilities/{nonsense}")
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith("Capabilities are an integer")

@@ -6,20 +6,27 @@ from hypothesis import strategies as st
 
 from tandem.protocols import ccm
 from tandem.workloads import (
+    APPS,
     BASE,
+    CATALOGUE,
+    FILES,
     MAX_CAPABILITIES,
     Authority,
+    Decoded,
     Eligibility,
+    Encoding,
     Facts,
     Position,
     Workload,
     capabilities,
+    decode,
     effective,
     eligibility,
     merge,
     owner_of,
     owners,
     plan,
+    workload_of_area,
 )
 
 workload_sets = st.sets(st.sampled_from(Workload))
@@ -137,3 +144,81 @@ def test_a_device_that_is_not_enrolled_is_the_sites_in_everything() -> None:
 )
 def test_eligibility(facts: Facts, expected: Eligibility) -> None:
     assert eligibility(facts) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding", "moved"),
+    [
+        (67, "2107", {Workload.COMPLIANCE_POLICIES, Workload.CLIENT_APPS}),
+        (
+            45,
+            "2107",
+            {
+                Workload.RESOURCE_ACCESS,
+                Workload.DEVICE_CONFIGURATION,
+                Workload.ENDPOINT_PROTECTION,
+            },
+        ),
+        (
+            12333,
+            "2111",
+            {
+                Workload.RESOURCE_ACCESS,
+                Workload.DEVICE_CONFIGURATION,
+                Workload.ENDPOINT_PROTECTION,
+            },
+        ),
+        (255, "2107", set(Workload)),
+        (12543, "2111", set(Workload)),
+        (8193, "2111", set()),
+        (1, "2107", set()),
+        # An older site's policy merged with a newer one's.
+        (8193 | 33, "2111", {Workload.ENDPOINT_PROTECTION}),
+    ],
+)
+def test_both_encodings_are_decoded(value: int, encoding: str, moved: set[Workload]) -> None:
+    found = decode(value)
+    assert (found.encoding.value, set(found.moved)) == (encoding, moved)
+    assert (found.configured, found.unknown) == (True, 0)
+
+
+def test_what_belongs_to_no_workload_is_said() -> None:
+    assert decode(0) == Decoded(0, Encoding.OLD, False, (), 0)
+    assert decode(8193 + 256).unknown == 256
+    # 4096 alone is half of endpoint protection, and hands nothing over.
+    assert decode(8193 + 4096) == Decoded(12289, Encoding.NEW, True, (), 4096)
+    # In the old encoding it means nothing.
+    assert decode(1 + 4096 + 32).unknown == 4096
+
+
+@given(st.integers(0, 2**20))
+def test_decoding_accounts_for_every_bit(value: int) -> None:
+    found = decode(value)
+    assert set(found.moved) == {w for w, o in owners(value).items() if o is Authority.MDM}
+    assert found.unknown & value == found.unknown
+    assert found.unknown & MAX_CAPABILITIES in (0, 4096)
+
+
+def test_the_catalogue_has_each_workload_with_what_moves_here() -> None:
+    assert list(CATALOGUE) == list(Workload)
+    assert {w for w, entry in CATALOGUE.items() if entry.has_effect} == {
+        Workload.COMPLIANCE_POLICIES,
+        Workload.DEVICE_CONFIGURATION,
+        Workload.CLIENT_APPS,
+    }
+    assert {w for w, entry in CATALOGUE.items() if not entry.rolls_back} == {
+        Workload.WINDOWS_UPDATE,
+        Workload.OFFICE_CLICK_TO_RUN,
+    }
+    for entry in CATALOGUE.values():
+        assert entry.policies, entry.workload
+        assert entry.rolls_back == all(policy.rolls_back for policy in entry.policies)
+        for policy in entry.policies:
+            assert policy.site or policy.mdm, policy.name
+
+
+def test_areas_of_settings_belong_to_their_workload() -> None:
+    assert workload_of_area("Update") is Workload.WINDOWS_UPDATE
+    assert workload_of_area(APPS) is Workload.CLIENT_APPS
+    assert workload_of_area(FILES) is Workload.DEVICE_CONFIGURATION
+    assert workload_of_area("Nobody's") is Workload.DEVICE_CONFIGURATION

@@ -17,19 +17,11 @@ from tandem.agent.folder import Folder
 from tandem.agent.installation import client_folder, installed
 from tandem.agent.journal import WARNING, Journal
 from tandem.infra.clock import Clock
-from tandem.workloads import Authority, Workload, owner_of
+from tandem.workloads import CATALOGUE, Authority, Workload, owner_of
 
 FILE = "gate.json"
 
-COMPONENTS = {
-    Workload.COMPLIANCE_POLICIES: "ComplRelayAgent",
-    Workload.RESOURCE_ACCESS: "CIAgent",
-    Workload.DEVICE_CONFIGURATION: "DCMAgent",
-    Workload.WINDOWS_UPDATE: "WUAHandler",
-    Workload.ENDPOINT_PROTECTION: "EndpointProtectionAgent",
-    Workload.CLIENT_APPS: "AppIntentEval",
-    Workload.OFFICE_CLICK_TO_RUN: "SettingsAgent",
-}
+COMPONENTS = {workload: entry.component for workload, entry in CATALOGUE.items()}
 
 
 class Applied(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 import time
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -142,8 +143,56 @@ def show(
 
 @app.command()
 def workloads(json: Json = False) -> None:
-    """List the seven workloads, who has them, and the capability bits of each."""
+    """List the seven workloads, who has them, their capability bits, and what moves today."""
     emit(site_client().get("/api/v1/comanagement")["workloads"], _workloads, json)
+
+
+@app.command()
+def workload(
+    name: Annotated[str, typer.Argument(help="Like device-configuration.")], json: Json = False
+) -> None:
+    """Show what a workload covers, what moves here today, and whether that rolls back."""
+    found = site_client().get(f"/api/v1/comanagement/workloads/{quote(name, safe='')}")
+    emit(found, _catalogued, json)
+
+
+def _catalogued(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['title']} ({found['workload']}): {found['covers']}",
+        f"Authority:  {_POSITIONS[found['position']]}",
+        f"Today:      {found['moves']}",
+        f"Back again: {found['back']}",
+        f"Log:        {found['component']}.log",
+    ]
+    for policy in found["policies"]:
+        mark = "effect on Linux" if policy["effect"] else "no effect on Linux"
+        lines += ["", f"{policy['title']} ({mark})"]
+        lines.append(f"  Site: {policy['site'] or 'nothing of the kind'}")
+        lines.append(f"  MDM:  {policy['mdm'] or 'nothing of the kind'}")
+        if policy["remark"]:
+            lines.append(f"  {policy['remark']}")
+    return "\n".join(lines)
+
+
+@app.command()
+def decode(
+    capabilities: Annotated[int, typer.Argument(min=0, help="Like 12543, or 67 of an older site.")],
+    json: Json = False,
+) -> None:
+    """Say what an integer of capabilities or workload flags means, in either encoding."""
+    found = site_client().get(f"/api/v1/comanagement/capabilities/{capabilities}")
+    emit(found, _decoded, json)
+
+
+def _decoded(found: dict[str, Any]) -> str:
+    since = "2111 and later" if found["encoding"] == "2111" else "2107 and earlier"
+    lines = [f"{found['value']}: as sites of release {since} write it."]
+    if not found["configured"]:
+        lines.append("Its base is missing: no co-management policy wrote this.")
+    if found["unknown"]:
+        lines.append(f"Bits that belong to no workload: {found['unknown']}")
+    columns = {"title": "Workload", "owner": "Owner", "workload": "Name"}
+    return "\n".join([*lines, "", table(found["workloads"], columns)])
 
 
 def _workloads(rows: list[dict[str, Any]]) -> str:
@@ -152,9 +201,18 @@ def _workloads(rows: list[dict[str, Any]]) -> str:
         "authority": "Authority",
         "collection": "Pilot collection",
         "bits": "Bits",
+        "today": "Today",
         "workload": "Name",
     }
-    return table([{**row, "authority": _POSITIONS[row["position"]]} for row in rows], columns)
+    shown = [
+        {
+            **row,
+            "authority": _POSITIONS[row["position"]],
+            "today": "effects on Linux" if row["has_effect"] else "moves the flag only",
+        }
+        for row in rows
+    ]
+    return table(shown, columns)
 
 
 @app.command()

@@ -1,16 +1,28 @@
-"""The pure rules of co-management: bits, merge, eligibility, who owns what."""
+"""The pure rules of co-management: bits, merge, eligibility, who owns what, what moves here."""
 
+from tandem.workloads.catalogue import (
+    APPS,
+    CATALOGUE,
+    FILES,
+    UNITS,
+    Entry,
+    PolicyType,
+    workload_of_area,
+)
 from tandem.workloads.model import (
     BASE,
     MAX_CAPABILITIES,
     MINIMUM_BUILD,
     Authority,
+    Decoded,
     Eligibility,
+    Encoding,
     Facts,
     Merged,
     Position,
     Workload,
     capabilities,
+    decode,
     effective,
     eligibility,
     merge,
@@ -20,20 +32,30 @@ from tandem.workloads.model import (
 )
 
 __all__ = [
+    "APPS",
     "BASE",
+    "CATALOGUE",
+    "FILES",
     "MAX_CAPABILITIES",
     "MINIMUM_BUILD",
+    "UNITS",
     "Authority",
+    "Decoded",
     "Eligibility",
+    "Encoding",
+    "Entry",
     "Facts",
     "Merged",
+    "PolicyType",
     "Position",
     "Workload",
     "capabilities",
+    "decode",
     "effective",
     "eligibility",
     "merge",
     "owner_of",
     "owners",
     "plan",
+    "workload_of_area",
 ]

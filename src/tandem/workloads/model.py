@@ -6,8 +6,9 @@ from typing import Protocol
 
 import msgspec
 
-# Co-management is configured, and nothing has moved (2111 and later).
-BASE = 8193
+# Co-management is configured, and nothing has moved (2111 and later; before it was 1).
+BASE, OLD_BASE = 8193, 1
+_NEW_MARK = 8192
 
 
 class Authority(Enum):
@@ -83,6 +84,39 @@ def capabilities(moved: Iterable[Workload]) -> int:
         for other in workload.moves_along:
             value |= other.bits
     return value
+
+
+class Encoding(Enum):
+    """How a site writes capabilities. They differ in the base and in endpoint protection."""
+
+    OLD = "2107"  # and before: 1, endpoint protection 32
+    NEW = "2111"  # and after: 8193, endpoint protection 4128
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """What an integer of capabilities says. `unknown` are bits that belong to no workload."""
+
+    value: int
+    encoding: Encoding
+    configured: bool
+    moved: tuple[Workload, ...]
+    unknown: int
+
+
+def decode(value: int) -> Decoded:
+    """Read capabilities or workload flags, whichever release wrote them. Zero moves nothing."""
+    new = value & _NEW_MARK == _NEW_MARK
+    moved = tuple(w for w in Workload if owner_of(w, value) is Authority.MDM)
+    known = BASE if new else OLD_BASE
+    for workload in moved:
+        known |= workload.bits if new else _TESTED[workload]
+    return Decoded(
+        value,
+        Encoding.NEW if new else Encoding.OLD,
+        value & OLD_BASE == OLD_BASE,
+        moved,
+        value & ~known,
+    )
 
 
 def owner_of(workload: Workload, flags: int) -> Authority:

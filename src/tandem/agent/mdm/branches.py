@@ -6,28 +6,10 @@ from tandem.agent.mdm.messages import Item
 from tandem.agent.mdm.session import Unenrolling
 from tandem.agent.mdm.tree import FORBIDDEN, NOT_ALLOWED, NOT_FOUND, OK, Path, Store, Value
 from tandem.agent.platform import ConfigurationGate
-from tandem.workloads import Authority, Workload
+from tandem.workloads import Authority, workload_of_area
 
 # The one instance that Windows lets a program on the device write.
 AGENT = "WMI_Bridge_Server"
-
-# Which workload a policy's area belongs to; all others are device configuration.
-_AREAS = {
-    "update": Workload.WINDOWS_UPDATE,
-    "deliveryoptimization": Workload.WINDOWS_UPDATE,
-    "defender": Workload.ENDPOINT_PROTECTION,
-    "windowsdefendersecuritycenter": Workload.ENDPOINT_PROTECTION,
-    "deviceguard": Workload.ENDPOINT_PROTECTION,
-    "bitlocker": Workload.ENDPOINT_PROTECTION,
-    "smartscreen": Workload.ENDPOINT_PROTECTION,
-    "wifi": Workload.RESOURCE_ACCESS,
-    "applicationmanagement": Workload.CLIENT_APPS,
-    "officeclicktorun": Workload.OFFICE_CLICK_TO_RUN,
-}
-
-
-def workload_of(area: str) -> Workload:
-    return _AREAS.get(area.lower(), Workload.DEVICE_CONFIGURATION)
 
 
 class Policy:
@@ -63,7 +45,7 @@ class Policy:
             return NOT_ALLOWED if path and path[0].lower() == "result" else NOT_FOUND
         if len(path) != 3:
             return OK if item.format == "node" else NOT_ALLOWED
-        gate, workload = self._gate(), workload_of(path[1])
+        gate, workload = self._gate(), workload_of_area(path[1])
         if gate is not None and gate.owner(workload) is not Authority.MDM:
             # Offered all the same: the refusal belongs into the agent's log.
             gate.offer(Authority.MDM, workload, "/".join(path[1:]), item.data or "")
@@ -80,7 +62,7 @@ class Policy:
             return
         for name, (text, _) in self._wanted.kept.items():
             area = name.partition("/")[0]
-            gate.offer(Authority.MDM, workload_of(area), name, text)
+            gate.offer(Authority.MDM, workload_of_area(area), name, text)
 
     def delete(self, path: Path) -> int:
         if not path or path[0].lower() != "config":

@@ -25,7 +25,16 @@ from tandem.site.comanagement.model import (
     read_workload,
 )
 from tandem.site.comanagement.service import Collaborators
-from tandem.workloads import Authority, Position, owners
+from tandem.workloads import (
+    CATALOGUE,
+    Authority,
+    Entry,
+    Position,
+    Workload,
+    decode,
+    owner_of,
+    owners,
+)
 
 
 class Switch(msgspec.Struct):
@@ -71,6 +80,7 @@ class Configure(msgspec.Struct):
 
 
 _BODY_LIMIT = 1_000_000
+_INTEGER = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -184,6 +194,45 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         ]
         return http.reply({**as_dict(found), "moves": moves})
 
+    async def catalogue(request: Request) -> Response:
+        await require(request)
+        return http.reply([_entry(entry) for entry in CATALOGUE.values()])
+
+    async def workload(request: Request) -> Response:
+        """One entry of the catalogue, with where its slider stands."""
+        await require(request)
+        wanted = read_workload(request.path_params["workload"])
+        async with db.transaction() as tx:
+            slider = (await service.sliders(tx))[wanted]
+            return http.reply({**_entry(CATALOGUE[wanted]), **await _slider(tx, slider)})
+
+    async def capabilities(request: Request) -> Response:
+        """What an integer of capabilities says, in either encoding."""
+        await require(request)
+        text = request.path_params["value"]
+        if not _INTEGER.fullmatch(text):
+            raise Invalid(
+                "Capabilities are an integer of at most nine digits.",
+                cure="Take the number from the policy or from the registry (CoManagementFlags).",
+            )
+        found = decode(int(text))
+        return http.reply(
+            {
+                "value": found.value,
+                "encoding": found.encoding.value,
+                "configured": found.configured,
+                "unknown": found.unknown,
+                "workloads": [
+                    {
+                        "workload": one.value,
+                        "title": one.title,
+                        "owner": owner_of(one, found.value).value,
+                    }
+                    for one in Workload
+                ],
+            }
+        )
+
     async def command_line(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -198,6 +247,9 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement/policies", policies, methods=["GET"]),
         Route("/api/v1/comanagement/status", status, methods=["GET"]),
         Route("/api/v1/comanagement/command-line", command_line, methods=["GET"]),
+        Route("/api/v1/comanagement/capabilities/{value}", capabilities, methods=["GET"]),
+        Route("/api/v1/comanagement/workloads", catalogue, methods=["GET"]),
+        Route("/api/v1/comanagement/workloads/{workload}", workload, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
     ]
 
@@ -222,6 +274,22 @@ async def _shape(tx: Tx, others: Collaborators) -> dict[str, Any]:
     }
 
 
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "workload": entry.workload.value,
+        "title": entry.workload.title,
+        "bits": entry.workload.bits,
+        "covers": entry.covers,
+        "component": entry.component,
+        "moves_along": [item.value for item in entry.workload.moves_along],
+        "has_effect": entry.has_effect,
+        "moves": entry.moves,
+        "rolls_back": entry.rolls_back,
+        "back": entry.back,
+        "policies": [as_dict(policy) for policy in entry.policies],
+    }
+
+
 async def _slider(tx: Tx, slider: Slider) -> dict[str, Any]:
     name = ""
     if slider.collection_id:
@@ -232,6 +300,9 @@ async def _slider(tx: Tx, slider: Slider) -> dict[str, Any]:
         "bits": slider.workload.bits,
         "moves_along": [item.value for item in slider.workload.moves_along],
         "collection": name,
+        "moves": CATALOGUE[slider.workload].moves,
+        "has_effect": CATALOGUE[slider.workload].has_effect,
+        "rolls_back": CATALOGUE[slider.workload].rolls_back,
     }
 
 

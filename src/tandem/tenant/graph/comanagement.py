@@ -19,18 +19,17 @@ from tandem.tenant.graph.model import (
     Resource,
     Value,
 )
-from tandem.workloads import Authority, Eligibility, Facts, Workload, eligibility, owner_of
+from tandem.workloads import (
+    CATALOGUE,
+    Authority,
+    Eligibility,
+    Facts,
+    eligibility,
+    owner_of,
+)
 
 # Graph's names of the workloads' counters in getComanagedDevicesSummary.
-_COUNTERS = {
-    Workload.COMPLIANCE_POLICIES: "compliancePolicyCount",
-    Workload.RESOURCE_ACCESS: "resourceAccessCount",
-    Workload.DEVICE_CONFIGURATION: "configurationSettingsCount",
-    Workload.WINDOWS_UPDATE: "windowsUpdateForBusinessCount",
-    Workload.ENDPOINT_PROTECTION: "endpointProtectionCount",
-    Workload.CLIENT_APPS: "modernAppsCount",
-    Workload.OFFICE_CLICK_TO_RUN: "officeAppsCount",
-}
+_COUNTERS = {workload: entry.counter for workload, entry in CATALOGUE.items()}
 _ELIGIBILITY = {
     Eligibility.COMANAGED: "comanagedCount",
     Eligibility.ELIGIBLE: "eligibleCount",

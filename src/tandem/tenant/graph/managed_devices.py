@@ -26,7 +26,7 @@ from tandem.tenant.graph.model import (
 )
 from tandem.tenant.graph.permissions import MANAGED_READ, PRIVILEGED, READERS, WRITERS
 from tandem.tenant.sessions import Sessions
-from tandem.workloads import Authority, Workload, owner_of
+from tandem.workloads import CATALOGUE, Authority, owner_of
 
 READ = MANAGED_READ
 _WRITE = access("DeviceManagementManagedDevices.ReadWrite.All", roles=WRITERS)
@@ -38,15 +38,7 @@ _CONFIGURATION_READ = access(
 )
 
 # Graph's names of the workloads in configurationManagerClientEnabledFeatures.
-_FEATURES = {
-    Workload.COMPLIANCE_POLICIES: "compliancePolicy",
-    Workload.RESOURCE_ACCESS: "resourceAccess",
-    Workload.DEVICE_CONFIGURATION: "deviceConfiguration",
-    Workload.WINDOWS_UPDATE: "windowsUpdateForBusiness",
-    Workload.ENDPOINT_PROTECTION: "endpointProtection",
-    Workload.CLIENT_APPS: "modernApps",
-    Workload.OFFICE_CLICK_TO_RUN: "officeApps",
-}
+_FEATURES = {workload: entry.feature for workload, entry in CATALOGUE.items()}
 _EMPTY = "00000000-0000-0000-0000-000000000000"
 
 

@@ -5,6 +5,7 @@ Whatever is changed here is first shown with the devices that it concerns, and f
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -104,6 +105,22 @@ async def workloads(
         fleet=fleet,
         moves={move["workload"]: move for move in fleet["moves"]},
         collections=[] if page.partial else await collections(page),
+    )
+
+
+async def workload(page: Page[Any]) -> Response:
+    """What one workload covers, what moves here today, and how far its devices have followed."""
+    name = page.request.path_params["workload"]
+    found = await page.api.get(f"{API}/workloads/{quote(name, safe='')}")
+    fleet = await page.api.get(f"{API}/status")
+    return page.render(
+        "comgmt/workload.html",
+        found=found,
+        move=next(one for one in fleet["moves"] if one["workload"] == found["workload"]),
+        titles=WORKLOADS,
+        position=POSITION,
+        policies_path=f"{PATH}/policies",
+        path_of=PATH,
     )
 
 
@@ -267,6 +284,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         console.route(PATH, workloads),
         console.route(PATH, save_workloads, post=True),
+        console.route(f"{PATH}/workloads/{{workload}}", workload),
         console.route(f"{PATH}/enablement", enablement),
         console.route(f"{PATH}/enablement", save_enablement, post=True),
         console.route(f"{PATH}/staging", staging),

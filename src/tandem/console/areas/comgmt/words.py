@@ -4,32 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from tandem.console.kit import N_, ROOT, Page
+from tandem.workloads import CATALOGUE, Workload
 
 API = "/api/v1/comanagement"
 PATH = f"{ROOT}/comanagement"
 WIZARD = "co-management"
 
-# By the API's names, in the order of the field's pages.
-WORKLOADS = {
-    "compliance-policies": N_("Compliance policies"),
-    "resource-access": N_("Resource access policies"),
-    "device-configuration": N_("Device configuration"),
-    "windows-update": N_("Windows Update policies"),
-    "endpoint-protection": N_("Endpoint Protection"),
-    "client-apps": N_("Client apps"),
-    "office-click-to-run": N_("Office Click-to-Run apps"),
-}
-COVERS = {
-    "compliance-policies": N_("Evaluation of compliance, for conditional access."),
-    "resource-access": N_("VPN, Wi-Fi, e-mail and certificate profiles."),
-    "device-configuration": N_(
-        "Device profiles. Resource access and Endpoint Protection go along with it."
-    ),
-    "windows-update": N_("Update rings and deferrals."),
-    "endpoint-protection": N_("Antivirus, firewall and disk encryption."),
-    "client-apps": N_("Apps; while it is with the MDM service, both may install."),
-    "office-click-to-run": N_("Microsoft 365 Apps and their updates."),
-}
+# By the API's names, in the order of the field's pages. The shell's catalogue has the titles'
+# French, api-workloads.po that of the other sentences.
+WORKLOADS = {item.value: item.title for item in Workload}
+COVERS = {item.value: CATALOGUE[item].covers for item in Workload}
 POSITIONS = (
     ("site", N_("Configuration Manager")),
     ("pilot", N_("Pilot MDM")),

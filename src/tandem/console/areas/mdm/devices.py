@@ -25,7 +25,7 @@ from tandem.console.kit import (
     read,
 )
 from tandem.infra.errors import AppError, Kind
-from tandem.workloads import Workload
+from tandem.workloads import CATALOGUE
 
 MANAGED = "/v1.0/deviceManagement/managedDevices"
 OVERDUE = "/v1.0/tandem/overdueDevices"
@@ -159,15 +159,7 @@ def options(action: str) -> tuple[Field, ...]:
     return (*OPTIONS.get(action, ()), *((_WHY,) if action in DANGEROUS else ()))
 
 
-_FEATURES = {
-    "compliancePolicy": Workload.COMPLIANCE_POLICIES,
-    "resourceAccess": Workload.RESOURCE_ACCESS,
-    "deviceConfiguration": Workload.DEVICE_CONFIGURATION,
-    "windowsUpdateForBusiness": Workload.WINDOWS_UPDATE,
-    "endpointProtection": Workload.ENDPOINT_PROTECTION,
-    "modernApps": Workload.CLIENT_APPS,
-    "officeApps": Workload.OFFICE_CLICK_TO_RUN,
-}
+_FEATURES = {entry.feature: workload for workload, entry in CATALOGUE.items()}
 MOST_AT_ONCE = 100
 
 
