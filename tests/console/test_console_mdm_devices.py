@@ -244,7 +244,12 @@ async def test_a_second_administrator_approves_on_a_page_that_names_them_all(
         assert (await other.post(f"{path}/approve")).status_code == 403
         bad = {**changed, "approvalAbove": "99"}
         assert (await other.post(path, bad)).status_code == 422
-    assert await browser.goes(f"{path}/approve") == path
+    (form,) = (await browser.get(path)).xpath("//form[contains(@action, 'safeguards/approve')]")
+    proposed = {item.get("name"): item.get("value") for item in form.xpath(".//input")}
+    assert proposed.items() >= changed.items(), "what is approved is what the page shows"
+    stale = await browser.post(f"{path}/approve", {**changed, "budgetPerHour": "9"})
+    assert stale.status_code == 409
+    assert await browser.goes(f"{path}/approve", changed) == path
     assert len(await devices["ada"].check_in()) == 1
 
 

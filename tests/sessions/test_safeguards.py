@@ -1,16 +1,19 @@
 """Orders that nothing brings back: hold windows, budgets, a second administrator, deadlines."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from graph_caller import app_graph
-from mdm_world import Mdm, TestDevice, mdm_service, new_id
+from mdm_world import ORDERING, Mdm, TestDevice, mdm_service, new_id
 from tandem.infra.database import Database
+from tandem.infra.errors import AppError
 from tandem.protocols.syncml import Command, Item, Message
 from tandem.tenant import directory, enrollment, sessions
 
@@ -65,9 +68,87 @@ async def tended(mdm: Mdm, wait: timedelta = timedelta(0)) -> None:
             pass
 
 
+async def waiting(mdm: Mdm, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Begin it, and come back when it waits for somebody's lock, or is done."""
+    task = asyncio.create_task(work)
+    async with asyncio.timeout(30):
+        while not task.done():
+            async with mdm.database.transaction() as tx:
+                found = await tx.execute("SELECT count(*) AS n FROM pg_locks WHERE NOT granted")
+                row = await found.fetchone()
+            if row is not None and row["n"]:
+                break
+            await asyncio.sleep(0.01)
+    return task
+
+
 async def management(mdm: Mdm, device: TestDevice) -> str:
     found = (await mdm.graph("GET", f"{DEVICES}/{device.id}")).json()
     return str(found["managementState"])
+
+
+# ---------------------------------------------------------------------------------- at once
+
+
+SECOND = sessions.By("00000000-0000-0000-0000-0000000000bb", OTHER)
+
+
+@pytest.mark.parametrize("kind", ["rebootNow", sessions.RETIRE])
+async def test_two_administrators_at_once_order_it_once(mdm: Mdm, kind: str) -> None:
+    device = await mdm.enrolled()
+
+    async def too() -> None:
+        async with mdm.database.transaction() as tx:
+            await mdm.sessions.order(tx, SECOND, kind, [device.id])
+
+    async with mdm.database.transaction() as tx:
+        await mdm.sessions.order(tx, ORDERING, kind, [device.id])
+        other = await waiting(mdm, too())
+    await other
+    assert len(await orders(mdm)) == 1
+
+
+async def test_an_order_for_many_takes_no_more_statements_than_for_two(
+    mdm: Mdm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = await several(mdm, 8)
+    strong = sessions.Safeguards(budget_per_hour=1, approval_above=1, hold_minutes=0)
+    async with mdm.database.transaction() as tx:
+        await mdm.sessions.change_safeguards(tx, ORDERING, strong)
+        held = sessions.Safeguards(budget_per_hour=1, approval_above=1, hold_minutes=10)
+        await mdm.sessions.change_safeguards(tx, ORDERING, held)
+    counted: list[int] = []
+    execute = psycopg.AsyncConnection.execute
+
+    async def watched(self: Any, *given: Any, **more: Any) -> Any:
+        counted[-1] += 1
+        return await execute(self, *given, **more)
+
+    async def course(ids: list[str]) -> list[int]:
+        counted.clear()
+        async with mdm.database.transaction() as tx:
+            monkeypatch.setattr(psycopg.AsyncConnection, "execute", watched)
+            counted.append(0)
+            await mdm.sessions.order(tx, ORDERING, "rebootNow", ids)
+            counted.append(0)
+            made = await mdm.sessions.order(tx, ORDERING, "wipe", ids, "doWipe", "lost")
+            assert made.request_id is not None
+            counted.append(0)
+            await mdm.sessions.approve(tx, SECOND, made.request_id)
+            counted.append(0)
+            await mdm.sessions.cancel_request(tx, SECOND, made.request_id)
+            monkeypatch.undo()
+        return list(counted)
+
+    few = await course([device.id for device in devices[:2]])
+    many = await course([device.id for device in devices[2:]])
+    assert many == few
+    assert sorted(await states(mdm)) == ["cancelled"] * 8 + ["pending"] * 8
+    async with mdm.database.transaction() as tx:
+        for device in devices:
+            told = [item.text for item in await enrollment.timeline(tx, device_id=device.id)]
+            assert sum("orders" in text for text in told) == 2, "each device's own timeline has it"
+    assert {await management(mdm, device) for device in devices} == {"wipeCanceled"}
 
 
 # ---------------------------------------------------------------------------------- hold window
@@ -329,6 +410,35 @@ async def test_a_proposal_can_be_withdrawn_and_gets_old(mdm: Mdm) -> None:
     await mdm.graph("PATCH", path, {"holdMinutes": 5})
     mdm.world.at += timedelta(hours=73)
     assert (await second(mdm, "POST", f"{path}/approve")).status_code == 409
+
+
+async def test_another_proposal_than_the_one_that_was_read_is_not_approved(mdm: Mdm) -> None:
+    path = "tandem/actionSafeguards"
+    await mdm.graph("PATCH", path, {"holdMinutes": 5})
+    await mdm.graph("PATCH", path, {"holdMinutes": 0, "budgetPerHour": 500})
+    answer = await second(mdm, "POST", f"{path}/approve", {"holdMinutes": 5, "budgetPerHour": 5})
+    assert answer.status_code == 409
+    assert "are others than those that you have seen" in answer.json()["error"]["message"]
+    assert (await mdm.graph("GET", path)).json()["holdMinutes"] == 10
+    answer = await second(mdm, "POST", f"{path}/approve", {"holdMinutes": 0, "budgetPerHour": 500})
+    assert answer.status_code == 204
+
+
+async def test_an_approval_does_not_take_back_what_is_made_stronger_meanwhile(mdm: Mdm) -> None:
+    async def approve() -> None:
+        async with mdm.database.transaction() as tx:
+            await mdm.sessions.approve_safeguards(tx, SECOND)
+
+    async with mdm.database.transaction() as tx:
+        await mdm.sessions.change_safeguards(tx, ORDERING, sessions.Safeguards(hold_minutes=0))
+    stronger = sessions.Safeguards(hold_minutes=60)
+    async with mdm.database.transaction() as tx:
+        await mdm.sessions.change_safeguards(tx, ORDERING, stronger)
+        approving = await waiting(mdm, approve())
+    with pytest.raises(AppError, match="No change of the safeguards waits"):
+        await approving
+    async with mdm.database.transaction() as tx:
+        assert await mdm.sessions.safeguards(tx) == stronger
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from tandem.tenant.enrollment.service import (
     devices,
     devices_of,
     groups_of,
+    some,
     timeline,
 )
 from tandem.tenant.enrollment.session_secrets import SessionSecrets
@@ -58,6 +59,7 @@ from tandem.tenant.enrollment.store import (
     save_config_info,
     save_inventory,
     set_management,
+    set_management_state,
 )
 from tandem.tenant.enrollment.token_store import TOKENS
 from tandem.tenant.enrollment.ways import BadCredential, Options, Proof, Token, Way
@@ -117,7 +119,9 @@ __all__ = [
     "save_config_info",
     "save_inventory",
     "set_management",
+    "set_management_state",
     "set_profile",
+    "some",
     "timeline",
     "version",
 ]

@@ -438,6 +438,11 @@ class Enrollment:
             [text[:1000] for text in texts],
         )
 
+    async def note_each(self, tx: Tx, devices: Sequence[Device], kind: str, text: str) -> None:
+        """The same line in the timelines of several devices."""
+        ids = [device.id for device in devices]
+        await store.add_event_of_each(tx, ids, self.now(), kind, text[:1000])
+
     async def begin_unenroll(self, tx: Tx, device: Device) -> None:
         await store.set_state(tx, device.id, "unenrolling", None)
         await store.set_management(tx, device.id, "management_state", "retirePending")
@@ -491,6 +496,12 @@ async def device(tx: Tx, id: str) -> Device:
             f"There is no managed device {id!r}.", cure="List them: `tandem managed-device list`."
         )
     return found
+
+
+async def some(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Device]:
+    """By their ids, in their order. `lock`: to be changed. Raises NoSuchDevice."""
+    found = {one.id: one for one in await store.some(tx, ids, lock=lock)}
+    return [found[id] if id in found else await device(tx, id) for id in ids]
 
 
 async def devices(tx: Tx) -> list[Device]:

@@ -158,6 +158,17 @@ async def devices(tx: Tx) -> list[Device]:
     return [Device(**row) async for row in found]
 
 
+async def some(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Device]:
+    """By their ids. `lock`: nobody else changes them until the transaction ends; all lock in one
+    order, so two that lock do not wait for each other."""
+    found = await tx.execute(
+        f"SELECT {_DEVICE} FROM enrollment_device WHERE id = ANY(%s) ORDER BY id"  # noqa: S608
+        + (" FOR NO KEY UPDATE" if lock else ""),
+        (list(ids),),
+    )
+    return [Device(**row) async for row in found]
+
+
 async def devices_of(tx: Tx, user_id: str, upn: str) -> list[Device]:
     """By the index on user names; the id is what counts."""
     found = await tx.execute(
@@ -225,6 +236,12 @@ async def set_management(tx: Tx, id: str, column: str, value: str | None) -> Non
     )
 
 
+async def set_management_state(tx: Tx, ids: Sequence[str], state: str) -> None:
+    await tx.execute(
+        "UPDATE enrollment_device SET management_state = %s WHERE id = ANY(%s)", (state, list(ids))
+    )
+
+
 async def count_by_agent(tx: Tx) -> dict[str, int]:
     found = await tx.execute(
         "SELECT management_agent, count(*) AS n FROM enrollment_device"
@@ -271,6 +288,17 @@ async def add_events(
         " SELECT %s, %s, %s, %s, text, '' FROM unnest(%s::text[]) WITH ORDINALITY AS t (text, n)"
         " ORDER BY n",
         (device_id, directory_device_id, now, kind, list(texts)),
+    )
+
+
+async def add_event_of_each(
+    tx: Tx, device_ids: Sequence[str], now: datetime, kind: str, text: str
+) -> None:
+    await tx.execute(
+        "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code)"
+        " SELECT id, directory_device_id, %s, %s, %s, '' FROM enrollment_device"
+        " WHERE id = ANY(%s) ORDER BY id",
+        (now, kind, text, list(device_ids)),
     )
 
 

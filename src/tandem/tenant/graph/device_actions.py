@@ -336,7 +336,10 @@ def device_actions(service: Sessions) -> Part:
 
     async def approve_weaker(call: Call, body: Body) -> Answer:
         before = await service.safeguards(call.tx)
-        after = await service.approve_safeguards(call.tx, by(call))
+        seen = {
+            own: int(body[name]) for name, own in _SAFEGUARDS.items() if body.get(name) is not None
+        }
+        after = await service.approve_safeguards(call.tx, by(call), seen)
         call.note(activity="Weaken action safeguards", changed=_difference(before, after))
         return None
 
@@ -345,6 +348,7 @@ def device_actions(service: Sessions) -> Part:
         call.note(activity="Withdraw weaker action safeguards")
         return None
 
+    numbers = tuple(Field(name, Primitive.INTEGER, writable=True) for name in _SAFEGUARDS)
     guarded = Resource(
         path="tandem/actionSafeguards",
         type="tandemActionSafeguards",
@@ -356,7 +360,7 @@ def device_actions(service: Sessions) -> Part:
         write=permissions.PRIVILEGED,
         update=change,
         fields=(
-            *(Field(name, Primitive.INTEGER, writable=True) for name in _SAFEGUARDS),
+            *numbers,
             Field("proposal", Primitive.COMPLEX),
         ),
     )
@@ -390,7 +394,7 @@ def device_actions(service: Sessions) -> Part:
             action(f"{request}/cancel", cancel_request),
             action(f"{request}/approve", approve),
             action(f"{request}/reject", reject, reason),
-            action("actionSafeguards/approve", approve_weaker),
+            action("actionSafeguards/approve", approve_weaker, numbers),
             action("actionSafeguards/withdraw", withdraw),
         ),
     )

@@ -56,32 +56,37 @@ def _order(row: dict[str, Any]) -> Order:
     return Order(**values, progress=Progress(**{**progress, "state": State(row["state"])}))
 
 
-async def add_order(
-    tx: Tx, device_id: str, order: Progress, by: str, now: datetime, request_id: str | None = None
-) -> int:
-    row = await (
-        await tx.execute(
-            "INSERT INTO sessions_order (device_id, request_id, kind, data, state, asked_by_name,"
-            " created_at, expires_at, held_until, sent_at, ended_at, code, why)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            (
-                device_id, request_id, order.kind, order.data, order.state, by, now,
-                order.expires_at, order.held_until, order.sent_at, order.ended_at, order.code,
-                order.why,
-            ),
-        )
-    ).fetchone()  # fmt: skip
-    assert row is not None
-    return int(row["id"])
+async def add_orders(
+    tx: Tx,
+    device_ids: Sequence[str],
+    order: Progress,
+    by: str,
+    now: datetime,
+    request_id: str | None = None,
+) -> list[Order]:
+    """The same order for each of these devices; in the order of their ids, as they are locked."""
+    found = await tx.execute(
+        "INSERT INTO sessions_order (device_id, request_id, kind, data, state, asked_by_name,"
+        " created_at, expires_at, held_until, sent_at, ended_at, code, why)"
+        " SELECT id, %s::uuid, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s"
+        " FROM unnest(%s::text[]) WITH ORDINALITY AS t (id, n) ORDER BY n RETURNING id, device_id",
+        (
+            request_id, order.kind, order.data, order.state, by, now, order.expires_at,
+            order.held_until, order.sent_at, order.ended_at, order.code, order.why,
+            sorted(device_ids),
+        ),
+    )  # fmt: skip
+    return [Order(row["id"], row["device_id"], request_id, now, order) async for row in found]
 
 
-async def save(tx: Tx, id: int, order: Progress) -> None:
+async def save(tx: Tx, ids: Sequence[int], order: Progress) -> None:
+    """How far these orders are now."""
     await tx.execute(
         "UPDATE sessions_order SET state = %s, expires_at = %s, held_until = %s, sent_at = %s,"
-        " accepted_at = %s, ended_at = %s, code = %s, why = %s WHERE id = %s",
+        " accepted_at = %s, ended_at = %s, code = %s, why = %s WHERE id = ANY(%s)",
         (
             order.state, order.expires_at, order.held_until, order.sent_at, order.accepted_at,
-            order.ended_at, order.code, order.why, id,
+            order.ended_at, order.code, order.why, list(ids),
         ),
     )  # fmt: skip
 
@@ -252,6 +257,11 @@ async def decide(tx: Tx, id: str, decision: str, by_name: str, reason: str, now:
 
 
 # ---------------------------------------------------------------------------------- safeguards
+
+
+async def lock_safeguards(tx: Tx) -> None:
+    """One change at a time: an approval must not take back what another one has made stronger."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtext('action-safeguards'))")
 
 
 async def safeguards(tx: Tx) -> tuple[Safeguards | None, Proposal | None]:

@@ -1,7 +1,7 @@
 """Orders of administrators: sync, restart, rename, wipe, leave; and who else has to agree."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tandem.infra.clock import Clock
@@ -114,15 +114,14 @@ class Orders:
 
         Raises NoSuchDevice, BadOrder, WaitsAlready and, for what nothing brings back, BudgetSpent.
         """
-        devices = await _devices(tx, device_ids)
+        devices = await _devices(tx, device_ids, lock=True)
         now = self._now()
         missing = await self._without(tx, devices, kind, data)
         if not missing:
             return Ordered(None, (), State.PENDING)
         if kind not in DESTRUCTIVE:
             made = actions.ordered(kind, data, self._safeguards, len(missing), now)
-            for device in missing:
-                await self._give(tx, device, made, by, None)
+            await self._give(tx, missing, made, by, None)
             return Ordered(None, missing, made.state)
         safeguards = await self.safeguards(tx)
         await order_store.lock_budget(tx, by.id)
@@ -137,8 +136,7 @@ class Orders:
             tx, kind, data, reason, (by.id, by.name), (len(missing), _users(missing)), approval, now
         )
         made = actions.ordered(kind, data, safeguards, len(missing), now)
-        for device in missing:
-            await self._give(tx, device, made, by, request_id)
+        await self._give(tx, missing, made, by, request_id)
         return Ordered(request_id, missing, made.state, made.held_until)
 
     async def reach(self, tx: Tx, by: By, kind: str, device_ids: Sequence[str]) -> Reach:
@@ -191,15 +189,17 @@ class Orders:
         return [d for d in devices if d.id not in has and not (kind == RETIRE and d.id in gone)]
 
     async def _give(
-        self, tx: Tx, device: Device, made: Progress, by: By, request_id: str | None
+        self, tx: Tx, devices: Sequence[Device], made: Progress, by: By, request_id: str | None
     ) -> None:
+        """In as many statements for thousands of devices as for one: their sessions wait meanwhile."""
         now = self._now()
         if made.kind == SYNC:
             made = actions.delivered(made, now)
-        id = await order_store.add_order(tx, device.id, made, by.name, now, request_id)
+        ids = [device.id for device in devices]
+        await order_store.add_orders(tx, ids, made, by.name, now, request_id)
         name = actions.graph_name(made.kind)
         if not made.is_open:
-            await self._note(tx, device, f"{name}: not supported by Windows")
+            await self._note(tx, devices, f"{name}: not supported by Windows")
             return
         match made.state:
             case State.APPROVAL:
@@ -209,9 +209,9 @@ class Orders:
                 text = f"{by.name} orders {name}; it can be cancelled until {_at(made.held_until)}"
             case _:
                 text = f"{by.name} orders {name}"
-        await self._note(tx, device, text)
-        await self._shown(tx, device, made)
-        await self._begun(tx, device, Order(id, device.id, request_id, now, made))
+        await self._note(tx, devices, text)
+        await self._shown(tx, devices, made)
+        await self._begun(tx, devices, made)
 
     # ------------------------------------------------------------------ taking them back
 
@@ -225,7 +225,7 @@ class Orders:
 
     async def _cancel(self, tx: Tx, by: By, found: Order) -> None:
         after = actions.cancelled(found.progress, f"Cancelled by {by.name}.", self._now())
-        await self._moved(tx, found, after)
+        await self._moved(tx, [found], after)
 
     async def cancel_request(self, tx: Tx, by: By, request_id: str) -> int:
         """All of it that no device has yet. Returns for how many. Raises NoSuchOrder, TooLate."""
@@ -240,8 +240,8 @@ class Orders:
                 "All its devices have this order already, or it is over.",
                 cure="Look at how far it is: `tandem actions list`.",
             )
-        for item in waiting:
-            await self._cancel(tx, by, item)
+        why, now = f"Cancelled by {by.name}.", self._now()
+        await self._step(tx, waiting, lambda one: actions.cancelled(one, why, now))
         if not request.decision:
             await order_store.decide(tx, request.id, "cancelled", by.name, "", self._now())
         return len(waiting)
@@ -255,17 +255,15 @@ class Orders:
         _second(by, request.asked_by, request.asked_by_name)
         safeguards = await self.safeguards(tx)
         now = self._now()
-        for item in waiting:
-            await self._moved(tx, item, actions.approved(item.progress, safeguards, now), by)
+        await self._step(tx, waiting, lambda one: actions.approved(one, safeguards, now), by)
         await order_store.decide(tx, request.id, "approved", by.name, "", now)
         return len(waiting)
 
     async def reject(self, tx: Tx, by: By, request_id: str, reason: str) -> int:
         """Nothing of it happens. Raises NoSuchOrder, Decided."""
         request, waiting = await self._undecided(tx, by, request_id)
-        for item in waiting:
-            after = actions.cancelled(item.progress, f"Rejected by {by.name}.", self._now())
-            await self._moved(tx, item, after)
+        why, now = f"Rejected by {by.name}.", self._now()
+        await self._step(tx, waiting, lambda one: actions.cancelled(one, why, now))
         await order_store.decide(tx, request.id, "rejected", by.name, reason, self._now())
         return len(waiting)
 
@@ -300,6 +298,7 @@ class Orders:
         Raises BadSafeguards.
         """
         actions.check(wanted)
+        await order_store.lock_safeguards(tx)
         kept, _ = await order_store.safeguards(tx)
         if actions.weaker(wanted, kept or self._safeguards):
             proposal = Proposal(wanted, by.id, by.name, self._now())
@@ -308,8 +307,12 @@ class Orders:
         await order_store.save_safeguards(tx, wanted, None)
         return True
 
-    async def approve_safeguards(self, tx: Tx, by: By) -> Safeguards:
-        """Raises Decided, NotTwoPeople."""
+    async def approve_safeguards(
+        self, tx: Tx, by: By, seen: Mapping[str, int] | None = None
+    ) -> Safeguards:
+        """`seen`: what was read of the proposal, by the names of Safeguards; another one that came
+        since is not approved. Raises Decided, NotTwoPeople."""
+        await order_store.lock_safeguards(tx)
         kept, proposal = await order_store.safeguards(tx)
         in_force = kept or self._safeguards
         life = timedelta(hours=in_force.approval_hours)
@@ -319,11 +322,17 @@ class Orders:
                 cure="Propose it again: `tandem actions safeguards --help`.",
             )
         _second(by, proposal.by, proposal.by_name)
+        if any(getattr(proposal.safeguards, name) != value for name, value in (seen or {}).items()):
+            raise Decided(
+                "The proposed safeguards are others than those that you have seen.",
+                cure="Look at them again, and approve them if you still agree.",
+            )
         await order_store.save_safeguards(tx, proposal.safeguards, None)
         return proposal.safeguards
 
     async def withdraw_safeguards(self, tx: Tx) -> None:
         """The proposed change is not made. Raises Decided."""
+        await order_store.lock_safeguards(tx)
         kept, proposal = await order_store.safeguards(tx)
         if proposal is None:
             raise Decided("No change of the safeguards waits for approval.")
@@ -336,7 +345,7 @@ class Orders:
         for item in await order_store.open_orders(tx, device.id):
             after = actions.returned(item.progress, now)
             if after != item.progress:
-                await self._moved(tx, item, after)
+                await self._moved(tx, [item], after)
 
     async def hand_out(
         self, tx: Tx, device: Device, asked: Collection[int]
@@ -364,7 +373,7 @@ class Orders:
     async def _deliver(self, tx: Tx, item: Order) -> model.Order:
         after = actions.delivered(item.progress, self._now())
         if after != item.progress:
-            await self._moved(tx, item, after)
+            await self._moved(tx, [item], after)
         if after.kind == RETIRE:
             return model.unenroll(self._enrollment.settings.provider_id, item.id)
         return model.action(after.kind, after.data, item.id)
@@ -380,11 +389,11 @@ class Orders:
         else:
             after = actions.answered(found.progress, code, now)
         if after != found.progress:
-            await self._moved(tx, found, after)
+            await self._moved(tx, [found], after)
 
     async def left(self, tx: Tx, device: Device) -> None:
         for item in await order_store.open_orders(tx, device.id):
-            await order_store.save(tx, item.id, actions.left(item.progress, self._now()))
+            await order_store.save(tx, [item.id], actions.left(item.progress, self._now()))
 
     async def tend(self, tx: Tx) -> int:
         """What the time does to orders; returns how many it moved, at most a few hundred.
@@ -406,46 +415,62 @@ class Orders:
                 after = actions.passed(item.progress, now)
             if after != item.progress:
                 moved += 1
-                await self._moved(tx, item, after)
+                await self._moved(tx, [item], after)
         return moved
 
     # ------------------------------------------------------------------ one step
 
-    async def _moved(self, tx: Tx, item: Order, after: Progress, by: By | None = None) -> None:
-        """Keep a step of an order, and tell of it."""
-        before = item.progress
-        await order_store.save(tx, item.id, after)
-        device = await enrollment.device(tx, item.device_id)
+    async def _step(
+        self,
+        tx: Tx,
+        items: Sequence[Order],
+        step: Callable[[Progress], Progress],
+        by: By | None = None,
+    ) -> None:
+        """The same step for each of them."""
+        alike: dict[Progress, list[Order]] = {}
+        for item in items:
+            alike.setdefault(item.progress, []).append(item)
+        for before, same in alike.items():
+            await self._moved(tx, same, step(before), by)
+
+    async def _moved(
+        self, tx: Tx, items: Sequence[Order], after: Progress, by: By | None = None
+    ) -> None:
+        """Keep a step of orders that were equally far, and tell of it."""
+        before = items[0].progress
+        await order_store.save(tx, [item.id for item in items], after)
+        devices = await enrollment.some(tx, [item.device_id for item in items])
         name = actions.graph_name(after.kind)
         text = _told(name, before, after, by)
         if text:
-            await self._note(tx, device, text)
-        if device.state == "unenrolled":
-            return
-        await self._shown(tx, device, after)
+            await self._note(tx, devices, text)
+        devices = [device for device in devices if device.state != "unenrolled"]
+        await self._shown(tx, devices, after)
         if after.state is State.CANCELLED or after.state is State.EXPIRED:
-            if after.kind == RETIRE and device.state == "unenrolling":
-                await self._enrollment.keep(tx, device)
+            for device in devices:
+                if after.kind == RETIRE and device.state == "unenrolling":
+                    await self._enrollment.keep(tx, device)
             return
-        await self._begun(tx, device, replace(item, progress=after))
+        await self._begun(tx, devices, after)
 
-    async def _begun(self, tx: Tx, device: Device, item: Order) -> None:
-        """Nothing is in the way of it any more, or no longer: the device may come for it."""
-        state, kind = item.progress.state, item.progress.kind
-        if state not in (State.PENDING, State.SENT):
+    async def _begun(self, tx: Tx, devices: Sequence[Device], order: Progress) -> None:
+        """Nothing is in the way of it any more, or no longer: the devices may come for it."""
+        if order.state not in (State.PENDING, State.SENT):
             return
-        if kind == RETIRE and device.state == "enrolled":
-            await self._enrollment.begin_unenroll(tx, device)
-        if state is State.PENDING or kind == SYNC:
-            await self._wakes.wake(tx, device)
+        for device in devices:
+            if order.kind == RETIRE and device.state == "enrolled":
+                await self._enrollment.begin_unenroll(tx, device)
+        if order.state is State.PENDING or order.kind == SYNC:
+            await self._wakes.wake(tx, devices)
 
-    async def _shown(self, tx: Tx, device: Device, order: Progress) -> None:
+    async def _shown(self, tx: Tx, devices: Sequence[Device], order: Progress) -> None:
         state = actions.management_state(order)
-        if state:
-            await enrollment.set_management(tx, device.id, "management_state", state)
+        if state and devices:
+            await enrollment.set_management_state(tx, [device.id for device in devices], state)
 
-    async def _note(self, tx: Tx, device: Device, text: str) -> None:
-        await self._enrollment.note(tx, device, "action", text)
+    async def _note(self, tx: Tx, devices: Sequence[Device], text: str) -> None:
+        await self._enrollment.note_each(tx, devices, "action", text)
 
 
 _GIVEN = (State.SENT, State.ACCEPTED)
@@ -493,8 +518,9 @@ def _second(by: By, asked_by: str, asked_by_name: str) -> None:
         )
 
 
-async def _devices(tx: Tx, ids: Sequence[str]) -> list[Device]:
-    """Devices that have not left. Raises NoSuchDevice, BadOrder."""
+async def _devices(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Device]:
+    """Devices that have not left. `lock`: two orders at once do not both find that a device has
+    none. Raises NoSuchDevice, BadOrder."""
     ids = list(dict.fromkeys(ids))
     if not ids or len(ids) > MOST_DEVICES:
         raise BadOrder(
@@ -502,16 +528,13 @@ async def _devices(tx: Tx, ids: Sequence[str]) -> list[Device]:
             cure="Name the devices by their ids.",
             target="devices",
         )
-    return [await _present(tx, id) for id in ids]
-
-
-async def _present(tx: Tx, device_id: str) -> Device:
-    device = await enrollment.device(tx, device_id)
-    if device.state == "unenrolled":
-        raise enrollment.NoSuchDevice(
-            f"The device {device.name} has left the MDM service.", cure="It can enroll again."
-        )
-    return device
+    devices = await enrollment.some(tx, ids, lock=lock)
+    for device in devices:
+        if device.state == "unenrolled":
+            raise enrollment.NoSuchDevice(
+                f"The device {device.name} has left the MDM service.", cure="It can enroll again."
+            )
+    return devices
 
 
 async def _request(tx: Tx, id: str) -> Request:

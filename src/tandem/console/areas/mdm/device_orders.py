@@ -177,6 +177,9 @@ async def safeguards(page: Page[Any]) -> Response:
         fields=await drawn(page, FIELDS, values, problems),
         found=found,
         changes=_changes(found),
+        proposed={item.name: found["proposal"][item.name] for item in FIELDS}
+        if found["proposal"]
+        else {},
         base=BASE,
     )
 
@@ -196,8 +199,14 @@ async def decide_safeguards(page: Page[Any]) -> Response:
     step = page.request.path_params["step"]
     if step not in ("approve", "withdraw"):
         raise UnknownPage(N_("There is no such action."))
-    await page.form()
-    await page.api.post(f"{SAFEGUARDS}/{step}", {})
+    form = await page.form()
+    # What the page showed: another proposal that came since is not approved.
+    seen = {
+        item.name: int(value)
+        for item in FIELDS
+        if (value := str(form.get(item.name, ""))).isascii() and value.isdigit()
+    }
+    await page.api.post(f"{SAFEGUARDS}/{step}", seen if step == "approve" else {})
     said = N_("The safeguards were changed.") if step == "approve" else N_("It was withdrawn.")
     return page.to(f"{BASE}/safeguards", said)
 
