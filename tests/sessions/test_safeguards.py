@@ -12,6 +12,7 @@ import pytest
 
 from graph_caller import app_graph
 from mdm_world import ORDERING, Mdm, TestDevice, mdm_service, new_id
+from tandem import audit
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError
 from tandem.protocols.syncml import Command, Item, Message
@@ -59,6 +60,13 @@ async def ordered(
 async def second(mdm: Mdm, method: str, path: str, body: Any = None) -> httpx.Response:
     """As the other administrator."""
     return await mdm.graph(method, path, body, OTHER)
+
+
+async def refused(mdm: Mdm) -> list[tuple[str, str, str]]:
+    """What the audit log has of attempts that were refused, the newest first."""
+    async with mdm.database.transaction() as tx:
+        found = [entry for entry in await audit.entries(tx) if entry.outcome == "refused"]
+    return [(e.details["activity"], e.target, e.details["refusal"]) for e in found]
 
 
 async def tended(mdm: Mdm, wait: timedelta = timedelta(0)) -> None:
@@ -234,6 +242,14 @@ async def test_one_administrator_has_five_devices_an_hour(mdm: Mdm) -> None:
     assert answer.status_code == 429
     assert "0 of 5 are left" in answer.json()["error"]["message"]
     assert await states(mdm) == ["held"] * 5
+    together = await ordered(mdm, "retire", devices[4:])
+    assert together.status_code == 429
+    assert (await mdm.graph("DELETE", f"{DEVICES}/{devices[5].id}")).status_code == 429
+    assert await refused(mdm) == [
+        ("Delete managedDevice", devices[5].id, "action.budget-spent"),
+        ("retire", "tandem/orderAction", "action.budget-spent"),
+        ("retire", devices[5].id, "action.budget-spent"),
+    ]
     assert (await second(mdm, "POST", f"{DEVICES}/{devices[5].id}/retire")).status_code == 204
     mdm.world.at += timedelta(minutes=61)
     assert (await mdm.graph("POST", f"{DEVICES}/{devices[5].id}/rebootNow")).status_code == 204

@@ -35,10 +35,12 @@ class AppError(Exception):
     """A refusal that is understood: `message` says what and why, `cure` what to do next.
 
     `details` are for programs and logs; they reach the caller, so no secret belongs in them.
+    `audited`: the attempt itself is worth an entry in the audit log.
     """
 
     kind: ClassVar[Kind] = Kind.INVALID
     code: ClassVar[str] = "invalid"
+    audited: ClassVar[bool] = False
 
     def __init__(self, message: str, *, cure: str = "", **details: Any) -> None:
         super().__init__(message)

@@ -129,6 +129,7 @@ async def record(
     changed: Sequence[Mapping[str, Any]] = (),
     properties: Sequence[str] = (),
     family: Family = Family.DIRECTORY,
+    outcome: audit.Outcome = "done",
 ) -> None:
     """Leave one entry in the transaction of the change. What the use case noted has precedence."""
     caller, noted = call.caller, dict(call.notes)
@@ -154,7 +155,7 @@ async def record(
         actor=f"{caller.sort}:{caller.name or caller.object_id}",
         action=words,
         target=key,
-        outcome="done",
+        outcome=outcome,
         details=details,
         now=call.now,
     )

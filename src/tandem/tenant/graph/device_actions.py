@@ -259,10 +259,10 @@ def device_actions(service: Sessions) -> Part:
     async def order(call: Call, body: Body) -> Answer:
         kind, data, devices = _asked(body)
         reason = str(body.get("reason") or "")[:1000]
+        call.note(activity=body["action"], name=f"{len(devices)} devices", devices=devices[:_NAMED])
         reach = await service.reach(call.tx, by(call), kind, devices)
         made = await service.order(call.tx, by(call), kind, devices, data, reason)
         call.note(
-            activity=body["action"],
             name=f"{len(made.devices)} devices",
             devices=[device.id for device in made.devices[:_NAMED]],
             reason=reason,

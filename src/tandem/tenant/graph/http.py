@@ -4,6 +4,7 @@ import re
 import uuid
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from time import monotonic
@@ -23,7 +24,7 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import HTTP_STATUS, AppError, Kind
 from tandem.protocols import odata
 from tandem.tenant import directory, oidc
-from tandem.tenant.graph import bodies, describe
+from tandem.tenant.graph import bodies, changes, describe
 from tandem.tenant.graph.model import (
     BadProperty,
     Call,
@@ -220,9 +221,30 @@ class GraphRoute(BaseRoute):
         operation = found.node.here.get(request.method)
         state.family = _family(found)
         reads = operation is not None and operation.only_reads
+        try:
+            return await self._within(request, token, call, found, pairs, reads=reads)
+        except AppError as error:
+            if error.audited:
+                # Its own transaction: that of the attempt is rolled back.
+                async with self._database.transaction() as tx:
+                    await _tell(replace(call, tx=tx), state.family, error)
+            raise
+
+    async def _within(
+        self,
+        request: Request,
+        token: str,
+        call: Call,
+        found: Found,
+        options: list[tuple[str, str]],
+        *,
+        reads: bool,
+    ) -> Reply:
+        """The answer, in one transaction. Sets what `call` does not know yet."""
+        operation = found.node.here.get(request.method)
         async with self._database.apart() if reads else self._database.transaction() as tx:
             call.tx = tx
-            call.caller = await self._authenticate(tx, token, now)
+            call.caller = await self._authenticate(tx, token, call.now)
             served = _served(call, found, operation, request.method)
             if call.own and call.caller.sort != "user":
                 raise NoUser(
@@ -230,7 +252,7 @@ class GraphRoute(BaseRoute):
                     cure="Sign in as a user, or ask for /users/{id}.",
                 )
             await authorize(call, served.access, writing=served.writing)
-            call.query = odata.parse_query(pairs)
+            call.query = odata.parse_query(options)
             call.parameters, call.cast = found.parameters, found.cast
             body = await _body(request) if request.method not in ("GET", "DELETE") else {}
             for sort, alternate, value in found.keys:
@@ -238,6 +260,16 @@ class GraphRoute(BaseRoute):
                 own = call.caller.object_id if call.own and value == _ME else value
                 call.keys[sort] = await resolve(resource, call, alternate, own) if resource else own
             return await served.serve(call, next(reversed(call.keys.values()), ""), body)
+
+
+async def _tell(call: Call, family: Family, error: AppError) -> None:
+    """Leave the refused attempt in the audit log."""
+    call.note(refusal=error.code, reason=error.message)
+    verb = call.path.rpartition("/")[2]
+    sort, key = next(reversed(call.keys.items()), ("", call.path))
+    if verb == key:
+        verb = "delete"
+    await changes.record(call, verb, sort, key, family=family, outcome="refused")
 
 
 def _asked(request: Request) -> tuple[Version, list[Segment], list[tuple[str, str]]]:

@@ -103,6 +103,7 @@ class BadSafeguards(AppError):
 
 class BudgetSpent(AppError):
     kind, code = Kind.RATE_LIMITED, "action.budget-spent"
+    audited = True
 
 
 class TooLate(AppError):
