@@ -147,6 +147,38 @@ async def test_another_connection_has_to_prove_itself_again(mdm: Mdm) -> None:
     assert went_on.statuses[0].code == 212
 
 
+@pytest.mark.parametrize("header", ["Via", "X-Forwarded-For", "Forwarded"])
+async def test_behind_a_proxy_each_message_needs_a_credential(mdm: Mdm, header: str) -> None:
+    """A proxy sends the messages of many devices over one connection."""
+    device = await mdm.enrolled()
+    await configured(mdm, device)
+    proxied = {header: "1.1 proxy.example"}
+    nonce = challenge(await answered(mdm, first(device), headers=proxied))
+    begun = await answered(mdm, first(device, credential=mine(device, nonce)), headers=proxied)
+    assert begun.statuses[0].code == 200, "212 would say that no credential is needed any more"
+    assert begun.statuses[0].challenge is not None
+    message = Message("1", 2, MANAGEMENT, device.windows_id, **device.replies(begun))
+    stolen = await answered(mdm, message, headers=proxied)
+    assert stolen.statuses[0].code == 407
+    nonce = begun.statuses[0].challenge.nonce
+    went_on = await answered(mdm, replace(message, credential=mine(device, nonce)), headers=proxied)
+    assert [command.name for command in went_on.commands] == ["Replace"]
+
+
+async def test_an_answer_for_a_certificate_is_not_repeated_to_a_digest(mdm: Mdm) -> None:
+    """It may hold what a device that proves itself so little does not get."""
+    device = await mdm.enrolled()
+    await configured(mdm, device)
+    begun = await device.begins()
+    message = Message("1", 2, MANAGEMENT, device.windows_id, **device.replies(begun))
+    given = await device.send(message)
+    assert [command.name for command in syncml.read(given.content).commands] == ["Replace"]
+    nonce = b64decode(account(device, "APPSRV")["AAUTHDATA"])
+    again = await answered(mdm, replace(message, credential=mine(device, nonce)))
+    assert again.commands == ()
+    assert (await device.send(message)).content == given.content
+
+
 async def test_a_stranger_hears_what_a_device_with_a_wrong_secret_hears(mdm: Mdm) -> None:
     device = await mdm.enrolled()
     heard = []

@@ -42,7 +42,8 @@ _NOBODY = SessionSecrets(bytes(16), bytes(16), bytes(16))
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What came with a message: the certificate of the handshake, the MDM-Signature header, the
-    body that it is over, and where it came from (address and port)."""
+    body that it is over, and where it came from (address and port; empty behind a proxy, whose
+    connections are not one device's)."""
 
     certificate: bytes | None = None
     signature: str = ""
@@ -95,7 +96,9 @@ class Authentication:
             return self._asking(message, WRONG, kept, now)
         nonce = secrets.token_bytes(16)
         await self._enrollment.session_accepted(tx, device, accepted, nonce)
-        return Proof(device, course.DIGEST, 212, Challenge(MD5, nonce), anew=True)
+        # Where no connection is the device's own, each message needs a credential.
+        code = 212 if peer.connection else 200
+        return Proof(device, course.DIGEST, code, Challenge(MD5, nonce), anew=True)
 
     def _asking(self, message: Message, code: int, kept: SessionSecrets, now: datetime) -> Proof:
         # Two challenges within a second are two: the second one is that of the next second.

@@ -168,6 +168,11 @@ def allowed(orders: Sequence[Order], level: int) -> list[Order]:
     return [one for one in orders if one.sent.kind not in _SECRET_KINDS]
 
 
+def proves_less(level: int, before: int) -> bool:
+    """Whether an answer may hold what a device that proves itself in this way does not get."""
+    return level >= DIGEST > before
+
+
 def room(course: Course, statuses: int) -> int:
     """How many bytes of commands the next message to this device takes at most."""
     most = max(course.max_bytes, _LEAST_BYTES) if course.max_bytes else MAX_MESSAGE_BYTES

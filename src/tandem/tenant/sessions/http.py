@@ -64,7 +64,15 @@ def _signature(request: Request) -> str:
     return headers.get("mdm-signature", "") or headers.get("ms-signature", "")
 
 
+# What proxies say of themselves. One may send the messages of many devices over one connection, so
+# that connection tells no device from another.
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip")
+
+
 def _connection(request: Request) -> str:
+    """Address and port of the sender; empty where a proxy stands between."""
+    if any(name in request.headers for name in _FORWARDED):
+        return ""
     client = request.client
     return f"{client.host} {client.port}" if client is not None else ""
 

@@ -101,6 +101,8 @@ class Sessions(Orders):
             if before is None or before.session != message.session:
                 return self._unheard(message)
             if message.number == before.number:
+                if course.proves_less(proof.level, before.course.level):
+                    return self._unheard(message)
                 return before.answer
             if message.number != before.number + 1:
                 return self._unheard(message)
