@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -261,3 +262,138 @@ async def test_inventory_and_memory_of_changes_have_an_end(
     mdm.world.at += timedelta(hours=25)
     assert len((await device.begins()).commands) > 1
     assert found == [False]
+
+
+def _signed_in(who: str) -> Command:
+    item = Item(type="com.microsoft/MDM/LoginStatus", data=who, format="chr")
+    return Command("Alert", "3", (item,), "1224")
+
+
+async def _assigned_to_the_user(mdm: Mdm, device: TestDevice) -> None:
+    group = await mdm.group("All", device.user.id)
+    made = await mdm.graph(
+        "POST",
+        "deviceManagement/deviceConfigurations",
+        {
+            "@odata.type": "#microsoft.graph.windows10CustomConfiguration",
+            "displayName": "For the user",
+            "omaSettings": [
+                {
+                    "@odata.type": "#microsoft.graph.omaSettingInteger",
+                    "displayName": "Printers",
+                    "omaUri": "./User/Vendor/MSFT/Policy/Config/Education/PreventAddingNewPrinters",
+                    "value": 1,
+                }
+            ],
+        },
+    )
+    async with mdm.database.transaction() as tx:
+        await policies.assign(tx, made.json()["id"], [group.id], [])
+
+
+@pytest.mark.parametrize(("before", "now"), [("others", "user"), ("user", "others")])
+async def test_who_is_signed_in_counts_when_a_quiet_session_is_not_quiet_any_more(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]], before: str, now: str
+) -> None:
+    device, found = quiet
+    await device.check_in(_signed_in(before))
+    answer = await device.begins(_signed_in(now))
+    await _assigned_to_the_user(mdm, device)
+    answer = await device.says(2, **device.replies(answer))
+    assert found == [True, True, True, False]
+    assert [item.name for item in answer.commands] == (["Replace"] if now == "user" else [])
+
+
+async def test_a_device_that_announces_less_than_before_gets_no_more(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    """What its messages hold at most is said at the beginning of each session."""
+    device, found = quiet
+    device.session += 1
+    hello = Message(
+        str(device.session),
+        1,
+        "",
+        device.windows_id,
+        (Command("Alert", "2", (), "1201"),),
+        max_size=6000,
+    )
+    answer = syncml.read((await device.send(hello)).content)
+    group = await mdm.group("All", device.user.id)
+    async with mdm.database.transaction() as tx:
+        for number in range(20):
+            made = await policies.create(tx, new_id(), f"X/{number}", "x" * 500, mdm.world.at)
+            await policies.assign(tx, made.id, [group.id], [])
+    reply = Message(str(device.session), 2, "", device.windows_id, **device.replies(answer))
+    long = await device.send(reply)
+    assert found == [True, False]
+    assert syncml.read(long.content).commands
+    assert len(long.content) <= 6000
+
+
+async def test_the_memory_of_a_database_that_was_restored_elsewhere_is_not_believed(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    """There transactions are counted anew: what comes looks older than the snapshot."""
+    device, found = quiet
+    async with mdm.database.transaction() as tx:
+        await tx.execute("UPDATE sessions_session SET settled = '900000000:900000000:'")
+    await _assigned(mdm, device)
+    assert [item.name for item in await device.check_in()] == ["Replace"]
+    assert found[:2] == [True, False]
+
+
+# What only the device's own sessions change, or an order of it (which is looked for).
+_OWN = {
+    "enrollment_certificate",
+    "enrollment_event",
+    "enrollment_session_secret",
+    "mobile_apps_status",
+    "sessions_capability",
+    "sessions_change",
+    "sessions_delivery",
+    "sessions_hold",
+    "sessions_object",
+    "sessions_order",
+    "sessions_session",
+    "sessions_stray",
+}
+# Made from what is watched.
+_DERIVED = {"policies_revision"}
+
+
+async def test_all_that_a_session_is_computed_from_is_watched(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    """A table that decides what a device gets, and has no trigger, would be missed for a day."""
+    device, _ = quiet
+    await _assigned(mdm, device)
+    read: set[str] = set()
+    exchange = mdm.sessions.exchange
+
+    async def scans(tx: Any) -> dict[str, int]:
+        tables = await tx.execute(
+            "SELECT relname, coalesce(seq_scan, 0) + coalesce(idx_scan, 0) AS n"
+            " FROM pg_stat_xact_user_tables"
+        )
+        return {row["relname"]: row["n"] async for row in tables}
+
+    async def watched(tx: Any, *given: Any) -> bytes:
+        # The connection still counts what it did before.
+        before = await scans(tx)
+        answer = await exchange(tx, *given)
+        read.update(name for name, n in (await scans(tx)).items() if n > before.get(name, 0))
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mdm.sessions, "exchange", watched)
+        mdm.sessions.policies = policies.Policies()
+        await device.check_in()
+    async with mdm.database.transaction() as tx:
+        found = await tx.execute(
+            "SELECT DISTINCT tgrelid::regclass::text AS name FROM pg_trigger"
+            " WHERE tgname = 'sessions_changed'"
+        )
+        triggers = {row["name"] async for row in found}
+    assert {"policies_object", "directory_member", "assignments_assignment"} <= read
+    assert read - triggers - _OWN - _DERIVED == set()

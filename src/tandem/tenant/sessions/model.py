@@ -209,6 +209,14 @@ def statuses(
     return made
 
 
+def signed_in(command: Command, before: bool | None) -> bool | None:
+    """Whether somebody is, by the alert LoginStatus (section 11.6); `before` when it says nothing."""
+    for item in command.items:
+        if item.type.lower() == LOGIN_ALERT:
+            return (item.data or "").strip().strip("\u201c\u201d\"'").lower() == "user"
+    return before
+
+
 def inventory_value(name: str, text: str) -> str:
     text = text.strip()[:512]
     return "" if name == "serial_number" and text.lower() in _NO_SERIALS else text

@@ -18,6 +18,7 @@ from tandem.protocols import syncml
 from tandem.protocols.syncml import Message
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.tenant.sessions import model, store
+from tandem.tenant.sessions.course import Course
 from tandem.tenant.sessions.model import Sent
 
 INVENTORY_EVERY = timedelta(hours=24)
@@ -66,6 +67,7 @@ class Quiet:
             answer,
             {"1": sent},
             digest(message),
+            _course(message),
             now,
             now - INVENTORY_EVERY,
         )
@@ -144,6 +146,14 @@ def _told(message: Message) -> dict[str, str] | None:
             elif uri != _DEVICE_ID or value.strip() != message.source:
                 return None
     return told
+
+
+def _course(message: Message) -> Course:
+    """What the session is like, as its first message says: it may still go on the long way."""
+    user = None
+    for command in message.commands:
+        user = model.signed_in(command, user)
+    return Course(max_bytes=message.max_size, user=bool(user))
 
 
 _DEVICE_ID = syncml.normal(model.DEVICE_ID)

@@ -97,7 +97,7 @@ class Reports:
         for whole in message.commands:
             for command in whole.each:
                 if command.name == "Alert":
-                    made.user = _signed_in(command, made.user)
+                    made.user = model.signed_in(command, made.user)
                     if await self._alert(tx, device, command):
                         made.left = True
                         return made
@@ -206,14 +206,6 @@ class Reports:
         }
         if known:
             await enrollment.save_inventory(tx, device.id, known, None)
-
-
-def _signed_in(command: Command, before: bool | None) -> bool | None:
-    """By the alert LoginStatus (section 11.6)."""
-    for item in command.items:
-        if item.type.lower() == model.LOGIN_ALERT:
-            return (item.data or "").strip().strip("\u201c\u201d\"'").lower() == "user"
-    return before
 
 
 def _answers(sent: dict[str, dict[str, Sent]], given: Sequence[Results]) -> dict[str, str]:

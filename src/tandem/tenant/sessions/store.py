@@ -94,6 +94,7 @@ async def begin_quietly(
     answer: bytes,
     sent: Mapping[str, Mapping[str, Sent]],
     first_sha256: str,
+    course: Course,
     now: datetime,
     inventory_since: datetime,
 ) -> bool:
@@ -101,8 +102,8 @@ async def begin_quietly(
     done = await tx.execute(
         "WITH done AS (UPDATE sessions_session s SET session = %(session)s, number = 1,"  # noqa: S608
         " answer = %(answer)s, sent = %(sent)s, asked = true, changed_at = %(now)s,"
-        " first_sha256 = %(first)s, course = s.course"
-        " - '{items,bytes,object,questions,lost,suspect,times}'::text[]"
+        " first_sha256 = %(first)s, course = %(course)s"
+        " || CASE WHEN s.course ? 'holds' THEN '{\"holds\": true}' ELSE '{}' END::jsonb"
         f" {_QUIET} AND (s.session, s.number) <> (%(session)s, 1)"
         " AND d.inventory @> %(told)s AND d.inventory ? 'serial_number'"
         " AND d.inventory_at >= %(since)s RETURNING s.device_id)"
@@ -115,6 +116,7 @@ async def begin_quietly(
             "sent": Jsonb(msgspec.to_builtins(sent)),
             "now": now,
             "first": first_sha256,
+            "course": Jsonb(msgspec.to_builtins(course)),
             "told": Jsonb(dict(told)),
             "since": inventory_since,
         },
@@ -141,6 +143,8 @@ async def end_quietly(
         " changed_at = %(now)s, settled = pg_current_snapshot(), settled_at = %(now)s"
         f" {_QUIET} AND (s.session, s.number) = (%(session)s, 1) AND s.sent = %(sent)s"
         " AND d.config_info = %(config_info)s AND s.settled_at > %(oldest)s"
+        # Where the database was restored elsewhere, transactions are counted anew.
+        " AND pg_snapshot_xmax(s.settled) <= pg_snapshot_xmax(pg_current_snapshot())"
         " AND NOT EXISTS (SELECT FROM sessions_change c WHERE c.xid >= pg_snapshot_xmin(s.settled)"
         " AND NOT pg_visible_in_snapshot(c.xid, s.settled))",
         {
