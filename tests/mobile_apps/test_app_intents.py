@@ -279,6 +279,32 @@ async def test_an_app_for_one_user_is_kept_for_when_somebody_is_signed_in(
     assert "the client is for the machine" in files.json()["value"][0]["reason"]
 
 
+async def test_an_app_that_its_user_may_choose_and_did_not_keeps_no_session_busy(
+    mdm: Mdm, package_for_one_user: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await mdm.enrolled()
+    device.nodes = {"./DevDetail/Ext/Microsoft/SMBIOSSerialNumber": "S1"}
+    app = await required(mdm, package_for_one_user, device, LINE)
+    group = await mdm.group("May choose", device.user.id)
+    found: list[bool] = []
+    quietly = mdm.sessions.quietly
+
+    async def watched(*given: Any) -> bytes | None:
+        answer = await quietly(*given)
+        found.append(answer is not None)
+        return answer
+
+    monkeypatch.setattr(mdm.sessions, "quietly", watched)
+    await device.check_in()
+    await device.check_in()
+    assert True not in found, "it waits for somebody to sign in"
+    await give(mdm, app, ("available", group.id))
+    await device.check_in()
+    found.clear()
+    assert await device.check_in() == []
+    assert found == [True, True]
+
+
 # ------------------------------------------------------------------ codes in words
 
 

@@ -197,9 +197,6 @@ def restless(meant: Iterable[Meant], statuses: Mapping[str, Status], device: Dev
     for one in meant:
         known = statuses.get(one.app.id)
         if known is None:
-            resolved = one.explained.resolved
-            if one.app.for_user and (resolved.required or resolved.available is not None):
-                return True  # It waits for somebody to sign in.
             continue
         if known.state != "installed":
             return True
@@ -288,7 +285,8 @@ class Installs:
         *,
         user_signed_in: bool = False,
     ) -> tuple[list[Order], bool]:
-        """What is to do, and whether something is awaited or tried again by the clock.
+        """What is to do, and whether something is awaited, tried again by the clock, or waits for
+        somebody to sign in.
 
         `done`: what this session has asked for already.
         """
@@ -299,13 +297,13 @@ class Installs:
         statuses = {one.app_id: one for one in await mobile_apps.statuses(tx, device_id=device.id)}
         choices = await self._choices(tx, device, meant)
         looked = {what.subject for what in done if what.kind == "ask"}
+        every = steps(meant, statuses, choices, device, looked, now, user_signed_in=True)
+        mine = [step for step in every if user_signed_in or not step.app.for_user]
         found: list[Order] = []
-        for step in steps(
-            meant, statuses, choices, device, looked, now, user_signed_in=user_signed_in
-        ):
+        for step in mine:
             link = await self._content.link(step.app, now) if step.do == "install" else ""
             found += commands(step, link)
-        return found, restless(meant, statuses, device)
+        return found, len(mine) < len(every) or restless(meant, statuses, device)
 
     async def _choices(self, tx: Tx, device: Device, meant: Sequence[Meant]) -> dict[str, Chosen]:
         """What the user chose, where somebody could choose."""
