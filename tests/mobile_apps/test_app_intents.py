@@ -9,6 +9,7 @@ from test_mobile_apps import APPS, NODE, finished, made, statuses, uploaded
 
 from app_content import publish
 from mdm_world import Mdm, TestDevice
+from tandem.infra.errors import AppError
 from tandem.protocols.syncml import Command, Item
 from tandem.tenant import enrollment
 
@@ -303,6 +304,29 @@ async def test_an_app_that_its_user_may_choose_and_did_not_keeps_no_session_busy
     found.clear()
     assert await device.check_in() == []
     assert found == [True, True]
+
+
+@pytest.mark.parametrize("line", ["A=\x01", "A=\x1bB", "A=\ufffe"])
+async def test_a_command_line_that_no_message_can_carry_is_refused(mdm: Mdm, line: str) -> None:
+    app = await made(mdm)
+    answer = await mdm.graph("PATCH", f"{APPS}/{app['id']}", {"commandLine": line})
+    assert (answer.status_code, "control characters" in answer.text) == (400, True)
+
+
+async def test_a_package_whose_version_no_message_can_carry_is_refused(
+    mdm: Mdm, package: bytes
+) -> None:
+    """Each session of each device that is to have it would end there."""
+    assert package.count(b"1.2.3") == 1
+    app = await made(mdm)
+    with pytest.raises(AppError, match="control characters"):
+        await publish(
+            mdm.database,
+            mdm.content.blobs,
+            app["id"],
+            package.replace(b"1.2.3", b"1\x012.3"),
+            mdm.world.now,
+        )
 
 
 # ------------------------------------------------------------------ codes in words

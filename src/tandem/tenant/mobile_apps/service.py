@@ -1,6 +1,7 @@
 """Apps, whom they are for, and what became of them on devices; their content for devices."""
 
 import hmac
+import re
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from tandem.tenant.mobile_apps.model import (
     WrongFile,
 )
 
+# Messages to devices are XML, which cannot carry them: each session would end there.
+_UNWRITABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ufffe\uffff]")
 # As what apps are the owners of assignments.
 OWNER = "mobileApps"
 
@@ -56,6 +59,10 @@ def _check(
         )
     if any(character in command_line for character in "\r\n\x00"):
         raise BadApp("The command line is one line.", cure="Copy it again without line breaks.")
+    if _UNWRITABLE.search(command_line):
+        raise BadApp(
+            "The command line has control characters.", cure="Write it again as plain text."
+        )
     for label, value in (("name", name), ("description", description), ("publisher", publisher)):
         if len(value) > 1000:
             raise BadApp(f"The {label} has more than 1,000 characters.")
@@ -140,6 +147,13 @@ async def publish(tx: Tx, id: str, version: str, now: datetime) -> App:
         )
     main = next((file for file in files if not file.is_dependency), files[0])
     facts = main.facts
+    told = (str(facts.get(name, "")) for name in ("productVersion", "upgradeCode"))
+    if any(_UNWRITABLE.search(text) for text in told):
+        raise BadApp(
+            "The version or the upgrade code of the package has control characters.",
+            cure="Build the package again with a ProductVersion like 1.2.3.",
+            target="committedContentVersion",
+        )
     code = str(facts.get("productCode", ""))
     if code and code == found.product_code and main.sha256 != found.sha256:
         holders = await store.holders(tx, id)
