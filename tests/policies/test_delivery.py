@@ -409,6 +409,40 @@ async def test_a_policy_that_goes_takes_its_settings_along(mdm: Mdm, beta: Beta)
     assert await outcomes(beta, device) == {}
 
 
+@pytest.mark.parametrize("value", ["hunter2-but-longer", "x" * 300])
+async def test_a_secret_reaches_its_device_and_nobody_else(
+    mdm: Mdm, beta: Beta, value: str
+) -> None:
+    device = await mdm.enrolled()
+    group = await mdm.group("All", device.user.id)
+    secret = "./Device/Vendor/MSFT/Accounts/Users/helper/Password"
+    switch = "./Device/Vendor/MSFT/X/AllowPassword"
+    await profile(beta, "P", oma(secret, value, "String"), oma(switch, 1), groups=(group.id,))
+    (first, _) = await device.check_in()
+    assert first.items[0].data == value
+    assert await device.check_in() == []
+    assert await outcomes(beta, device) == {secret: "success", switch: "success"}
+    base = f"{DM}/managedDevices/{device.id}"
+    shown = [
+        str(await beta.got(f"{base}/settings")),
+        str(await beta.got(f"{base}/timeline")),
+        str(await beta.got(f"{base}/deviceConfigurationStates")),
+        str(await why(beta, device, secret)),
+    ]
+    for text in shown:
+        assert value not in text
+    assert f"{secret} set to ********" in shown[1]
+    assert f"{switch} set to 1" in shown[1], "a switch of that name is none"
+    async with mdm.database.transaction() as tx:
+        found = await tx.execute(
+            "SELECT value || (SELECT string_agg(sent::text, '') FROM sessions_session) AS kept"
+            " FROM sessions_delivery"
+        )
+        kept = [row["kept"] async for row in found]
+    assert len(kept) == 2
+    assert not any(value in text for text in kept)
+
+
 async def test_settings_of_users_wait_for_a_user(mdm: Mdm, beta: Beta) -> None:
     device = await mdm.enrolled()
     group = await mdm.group("All", device.user.id)

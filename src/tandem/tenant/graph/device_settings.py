@@ -85,8 +85,8 @@ async def of_device(tx: Tx, known: Policies, device: Device) -> list[dict[str, A
                 "setting": name,
                 "displayName": described.title() if described is not None else name,
                 "translations": dict(described.leaf.titles) if described is not None else {},
-                "wanted": wanted.value[:_VALUE_CHARACTERS] if wanted is not None else None,
-                "delivered": had.value if had is not None and shown else None,
+                "wanted": _shown(name, wanted.value) if wanted is not None else None,
+                "delivered": _shown(name, had.value) if had is not None and shown else None,
                 "status": had.code if had is not None and shown else None,
                 "error": (had.error or None) if had is not None and shown else None,
                 "outcome": outcome.value,
@@ -114,7 +114,7 @@ async def states(tx: Tx, known: Policies, device: Device) -> list[Row]:
             outcome, reason = policies.outcome_of(
                 effective, name, _taken(had), sessions.os_version(device)
             )
-            settings.append(_setting_state(item.setting, item.value, outcome, reason, had))
+            settings.append(_setting_state(item.setting, outcome, reason, had))
         if settings:
             rows.append(_policy_state(f"{device.id}_{profile.id}", profile.name, settings))
     for name, had in delivered.items():
@@ -122,9 +122,13 @@ async def states(tx: Tx, known: Policies, device: Device) -> list[Row]:
             continue
         good = 200 <= had.code < 300
         outcome = Outcome.SUCCESS if good else Outcome.ERROR
-        left = _setting_state(name, had.value, outcome, "No policy wants it any more.", had)
+        left = _setting_state(name, outcome, "No policy wants it any more.", had)
         rows.append(_policy_state(f"{device.id}_{name}", name, [left]))
     return rows
+
+
+def _shown(setting: str, value: str) -> str:
+    return policies.shown(setting, value)[:_VALUE_CHARACTERS]
 
 
 def _called(
@@ -139,7 +143,7 @@ def _called(
 
 
 def _setting_state(
-    setting: str, value: str, outcome: Outcome, reason: str, had: sessions.Delivery | None
+    setting: str, outcome: Outcome, reason: str, had: sessions.Delivery | None
 ) -> dict[str, Any]:
     failed = outcome is Outcome.ERROR and had is not None
     return {
@@ -148,7 +152,9 @@ def _setting_state(
         "state": _STATES.get(outcome, "unknown"),
         "errorCode": had.code if failed and had is not None else 0,
         "errorDescription": reason if failed else None,
-        "currentValue": had.value if had is not None and had.code != sessions.LAPSED else None,
+        "currentValue": _shown(setting, had.value)
+        if had is not None and had.code != sessions.LAPSED
+        else None,
     }
 
 
@@ -190,13 +196,13 @@ async def why(tx: Tx, known: Policies, device: Device, setting: str) -> dict[str
         "deviceName": device.name,
         "outcome": found.outcome.value,
         "reason": found.reason,
-        "wanted": found.wanted.value[:_VALUE_CHARACTERS] if found.wanted is not None else None,
+        "wanted": _shown(found.setting, found.wanted.value) if found.wanted is not None else None,
         "workload": found.workload.value,
         "workloadOwner": found.owner.value,
         "lastOutcome": None
         if had is None
         else {
-            "value": None if lapsed else had.value,
+            "value": None if lapsed else _shown(found.setting, had.value),
             "status": None if lapsed else had.code,
             "error": had.error or None,
             "dateTime": had.at,
@@ -250,7 +256,7 @@ async def _candidate(
         "policyId": one.profile.id,
         "policyKind": one.profile.kind,
         "policyName": one.profile.name,
-        "value": one.item.value[:_VALUE_CHARACTERS],
+        "value": _shown(one.item.setting, one.item.value),
         "format": one.item.format,
         "workload": one.item.workload.value,
         "role": one.role,
@@ -324,7 +330,7 @@ async def setting_statuses(tx: Tx, known: Policies, kind: str, id: str) -> dict[
         against = tuple(other.key for other in rivals.get(one.setting, []))
         groups.setdefault(against, []).append(one.setting)
     for others, names in groups.items():
-        wanted = [(name, policies.stored(by_name[name].value)) for name in names]
+        wanted = [(name, policies.stored(name, by_name[name].value)) for name in names]
         mine = meant(profile.given)
         _count(counts, by_name, await store.settings_answered(tx, mine, (), wanted), 1)
         if others:
@@ -343,7 +349,7 @@ async def setting_statuses(tx: Tx, known: Policies, kind: str, id: str) -> dict[
                 "setting": item.setting,
                 "displayName": described.title() if described is not None else item.setting,
                 "translations": dict(described.leaf.titles) if described is not None else {},
-                "value": item.value[:_VALUE_CHARACTERS],
+                "value": _shown(item.setting, item.value),
                 "format": item.format,
                 "workload": item.workload.value,
                 "counts": counts[item.setting],

@@ -53,6 +53,7 @@ from tandem.tenant.policies.model import (
     Version,
     check,
     oma_setting,
+    shown,
 )
 from tandem.tenant.policies.service import (
     Policies,
@@ -127,6 +128,7 @@ __all__ = [
     "remove_ddf",
     "same",
     "save",
+    "shown",
     "stored",
     "subject_of",
     "versions",

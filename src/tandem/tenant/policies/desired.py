@@ -16,7 +16,7 @@ from tandem.tenant.assignments import Assignment, Membership, TargetKind
 from tandem.tenant.policies.catalogue import POLICY, Catalogue
 from tandem.tenant.policies.catalogue import same as same_node
 from tandem.tenant.policies.compiling import Problem
-from tandem.tenant.policies.model import Configuration
+from tandem.tenant.policies.model import Configuration, is_secret
 from tandem.workloads import Authority, Workload, owner_of
 
 Key = tuple[str, str]  # kind and id of an object
@@ -257,7 +257,7 @@ def outcome_of(
             needs = ", ".join(item.builds) if item is not None else ""
             return outcome, f"It needs Windows {needs}; the device has {os_version or 'another'}."
         wanted = effective.wanted.get(setting) or _named(effective.wanted, name)
-        if wanted is None or taken is None or taken.value != stored(wanted.value):
+        if wanted is None or taken is None or taken.value != stored(setting, wanted.value):
             return outcome, "It is sent at the next check-in."
         return _reported(taken)
     if taken is not None:
@@ -298,8 +298,8 @@ ERRORS = {
 }
 
 
-def stored(value: str) -> str:
-    """How a value is remembered: as it is, or by its digest when it is long."""
-    if len(value) <= 256:
+def stored(setting: str, value: str) -> str:
+    """How a value is remembered: as it is, or by its digest when it is long or a secret."""
+    if len(value) <= 256 and not is_secret(setting, value):
         return value
     return "sha256:" + sha256(value.encode()).hexdigest()

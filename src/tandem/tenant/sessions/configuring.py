@@ -8,7 +8,15 @@ from tandem.infra.database import Tx
 from tandem.protocols.syncml import Item, Status
 from tandem.tenant.assignments import Membership
 from tandem.tenant.enrollment import Device, Enrollment
-from tandem.tenant.policies import Configuration, Effective, Policies, is_ours, loc_uri, stored
+from tandem.tenant.policies import (
+    Configuration,
+    Effective,
+    Policies,
+    is_ours,
+    loc_uri,
+    shown,
+    stored,
+)
 from tandem.tenant.sessions import store
 from tandem.tenant.sessions.model import LAPSED, Delivery, Order, Sent
 from tandem.workloads import Workload
@@ -86,10 +94,9 @@ class Configuring:
                     added=bool(what.order),
                 )
             if good:
-                shown = len(what.value) <= _SHOWN_CHARACTERS and what.value.isprintable()
-                done.append(
-                    f"{what.subject} set to {what.value}" if shown else f"{what.subject} set"
-                )
+                value = shown(what.subject, what.value)
+                short = len(value) <= _SHOWN_CHARACTERS and value.isprintable()
+                done.append(f"{what.subject} set to {value}" if short else f"{what.subject} set")
             else:
                 lines.append(f"{what.subject} refused by the device ({told})")
         if len(done) > _LINES:
@@ -116,7 +123,7 @@ def replacements(
     """
     orders = []
     for setting, item in wanted.items():
-        known, verb, value = delivered.get(setting), item.verb, stored(item.value)
+        known, verb, value = delivered.get(setting), item.verb, stored(setting, item.value)
         if known is not None and known.value == value and known.code != LAPSED:
             other = _other_verb(item, known)
             if other is None and not _again(known, now):
