@@ -80,6 +80,7 @@ async def test_the_story_is_a_part_of_the_dashboard(guided: Guided, browser: Bro
 async def test_the_guide_speaks_french(guided: Guided) -> None:
     async with browsing(guided.site.app, "siteadmin", PASSWORD, "fr") as browser:
         await browser.open(GUIDE)
+        assert "Pas encore" in browser.main
         for word in (" the ", "Not yet", "There is", "Create", "Do it"):
             assert word not in browser.main, word
 

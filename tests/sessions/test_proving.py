@@ -147,6 +147,26 @@ async def test_another_connection_has_to_prove_itself_again(mdm: Mdm) -> None:
     assert went_on.statuses[0].code == 212
 
 
+async def test_a_secret_waits_for_a_session_with_a_certificate(mdm: Mdm) -> None:
+    device = await mdm.enrolled()
+    group = await mdm.group("All", device.user.id)
+    async with mdm.database.transaction() as tx:
+        for name, value in (("X/Password", "hunter2-but-longer"), ("X/AllowPassword", "1")):
+            made = await policies.create(tx, name, name, value, mdm.world.at)
+            await policies.assign(tx, made.id, [group.id], [])
+    nonce = b64decode(account(device, "APPSRV")["AAUTHDATA"])
+    answer = await answered(mdm, first(device, credential=mine(device, nonce)))
+    number, given = 1, []
+    while answer.commands:
+        number += 1
+        message = Message("1", number, MANAGEMENT, device.windows_id, **device.replies(answer))
+        answer = await answered(mdm, message)
+        given += [command.items[0].target for command in answer.commands]
+    assert [target.rpartition("/")[2] for target in given] == ["AllowPassword"]
+    device.session = 1
+    assert [command.items[0].data for command in await device.check_in()] == ["hunter2-but-longer"]
+
+
 @pytest.mark.parametrize("header", ["Via", "X-Forwarded-For", "Forwarded"])
 async def test_behind_a_proxy_each_message_needs_a_credential(mdm: Mdm, header: str) -> None:
     """A proxy sends the messages of many devices over one connection."""

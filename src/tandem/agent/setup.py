@@ -54,10 +54,6 @@ class WrongRoot(AppError):
     kind, code = Kind.FORBIDDEN, "setup.wrong-root"
 
 
-class ClientPresent(AppError):
-    kind, code = Kind.CONFLICT, "setup.client-present"
-
-
 _ENDS[WrongSite] = (ERROR, 602)
 _ENDS[WrongRoot] = (ERROR, 605)
 

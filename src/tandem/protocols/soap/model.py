@@ -20,7 +20,6 @@ USER_TOKEN_TYPE = (
 )
 FEDERATED, ON_PREMISE = "Federated", "OnPremise"
 PASSWORD_TEXT = "PasswordText"  # noqa: S105
-PKCS10_TYPE = f"{_WSTEP}#PKCS10"
 
 
 @dataclass(frozen=True, slots=True)

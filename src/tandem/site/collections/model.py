@@ -11,7 +11,6 @@ from tandem.infra.errors import AppError, Invalid, Kind
 CollectionId = NewType("CollectionId", str)
 
 ALL_SYSTEMS = CollectionId("SMS00001")
-FIRST_RESOURCE = 16_777_216
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,6 @@ class Facts:
     gateway: str = ""
     gateway_state: str = ""
     gateway_reason: str = ""
-    gateway_used: bool = False
     dns_ok: bool | None = None
     dns_problem: str = ""
     dns_record: str = ""

@@ -748,12 +748,6 @@ async def set_management(
     )
 
 
-async def set_device_enabled(tx: Tx, object_id: str, enabled: bool) -> None:
-    await tx.execute(
-        "UPDATE directory_device SET account_enabled = %s WHERE id = %s", (enabled, object_id)
-    )
-
-
 async def set_last_sign_in(tx: Tx, object_id: str, now: datetime) -> None:
     await tx.execute(
         "UPDATE directory_device SET last_sign_in_at = %s WHERE id = %s", (now, object_id)

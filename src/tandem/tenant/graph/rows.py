@@ -21,8 +21,6 @@ from tandem.protocols import odata
 from tandem.protocols.odata import Column, Primitive
 from tandem.tenant.graph.model import BadProperty, Call, Family, Field, Resource, missing
 
-# More than this is a description in need of SQL.
-MEMORY_LIMIT = 50_000
 _KEPT_PLANS = 2_048
 _GUID = re.compile(r"^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 

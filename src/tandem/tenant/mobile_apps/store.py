@@ -298,10 +298,6 @@ async def save_file(tx: Tx, changed: ContentFile) -> None:
     )
 
 
-async def delete_file(tx: Tx, id: str) -> None:
-    await tx.execute("DELETE FROM mobile_apps_file WHERE id = %s", (id,))
-
-
 async def blocks(tx: Tx, file_id: str) -> dict[str, Block]:
     found = await tx.execute(
         "SELECT block_id AS id, object, size_bytes FROM mobile_apps_block WHERE file_id = %s",

@@ -52,6 +52,7 @@ from tandem.tenant.policies.model import (
     PolicyObject,
     Version,
     check,
+    is_secret,
     oma_setting,
     shown,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "find",
     "import_ddf",
     "is_ours",
+    "is_secret",
     "is_uri",
     "loc_uri",
     "lock",
