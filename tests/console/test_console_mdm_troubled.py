@@ -68,6 +68,8 @@ async def test_what_is_set_aside_is_shown_with_its_reason_and_released(
     shown = main_text(page)
     assert "Set aside" in shown
     assert "the device does not understand the command (status 400)" in shown
+    told = await browser.text("/console/notifications")
+    assert "PC-Alex does not get everything: set aside are 2" in told
     (one,) = page.xpath("//a[normalize-space()='Release A/Odd']/@href")
     asked = main_text(await browser.get(one))
     assert "Release for PC-Alex?" in asked

@@ -23,6 +23,7 @@ from tandem.cli import (
     settings_catalogue,
 )
 from tandem.infra.database import Database
+from tandem.tenant import mobile_apps
 
 NOUNS = {
     "actions": actions.app,
@@ -42,7 +43,11 @@ run = partial(answered, NOUNS)
 
 
 async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
-    tenant_db: Database, tmp_path: Path, package: bytes, monkeypatch: pytest.MonkeyPatch
+    tenant_db: Database,
+    tmp_path: Path,
+    package: bytes,
+    package_for_one_user: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "client.msi").write_bytes(package)
     (tmp_path / "wrong.msi").write_bytes(b"MZ")
@@ -60,6 +65,22 @@ async def test_an_app_and_a_setting_reach_a_device_by_the_command_line(
         await asyncio.to_thread(_afterwards, device.id)
         assert "/Unenroll" in (await device.check_in())[0].items[0].target
         await asyncio.to_thread(_certificates, device.id)
+        assert await asyncio.to_thread(run, "managed-device", "list", "--overdue") == []
+        other = await mdm.enrolled("bob", f"{2:032X}")
+        async with tenant_db.transaction() as tx:
+            await tx.execute(
+                "UPDATE enrollment_device SET enrolled_at = enrolled_at - interval '41 hours'"
+                " WHERE id = %s",
+                (other.id,),
+            )
+        (late,) = await asyncio.to_thread(run, "managed-device", "list", "--overdue")
+        assert late["deviceName"] == "PC-Bob"
+        (tmp_path / "both.msi").write_bytes(package_for_one_user)
+        words = ("app", "upload", str(tmp_path / "both.msi"), "--name", "Both", "--for-users")
+        await asyncio.to_thread(run, *words)
+        async with tenant_db.transaction() as tx:
+            (app,) = [one for one in await mobile_apps.apps(tx) if one.name == "Both"]
+        assert app.properties["useDeviceContext"] is False
 
 
 def _prepare(folder: Path) -> None:

@@ -143,5 +143,5 @@ AREA = Area(
         *restrictions.WIZARDS,
     ),
     search=(devices.search, apps.search, policies.search),
-    notices=(apps.notices, devices.notices, device_orders.notices),
+    notices=(apps.notices, devices.notices, device_orders.notices, troubled.notices),
 )

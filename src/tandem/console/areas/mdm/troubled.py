@@ -1,5 +1,6 @@
 """What did not go as it should: commands that devices choke on, and devices that left and call."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -9,12 +10,14 @@ from starlette.responses import Response
 from tandem.console import labels
 from tandem.console.areas.mdm import words
 from tandem.console.areas.mdm.packages import APPS
-from tandem.console.kit import N_, ROOT, Page, UnknownPage
+from tandem.console.kit import N_, ROOT, Notice, Page, UnknownPage
 from tandem.infra.errors import AppError, Kind
 
 MANAGED = "/v1.0/deviceManagement/managedDevices"
 STRAYS = "/v1.0/tandem/strayDevices"
+EVERYWHERE = "/v1.0/tandem/setAsideCommands"
 BASE = f"{ROOT}/stray-devices"
+_MOST_NOTICES = 10
 REFRESH_SECONDS = 5
 _OF_APPS = ("install", "uninstall")
 COLUMNS = (
@@ -91,6 +94,22 @@ async def release(page: Page[Any]) -> Response:
 def release_url(device_id: str, kind: str = "", subject: str = "") -> str:
     query = urlencode({"kind": kind, "subject": subject}) if subject else ""
     return f"{ROOT}/devices/{quote(device_id, safe='')}/release" + (f"?{query}" if query else "")
+
+
+async def notices(page: Page[Any]) -> list[Notice]:
+    """Devices that do not get everything: nobody would look for them one by one."""
+    found = await page.api.get(EVERYWHERE, **{"$top": 500})
+    names = {item["deviceId"]: item["deviceName"] for item in found["value"]}
+    counts = Counter(item["deviceId"] for item in found["value"])
+    return [
+        Notice(
+            title=N_("%(name)s does not get everything: set aside are %(number)s"),
+            values={"name": names[id] or id, "number": count},
+            state="bad",
+            url=f"{ROOT}/devices/{quote(id, safe='')}",
+        )
+        for id, count in counts.most_common(_MOST_NOTICES)
+    ]
 
 
 def _managed(id: str) -> str:
