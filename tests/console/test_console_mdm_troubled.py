@@ -120,6 +120,16 @@ async def test_the_reason_is_said_in_french(both: tuple[Mdm, Browser]) -> None:
     assert "l’appareil ne comprend pas la commande (état 400)" in shown
 
 
+async def test_of_a_device_that_has_left_nothing_is_set_aside(both: tuple[Mdm, Browser]) -> None:
+    mdm, browser = both
+    device = await refusing(mdm, "A/Odd")
+    assert "does not get everything" in await browser.text("/console/notifications")
+    async with mdm.database.transaction() as tx:
+        await mdm.enrollment.end(tx, await enrollment.device(tx, device.id), "test")
+    assert "does not get everything" not in await browser.text("/console/notifications")
+    assert (await mdm.graph("GET", "tandem/setAsideCommands")).json()["value"] == []
+
+
 async def test_who_may_only_read_releases_and_tells_nothing(both: tuple[Mdm, Browser]) -> None:
     mdm, _ = both
     device = await refusing(mdm, "A/Odd")

@@ -221,14 +221,22 @@ _HOLD_FIELDS = (
 
 
 async def _held(call: Call, device_id: str = "") -> Sequence[Row]:
-    """Commands that devices do not get any more, with the names of those devices."""
+    """Commands that devices do not get any more, with the names of those devices: of a device that
+    has left there is nothing to release."""
     found = await sessions.holds(call.tx, device_id)
-    names = await enrollment.names_of(call.tx, [one.device_id for one in found])
+    known = await listing.rows(
+        call.tx,
+        enrollment.DEVICES,
+        ["device_name"],
+        where=["d.state <> 'unenrolled'", "d.id = ANY(string_to_array(%(ids)s, ','))"],
+        parameters={"ids": ",".join({one.device_id for one in found})},
+    )
+    names = {row["id"]: row["device_name"] for row in known}
     return [
         {
             "id": f"{one.device_id}_{one.kind}_{one.subject}",
             "device_id": one.device_id,
-            "device_name": names.get(one.device_id, ""),
+            "device_name": names[one.device_id],
             "kind": one.kind,
             "subject": one.subject,
             "status": one.code or None,
@@ -236,6 +244,7 @@ async def _held(call: Call, device_id: str = "") -> Sequence[Row]:
             "set_aside_date_time": one.at,
         }
         for one in found
+        if one.device_id in names
     ]
 
 
