@@ -2,7 +2,6 @@
 
 from tandem.console.kit import N_
 
-LICENCE_STATE = {"Active": N_("Active"), "Error": N_("Error"), "ActiveWithError": N_("Error")}
 LICENCE_ERROR = {
     "CountViolation": N_(
         "No seat of this product is free. Get more seats or take one away; who waits gets it by "
