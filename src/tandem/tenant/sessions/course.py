@@ -11,6 +11,7 @@ from hashlib import sha256
 import msgspec
 
 from tandem.protocols.syncml import Item, Message
+from tandem.tenant.policies import is_secret
 from tandem.tenant.sessions.actions import WIPES
 from tandem.tenant.sessions.model import FIRST, Order, Sent
 
@@ -165,7 +166,12 @@ def allowed(orders: Sequence[Order], level: int) -> list[Order]:
     """What a device gets that proved itself in this way: by MD5 alone, nothing secret (11.7)."""
     if level < DIGEST:
         return list(orders)
-    return [one for one in orders if one.sent.kind not in _SECRET_KINDS]
+    return [
+        one
+        for one in orders
+        if one.sent.kind not in _SECRET_KINDS
+        and not (one.sent.kind == "setting" and is_secret(one.sent.subject, one.item.data or ""))
+    ]
 
 
 def proves_less(level: int, before: int) -> bool:
