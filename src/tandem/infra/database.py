@@ -42,22 +42,16 @@ class DatabaseUnavailable(AppError):
 class Database:
     """A pool of connections to one database. Use cases get a transaction and never a pool."""
 
-    def __init__(self, pool: AsyncConnectionPool[Tx], dsn: str) -> None:
+    def __init__(
+        self, pool: AsyncConnectionPool[Tx], apart: AsyncConnectionPool[Tx], dsn: str
+    ) -> None:
         self._pool = pool
+        self._apart = apart
         self.dsn = dsn
 
     @classmethod
     async def open(cls, dsn: str, max_size: int = 8) -> "Database":
-        pool: AsyncConnectionPool[Tx] = AsyncConnectionPool(
-            dsn,
-            connection_class=psycopg.AsyncConnection[DictRow],
-            kwargs={"row_factory": dict_row},
-            min_size=1,
-            max_size=max_size,
-            timeout=10,
-            open=False,
-            configure=_configure,
-        )
+        pool = _pool(dsn, 1, max_size)
         try:
             await pool.open(wait=True, timeout=15)
         except PoolTimeout:
@@ -66,9 +60,11 @@ class Database:
                 "The database does not answer.",
                 cure="Check that PostgreSQL runs and that the DSN in the settings is right.",
             ) from None
-        return cls(pool, dsn)
+        # Two suffice: what runs apart is short. None is opened for who never asks.
+        return cls(pool, _pool(dsn, 0, 2, autocommit=True), dsn)
 
     async def close(self) -> None:
+        await self._apart.close()
         await self._pool.close()
 
     @asynccontextmanager
@@ -85,13 +81,11 @@ class Database:
     async def apart(self) -> AsyncIterator[Tx]:
         """For a statement or two that are each on their own: one round trip where a transaction
         costs three. Raises as `transaction` does."""
-        async with self.transaction() as connection:
-            await connection.set_autocommit(True)
-            try:
+        with _refusals():
+            if self._apart.closed:
+                await self._apart.open()
+            async with self._apart.connection() as connection:
                 yield connection
-            finally:
-                if not connection.closed:
-                    await connection.set_autocommit(False)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """Payloads of NOTIFY on a channel, on a connection of its own. A nudge, never the truth.
@@ -106,6 +100,19 @@ class Database:
                 yield ""
                 async for notice in connection.notifies():
                     yield notice.payload
+
+
+def _pool(dsn: str, least: int, most: int, autocommit: bool = False) -> AsyncConnectionPool[Tx]:
+    return AsyncConnectionPool(
+        dsn,
+        connection_class=psycopg.AsyncConnection[DictRow],
+        kwargs={"row_factory": dict_row, "autocommit": autocommit},
+        min_size=least,
+        max_size=most,
+        timeout=10,
+        open=False,
+        configure=_configure,
+    )
 
 
 @contextmanager

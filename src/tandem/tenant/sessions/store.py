@@ -32,6 +32,10 @@ class Session:
     course: Course = NEW
 
 
+def _json(value: object) -> Jsonb:
+    return Jsonb(value, dumps=msgspec.json.encode)
+
+
 async def session(tx: Tx, device_id: str) -> Session | None:
     """The device's session, locked: a device talks to one of us at a time."""
     await tx.execute("SELECT pg_advisory_xact_lock(hashtext('mdm-session:' || %s))", (device_id,))
@@ -64,13 +68,13 @@ async def save_session(tx: Tx, device_id: str, kept: Session) -> None:
             kept.session,
             kept.number,
             kept.answer,
-            Jsonb(msgspec.to_builtins(kept.sent)),
+            _json(kept.sent),
             kept.asked,
             kept.changed_at,
             kept.first_sha256,
             kept.snapshot,
             kept.changed_at,
-            Jsonb(msgspec.to_builtins(kept.course)),
+            _json(kept.course),
         ),
     )
 
@@ -113,11 +117,11 @@ async def begin_quietly(
             "source": message.source,
             "session": message.session,
             "answer": answer,
-            "sent": Jsonb(msgspec.to_builtins(sent)),
+            "sent": _json(sent),
             "now": now,
             "first": first_sha256,
-            "course": Jsonb(msgspec.to_builtins(course)),
-            "told": Jsonb(dict(told)),
+            "course": _json(course),
+            "told": _json(told),
             "since": inventory_since,
         },
     )
@@ -152,7 +156,7 @@ async def end_quietly(
             "source": message.source,
             "session": message.session,
             "answer": answer,
-            "sent": Jsonb(msgspec.to_builtins(sent)),
+            "sent": _json(sent),
             "config_info": config_info,
             "now": now,
             "oldest": now - _REMEMBERED / 2,
