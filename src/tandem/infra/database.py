@@ -60,8 +60,8 @@ class Database:
                 "The database does not answer.",
                 cure="Check that PostgreSQL runs and that the DSN in the settings is right.",
             ) from None
-        # Two suffice: what runs apart is short. None is opened for who never asks.
-        return cls(pool, _pool(dsn, 0, 2, autocommit=True), dsn)
+        # Few suffice: what runs apart is short. None is opened for who never asks.
+        return cls(pool, _pool(dsn, 0, 4, autocommit=True), dsn)
 
     async def close(self) -> None:
         await self._apart.close()

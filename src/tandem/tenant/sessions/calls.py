@@ -111,17 +111,18 @@ class Calls:
         mine = self._waiting[device_id] = asyncio.Event()
         if older is not None:
             older.set()  # Its connection is dead, or it has changed its mind.
+        until = asyncio.get_running_loop().time() + self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
-                while not self._over:
-                    mine.clear()
-                    async with self._database.apart() as tx:
-                        at = await order_store.wanted_since(tx, device_id, self._now())
-                    if at is not None and (after is None or at > after):
-                        return at
+            while not self._over:
+                mine.clear()
+                async with self._database.apart() as tx:
+                    at = await order_store.wanted_since(tx, device_id, self._now())
+                if at is not None and (after is None or at > after):
+                    return at
+                async with asyncio.timeout_at(until):
                     await mine.wait()
-                    if self._waiting.get(device_id) is not mine:
-                        return None
+                if self._waiting.get(device_id) is not mine:
+                    return None
         except TimeoutError:
             pass
         finally:
