@@ -35,6 +35,8 @@ Problems = Callable[[Request, Exception], Response]
 DEFAULT_BODY_LIMIT = 64 * 1024
 # How soon a renewed certificate is noticed.
 _LOOK_SECONDS = 1.0
+# Of an answer written together with its head.
+_TOGETHER_BYTES = 64 * 1024
 _CORRELATION = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 
 log = structlog.get_logger("http")
@@ -55,9 +57,43 @@ class Listener(msgspec.Struct, frozen=True):
     tls: TLS | None = None
 
 
+class _Together:
+    """A transport that writes once what is written in one turn of the loop.
+
+    uvicorn writes the head of an answer and its body apart: two TLS records and two calls of the
+    system for most answers here.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > _TOGETHER_BYTES:
+            self._flush()  # The transport itself has to see it, to say when it is full.
+
+    def _flush(self) -> None:
+        if self._waiting:
+            data, self._waiting, self._size = b"".join(self._waiting), [], 0
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Together(transport))  # type: ignore[arg-type]
         tls = transport.get_extra_info("ssl_object")
         self._peer = tls.getpeercert(True) if tls is not None else None
 
