@@ -304,13 +304,8 @@ async def report(
     tx: Tx, id: clients.ClientId, *, flags: int, enrolled: bool = True, policy: bool = True
 ) -> None:
     """What the client says of itself from now on."""
-    from psycopg.types.json import Jsonb
-
     state = ccm.ComanagementState(flags, enrolled, policy, flags)
-    await tx.execute(
-        "UPDATE clients_client SET state = %s, state_at = %s WHERE id = %s",
-        (Jsonb({name: getattr(state, name) for name in state.__struct_fields__}), NOW, id),
-    )
+    await clients.keep_state(tx, id, state, NOW)
 
 
 __all__ = [

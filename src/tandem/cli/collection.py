@@ -211,6 +211,21 @@ def _with_rules(value: dict[str, Any]) -> str:
 
 
 @app.command()
+def classes(json: Json = False) -> None:
+    """List the classes that queries read, with their attributes."""
+    found = site_client().get("/api/v1/collections/classes")
+    emit(found, _classes, json)
+
+
+def _classes(rows: list[dict[str, Any]]) -> str:
+    named = [
+        {"class": row["name"], "attributes": ", ".join(item["name"] for item in row["attributes"])}
+        for row in rows
+    ]
+    return table(named, {"class": "Class", "attributes": "Attributes"})
+
+
+@app.command()
 def uses(collection: Which, json: Json = False) -> None:
     """Show what a collection is used for."""
     found = site_client().get(f"/api/v1/collections/{quote(collection)}/uses")

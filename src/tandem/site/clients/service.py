@@ -77,6 +77,23 @@ async def keep_resource(tx: Tx, client: Client, now: datetime) -> None:
     await collections.upsert_resource(tx, resource, now)
 
 
+async def keep_state(tx: Tx, id: ClientId, state: ccm.ComanagementState, at: datetime) -> None:
+    """The client's own account of where it stands, unless a newer one is known; collections ask
+    for it as SMS_Client_ComanagementState."""
+    if not await store.save_state(tx, id, state, at):
+        return
+    said: dict[str, str | int] = {
+        "ComgmtPolicyPresent": int(state.policy_present),
+        "MDMEnrolled": int(state.mdm_enrolled),
+        # Enrolled, and told which workloads are whose.
+        "MDMProvisioned": int(state.mdm_enrolled and state.flags > 0),
+        "WorkloadFlags": state.flags,
+        "ClientVersion": state.client_version,
+        "UPN": state.upn,
+    }
+    await collections.report(tx, id, collections.COMANAGEMENT_STATE, [said], at)
+
+
 @dataclass(frozen=True)
 class Collaborators:
     """What other modules know, handed in by `roles/`.
@@ -349,7 +366,7 @@ class ManagementPointService:
                 log.warning("unreadable state", client=client.id, reason=str(error))
                 return
             # A device whose clock is ahead must not outrank its own later reports.
-            await store.save_state(tx, client.id, state, min(message.at, self.now()))
+            await keep_state(tx, client.id, state, min(message.at, self.now()))
             data = {
                 "device": client.device_id,
                 "tenant": client.tenant_id,

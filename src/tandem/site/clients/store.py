@@ -222,13 +222,14 @@ async def policy_digest(tx: Tx, client_id: str) -> str:
     return str(row["policy_digest"]) if row else ""
 
 
-async def save_state(tx: Tx, client_id: str, state: ccm.ComanagementState, at: datetime) -> None:
-    """Keeps the newest: messages may arrive out of their order."""
-    await tx.execute(
+async def save_state(tx: Tx, client_id: str, state: ccm.ComanagementState, at: datetime) -> bool:
+    """Keeps the newest: messages may arrive out of their order. False when it knew a newer one."""
+    done = await tx.execute(
         """UPDATE clients_client SET state = %(state)s, state_at = %(at)s
            WHERE id = %(id)s AND (state_at IS NULL OR state_at <= %(at)s)""",
         {"state": Jsonb(msgspec.to_builtins(state)), "at": at, "id": client_id},
     )
+    return done.rowcount == 1
 
 
 async def add_entry(

@@ -1,10 +1,11 @@
-"""Resources (devices and users) that the site knows, and device collections.
+"""Resources (devices and users) that the site knows, what is reported of them, and collections.
 
 Owns the tables collections_…. Members are computed when somebody asks: rules, within the limiting
 collection. A rule names a device, a query, or another collection whose members it includes or
 excludes; exclude wins. All Systems (SMS00001) is built in.
 """
 
+from tandem.site.collections.classes import COMANAGEMENT_STATE
 from tandem.site.collections.http import as_dict, routes
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
@@ -24,6 +25,7 @@ from tandem.site.collections.model import (
     NoSuchResource,
     NoSuchRule,
     Preview,
+    Reported,
     Resource,
     Rule,
     TooComplex,
@@ -60,6 +62,7 @@ from tandem.site.collections.service import (
     memberships_sql,
     preview,
     remove_rule,
+    report,
     resource,
     resource_of,
     resources,
@@ -72,6 +75,7 @@ from tandem.site.collections.service import (
 
 __all__ = [
     "ALL_SYSTEMS",
+    "COMANAGEMENT_STATE",
     "BadName",
     "BadQuery",
     "BadRule",
@@ -88,6 +92,7 @@ __all__ = [
     "NoSuchResource",
     "NoSuchRule",
     "Preview",
+    "Reported",
     "Resource",
     "Rule",
     "TooComplex",
@@ -123,6 +128,7 @@ __all__ = [
     "memberships_sql",
     "preview",
     "remove_rule",
+    "report",
     "resource",
     "resource_of",
     "resources",

@@ -15,6 +15,7 @@ from tandem.infra.errors import Invalid
 from tandem.site import properties
 from tandem.site.administrators import Require, Role
 from tandem.site.collections import service, store
+from tandem.site.collections.classes import CLASSES, Class
 from tandem.site.collections.model import ALL_SYSTEMS, Collection, Rule, UsedFor, WantedRule
 
 _PAGE = 1000
@@ -125,6 +126,10 @@ def routes(
             "rules": [{**_rule(rule), "members": count} for rule, count in found.rules],
         }
         return http.reply(shape)
+
+    async def readable(request: Request) -> Response:
+        await require(request)
+        return http.reply([_class(found) for found in CLASSES.values()])
 
     async def show(request: Request) -> Response:
         await require(request)
@@ -257,6 +262,7 @@ def routes(
         Route("/api/v1/collections", listed, methods=["GET"]),
         Route("/api/v1/collections", create, methods=["POST"]),
         Route("/api/v1/collections/preview", preview, methods=["POST"]),
+        Route("/api/v1/collections/classes", readable, methods=["GET"]),
         Route(one, show, methods=["GET"]),
         Route(one, change, methods=["PATCH"]),
         Route(one, delete, methods=["DELETE"]),
@@ -291,6 +297,14 @@ async def _shape(tx: Tx, item: Collection) -> dict[str, Any]:
         "rules": [_rule(rule) for rule in rules],
         "evaluation": as_dict(evaluation) if evaluation else None,
     }
+
+
+def _class(found: Class) -> dict[str, Any]:
+    attributes = [
+        {"name": item.name, "type": "number" if item.number else "text"}
+        for item in found.attributes
+    ]
+    return {"name": found.name, "resource": found.is_resource, "attributes": attributes}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

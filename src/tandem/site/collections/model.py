@@ -1,6 +1,6 @@
 """Resources that the site knows, and the collections that administrators make of them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NewType
@@ -79,6 +79,9 @@ class Rule:
     resource_id: int | None = None
     other_id: CollectionId | None = None  # Of include and exclude rules.
 
+
+# What is reported of one class of a resource: a row of attributes for each instance.
+Reported = Sequence[Mapping[str, str | int]]
 
 RULE_KINDS = ("direct", "query", "include", "exclude")
 

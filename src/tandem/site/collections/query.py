@@ -1,69 +1,91 @@
-"""Query rules: `select * from SMS_R_System where …`, the part of WQL that rules are written in.
+"""Query rules: the part of WQL that rules are written in.
 
-    where Name like 'LAB-%' and not (OperatingSystemNameandVersion = 'Windows 10.0.19045')
-    where SMS_R_System.ClientVersion >= '0.1' or NetbiosName in ('A', 'B')
-    where Name like 'LAB-00[1-4]'
+    select * from SMS_R_System where Name like 'LAB-00[1-4]' and not ClientVersion < '0.1'
 
-A query becomes an SQL condition over columns that are named here; every value is a parameter.
+    select SMS_R_System.Name from SMS_R_System
+      inner join SMS_Client_ComanagementState as s on s.ResourceID = SMS_R_System.ResourceID
+      where s.MDMEnrolled = 1 and s.UPN like '%@contoso.com'
+
+    … where ResourceId not in (select ResourceID from SMS_Client_ComanagementState)
+
+A query becomes an SQL condition over the resource `r`. Columns and tables come from `classes`; every
+value is a parameter. What is compared with nothing (a attribute that nobody reported) is neither equal
+nor unequal, as in WQL.
 """
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lark import Lark, Token, Transformer, UnexpectedInput
-from lark.exceptions import LarkError
+from lark import Lark, Token, Tree, UnexpectedInput
 
+from tandem.site.collections.classes import CLASSES, SYSTEM, Attribute, Class, nearest
 from tandem.site.collections.model import BadQuery
 
 _LIMIT = 4096
 # Nested deeper than people write, shallower than the interpreter's stack.
 _MAX_DEPTH = 40
+_MOST_CLASSES = 8
+_KEYWORDS = [
+    *("select", "distinct", "from", "as", "inner", "join", "on", "where", "and", "or", "not"),
+    *("like", "in", "is", "null", "true", "false"),
+]
 
 _GRAMMAR = r"""
-    start: "select"i columns "from"i table ["where"i condition]
-    columns: "distinct"i? attribute ("," attribute)*
-    attribute: (NAME ".")? (NAME | "*")
-    table: NAME
+    start: select
+    select: _SELECT columns _FROM source join* (_WHERE condition)?
+    columns: _DISTINCT? attribute ("," attribute)*
+    attribute: (NAME ".")? (NAME | STAR)
+    source: NAME (_AS? NAME)?
+    join: _INNER? _JOIN source _ON equality (_AND equality)*
+    equality: column "=" column
 
-    ?condition: conjunction ("or"i conjunction)*          -> any_of
-    ?conjunction: term ("and"i term)*                     -> all_of
-    ?term: "not"i term                                    -> negation
+    ?condition: conjunction (_OR conjunction)*              -> any_of
+    ?conjunction: term (_AND term)*                         -> all_of
+    ?term: _NOT term                                        -> negation
          | "(" condition ")"
          | comparison
-    comparison: column OPERATOR literal                   -> compare
-              | column "like"i literal                    -> like
-              | column "not"i "like"i literal             -> not_like
-              | column "in"i "(" literal ("," literal)* ")"  -> one_of
-              | column "is"i "null"i                      -> is_null
-              | column "is"i "not"i "null"i               -> is_not_null
+    comparison: column OPERATOR literal                     -> compare
+              | column "=" literal                          -> equal
+              | column _LIKE literal                        -> like
+              | column _NOT _LIKE literal                   -> not_like
+              | column _IN "(" literal ("," literal)* ")"   -> one_of
+              | column _NOT _IN "(" literal ("," literal)* ")"  -> none_of
+              | column _IN "(" select ")"                   -> among
+              | column _NOT _IN "(" select ")"              -> not_among
+              | column _IS _NULL                            -> is_null
+              | column _IS _NOT _NULL                       -> is_not_null
     column: (NAME ".")? NAME
-    literal: STRING | NUMBER
+    literal: STRING | NUMBER | TRUE | FALSE
 
-    OPERATOR: "<=" | ">=" | "<>" | "!=" | "=" | "<" | ">"
+    OPERATOR: "<=" | ">=" | "<>" | "!=" | "<" | ">"
     STRING: "'" /[^']*/ "'" | "\"" /[^"]*/ "\""
     NUMBER: /-?[0-9]{1,18}/
+    STAR: "*"
     NAME.-1: /[A-Za-z_][A-Za-z0-9_]*/
+    _SELECT.2: /select\b/i
+    _DISTINCT.2: /distinct\b/i
+    _FROM.2: /from\b/i
+    _AS.2: /as\b/i
+    _INNER.2: /inner\b/i
+    _JOIN.2: /join\b/i
+    _ON.2: /on\b/i
+    _WHERE.2: /where\b/i
+    _AND.2: /and\b/i
+    _OR.2: /or\b/i
+    _NOT.2: /not\b/i
+    _LIKE.2: /like\b/i
+    _IN.2: /in\b/i
+    _IS.2: /is\b/i
+    _NULL.2: /null\b/i
+    TRUE.2: /true\b/i
+    FALSE.2: /false\b/i
     %import common.WS
     %ignore WS
 """
-
-# Attributes of SMS_R_System, with the SQL that each one is.
-_COLUMNS = {
-    "name": "r.name",
-    "netbiosname": "r.name",
-    "resourceid": "r.id",
-    "smsuniqueidentifier": "r.client_id",
-    "clientversion": "r.client_version",
-    "client": "CASE WHEN r.client_id <> '' THEN 1 ELSE 0 END",
-    "operatingsystemnameandversion": "trim(r.os_name || ' ' || r.os_version)",
-    "operatingsystem": "r.os_name",
-    "build": "r.os_version",
-    "aaddeviceid": "r.device_id",
-    "aadtenantid": "r.tenant_id",
-}
-_NUMBERS = {"resourceid", "client"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +94,19 @@ class Condition:
 
     sql: str
     values: tuple[Any, ...] = ()
-
-
-class _Text(str):
-    """A text of the query that knows where it stands."""
-
-    at: int = 0
-
-
-class _Number(int):
-    at: int = 0
+    # Inventory that must hold for the condition to hold: (row, attribute, value), for an index.
+    must: tuple[tuple[str, str, Any], ...] = ()
 
 
 @lru_cache
 def _parser() -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", maybe_placeholders=True)
+    return Lark(_GRAMMAR, parser="lalr")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def compile_query(text: str) -> Condition:
-    """Raises BadQuery, which says where: `at` is the character, counted from 1."""
+    """Raises BadQuery, which says where: `at` is the character, counted from 1; where a name or a
+    word is nearly right, `suggestion` is what was meant."""
     if len(text) > _LIMIT:
         raise BadQuery(f"A query has at most {_LIMIT} characters.")
     if "\x00" in text:
@@ -99,23 +114,31 @@ def compile_query(text: str) -> Condition:
     if _depth(text) > _MAX_DEPTH:
         raise BadQuery(f"The query has more than {_MAX_DEPTH} parentheses inside each other.")
     try:
-        compiled = _Compiler().transform(_parser().parse(text))
+        tree = _parser().parse(text)
     except UnexpectedInput as error:
-        at = _place(error, text)
-        found = text[at - 1 : at + 19].split("\n")[0]
-        raise BadQuery(
-            f"The query cannot be read at character {at}"
-            + (f": {found!r} was not expected there." if found else ", its end."),
-            cure="Write it like: select * from SMS_R_System where Name like 'LAB-%'.",
-            at=at,
-        ) from None
-    except LarkError as error:
-        cause = error.__context__ or error.__cause__
-        if isinstance(getattr(error, "orig_exc", None), BadQuery):
-            raise error.orig_exc from None  # type: ignore[attr-defined]
-        raise BadQuery(f"The query cannot be read: {cause or error}.") from None
-    assert isinstance(compiled, Condition)
-    return compiled
+        raise _unreadable(text, _place(error, text)) from None
+    (select,) = tree.children
+    assert isinstance(select, Tree)
+    return _Compiler().rule(select)
+
+
+def _unreadable(text: str, at: int) -> BadQuery:
+    found = text[at - 1 : at + 19].split("\n")[0]
+    said = f"The query cannot be read at character {at}"
+    said += f": {found!r} was not expected there." if found else ", its end."
+    # A keyword with a slip is read as the name of something, and what follows it is what is odd.
+    words = re.findall(r"[A-Za-z_]+", text[: at - 1])[-1:] + re.findall(
+        r"^[A-Za-z_]+", text[at - 1 :]
+    )
+    for word in words:
+        meant = "" if word.lower() in _KEYWORDS else nearest(word, _KEYWORDS)
+        if meant and word.lower() not in CLASSES:
+            return BadQuery(
+                said, cure=f"Did you mean {meant}, not {word}?", at=at, suggestion=meant
+            )
+    return BadQuery(
+        said, cure="Write it like: select * from SMS_R_System where Name like 'LAB-%'.", at=at
+    )
 
 
 def _place(error: UnexpectedInput, text: str) -> int:
@@ -137,114 +160,329 @@ def _depth(text: str) -> int:
     return deepest
 
 
-class _Compiler(Transformer[Token, Any]):
-    def start(self, parts: list[Any]) -> Condition:
-        condition = parts[-1]
-        return condition if isinstance(condition, Condition) else Condition("true")
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A class that a select reads, and what its row is called in the query and in SQL."""
 
-    def columns(self, _: list[Any]) -> None:
-        return None
+    of: Class
+    name: str
+    row: str
 
-    def attribute(self, _: list[Any]) -> None:
-        return None
-
-    def table(self, parts: list[Token]) -> None:
-        if parts[0].lower() != "sms_r_system":
-            raise BadQuery(
-                f"Queries of device collections read SMS_R_System, not {parts[0]}.",
-                cure="Write: select * from SMS_R_System where …",
-                at=_start(parts[0]),
+    def expression(self, found: Attribute) -> str:
+        if self.of.is_resource:
+            return found.sql.format(self.row)
+        if found.key == "resourceid":
+            return f"{self.row}.resource_id"
+        if found.number:
+            # Which condition is looked at first is the database's choice: the class may be another.
+            return (
+                f"CASE WHEN jsonb_typeof({self.row}.folded->'{found.key}') = 'number'"
+                f" THEN ({self.row}.folded->>'{found.key}')::numeric END"
             )
+        return f"({self.row}.folded->>'{found.key}')"
 
-    def column(self, parts: list[Token | None]) -> str:
-        names = [part for part in parts if part is not None]
-        if len(names) == 2 and names[0].lower() not in {"sms_r_system", "sys"}:
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    source: _Source
+    what: Attribute
+
+    @property
+    def sql(self) -> str:
+        return self.source.expression(self.what)
+
+    @property
+    def folded(self) -> str:
+        """Text is compared without regard to case, as WQL does. Inventory is kept folded."""
+        if self.what.number or not self.source.of.is_resource:
+            return self.sql
+        return f"lower({self.sql})"
+
+
+_Scope = Sequence[_Source]
+
+
+class _Compiler:
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def rule(self, select: Tree[Token]) -> Condition:
+        """The whole query, over `r`."""
+        _, source, joins, condition = _parts(select)
+        base = self._source(source, "r")
+        if base.of is not SYSTEM:
+            raise BadQuery(
+                f"Queries of device collections read SMS_R_System, not {base.of.name}.",
+                cure=f"Begin with SMS_R_System, and join the other: inner join {base.of.name}"
+                f" on {base.of.name}.ResourceID = SMS_R_System.ResourceID.",
+                at=_start(_token(source, 0)),
+                suggestion=SYSTEM.name,
+            )
+        scope, joined = self._joined([base], joins)
+        where = self._condition(scope, condition) if condition is not None else Condition("true")
+        if len(scope) == 1:
+            return Condition(where.sql, where.values)
+        return self._exists(scope[1:], _joined(" AND ", [*joined, where]), "1")
+
+    def _source(self, source: Tree[Token], row: str = "") -> _Source:
+        name = _token(source, 0)
+        of = CLASSES.get(name.lower())
+        if of is None:
+            known = [found.name for found in CLASSES.values()]
+            meant = nearest(name, known)
+            raise BadQuery(
+                f"There is no class {name}.",
+                cure=f"Did you mean {meant}?" if meant else f"Take one of: {', '.join(known)}.",
+                at=_start(name),
+                **({"suggestion": meant} if meant else {}),
+            )
+        self._rows += 1
+        alias = _token(source, 1) if len(source.children) > 1 else name
+        return _Source(of, alias.lower(), row or f"j{self._rows}")
+
+    def _joined(
+        self, scope: list[_Source], joins: Sequence[Tree[Token]]
+    ) -> tuple[list[_Source], list[Condition]]:
+        conditions = []
+        for join in joins:
+            source, *equalities = [part for part in join.children if isinstance(part, Tree)]
+            new = self._source(source)
+            if len(scope) == _MOST_CLASSES or any(known.name == new.name for known in scope):
+                raise BadQuery(
+                    f"The query reads {_token(source, 0)} twice by one name, or too many classes.",
+                    cure="Give the second one a name of its own: inner join … as other on …",
+                    at=_start(_token(source, 0)),
+                )
+            scope = [*scope, new]
+            for equality in equalities:
+                conditions.append(self._equality(scope, new, equality))
+        return scope, conditions
+
+    def _equality(self, scope: _Scope, new: _Source, equality: Tree[Token]) -> Condition:
+        left, right = (self._column(scope, part) for part in _trees(equality))
+        if new not in (left.source, right.source) or left.source is right.source:
+            raise BadQuery(
+                f"A join names a attribute of {new.of.name} and one of a class before it.",
+                cure=f"Write: on {new.of.name}.ResourceID = SMS_R_System.ResourceID.",
+                at=_start(_token(_trees(equality)[0], 0)),
+            )
+        if left.what.number is not right.what.number:
+            raise BadQuery(
+                f"{left.what.name} and {right.what.name} are a number and a text.",
+                cure="Join by ResourceID.",
+                at=_start(_token(_trees(equality)[0], 0)),
+            )
+        return Condition(f"{left.folded} = {right.folded}")
+
+    def _exists(self, scope: _Scope, where: Condition, what: str) -> Condition:
+        sql, values = self._select(scope, where, what)
+        return Condition(f"EXISTS ({sql})", values)
+
+    def _select(self, scope: _Scope, where: Condition, what: str) -> tuple[str, tuple[Any, ...]]:
+        tables = ", ".join(f"{source.of.table} {source.row}" for source in scope)
+        conditions, values = [], list[Any]()
+        for source in scope:
+            if not source.of.is_resource:
+                conditions.append(f"{source.row}.class = %s")
+                values.append(source.of.key)
+                must = {name: value for row, name, value in where.must if row == source.row}
+                if must:
+                    conditions.append(f"{source.row}.folded @> %s::jsonb")
+                    values.append(json.dumps(must))
+        sql = " AND ".join([*conditions, f"({where.sql})"])
+        return f"SELECT {what} FROM {tables} WHERE {sql}", (*values, *where.values)  # noqa: S608
+
+    # ------------------------------------------------------------------------- conditions
+
+    def _condition(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        found: Condition = getattr(self, f"_{tree.data}")(scope, tree)
+        return found
+
+    def _any_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        parts = [self._condition(scope, part) for part in _trees(tree)]
+        found = _joined(" OR ", parts)
+        return found if len(parts) == 1 else Condition(found.sql, found.values)
+
+    def _all_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        return _joined(" AND ", [self._condition(scope, part) for part in _trees(tree)])
+
+    def _negation(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        return _not(self._condition(scope, _trees(tree)[0]))
+
+    def _compare(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        left, operator, literal = tree.children
+        assert isinstance(left, Tree)
+        assert isinstance(literal, Tree)
+        column = self._column(scope, left)
+        sql = "<>" if operator == "!=" else str(operator)
+        return Condition(f"{column.folded} {sql} %s", (_value(column, literal),))
+
+    def _equal(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        left, literal = _trees(tree)
+        column = self._column(scope, left)
+        value = _value(column, literal)
+        must: tuple[tuple[str, str, Any], ...] = ()
+        if not column.source.of.is_resource and column.what.key != "resourceid":
+            must = ((column.source.row, column.what.key, value),)
+        return Condition(f"{column.folded} = %s", (value,), must)
+
+    def _like(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        left, literal = _trees(tree)
+        column = self._column(scope, left)
+        said = _token(literal, 0)
+        if column.what.number:
+            raise BadQuery(
+                f"{column.what.name} is a number: like compares text.",
+                cure="Compare with =.",
+                at=_start(said),
+            )
+        operator, pattern = _pattern(_text(said), _start(said))
+        return Condition(f"{column.folded} {operator}", (pattern,))
+
+    def _not_like(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        return _not(self._like(scope, tree))
+
+    def _one_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        left, *literals = _trees(tree)
+        column = self._column(scope, left)
+        places = ", ".join(["%s"] * len(literals))
+        values = tuple(_value(column, literal) for literal in literals)
+        return Condition(f"{column.folded} IN ({places})", values)
+
+    def _none_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        return _not(self._one_of(scope, tree))
+
+    def _among(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        left, select = _trees(tree)
+        column = self._column(scope, left)
+        columns, source, joins, condition = _parts(select)
+        inner, joined = self._joined([self._source(source)], joins)
+        what = self._column(inner, columns[0])
+        if len(columns) != 1 or what.what.number is not column.what.number:
+            raise BadQuery(
+                f"The select in brackets brings one attribute to compare {column.what.name} with.",
+                cure="Write it like: ResourceId in (select ResourceID from …).",
+                at=_start(_token(columns[0], 0)),
+            )
+        where = self._condition(inner, condition) if condition is not None else Condition("true")
+        where = _joined(" AND ", [*joined, where, Condition(f"{what.sql} IS NOT NULL")])
+        sql, values = self._select(inner, where, what.folded)
+        return Condition(f"{column.folded} IN ({sql})", values)
+
+    def _not_among(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        return _not(self._among(scope, tree))
+
+    def _is_null(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        column = self._column(scope, _trees(tree)[0])
+        return Condition(f"coalesce(({column.sql})::text, '') = ''")
+
+    def _is_not_null(self, scope: _Scope, tree: Tree[Token]) -> Condition:
+        column = self._column(scope, _trees(tree)[0])
+        return Condition(f"coalesce(({column.sql})::text, '') <> ''")
+
+    def _column(self, scope: _Scope, tree: Tree[Token]) -> _Column:
+        """Raises BadQuery: no such class here, no such attribute, or one of several classes."""
+        names = [part for part in tree.children if isinstance(part, Token)]
+        among = scope
+        if len(names) == 2:
+            among = [source for source in scope if source.name == names[0].lower()]
+            if not among and names[0].lower() == "sys":
+                among = [source for source in scope if source.of is SYSTEM]
+        if not among:
+            meant = nearest(names[0], [source.name for source in scope])
+            shown = next((s.of.name for s in scope if s.of.key == meant), meant)
             raise BadQuery(
                 f"The query does not read {names[0]}.",
-                cure="Write SMS_R_System before the attribute, or nothing.",
+                cure=f"Did you mean {shown}?"
+                if meant
+                else f"Join it first: inner join {names[0]} on …, or write {scope[0].of.name}.",
                 at=_start(names[0]),
+                **({"suggestion": shown} if meant else {}),
             )
-        name = names[-1].lower()
-        if name not in _COLUMNS:
+        word = names[-1]
+        found = [
+            _Column(source, named)
+            for source in among
+            if (named := source.of.attribute_named(word)) is not None
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            first = found[0]
             raise BadQuery(
-                f"SMS_R_System has no attribute {names[-1]}.",
-                cure="Take Name, ClientVersion, OperatingSystemNameandVersion, ResourceId,"
-                " SMSUniqueIdentifier, AADDeviceID or AADTenantID.",
-                at=_start(names[-1]),
+                f"{word} is a attribute of more than one class that the query reads.",
+                cure=f"Write {first.source.of.name}.{first.what.name}.",
+                at=_start(word),
             )
-        return name
+        known = [named.name for source in among for named in source.of.attributes]
+        meant = nearest(word, known)
+        raise BadQuery(
+            f"{' and '.join(source.of.name for source in among)} has no attribute {word}.",
+            cure=f"Did you mean {meant}?" if meant else f"Take one of: {', '.join(known)}.",
+            at=_start(word),
+            **({"suggestion": meant} if meant else {}),
+        )
 
-    def literal(self, parts: list[Token]) -> str | int:
-        text = str(parts[0])
-        value = _Number(text) if parts[0].type == "NUMBER" else _Text(text[1:-1])
-        value.at = _start(parts[0])
-        return value
 
-    def compare(self, parts: list[Any]) -> Condition:
-        name, operator, value = parts
-        sql = "<>" if operator == "!=" else str(operator)
-        return self._one(name, f"{sql} %s", value)
+# -------------------------------------------------------------------------------- the tree
 
-    def like(self, parts: list[Any]) -> Condition:
-        name, value = parts
-        if name in _NUMBERS:
-            raise BadQuery(
-                "ResourceId and Client are numbers: like compares text.",
-                cure="Compare with =.",
-                at=value.at,
-            )
-        operator, pattern = _pattern(value)
-        return self._one(name, operator, pattern)
 
-    def not_like(self, parts: list[Any]) -> Condition:
-        found = self.like(parts)
-        return Condition(f"(NOT {found.sql})", found.values)
+def _trees(tree: Tree[Token]) -> list[Tree[Token]]:
+    return [part for part in tree.children if isinstance(part, Tree)]
 
-    def one_of(self, parts: list[Any]) -> Condition:
-        name, *values = parts
-        places = ", ".join(["%s"] * len(values))
-        expression, folded = _fold(name, values)
-        return Condition(f"{expression} IN ({places})", tuple(folded))
 
-    def is_null(self, parts: list[Any]) -> Condition:
-        return Condition(f"coalesce({_COLUMNS[parts[0]]}::text, '') = ''")
-
-    def is_not_null(self, parts: list[Any]) -> Condition:
-        return Condition(f"coalesce({_COLUMNS[parts[0]]}::text, '') <> ''")
-
-    def negation(self, parts: list[Condition]) -> Condition:
-        return Condition(f"(NOT {parts[0].sql})", parts[0].values)
-
-    def any_of(self, parts: list[Condition]) -> Condition:
-        return _joined(" OR ", parts)
-
-    def all_of(self, parts: list[Condition]) -> Condition:
-        return _joined(" AND ", parts)
-
-    def _one(self, name: str, rest: str, value: Any) -> Condition:
-        expression, folded = _fold(name, [value])
-        return Condition(f"{expression} {rest}", tuple(folded))
+def _token(tree: Tree[Token], place: int) -> Token:
+    found = tree.children[place]
+    assert isinstance(found, Token)
+    return found
 
 
 def _start(token: Token) -> int:
     return (token.start_pos or 0) + 1
 
 
-def _fold(name: str, values: list[Any]) -> tuple[str, list[Any]]:
-    """Text is compared without regard to case, as WQL does."""
-    if name in _NUMBERS:
-        return _COLUMNS[name], [_number(value) for value in values]
-    return f"lower({_COLUMNS[name]})", [str(value).lower() for value in values]
+def _parts(
+    select: Tree[Token],
+) -> tuple[list[Tree[Token]], Tree[Token], list[Tree[Token]], Tree[Token] | None]:
+    """What a select brings, from what, joined with what, and where."""
+    columns, source, *rest = _trees(select)
+    joins = [part for part in rest if part.data == "join"]
+    where = [part for part in rest if part.data != "join"]
+    return _trees(columns), source, joins, where[0] if where else None
 
 
-def _number(value: Any) -> int:
+def _not(found: Condition) -> Condition:
+    return Condition(f"(NOT ({found.sql}))", found.values)
+
+
+def _joined(word: str, parts: Sequence[Condition]) -> Condition:
+    if len(parts) == 1:
+        return parts[0]
+    sql = word.join(part.sql for part in parts)
+    values = tuple(value for part in parts for value in part.values)
+    return Condition(f"({sql})", values, tuple(item for part in parts for item in part.must))
+
+
+# -------------------------------------------------------------------------------- values
+
+
+def _text(literal: Token) -> str:
+    return str(literal)[1:-1] if literal.type == "STRING" else str(literal)
+
+
+def _value(column: _Column, literal: Tree[Token]) -> str | int:
+    said = _token(literal, 0)
+    if not column.what.number:
+        return _text(said).lower()
+    if said.type in ("TRUE", "FALSE"):
+        return int(said.type == "TRUE")
     try:
-        return int(value)
+        return int(_text(said))
     except ValueError:
         raise BadQuery(
-            "ResourceId and Client are compared with numbers.",
+            f"{column.what.name} is compared with numbers.",
             cure="Write a number, without quotes.",
-            at=getattr(value, "at", 0),
+            at=_start(said),
         ) from None
 
 
@@ -253,37 +491,30 @@ _SET = re.compile(r"\[\^?((?:[a-z0-9 ._](?:-[a-z0-9 ._])?)+)\]")
 _RANGE = re.compile("(.)-(.)")
 
 
-def _pattern(value: Any) -> tuple[str, str]:
+def _pattern(said: str, at: int) -> tuple[str, str]:
     """WQL's % and _ are SQL's, a backslash is only a character, and sets take a regular expression."""
-    text = str(value).lower()
+    text = said.lower()
     if "[" not in text:
         return "LIKE %s", text.replace("\\", "\\\\")
-    said, place = "", 0
+    pattern, place = "", 0
     while place < len(text):
         found = _SET.match(text, place)
         if found and all(first <= last for first, last in _RANGE.findall(found[1])):
-            said += found[0]
+            pattern += found[0]
             place = found.end()
             continue
         if text[place] == "[":
             raise BadQuery(
-                f"The pattern {value!r} has a [ that begins no set of characters.",
+                f"The pattern {said!r} has a [ that begins no set of characters.",
                 cure="Write sets like [0-9], [a-f] or [^x].",
-                at=getattr(value, "at", 0),
+                at=at,
             )
-        said += {"%": ".*", "_": "."}.get(text[place]) or _literal(text[place])
+        pattern += {"%": ".*", "_": "."}.get(text[place]) or _literal(text[place])
         place += 1
-    return "~ %s", f"^{said}$"
+    return "~ %s", f"^{pattern}$"
 
 
 def _literal(character: str) -> str:
     """One character of a regular expression that stands for itself."""
     special = character.isascii() and not character.isalnum()
     return f"\\{character}" if special else character
-
-
-def _joined(word: str, parts: list[Condition]) -> Condition:
-    if len(parts) == 1:
-        return parts[0]
-    sql = word.join(part.sql for part in parts)
-    return Condition(f"({sql})", tuple(value for part in parts for value in part.values))

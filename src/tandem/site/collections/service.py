@@ -15,6 +15,7 @@ from tandem import audit
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
 from tandem.site.collections import store
+from tandem.site.collections.classes import Class
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
     RULE_KINDS,
@@ -34,6 +35,7 @@ from tandem.site.collections.model import (
     NoSuchResource,
     NoSuchRule,
     Preview,
+    Reported,
     Resource,
     Rule,
     TooComplex,
@@ -48,6 +50,30 @@ from tandem.site.collections.query import Condition, compile_query
 async def upsert_resource(tx: Tx, resource: Resource, now: datetime) -> int:
     """The number of this device's resource, made or brought up to date."""
     return await store.save_resource(tx, resource, now)
+
+
+async def report(tx: Tx, client_id: str, of: Class, rows: Reported, now: datetime) -> None:
+    """What is known of this client's device by one class from now on, for queries to read. What
+    the class has no attribute for, or is not of the attribute's type, is left out."""
+    kept = [_kept(of, row) for row in rows]
+    folded = [
+        {name.lower(): v.lower() if isinstance(v, str) else v for name, v in row.items()}
+        for row in kept
+    ]
+    await store.save_inventory(tx, client_id, of.key, list(zip(kept, folded, strict=True)), now)
+
+
+def _kept(of: Class, row: Mapping[str, str | int]) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for name, value in row.items():
+        known = of.attribute_named(name)
+        if known is not None and isinstance(value, int if known.number else str):
+            found[known.name] = int(value) if known.number else str(value)[:_LONGEST_VALUE]
+    return found
+
+
+# Longer than a name or a version is, shorter than what an index entry may be.
+_LONGEST_VALUE = 512
 
 
 async def upsert_user(tx: Tx, user: UserResource, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +51,32 @@ async def save_resource(tx: Tx, resource: Resource, now: datetime) -> int:
     ).fetchone()
     assert row is not None
     return int(row["id"])
+
+
+async def save_inventory(
+    tx: Tx,
+    client_id: str,
+    of: str,
+    rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    now: datetime,
+) -> None:
+    """The rows of one class of one resource, each as it is shown and as it is compared. Rows that
+    are there already stay untouched: nothing has changed then."""
+    await tx.execute(
+        "INSERT INTO collections_inventory AS i"
+        " (resource_id, class, instance, properties, folded, reported_at)"
+        " SELECT r.id, %s, n.place, n.properties, n.folded, %s FROM collections_resource r,"
+        " unnest(%s::jsonb[], %s::jsonb[]) WITH ORDINALITY n (properties, folded, place)"
+        " WHERE r.client_id = %s ON CONFLICT (resource_id, class, instance) DO UPDATE"
+        " SET properties = EXCLUDED.properties, folded = EXCLUDED.folded,"
+        " reported_at = EXCLUDED.reported_at WHERE i.properties <> EXCLUDED.properties",
+        (of, now, [Jsonb(shown) for shown, _ in rows], [Jsonb(low) for _, low in rows], client_id),
+    )
+    await tx.execute(
+        "DELETE FROM collections_inventory i USING collections_resource r WHERE r.client_id = %s"
+        " AND i.resource_id = r.id AND i.class = %s AND i.instance > %s",
+        (client_id, of, len(rows)),
+    )
 
 
 async def save_user(tx: Tx, user: UserResource, now: datetime) -> bool:

@@ -274,6 +274,7 @@ async def load(page: Page[Any], draft: Draft) -> dict[str, Any]:
         "attributes": ATTRIBUTES,
         "operators": OPERATORS,
         "pen_wrong": pen_wrong,
+        "classes": await page.api.get(f"{API}/classes"),
         "limiting": str(draft.values.get("limiting") or ALL_SYSTEMS),
         **await preview(page, draft.values),
     }

@@ -1,0 +1,86 @@
+"""Classes that queries read, by the field's names: resources, and what is reported of them.
+
+A resource class is a table with columns. Every other class is rows of `collections_inventory`, which
+modules above hand in with `report`; it joins by ResourceID.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """`sql` is the column of a resource class; of other classes the value is looked up by name."""
+
+    name: str
+    number: bool = False
+    sql: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    name: str
+    attributes: tuple[Attribute, ...]
+    table: str = "collections_inventory"
+
+    @property
+    def key(self) -> str:
+        return self.name.lower()
+
+    @property
+    def is_resource(self) -> bool:
+        return self.table != "collections_inventory"
+
+    def attribute_named(self, name: str) -> Attribute | None:
+        key = name.lower()
+        return next((found for found in self.attributes if found.key == key), None)
+
+
+_RESOURCE_ID = Attribute("ResourceID", number=True)
+
+# `{0}` is the name that a statement gives to the row.
+SYSTEM = Class(
+    "SMS_R_System",
+    (
+        Attribute("ResourceId", number=True, sql="{0}.id"),
+        Attribute("Name", sql="{0}.name"),
+        Attribute("NetbiosName", sql="{0}.name"),
+        Attribute("SMSUniqueIdentifier", sql="{0}.client_id"),
+        Attribute("Client", number=True, sql="CASE WHEN {0}.client_id <> '' THEN 1 ELSE 0 END"),
+        Attribute("ClientVersion", sql="{0}.client_version"),
+        Attribute(
+            "OperatingSystemNameandVersion", sql="trim({0}.os_name || ' ' || {0}.os_version)"
+        ),
+        Attribute("OperatingSystem", sql="{0}.os_name"),
+        Attribute("Build", sql="{0}.os_version"),
+        Attribute("AADDeviceID", sql="{0}.device_id"),
+        Attribute("AADTenantID", sql="{0}.tenant_id"),
+    ),
+    table="collections_resource",
+)
+COMANAGEMENT_STATE = Class(
+    "SMS_Client_ComanagementState",
+    (
+        _RESOURCE_ID,
+        Attribute("ComgmtPolicyPresent", number=True),
+        Attribute("MDMEnrolled", number=True),
+        Attribute("MDMProvisioned", number=True),
+        Attribute("WorkloadFlags", number=True),
+        Attribute("ClientVersion"),
+        Attribute("UPN"),
+    ),
+)
+
+CLASSES: Mapping[str, Class] = {found.key: found for found in (SYSTEM, COMANAGEMENT_STATE)}
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The known name that somebody may have meant; empty when none is near."""
+    by_key = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), list(by_key), n=1, cutoff=0.6)
+    return by_key[found[0]] if found else ""
