@@ -87,7 +87,9 @@ class Cloud:
 
     @property
     def others(self) -> comanagement.Collaborators:
-        return comanagement.Collaborators(self.gateway_host, self.tenant_id, self.check_tenant)
+        return comanagement.Collaborators(
+            self.gateway_host, self.tenant_id, self.check_tenant, graph=self.tenant_graph
+        )
 
     @property
     def fleet(self) -> fleet.Collaborators:

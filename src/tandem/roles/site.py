@@ -153,7 +153,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         cloud.tenants.tenant_id,
         cloud.tenants.check_mdm_authority,
         cloud.sign_ins.token,
+        devices.graph,
     )
+    rollouts = comanagement.Conductor(db, others, utc_now)
     clients.register(jobs, db, now=utc_now)
     point = _management_point(settings, box, cloud, packages)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
@@ -209,6 +211,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(jobs.run(stop)),
         asyncio.create_task(cloud.gateways.watch(stop)),
         asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
+        asyncio.create_task(rollouts.run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
     ]

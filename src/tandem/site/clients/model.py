@@ -125,6 +125,10 @@ class Reported(msgspec.Struct, frozen=True):
     mdm_enrolled: bool
     policy_present: bool
     policy_at: datetime | None
+    device_id: str = ""
+    blocked: bool = False
+    last_seen_at: datetime | None = None
+    state_at: datetime | None = None
 
     @property
     def co_managed(self) -> bool:

@@ -107,7 +107,8 @@ async def reported(tx: Tx) -> list[Reported]:
     cursor = await tx.execute(
         """SELECT id, name, coalesce((state->>'flags')::bigint, 0) AS flags,
                coalesce((state->>'mdm_enrolled')::boolean, false) AS mdm_enrolled,
-               coalesce((state->>'policy_present')::boolean, false) AS policy_present, policy_at
+               coalesce((state->>'policy_present')::boolean, false) AS policy_present, policy_at,
+               device_id, blocked, last_seen_at, state_at
            FROM clients_client ORDER BY lower(name), id"""
     )
     return [Reported(**row) for row in await cursor.fetchall()]

@@ -379,6 +379,7 @@ _USES = {
     "include": "the rule that includes it of",
     "exclude": "the rule that excludes it of",
     "workload": "the pilot of the workload",
+    "rollout": "the roll-out of",
     "enrollment": "the pilot of",
     "policy": "the co-management policy",
     "configuration": "the configuration",

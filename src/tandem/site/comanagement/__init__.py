@@ -1,7 +1,8 @@
-"""Co-management: enablement, the seven workloads, and the policies that come of them.
+"""Co-management: enablement, the seven workloads, the policies that come of them, and roll-outs.
 
 Owns the tables comanagement_…. `policy_content` is what the management point signs for a client.
-Events: comanagement.switched (subject: the workload).
+A roll-out moves a workload ring by ring; a `Conductor` does it in the background, and asks the tenant.
+Events: comanagement.switched (subject: the workload), comanagement.rollout-halted (the roll-out).
 """
 
 from tandem.site.comanagement.http import routes
@@ -25,6 +26,7 @@ from tandem.site.comanagement.model import (
     command_line,
     read_workload,
 )
+from tandem.site.comanagement.rollouts import Conductor, Pace
 from tandem.site.comanagement.service import (
     Change,
     Collaborators,
@@ -55,6 +57,7 @@ __all__ = [
     "Begun",
     "Change",
     "Collaborators",
+    "Conductor",
     "Deployed",
     "Enablement",
     "Move",
@@ -63,6 +66,7 @@ __all__ = [
     "NewCollection",
     "NotEnabled",
     "OtherRequest",
+    "Pace",
     "Policy",
     "Prerequisite",
     "Prerequisites",

@@ -29,13 +29,15 @@ class AutoEnroll(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Slider:
-    """Where one workload stands, and whom its pilot is for."""
+    """Where one workload stands, and whom its pilot is for: its collection, and `also` those that a
+    roll-out has come to."""
 
     workload: Workload
     position: Position = Position.SITE
     collection_id: str = ""
     changed_at: datetime | None = None
     changed_by: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,9 @@ def wanted_policies(
     """The policies that these settings come to (spec F14, F16).
 
     Production goes to All Systems and carries the workloads that are with the MDM for all. Each
-    workload at Pilot has a policy of its own for its collection. Automatic enrolment at Pilot is a
-    policy that moves nothing.
+    workload at Pilot has a policy of its own for each of its collections: a client that is in several
+    merges them, so one more collection takes nothing from the others. Automatic enrolment at Pilot is
+    a policy that moves nothing.
     """
     production, pilots = plan({item.workload: item.position for item in sliders.values()})
     everyone = enablement.auto_enroll is AutoEnroll.ALL
@@ -160,9 +163,10 @@ def wanted_policies(
             Wanted(PILOT_AUTO_ENROLL, "pilot", CollectionId(enablement.collection_id), True, BASE)
         )
     for workload, capabilities in pilots.items():
-        name = f"{PILOT}_{workload.value}"
-        collection = CollectionId(sliders[workload].collection_id)
-        found.append(Wanted(name, "pilot", collection, False, capabilities))
+        slider = sliders[workload]
+        for place, collection in enumerate((slider.collection_id, *slider.also), 1):
+            name = f"{PILOT}_{workload.value}" + (f"_{place}" if place > 1 else "")
+            found.append(Wanted(name, "pilot", CollectionId(collection), False, capabilities))
     return found
 
 

@@ -1,13 +1,14 @@
 """Enable co-management, move workloads, and say what a client is to do about it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from tandem import audit
 from tandem.infra import events, http
 from tandem.infra.database import Tx
-from tandem.infra.errors import AppError, Invalid
+from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.protocols import ccm
 from tandem.site import clients, collections, deployments, properties, settings
 from tandem.site.collections import CollectionId
@@ -30,6 +31,7 @@ from tandem.site.comanagement.model import (
     new_policy_id,
     wanted_policies,
 )
+from tandem.site.comanagement.rollout_model import UnderWay
 from tandem.workloads import Authority, Position, Workload, effective, merge, owner_of, owners
 
 # A finished wizard that is sent again comes within minutes; a week is for whoever comes back late.
@@ -48,6 +50,20 @@ async def _no_sign_ins(tx: Tx, sign_in: str, administrator: str) -> str:
     raise Invalid("There are no sign-ins to a tenant here.", field="tenant_sign_in")
 
 
+class Graph(Protocol):
+    """Graph below /v1.0, with the rights of the site's application. Raises AppError."""
+
+    async def get(self, path: str) -> Mapping[str, Any]: ...
+
+
+class NoGraph(AppError):
+    kind, code = Kind.UNAVAILABLE, "comanagement.no-graph"
+
+
+async def _no_graph() -> Graph:
+    raise NoGraph(_NO_TENANT, cure=_CONNECT)
+
+
 @dataclass(frozen=True)
 class Collaborators:
     """What other modules know, handed in by `roles/`.
@@ -56,13 +72,15 @@ class Collaborators:
     is the tenant that the site is connected to, empty without one. `check_tenant` asks the tenant
     with a global administrator's token whether its MDM authority is set, and raises if not; the
     token is not kept. `administrator_token` is the access token of the tenant's administrator
-    behind a sign-in of the console, by its id and the site's administrator.
+    behind a sign-in of the console, by its id and the site's administrator. `graph` is the tenant's
+    Graph with the site's application, or raises why it cannot be asked.
     """
 
     gateway_host: Callable[[Tx], Awaitable[str | None]]
     tenant_id: Callable[[Tx], Awaitable[str]]
     check_tenant: Callable[[Tx, str], Awaitable[None]]
     administrator_token: Callable[[Tx, str, str], Awaitable[str]] = _no_sign_ins
+    graph: Callable[[], Awaitable[Graph]] = _no_graph
 
 
 async def hold(tx: Tx) -> None:
@@ -142,7 +160,7 @@ async def _apply(
     actor: str,
     now: datetime,
 ) -> Enablement:
-    owned = await _decided(tx)
+    owned = await decided_now(tx)
     for new in wanted.collections:
         await _create(tx, new, actor, now)
     enrols = wanted.auto_enroll or (before.auto_enroll if before else AutoEnroll.NONE)
@@ -229,7 +247,7 @@ async def switch(
     """
     await store.lock(tx)
     enablement = await required(tx)
-    owned = await _decided(tx)
+    owned = await decided_now(tx)
     slider, changed = await _put(tx, workload, position, collection, actor, now)
     if changed:
         await _settle(tx, enablement, now)
@@ -250,12 +268,50 @@ async def _put(
         collection_id = before.collection_id
     if (before.position, before.collection_id) == (position, collection_id):
         return before, False
-    slider = Slider(workload, position, collection_id, now, actor)
+    under_way = await store.rollout_under_way(tx, workload)
+    if under_way:
+        raise UnderWay(
+            f"A roll-out is moving {workload.title} now.",
+            cure=f"Cancel it, or switch it back: `tandem rollout back {under_way}`.",
+            field=workload.value,
+            rollout=under_way,
+        )
+    return await _place(tx, Slider(workload, position, collection_id, now, actor), before)
+
+
+async def place(tx: Tx, wanted: Slider, *, actor: str, now: datetime) -> None:
+    """Put a slider where a roll-out wants it: policies and what devices have to follow come of it.
+
+    Raises NotEnabled.
+    """
+    enablement = await required(tx)
+    before = (await store.sliders(tx))[wanted.workload]
+    if (before.position, before.collection_id, before.also) == (
+        wanted.position,
+        wanted.collection_id,
+        wanted.also,
+    ):
+        return
+    owned = await decided_now(tx)
+    await _place(tx, wanted, before)
+    await _settle(tx, enablement, now)
+    await _note_moves(tx, owned, actor, now)
+
+
+async def _place(tx: Tx, slider: Slider, before: Slider) -> tuple[Slider, bool]:
+    workload, position, now = slider.workload, slider.position, slider.changed_at
+    assert now is not None
     await store.save_slider(tx, slider)
-    details = {"from": before.position.value, "to": position.value, "pilot": collection_id}
+    details: dict[str, Any] = {
+        "from": before.position.value,
+        "to": position.value,
+        "pilot": slider.collection_id,
+    }
+    if slider.also or before.also:
+        details["also"] = list(slider.also)
     await audit.record(
         tx,
-        actor=actor,
+        actor=slider.changed_by,
         action="comanagement.switch",
         target=workload.value,
         now=now,
@@ -268,7 +324,7 @@ async def _put(
 Owned = dict[Workload, set[str]]
 
 
-async def _decided(tx: Tx) -> Owned:
+async def decided_now(tx: Tx) -> Owned:
     """For each workload, the clients that are to have it with the MDM service."""
     found: Owned = {workload: set() for workload in Workload}
     for policy in await store.policies(tx):
@@ -282,7 +338,7 @@ async def _decided(tx: Tx) -> Owned:
 
 async def _note_moves(tx: Tx, before: Owned, actor: str, now: datetime) -> None:
     """How many co-managed devices have to follow what was just decided, for each workload."""
-    after = await _decided(tx)
+    after = await decided_now(tx)
     changed = {w: before[w] ^ after[w] for w in Workload}
     if any(changed.values()):
         together = {one.id for one in await clients.reported(tx) if one.co_managed}
@@ -328,11 +384,11 @@ async def preview(
     async with tx.transaction(force_rollback=True):
         await store.lock(tx)
         before = await store.enablement(tx)
-        owned = await _decided(tx)
+        owned = await decided_now(tx)
         known = {policy.id: policy for policy in await store.policies(tx)}
         tenant_id = before.tenant_id if before else await others.tenant_id(tx)
         made = await _apply(tx, tenant_id, before, wanted, actor, now)
-        after = await _decided(tx)
+        after = await decided_now(tx)
         policies = {policy.id: policy for policy in await store.policies(tx)}
         every = await clients.reported(tx)
         enrols = await _enrols(tx, made, every)
@@ -439,7 +495,11 @@ async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use
             blocks=slider.position is Position.PILOT,
         )
         for slider in (await store.sliders(tx)).values()
-        if slider.collection_id == id
+        if id in (slider.collection_id, *slider.also)
+    ]
+    found += [
+        collections.Use("rollout", workload, state)
+        for workload, state in await store.rollouts_with(tx, id)
     ]
     enabled = await store.enablement(tx)
     if enabled is not None and enabled.collection_id == id:
@@ -570,7 +630,7 @@ async def status(tx: Tx) -> Status:
     """Where the fleet stands. `moves` compares what is set with what each device reports."""
     everyone = await clients.reported(tx)
     together = {one.id: one for one in everyone if one.co_managed}
-    decided = await _decided(tx)
+    decided = await decided_now(tx)
     begun = await store.begun(tx)
     moves = []
     for slider in (await store.sliders(tx)).values():

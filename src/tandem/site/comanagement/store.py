@@ -54,8 +54,9 @@ async def sliders(tx: Tx) -> dict[Workload, Slider]:
     """All seven: what was never moved is with the site."""
     found = await tx.execute(
         "SELECT workload, position, coalesce(collection_id, '') AS collection_id, changed_at,"
-        " changed_by"
-        " FROM comanagement_workload"
+        " changed_by, ARRAY(SELECT p.collection_id FROM comanagement_pilot p"
+        "   WHERE p.workload = w.workload ORDER BY p.place) AS also"
+        " FROM comanagement_workload w"
     )
     moved = {Workload(row["workload"]): _slider(row) async for row in found}
     return {workload: moved.get(workload, Slider(workload)) for workload in Workload}
@@ -68,6 +69,7 @@ def _slider(row: dict[str, Any]) -> Slider:
         row["collection_id"],
         row["changed_at"],
         row["changed_by"],
+        tuple(row["also"]),
     )
 
 
@@ -87,6 +89,24 @@ async def save_slider(tx: Tx, slider: Slider) -> None:
             slider.changed_by,
         ),
     )
+    await tx.execute("DELETE FROM comanagement_pilot WHERE workload = %s", (slider.workload.value,))
+    await tx.execute(
+        "INSERT INTO comanagement_pilot (workload, place, collection_id)"
+        " SELECT %s, place, id FROM unnest(%s::text[]) WITH ORDINALITY AS c (id, place)",
+        (slider.workload.value, list(slider.also)),
+    )
+
+
+async def rollout_under_way(tx: Tx, workload: Workload) -> str:
+    """The id of the roll-out that moves this workload now; empty without one."""
+    row = await (
+        await tx.execute(
+            "SELECT id FROM comanagement_rollout WHERE workload = %s"
+            " AND state IN ('running', 'paused', 'halted')",
+            (workload.value,),
+        )
+    ).fetchone()
+    return str(row["id"]) if row else ""
 
 
 async def policies(tx: Tx) -> list[Policy]:
@@ -157,3 +177,18 @@ async def keep_request(tx: Tx, key: str, digest: bytes, now: datetime, before: d
         "INSERT INTO comanagement_request (key, digest, applied_at) VALUES (%s, %s, %s)",
         (key, digest, now),
     )
+
+
+async def rollouts_with(tx: Tx, id: str) -> list[tuple[str, str]]:
+    """Workload and state of the roll-outs under way that need a collection: for a ring that is to
+    come, or to switch back."""
+    found = await tx.execute(
+        "SELECT r.workload, r.state FROM comanagement_rollout r"
+        " WHERE r.state IN ('running', 'paused', 'halted')"
+        "  AND (%(id)s = r.before_collection OR %(id)s = ANY (r.before_also)"
+        "   OR EXISTS (SELECT FROM comanagement_ring g"
+        "    WHERE g.rollout_id = r.id AND g.collection_id = %(id)s))"
+        " ORDER BY r.workload",
+        {"id": id},
+    )
+    return [(row["workload"], row["state"]) async for row in found]

@@ -38,6 +38,7 @@ USES = {
     "include": N_("Included by the collection"),
     "exclude": N_("Excluded by the collection"),
     "workload": N_("Pilot of the workload"),
+    "rollout": N_("Ring of the roll-out of"),
     "enrollment": N_("Pilot of"),
     "policy": N_("Co-management policy"),
     "configuration": N_("Configuration deployed to it"),

@@ -1,0 +1,583 @@
+"""A workload moves ring by ring: gap analysis, gates, a halt, and the way back."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import site_api
+from site_api import NOW, Api, add_device, report
+from tandem.site import clients, comanagement
+from tandem.workloads import Workload, capabilities
+
+URL = "/api/v1/comanagement/rollouts"
+MDM = capabilities([Workload.DEVICE_CONFIGURATION])
+SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
+GATE = {"minutes": 30, "soak_minutes": 0, "done_percent": 100, "failed_percent": 0}
+ALL = "SMS00001"
+
+
+class Site:
+    """Four co-managed devices, LAB-001 in Pilot, LAB-001 and LAB-002 in Second; and its tenant."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.conductor = comanagement.Conductor(
+            api.db,
+            api.cloud.others,
+            lambda: api.clock[0],
+            comanagement.Pace(list_seconds=0, again_seconds=0),
+        )
+
+    async def plan(self, *collections: str, **more: Any) -> dict[str, Any]:
+        """Planned and analysed."""
+        gate = {**GATE, **more.pop("gate", {})}
+        wanted = {
+            "workload": "device-configuration",
+            "rings": [{"collection": name, **gate} for name in collections],
+            **more,
+        }
+        answer = await self.api.web.post(URL, json=wanted)
+        assert answer.status_code == 201, answer.text
+        await self.conductor.tend()
+        return await self.show(answer.json()["id"])
+
+    async def show(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.api.get(f"{URL}/{id}")
+        return found
+
+    async def tend(self, id: str) -> dict[str, Any]:
+        await self.conductor.tend()
+        return await self.show(id)
+
+    async def act(self, id: str, action: str, **body: Any) -> dict[str, Any]:
+        found: dict[str, Any] = await self.api.post(f"{URL}/{id}/{action}", body)
+        return found
+
+    async def started(self, *collections: str, **more: Any) -> str:
+        id = str((await self.plan(*collections, **more))["id"])
+        confirm = {"confirm": 4} if collections[-1] == "All Systems" else {}
+        assert (await self.act(id, "start", **confirm, accept_gaps=True))["state"] == "running"
+        return id
+
+    async def follows(self, *names: str, flags: int = MDM) -> None:
+        """They fetch their policy now, and report these flags."""
+        now = self.api.clock[0]
+        async with self.api.db.transaction() as tx:
+            for name in names:
+                id = clients.ClientId(f"GUID:{name}")
+                await report(tx, id, flags=flags)
+                await tx.execute(
+                    "UPDATE clients_client SET policy_at = %s, last_seen_at = %s, state_at = %s"
+                    " WHERE id = %s",
+                    (now, now, now, id),
+                )
+
+    def offers(self, name: str, *settings: dict[str, Any]) -> None:
+        lists = self.api.cloud.graph.lists
+        lists[f"deviceManagement/managedDevices/m-d-{name}/settings"] = list(settings)
+
+    async def standing(self, id: str) -> dict[str, tuple[str, str]]:
+        found = await self.api.get(f"{URL}/{id}/devices")
+        return {one["name"]: (one["standing"], one["cause"]["code"]) for one in found["items"]}
+
+    async def slider(self) -> dict[str, Any]:
+        found = await self.api.get("/api/v1/comanagement")
+        return next(
+            item for item in found["workloads"] if item["workload"] == "device-configuration"
+        )
+
+    async def flags(self, name: str) -> int:
+        """What the device makes of the policy that it gets."""
+        from tandem.workloads import merge
+
+        async with self.api.db.transaction() as tx:
+            content = await comanagement.policy_content(tx, clients.ClientId(f"GUID:{name}"))
+        return merge(content.configuration_policies).flags
+
+
+def offered(setting: str = SETTING, value: str = "15", **more: Any) -> dict[str, Any]:
+    return {
+        "setting": setting,
+        "workload": "device-configuration",
+        "outcome": "withheld",
+        "policyName": "Lock screens",
+        "policyValue": value,
+        **more,
+    }
+
+
+@pytest.fixture
+async def site(api: Api) -> AsyncIterator[Site]:
+    names = [f"LAB-00{number}" for number in (1, 2, 3, 4)]
+    async with api.db.transaction() as tx:
+        for name in names:
+            await add_device(tx, name, flags=8193)
+        await add_device(tx, "LAB-005", enrolled=False)
+    made = Site(api)
+    for name in names:
+        api.cloud.graph.knows(f"d-{name}", managed={"complianceState": "compliant"})
+        made.offers(name)
+    enable = {"automatic_enrollment": "none", "access_token": "t"}
+    assert (await api.web.put("/api/v1/comanagement", json=enable)).status_code == 200
+    for name, devices in (("Pilot", names[:1]), ("Second", names[:2])):
+        answer = await api.web.post("/api/v1/collections", json={"name": name})
+        await api.web.post(
+            f"/api/v1/collections/{answer.json()['id']}/members", json={"devices": devices}
+        )
+    yield made
+
+
+# ---------------------------------------------------------------------------- rings
+
+
+async def test_rings_follow_each_other_as_each_one_is_well(site: Site) -> None:
+    id = await site.started("Pilot", "Second", "All Systems")
+    assert await site.standing(id) == {
+        "LAB-001": ("pending", "not-asked"),
+        "LAB-002": ("waiting", ""),
+        "LAB-003": ("waiting", ""),
+        "LAB-004": ("waiting", ""),
+    }
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [MDM, 8193, 8193]
+    assert (await site.tend(id))["ring"] == 1  # Nobody has followed.
+
+    await site.follows("LAB-001")
+    found = await site.tend(id)
+    assert (found["ring"], [ring["state"] for ring in found["rings"]]) == (
+        2,
+        ["passed", "running", "waiting"],
+    )
+    # The second ring takes nothing from the first.
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [MDM, MDM, 8193]
+    assert (await site.slider())["position"] == "pilot"
+
+    await site.follows("LAB-002")
+    assert (await site.tend(id))["ring"] == 3
+    slider = await site.slider()
+    assert (slider["position"], slider["also"]) == ("mdm", [])
+    await site.follows("LAB-003", "LAB-004")
+    found = await site.tend(id)
+    assert (found["state"], found["counts"]["done"]) == ("finished", 4)
+    assert [entry["action"] for entry in found["history"]] == [
+        "rollout.plan",
+        "rollout.start",
+        "rollout.ring",
+        "rollout.pass",
+        "rollout.ring",
+        "rollout.pass",
+        "rollout.ring",
+        "rollout.pass",
+        "rollout.finish",
+    ]
+    assert (await site.tend(id))["settled_at"] is not None
+
+
+async def test_a_device_is_done_when_both_authorities_say_so(site: Site) -> None:
+    site.offers("LAB-001", offered())
+    id = await site.started("Pilot")
+    await site.follows("LAB-001")
+    await site.conductor.tend()
+    assert await site.standing(id) == {"LAB-001": ("pending", "mdm-pending")}
+    site.offers("LAB-001", offered(outcome="success"))
+    assert (await site.tend(id))["state"] == "finished"
+
+
+async def test_why_a_device_does_not_follow_is_told(site: Site) -> None:
+    id = await site.started("All Systems", offline_minutes=75)
+    await site.follows("LAB-001", flags=8193)
+    async with site.api.db.transaction() as tx:
+        await tx.execute(
+            "UPDATE clients_client SET policy_at = %s, state_at = NULL WHERE name = 'LAB-002'",
+            (NOW,),
+        )
+    await site.conductor.tend()
+    assert await site.standing(id) == {
+        "LAB-001": ("pending", "kept"),
+        "LAB-002": ("pending", "not-reported"),
+        "LAB-003": ("pending", "not-asked"),
+        "LAB-004": ("pending", "not-asked"),
+    }
+
+
+async def test_who_is_silent_is_offline_and_not_done(site: Site) -> None:
+    id = await site.started("Second", offline_minutes=20)
+    site.api.wait(minutes=21)
+    await site.follows("LAB-001")
+    found = await site.tend(id)
+    assert await site.standing(id) == {"LAB-001": ("done", ""), "LAB-002": ("offline", "silent")}
+    assert found["state"] == "running"
+    await site.follows("LAB-002")
+    assert (await site.tend(id))["state"] == "finished"
+
+
+async def test_a_ring_is_watched_for_as_long_as_was_asked(site: Site) -> None:
+    id = await site.started("Pilot", gate={"soak_minutes": 15})
+    await site.follows("LAB-001")
+    assert (await site.tend(id))["state"] == "running"
+    site.api.wait(minutes=15)
+    assert (await site.tend(id))["state"] == "finished"
+
+
+async def test_a_device_that_leaves_the_site_is_not_counted(site: Site) -> None:
+    id = await site.started("Second")
+    async with site.api.db.transaction() as tx:
+        await tx.execute("DELETE FROM clients_client WHERE name = 'LAB-002'")
+    await site.follows("LAB-001")
+    found = await site.tend(id)
+    assert (found["state"], found["counts"]["left"]) == ("finished", 1)
+
+
+# ---------------------------------------------------------------------------- gates
+
+
+async def _noncompliant(site: Site) -> None:
+    for item in site.api.cloud.graph.lists["deviceManagement/managedDevices"]:
+        if item["deviceName"] == "d-LAB-001":
+            item["complianceState"] = "noncompliant"
+
+
+async def _mdm_error(site: Site) -> None:
+    site.offers("LAB-001", offered(outcome="error", reason="The device answered 500."))
+
+
+async def _unknown_to_tenant(site: Site) -> None:
+    site.api.cloud.graph.lists.pop("deviceManagement/managedDevices/m-d-LAB-001/settings")
+
+
+async def _unenrolled(site: Site) -> None:
+    async with site.api.db.transaction() as tx:
+        await report(tx, clients.ClientId("GUID:LAB-001"), flags=MDM, enrolled=False)
+
+
+async def _blocked(site: Site) -> None:
+    async with site.api.db.transaction() as tx:
+        await tx.execute("UPDATE clients_client SET blocked = true WHERE name = 'LAB-001'")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (_noncompliant, "noncompliant"),
+        (_mdm_error, "mdm-error"),
+        (_unenrolled, "unenrolled"),
+        (_blocked, "blocked"),
+    ],
+)
+async def test_a_failed_gate_halts_and_alarms(site: Site, trouble: Any, code: str) -> None:
+    id = await site.started("Pilot", "All Systems")
+    await site.follows("LAB-001")
+    await trouble(site)
+    found = await site.tend(id)
+    assert (found["state"], found["cause"]["code"]) == ("halted", "too-many-failed")
+    assert (await site.standing(id))["LAB-001"] == ("failed", code)
+    assert found["rings"][0]["state"] == "failed"
+    assert found["history"][-1]["action"] == "rollout.halt"
+    # Nobody else is moved, however often it is looked at.
+    assert (await site.tend(id))["ring"] == 1
+    assert await site.flags("LAB-002") == 8193
+
+
+async def test_a_tenant_that_does_not_tell_settings_leaves_the_clients_word(site: Site) -> None:
+    id = await site.started("Pilot")
+    await _unknown_to_tenant(site)
+    await site.follows("LAB-001")
+    assert (await site.tend(id))["state"] == "finished"
+
+
+async def test_a_gate_does_not_pass_while_the_tenant_is_silent(site: Site) -> None:
+    id = await site.started("Pilot")
+    site.api.cloud.graph.gone = "The tenant is away."
+    await site.follows("LAB-001")
+    assert (await site.tend(id))["state"] == "running"
+    assert (await site.standing(id))["LAB-001"] == ("pending", "unchecked")
+    site.api.cloud.graph.gone = ""
+    assert (await site.tend(id))["state"] == "finished"
+
+
+async def test_a_ring_that_is_too_slow_halts(site: Site) -> None:
+    id = await site.started("Pilot", "All Systems")
+    site.api.wait(minutes=30)
+    found = await site.tend(id)
+    assert (found["state"], found["cause"]["code"]) == ("halted", "too-slow")
+    assert "0 of 1" in found["cause"]["text"]
+
+
+async def test_a_halted_roll_out_goes_on_with_all_its_time(site: Site) -> None:
+    id = await site.started("Pilot")
+    site.api.wait(minutes=30)
+    assert (await site.tend(id))["state"] == "halted"
+    assert (await site.act(id, "resume"))["state"] == "running"
+    assert (await site.tend(id))["state"] == "running"
+    await site.follows("LAB-001")
+    assert (await site.tend(id))["state"] == "finished"
+
+
+# ---------------------------------------------------------------------------- the way back
+
+
+async def test_one_click_puts_everything_back(site: Site) -> None:
+    id = await site.started("Pilot", "Second", "All Systems")
+    await site.follows("LAB-001")
+    await site.tend(id)
+    before = await site.slider()
+    assert before["also"]
+    site.api.wait(seconds=1)
+    found = await site.act(id, "back")
+    assert found["state"] == "returned"
+    slider = await site.slider()
+    assert (slider["position"], slider["collection_id"], slider["also"]) == ("site", "", [])
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [8193] * 3
+    found = await site.tend(id)
+    # The second device never fetched what it was to do, so it has nothing to undo.
+    assert await site.standing(id) == {
+        "LAB-001": ("pending", "not-asked"),
+        "LAB-002": ("done", ""),
+        "LAB-003": ("waiting", ""),
+        "LAB-004": ("waiting", ""),
+    }
+    assert found["settled_at"] is None
+    await site.follows("LAB-001", flags=8193)
+    found = await site.tend(id)
+    assert ((await site.standing(id))["LAB-001"], bool(found["settled_at"])) == (("done", ""), True)
+    # Twice is once.
+    again = await site.act(id, "back")
+    assert (again["state"], len(again["history"])) == ("returned", len(found["history"]))
+
+
+async def test_a_pilot_that_was_there_before_is_there_again(site: Site) -> None:
+    switch = {"position": "pilot", "collection": "Pilot"}
+    url = "/api/v1/comanagement/workloads/device-configuration"
+    assert (await site.api.web.put(url, json=switch)).status_code == 200
+    id = await site.started("Second")
+    # LAB-001 has moved already: it is not asked again.
+    assert set(await site.standing(id)) == {"LAB-002"}
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [MDM, MDM]
+    await site.act(id, "back")
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [MDM, 8193]
+
+
+async def test_it_goes_back_by_itself_only_where_that_was_asked_for(site: Site) -> None:
+    id = await site.started("Pilot", automatic_back=True)
+    await site.follows("LAB-001")
+    await _mdm_error(site)
+    found = await site.tend(id)
+    assert (found["state"], found["ended_by"]) == ("returned", "roll-out")
+    assert found["cause"]["code"] == "too-many-failed"
+    assert [entry["action"] for entry in found["history"]][-2:] == ["rollout.halt", "rollout.back"]
+    assert await site.flags("LAB-001") == 8193
+
+
+@pytest.mark.parametrize("workload", ["windows-update", "office-click-to-run"])
+async def test_what_leaves_effects_never_goes_back_by_itself(site: Site, workload: str) -> None:
+    rings = [{"collection": "Pilot", **GATE}]
+    wanted = {"workload": workload, "rings": rings, "automatic_back": True}
+    status, error = await site.api.refusal("POST", URL, wanted)
+    assert (status, error["code"]) == (400, "rollout.no-automatic-back")
+    assert "stays" in error["message"]
+
+
+async def test_it_does_not_go_back_over_what_somebody_set_since(site: Site) -> None:
+    id = await site.started("Pilot")
+    await site.act(id, "cancel")
+    assert await site.flags("LAB-001") == MDM  # Cancelling moves nobody.
+    site.api.wait(seconds=1)
+    url = "/api/v1/comanagement/workloads/device-configuration"
+    assert (await site.api.web.put(url, json={"position": "mdm"})).status_code == 200
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/back", {})
+    assert (status, error["code"]) == (409, "rollout.superseded")
+
+
+# ---------------------------------------------------------------------------- pause, twice, restart
+
+
+async def test_a_pause_stops_the_clock_and_no_device(site: Site) -> None:
+    id = await site.started("Pilot", "All Systems")
+    site.api.wait(minutes=25)
+    assert (await site.act(id, "pause"))["state"] == "paused"
+    site.api.wait(minutes=25)
+    await site.follows("LAB-001")
+    found = await site.tend(id)
+    assert (found["state"], found["ring"], found["counts"]["done"]) == ("paused", 1, 1)
+    await site.act(id, "resume")
+    assert (await site.tend(id))["ring"] == 2
+
+
+async def test_two_that_move_it_on_at_once_begin_a_ring_once(site: Site) -> None:
+    import asyncio
+
+    id = await site.started("Pilot", "Second", "All Systems")
+    await site.follows("LAB-001")
+    other = Site(site.api)
+    await asyncio.gather(*(one.conductor.tend() for one in (site, other, site, other)))
+    found = await site.show(id)
+    assert (found["ring"], found["rings"][2]["state"]) == (2, "waiting")
+    assert [e["action"] for e in found["history"]].count("rollout.ring") == 2
+
+
+async def test_while_it_runs_the_slider_is_its_own(site: Site) -> None:
+    id = await site.started("Pilot")
+    url = "/api/v1/comanagement/workloads/device-configuration"
+    status, error = await site.api.refusal("PUT", url, {"position": "mdm"})
+    assert (status, error["code"]) == (409, "rollout.under-way")
+    assert id in error["cure"]
+    # Other workloads are nobody's business of it.
+    other = "/api/v1/comanagement/workloads/client-apps"
+    assert (await site.api.web.put(other, json={"position": "mdm"})).status_code == 200
+    second = await site.plan("Second")
+    status, error = await site.api.refusal(
+        "POST", f"{URL}/{second['id']}/start", {"accept_gaps": True}
+    )
+    assert error["code"] == "rollout.under-way"
+
+
+async def test_a_collection_that_a_ring_waits_for_is_not_deleted(site: Site) -> None:
+    await site.started("Pilot", "Second")
+    status, error = await site.api.refusal("DELETE", "/api/v1/collections/Second")
+    assert status == 409
+    assert "roll-out" in error["message"]
+
+
+# ---------------------------------------------------------------------------- gap analysis
+
+
+async def _configure(site: Site, value: str = "15", setting: str = SETTING) -> None:
+    wanted = {"name": setting, "setting": setting, "value": value, "collection": ALL}
+    answer = await site.api.web.post("/api/v1/configurations", json=wanted)
+    assert answer.status_code < 300, answer.text
+
+
+def _kinds(found: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+    return {(gap["kind"], gap["setting"]): gap["names"] for gap in found["gaps"]}
+
+
+async def test_the_analysis_says_of_each_device_what_it_would_lose(site: Site) -> None:
+    await _configure(site)
+    site.offers("LAB-001", offered())
+    site.offers("LAB-002", offered(f"./Device/Vendor/MSFT/Policy/Config/{SETTING}", "30"))
+    site.offers("LAB-003", offered("Power/Standby", "1"))
+    site.offers("LAB-004", offered(outcome="notApplicable"), offered("X/Y", workload="client-apps"))
+    found = await site.plan("All Systems")
+    assert _kinds(found) == {
+        ("same", SETTING): ["LAB-001"],
+        ("changes", SETTING): ["LAB-002"],
+        ("lost", SETTING): ["LAB-003", "LAB-004"],
+        ("gains", "Power/Standby"): ["LAB-003"],
+    }
+    changes = next(gap for gap in found["gaps"] if gap["kind"] == "changes")
+    assert (changes["site_value"], changes["value"], changes["policy"]) == (
+        "15",
+        "30",
+        "Lock screens",
+    )
+    lost = next(gap for gap in found["gaps"] if gap["kind"] == "lost")
+    those = await site.api.get(f"{URL}/{found['id']}/devices", gap=lost["number"])
+    assert [one["name"] for one in those["items"]] == ["LAB-003", "LAB-004"]
+    assert found["not_known"]
+
+
+async def test_gaps_have_to_be_accepted(site: Site) -> None:
+    await _configure(site)
+    id = (await site.plan("Pilot"))["id"]
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
+    assert (status, error["code"]) == (409, "rollout.has-gaps")
+    assert (await site.act(id, "start", accept_gaps=True))["state"] == "running"
+
+
+async def test_what_the_tenant_does_not_say_is_unknown_and_not_fine(site: Site) -> None:
+    await _configure(site)
+    site.api.cloud.graph.gone = "The tenant is away."
+    found = await site.plan("Pilot")
+    assert _kinds(found) == {("unknown", SETTING): ["LAB-001"]}
+    assert (found["cause"]["text"], found["analysed"]) == ("The tenant is away.", 1)
+    status, error = await site.api.refusal("POST", f"{URL}/{found['id']}/start", {})
+    assert error["code"] == "rollout.has-gaps"
+    # Again, when it is back.
+    site.api.cloud.graph.gone = ""
+    site.offers("LAB-001", offered())
+    await site.act(found["id"], "analyse")
+    found = await site.tend(found["id"])
+    assert (_kinds(found), found["cause"]["text"]) == ({("same", SETTING): ["LAB-001"]}, "")
+
+
+async def test_nothing_starts_before_it_is_analysed(site: Site) -> None:
+    wanted = {"workload": "device-configuration", "rings": [{"collection": "Pilot"}]}
+    id = (await site.api.web.post(URL, json=wanted)).json()["id"]
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {"accept_gaps": True})
+    assert (status, error["code"]) == (409, "rollout.not-analysed")
+    await site.conductor.tend()
+    async with site.api.db.transaction() as tx:
+        await add_device(tx, "LAB-009", flags=8193)
+    members = {"devices": ["LAB-009"]}
+    await site.api.web.post("/api/v1/collections/Pilot/members", json=members)
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {"accept_gaps": True})
+    assert error["code"] == "rollout.not-analysed"
+
+
+# ---------------------------------------------------------------------------- blast radius
+
+
+async def test_all_systems_needs_the_number_of_devices(site: Site) -> None:
+    id = (await site.plan("Pilot", "All Systems"))["id"]
+    for confirm in ({}, {"confirm": 3}):
+        status, error = await site.api.refusal("POST", f"{URL}/{id}/start", confirm)
+        assert (status, error["code"]) == (409, "rollout.needs-confirmation")
+        assert error["details"]["devices"] == 4
+    assert (await site.slider())["position"] == "site"
+    assert (await site.act(id, "start", confirm=4))["state"] == "running"
+    assert (await site.act(id, "start"))["state"] == "running"  # Twice is once.
+
+
+async def test_a_second_administrator_is_somebody_else(site: Site) -> None:
+    id = (await site.plan("Pilot", second_approval=True))["id"]
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
+    assert error["code"] == "rollout.needs-approval"
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/approve", {})
+    assert error["code"] == "rollout.needs-approval"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"rings": []}, "rollout.bad-plan"),
+        ({"rings": [{"collection": ALL}, {"collection": "Pilot"}]}, "rollout.bad-plan"),
+        ({"rings": [{"collection": "Pilot"}] * 2}, "rollout.bad-plan"),
+        ({"rings": [{"collection": "Nobody"}]}, "collection.not-found"),
+        ({"rings": [{"collection": "Pilot", "done_percent": 101}]}, "rollout.bad-plan"),
+        ({"rings": [{"collection": "Pilot", "minutes": 1, "soak_minutes": 2}]}, "rollout.bad-plan"),
+        ({"rings": [{"collection": "Pilot", "minutes": 1e300}]}, "rollout.bad-plan"),
+        ({"rings": [{"collection": "Pilot"}], "hurry": True}, "request.invalid"),
+        ({"workload": "everything"}, "comanagement.unknown-workload"),
+    ],
+)
+async def test_a_plan_that_cannot_be_is_refused(
+    site: Site, change: dict[str, Any], code: str
+) -> None:
+    wanted = {"workload": "device-configuration", "rings": [{"collection": "Pilot"}], **change}
+    status, error = await site.api.refusal("POST", URL, wanted)
+    assert error["code"] == code, error
+    assert (await site.api.get(URL))["items"] == []
+
+
+async def test_an_empty_first_ring_proves_nothing(site: Site) -> None:
+    await site.api.web.post("/api/v1/collections", json={"name": "Nobody"})
+    id = (await site.plan("Nobody", "Pilot"))["id"]
+    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
+    assert error["code"] == "rollout.bad-plan"
+    assert (await site.show(id))["state"] == "planned"
+    assert (await site.slider())["position"] == "site"
+
+
+async def test_unknown_roll_outs_and_who_may_not(site: Site) -> None:
+    assert (await site.api.refusal("GET", f"{URL}/none"))[1]["code"] == "rollout.not-found"
+    assert (await site.api.refusal("POST", f"{URL}/none/back", {}))[0] == 404
+    for role in ("Operations Administrator", "Read-only Analyst"):
+        name = role.split()[0].lower()
+        await site.api.web.post(
+            "/api/v1/administrators",
+            json={"name": name, "role": role, "password": site_api.PASSWORD},
+        )
+    await site.api.sign_in("operations")
+    status, _ = await site.api.refusal("POST", URL, {"workload": "client-apps", "rings": []})
+    assert status == 403
+    assert (await site.api.get(URL))["total"] == 0
