@@ -581,3 +581,33 @@ async def test_unknown_roll_outs_and_who_may_not(site: Site) -> None:
     status, _ = await site.api.refusal("POST", URL, {"workload": "client-apps", "rings": []})
     assert status == 403
     assert (await site.api.get(URL))["total"] == 0
+
+
+# ---------------------------------------------------------------------------- command line
+
+
+async def test_the_commands_plan_start_and_put_back(site: Site, tmp_path: Any) -> None:
+    await _configure(site)
+    async with site_api.commands(site.api, tmp_path) as run:
+        gate = "Pilot:minutes=30,soak=0,done=100,failed=0"
+        made = await run.json("rollout", "plan", "device-configuration", "--ring", gate, "--no-wait")
+        await site.conductor.tend()
+        shown = await run.text("rollout", "show", "device-configuration")
+        assert f"lost  {SETTING}" in " ".join(shown.split("  ")).replace("   ", "  ") or (
+            "lost" in shown and SETTING in shown
+        )
+        assert "100 % done in 30 min" in shown
+        with pytest.raises(site_api.CommandFailed, match="accept-gaps"):
+            await run.json("rollout", "start", made["id"])
+        assert (await run.json("rollout", "start", made["id"], "--accept-gaps"))["state"] == (
+            "running"
+        )
+        await site.follows("LAB-001")
+        await site.conductor.tend()
+        (one,) = await run.json("rollout", "devices", made["id"])
+        assert (one["standing"], one["gaps"][0]["kind"]) == ("done", "lost")
+        assert (await run.json("rollout", "back", made["id"]))["state"] == "returned"
+        (listed,) = await run.json("rollout", "list")
+        assert (listed["id"], listed["state"]) == (made["id"], "returned")
+        with pytest.raises(site_api.CommandFailed, match="no such roll-out"):
+            await run.json("rollout", "show", "../../administrators")
