@@ -1,132 +1,17 @@
 """A workload moves ring by ring: gap analysis, gates, a halt, and the way back."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import site_api
-from site_api import NOW, Api, add_device, report
-from tandem.site import clients, comanagement
-from tandem.workloads import Workload, capabilities
-
-URL = "/api/v1/comanagement/rollouts"
-MDM = capabilities([Workload.DEVICE_CONFIGURATION])
-SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
-GATE = {"minutes": 30, "soak_minutes": 0, "done_percent": 100, "failed_percent": 0}
-ALL = "SMS00001"
-
-
-class Site:
-    """Four co-managed devices, LAB-001 in Pilot, LAB-001 and LAB-002 in Second; and its tenant."""
-
-    def __init__(self, api: Api) -> None:
-        self.api = api
-        self.conductor = comanagement.Conductor(
-            api.db,
-            api.cloud.others,
-            lambda: api.clock[0],
-            comanagement.Pace(list_seconds=0, again_seconds=0),
-        )
-
-    async def plan(self, *collections: str, **more: Any) -> dict[str, Any]:
-        """Planned and analysed."""
-        gate = {**GATE, **more.pop("gate", {})}
-        wanted = {
-            "workload": "device-configuration",
-            "rings": [{"collection": name, **gate} for name in collections],
-            **more,
-        }
-        answer = await self.api.web.post(URL, json=wanted)
-        assert answer.status_code == 201, answer.text
-        await self.conductor.tend()
-        return await self.show(answer.json()["id"])
-
-    async def show(self, id: str) -> dict[str, Any]:
-        found: dict[str, Any] = await self.api.get(f"{URL}/{id}")
-        return found
-
-    async def tend(self, id: str) -> dict[str, Any]:
-        await self.conductor.tend()
-        return await self.show(id)
-
-    async def act(self, id: str, action: str, **body: Any) -> dict[str, Any]:
-        found: dict[str, Any] = await self.api.post(f"{URL}/{id}/{action}", body)
-        return found
-
-    async def started(self, *collections: str, **more: Any) -> str:
-        id = str((await self.plan(*collections, **more))["id"])
-        confirm = {"confirm": 4} if collections[-1] == "All Systems" else {}
-        assert (await self.act(id, "start", **confirm, accept_gaps=True))["state"] == "running"
-        return id
-
-    async def follows(self, *names: str, flags: int = MDM) -> None:
-        """They fetch their policy now, and report these flags."""
-        now = self.api.clock[0]
-        async with self.api.db.transaction() as tx:
-            for name in names:
-                id = clients.ClientId(f"GUID:{name}")
-                await report(tx, id, flags=flags)
-                await tx.execute(
-                    "UPDATE clients_client SET policy_at = %s, last_seen_at = %s, state_at = %s"
-                    " WHERE id = %s",
-                    (now, now, now, id),
-                )
-
-    def offers(self, name: str, *settings: dict[str, Any]) -> None:
-        lists = self.api.cloud.graph.lists
-        lists[f"deviceManagement/managedDevices/m-d-{name}/settings"] = list(settings)
-
-    async def standing(self, id: str) -> dict[str, tuple[str, str]]:
-        found = await self.api.get(f"{URL}/{id}/devices")
-        return {one["name"]: (one["standing"], one["cause"]["code"]) for one in found["items"]}
-
-    async def slider(self) -> dict[str, Any]:
-        found = await self.api.get("/api/v1/comanagement")
-        return next(
-            item for item in found["workloads"] if item["workload"] == "device-configuration"
-        )
-
-    async def flags(self, name: str) -> int:
-        """What the device makes of the policy that it gets."""
-        from tandem.workloads import merge
-
-        async with self.api.db.transaction() as tx:
-            content = await comanagement.policy_content(tx, clients.ClientId(f"GUID:{name}"))
-        return merge(content.configuration_policies).flags
-
-
-def offered(setting: str = SETTING, value: str = "15", **more: Any) -> dict[str, Any]:
-    return {
-        "setting": setting,
-        "workload": "device-configuration",
-        "outcome": "withheld",
-        "policyName": "Lock screens",
-        "policyValue": value,
-        **more,
-    }
-
-
-@pytest.fixture
-async def site(api: Api) -> AsyncIterator[Site]:
-    names = [f"LAB-00{number}" for number in (1, 2, 3, 4)]
-    async with api.db.transaction() as tx:
-        for name in names:
-            await add_device(tx, name, flags=8193)
-        await add_device(tx, "LAB-005", enrolled=False)
-    made = Site(api)
-    for name in names:
-        api.cloud.graph.knows(f"d-{name}", managed={"complianceState": "compliant"})
-        made.offers(name)
-    enable = {"automatic_enrollment": "none", "access_token": "t"}
-    assert (await api.web.put("/api/v1/comanagement", json=enable)).status_code == 200
-    for name, devices in (("Pilot", names[:1]), ("Second", names[:2])):
-        answer = await api.web.post("/api/v1/collections", json={"name": name})
-        await api.web.post(
-            f"/api/v1/collections/{answer.json()['id']}/members", json={"devices": devices}
-        )
-    yield made
-
+from rollout_world import ALL, GATE, MDM, SETTING, URL, Site, offered
+from site_api import NOW, add_device, report
+from tandem.cli.main import build
+from tandem.site import clients
 
 # ---------------------------------------------------------------------------- rings
 
@@ -404,8 +289,6 @@ async def test_a_pause_stops_the_clock_and_no_device(site: Site) -> None:
 
 
 async def test_two_that_move_it_on_at_once_begin_a_ring_once(site: Site) -> None:
-    import asyncio
-
     id = await site.started("Pilot", "Second", "All Systems")
     await site.follows("LAB-001")
     other = Site(site.api)
@@ -425,9 +308,7 @@ async def test_while_it_runs_the_slider_is_its_own(site: Site) -> None:
     other = "/api/v1/comanagement/workloads/client-apps"
     assert (await site.api.web.put(other, json={"position": "mdm"})).status_code == 200
     second = await site.plan("Second")
-    status, error = await site.api.refusal(
-        "POST", f"{URL}/{second['id']}/start", {"accept_gaps": True}
-    )
+    _, error = await site.api.refusal("POST", f"{URL}/{second['id']}/start", {"accept_gaps": True})
     assert error["code"] == "rollout.under-way"
 
 
@@ -490,7 +371,7 @@ async def test_what_the_tenant_does_not_say_is_unknown_and_not_fine(site: Site) 
     found = await site.plan("Pilot")
     assert _kinds(found) == {("unknown", SETTING): ["LAB-001"]}
     assert (found["cause"]["text"], found["analysed"]) == ("The tenant is away.", 1)
-    status, error = await site.api.refusal("POST", f"{URL}/{found['id']}/start", {})
+    _, error = await site.api.refusal("POST", f"{URL}/{found['id']}/start", {})
     assert error["code"] == "rollout.has-gaps"
     # Again, when it is back.
     site.api.cloud.graph.gone = ""
@@ -510,7 +391,7 @@ async def test_nothing_starts_before_it_is_analysed(site: Site) -> None:
         await add_device(tx, "LAB-009", flags=8193)
     members = {"devices": ["LAB-009"]}
     await site.api.web.post("/api/v1/collections/Pilot/members", json=members)
-    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {"accept_gaps": True})
+    _, error = await site.api.refusal("POST", f"{URL}/{id}/start", {"accept_gaps": True})
     assert error["code"] == "rollout.not-analysed"
 
 
@@ -530,9 +411,9 @@ async def test_all_systems_needs_the_number_of_devices(site: Site) -> None:
 
 async def test_a_second_administrator_is_somebody_else(site: Site) -> None:
     id = (await site.plan("Pilot", second_approval=True))["id"]
-    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
+    _, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
     assert error["code"] == "rollout.needs-approval"
-    status, error = await site.api.refusal("POST", f"{URL}/{id}/approve", {})
+    _, error = await site.api.refusal("POST", f"{URL}/{id}/approve", {})
     assert error["code"] == "rollout.needs-approval"
 
 
@@ -554,7 +435,7 @@ async def test_a_plan_that_cannot_be_is_refused(
     site: Site, change: dict[str, Any], code: str
 ) -> None:
     wanted = {"workload": "device-configuration", "rings": [{"collection": "Pilot"}], **change}
-    status, error = await site.api.refusal("POST", URL, wanted)
+    _, error = await site.api.refusal("POST", URL, wanted)
     assert error["code"] == code, error
     assert (await site.api.get(URL))["items"] == []
 
@@ -562,7 +443,7 @@ async def test_a_plan_that_cannot_be_is_refused(
 async def test_an_empty_first_ring_proves_nothing(site: Site) -> None:
     await site.api.web.post("/api/v1/collections", json={"name": "Nobody"})
     id = (await site.plan("Nobody", "Pilot"))["id"]
-    status, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
+    _, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
     assert error["code"] == "rollout.bad-plan"
     assert (await site.show(id))["state"] == "planned"
     assert (await site.slider())["position"] == "site"
@@ -586,28 +467,30 @@ async def test_unknown_roll_outs_and_who_may_not(site: Site) -> None:
 # ---------------------------------------------------------------------------- command line
 
 
-async def test_the_commands_plan_start_and_put_back(site: Site, tmp_path: Any) -> None:
+async def test_the_commands_plan_start_and_put_back(site: Site, tmp_path: Path) -> None:
     await _configure(site)
-    async with site_api.commands(site.api, tmp_path) as run:
+    async with site_api.commands(site.api, tmp_path) as commands:
         gate = "Pilot:minutes=30,soak=0,done=100,failed=0"
-        made = await run.json("rollout", "plan", "device-configuration", "--ring", gate, "--no-wait")
+        words = ("rollout", "plan", "device-configuration", "--ring", gate, "--no-wait")
+        id = (await commands.run(*words))["id"]
         await site.conductor.tend()
-        shown = await run.text("rollout", "show", "device-configuration")
-        assert f"lost  {SETTING}" in " ".join(shown.split("  ")).replace("   ", "  ") or (
-            "lost" in shown and SETTING in shown
+        tree = build()
+        shown = await asyncio.to_thread(
+            CliRunner().invoke, tree, ["rollout", "show", "device-configuration"]
         )
-        assert "100 % done in 30 min" in shown
-        with pytest.raises(site_api.CommandFailed, match="accept-gaps"):
-            await run.json("rollout", "start", made["id"])
-        assert (await run.json("rollout", "start", made["id"], "--accept-gaps"))["state"] == (
-            "running"
-        )
+        line = next(line for line in shown.stdout.splitlines() if SETTING in line)
+        assert line.split() == ["lost", SETTING, "15", "1", "LAB-001"]
+        assert "100 % done in 30 min, at most 0 % failed, watched 0 min" in shown.stdout
+        assert (await commands.refusal("rollout", "start", id)).code == "rollout.has-gaps"
+        assert (await commands.run("rollout", "start", id, "--accept-gaps"))["state"] == "running"
         await site.follows("LAB-001")
         await site.conductor.tend()
-        (one,) = await run.json("rollout", "devices", made["id"])
+        (one,) = await commands.run("rollout", "devices", id)
         assert (one["standing"], one["gaps"][0]["kind"]) == ("done", "lost")
-        assert (await run.json("rollout", "back", made["id"]))["state"] == "returned"
-        (listed,) = await run.json("rollout", "list")
-        assert (listed["id"], listed["state"]) == (made["id"], "returned")
-        with pytest.raises(site_api.CommandFailed, match="no such roll-out"):
-            await run.json("rollout", "show", "../../administrators")
+        assert (await commands.run("rollout", "back", id))["state"] == "returned"
+        (listed,) = await commands.run("rollout", "list")
+        assert (listed["id"], listed["state"]) == (id, "returned")
+        refused = await commands.refusal("rollout", "show", "../../administrators")
+        assert "no such roll-out" in refused.message
+        bad = ("rollout", "plan", "client-apps", "--ring", "Pilot:hurry=1")
+        assert "minutes=" in (await commands.refusal(*bad)).message

@@ -92,7 +92,9 @@ def list_rollouts(json: Json = False) -> None:
         "id": "Id",
     }
     found = site_client().get(_URL, limit=200)["items"]
-    rows = [{**one, **one["counts"], "at": f"{one['ring']} of {len(one['rings'])}"} for one in found]
+    rows = [
+        {**one, **one["counts"], "at": f"{one['ring']} of {len(one['rings'])}"} for one in found
+    ]
     emit(found, lambda _: table(rows, columns), json)
 
 

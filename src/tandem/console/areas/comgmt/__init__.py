@@ -1,10 +1,17 @@
-"""Co-management at the site: guide, wizard, settings, policies, client settings, configurations."""
+"""Co-management at the site: guide, wizard, settings, policies, roll-outs, client settings, configurations."""
 
 from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.comgmt import client_settings, configurations, guide, settings, wizard
+from tandem.console.areas.comgmt import (
+    client_settings,
+    configurations,
+    guide,
+    rollouts,
+    settings,
+    wizard,
+)
 from tandem.console.areas.comgmt.words import PATH
 from tandem.console.kit import N_, Area, Console, Place
 
@@ -16,6 +23,7 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
         *guide.routes(console),
         *wizard.routes(console),
         *settings.routes(console),
+        *rollouts.routes(console),
         *client_settings.routes(console),
         *configurations.routes(console),
     ]
@@ -31,5 +39,5 @@ AREA = Area(
     ),
     routes=_routes,
     wizards=(wizard.WIZARD_OF_COMANAGEMENT,),
-    notices=(settings.notices,),
+    notices=(settings.notices, rollouts.notices),
 )

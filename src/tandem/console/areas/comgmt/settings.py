@@ -35,11 +35,16 @@ TABS = (
     (f"{PATH}/enablement", N_("Enablement")),
     (f"{PATH}/staging", N_("Staging")),
     (f"{PATH}/policies", N_("Policies")),
+    (f"{PATH}/rollouts", N_("Roll-outs")),
 )
 
 
-def _tabs(page: Page[Any]) -> list[tuple[str, str, bool]]:
-    return [(path, name, page.request.url.path == path) for path, name in TABS]
+def tabs(page: Page[Any]) -> list[tuple[str, str, bool]]:
+    here = page.request.url.path
+    return [
+        (path, name, here == path or (path != PATH and here.startswith(f"{path}/")))
+        for path, name in TABS
+    ]
 
 
 async def collections(page: Page[Any]) -> list[tuple[str, str]]:
@@ -74,7 +79,7 @@ async def _render(
     return page.render(
         template,
         status,
-        tabs=_tabs(page),
+        tabs=tabs(page),
         found=found,
         etag=answer.etag,
         typed=dict(typed or {}),
@@ -242,7 +247,7 @@ async def policies(page: Page[Any]) -> Response:
     found = await page.api.get(f"{API}/policies")
     return page.render(
         "comgmt/policies.html",
-        tabs=_tabs(page),
+        tabs=tabs(page),
         policies=found,
         configurations=await page.api.get("/api/v1/configurations"),
         titles=WORKLOADS,
