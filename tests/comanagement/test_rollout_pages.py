@@ -81,7 +81,7 @@ async def test_a_roll_out_is_planned_started_halted_and_put_back(
     await site.conductor.tend()
     await browser.open(one)
     assert "Halted" in browser.main
-    assert "Ring 1: 1 of 1 devices failed; at most 0 % may." in browser.main
+    assert "Ring 1: 1 of 1 devices failed; at most 0 percent may." in browser.main
     assert f"The MDM service reports for {SETTING}: The device answered 500." in browser.main
     await browser.open("/console/notifications")
     assert "Device configuration: the roll-out has halted" in browser.main
@@ -111,10 +111,15 @@ async def test_what_the_api_refuses_is_said_where_it_was_typed(
 
 async def test_the_pages_speak_french(site: Site, browser: Browser) -> None:
     id = await site.started("Pilot")
-    site.api.wait(minutes=30)
+    site.api.wait(minutes=29)
+    await site.api.get("/api/v1/comanagement")
+    site.api.wait(minutes=1)
     await site.conductor.tend()
-    await browser.open(f"{PATH}/{id}?lang=fr")
-    assert "Suspendu par un seuil" in browser.main
-    for path in (PATH, f"{PATH}/new", f"{PATH}/{id}"):
-        await browser.open(path)
-        assert browser.answer.status_code == 200
+    async with browsing(site.api.app, "siteadmin", PASSWORD, "fr") as french:
+        await french.open(f"{PATH}/{id}")
+        assert "Interrompu par un seuil" in french.main
+        said = "Anneau 1 : après 30 minutes, 0 appareils terminés sur 1 ; il en faut 100 pour cent."
+        assert said in french.main
+        assert "Il n’a pas encore demandé sa nouvelle stratégie." in french.main
+        await french.open(f"{PATH}/new")
+        assert "Planifier et comparer" in french.main

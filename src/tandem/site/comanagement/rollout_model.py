@@ -466,7 +466,7 @@ def judge(ring: Ring, now: datetime) -> tuple[Verdict, Cause]:
         return Verdict.FAIL, Cause(
             "too-many-failed",
             f"Ring {ring.place}: {counts.failed} of {of} devices failed; at most"
-            f" {gate.failed_percent:g} % may.",
+            f" {gate.failed_percent:g} percent may.",
         )
     enough = counts.done * 100 >= gate.done_percent * of
     if enough and (ring.soak_until is None or now >= ring.soak_until):
@@ -475,7 +475,7 @@ def judge(ring: Ring, now: datetime) -> tuple[Verdict, Cause]:
         return Verdict.FAIL, Cause(
             "too-slow",
             f"Ring {ring.place}: after {gate.minutes:g} minutes {counts.done} of {of} devices are"
-            f" done; {gate.done_percent:g} % have to be.",
+            f" done; {gate.done_percent:g} percent have to be.",
         )
     return Verdict.WAIT, Cause()
 

@@ -256,17 +256,18 @@ def _history(
     page: Page[Any], entries: list[dict[str, Any]]
 ) -> list[tuple[datetime, str, str, bool]]:
     text = page.language.text
-    return [
-        (
-            msgspec.convert(one["at"], datetime),
-            text(N_("by itself")) if one["actor"] == "roll-out" else one["actor"],
-            text(ACTIONS[one["action"]], **_words(one["details"]))
-            if one["action"] in ACTIONS
-            else one["action"],
-            one["action"] == "rollout.halt",
+    told = []
+    for one in entries:
+        name = ACTIONS.get(one["action"], one["action"])
+        told.append(
+            (
+                msgspec.convert(one["at"], datetime),
+                text(N_("by itself")) if one["actor"] == "roll-out" else one["actor"],
+                text(name, **_words(one["details"])),
+                one["action"] == "rollout.halt",
+            )
         )
-        for one in entries
-    ]
+    return told
 
 
 def _words(details: Mapping[str, Any]) -> dict[str, Any]:
