@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from browsing import Browser, browsing
@@ -11,7 +12,9 @@ from site_api import CHEAP, PASSWORD, Api, add_device, report
 from tandem import console
 from tandem.console.site_pages import SitePages
 from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm
 from tandem.site import clients
+from tandem.site.clients import store
 from tandem.workloads import Workload
 
 PATH = "/console/comanagement"
@@ -347,3 +350,31 @@ async def test_the_catalogue_and_both_encodings_by_the_api(enabled: Api) -> None
         answer = await enabled.web.get(f"{API}/capabilities/{nonsense}")
         assert answer.status_code == 400
         assert answer.json()["error"]["message"].startswith("Capabilities are an integer")
+
+
+async def test_the_page_of_a_device_shows_effects_with_who_wrote_them_and_its_facts(
+    enabled: Api, browser: Browser
+) -> None:
+    at = "2026-11-24T12:00:00Z"
+    told = {
+        "flags": 8193,
+        "mdm_enrolled": True,
+        "policy_present": True,
+        "capabilities": 8193,
+        "enacted": {
+            "TandemFiles/Motd": {"source": "mdm", "code": "written", "text": "/etc/motd was written.", "at": at},
+            "TandemUnits/X": {
+                "source": "site", "code": "unit.not-found", "text": HOSTILE, "at": at, "failed": True,
+            },
+        },
+        "facts": {"os_name": "Debian 13", "encryption": "yes", "encryption_by": "253:0 is LUKS2"},
+    }  # fmt: skip
+    async with enabled.db.transaction() as tx:
+        state = msgspec.convert(told, ccm.ComanagementState)
+        await store.save_state(tx, clients.ClientId("GUID:LAB-002"), state, enabled.clock[0])
+    await browser.open("/console/devices/d-LAB-002/policy")
+    assert "/etc/motd was written." in browser.main
+    assert HOSTILE in browser.main
+    assert "Debian 13" in browser.main
+    assert "yes (253:0 is LUKS2)" in browser.main
+    assert "MDM service" in browser.main

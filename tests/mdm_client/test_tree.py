@@ -28,6 +28,9 @@ class FakeGate:
         self.values[setting] = value
         return True
 
+    def withdraw(self, source: Authority, setting: str) -> bool:
+        return self.values.pop(setting, None) is not None
+
     def value(self, setting: str) -> str | None:
         return self.values.get(setting)
 

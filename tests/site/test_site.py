@@ -1,5 +1,6 @@
 """The site itself: code, certificates, client settings, configurations, and its commands."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -177,6 +178,54 @@ async def test_a_configuration_that_cannot_be_is_refused(api: Api, change: dict[
     code, error = await api.refusal("POST", "/api/v1/configurations", wanted)
     assert code in (400, 404)
     assert error["message"]
+
+
+FILE = {"path": "/etc/motd", "content": "Welcome"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ({"value": "Welcome"}, "value", "is not understood"),
+        ({"value": {**FILE, "path": "/etc/../x"}}, "value", "no dots alone"),
+        ({"value": {**FILE, "colour": "red"}}, "value", "colour"),
+        ({"setting": "tandemfiles/Motd", "value": {**FILE, "mode": "rw"}}, "value", "octal"),
+        ({"workload": "client-apps"}, "workload", "belong to the workload Device configuration"),
+        ({"setting": "TandemUnits/X", "value": {"unit": "x", "enabled": True}}, "value", "systemd"),
+        ({"setting": "TandemApps/X", "value": {"install": "true"}}, "value", "exactly one of"),
+        (
+            {
+                "setting": "TandemApps/X",
+                "value": {"package": {"name": "x", "url": "http://x", "sha256": "0" * 64}},
+            },
+            "value",
+            "https://",
+        ),
+    ],
+)
+async def test_what_linux_could_not_follow_is_refused_before_any_device_gets_it(
+    api: Api, change: dict, field: str, said: str
+) -> None:
+    wanted = {"name": "N", "setting": "TandemFiles/Motd", "value": FILE, **change}
+    wanted |= {"collection": "SMS00001"}
+    if isinstance(wanted["value"], dict):
+        wanted["value"] = json.dumps(wanted["value"])
+    code, error = await api.refusal("POST", "/api/v1/configurations", wanted)
+    assert (code, error["details"]["field"]) == (400, field)
+    assert said in error["message"]
+    assert error["cure"]
+
+
+async def test_a_setting_for_linux_finds_its_workload_by_itself(api: Api) -> None:
+    app = {"install": "touch /opt/x", "detect": {"file": "/opt/x"}}
+    for setting, value, workload in (
+        ("TandemFiles/Motd", FILE, "device-configuration"),
+        ("TandemApps/X", app, "client-apps"),
+        ("DeviceLock/X", 1, "device-configuration"),
+    ):
+        new = {"name": setting, "setting": setting, "value": json.dumps(value)}
+        made = await api.web.post("/api/v1/configurations", json={**new, "collection": "SMS00001"})
+        assert made.json()["workload"] == workload
 
 
 async def test_enhanced_http_is_on_when_the_site_systems_have_their_certificate(

@@ -30,4 +30,5 @@ def machine_of(
         os_name="Windows (simulated)" if settings.simulated else "Windows",
         minute_seconds=settings.minute_seconds,
         durable=settings.durable,
+        root=settings.root,
     )

@@ -17,6 +17,7 @@ from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate
+from tandem.agent.handlers import Handlers
 from tandem.agent.installation import FILE, Installation, client_folder, installed
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.platform import Machine
@@ -63,7 +64,9 @@ class Client:
         self._spool = Spool(self._folder.below("spool"))
         self.gate = Gate(self._folder, self._journal, machine.now)
         machine.mdm.install_gate(self.gate)
-        self._handler = CoManagementHandler(machine, self._folder, self.gate, self._journal)
+        self._handler = CoManagementHandler(
+            machine, self._folder, self.gate, self._journal, self._handlers()
+        )
         self._session = Session(
             machine, self._folder, found.connection, self._journal, "ClientIDManagerStartup"
         )
@@ -100,6 +103,22 @@ class Client:
     def settings(self) -> ccm.ClientSettings:
         """The resultant client settings, with the defaults of what policy does not name."""
         return _settings(self._policy)
+
+    def _handlers(self) -> Handlers | None:
+        """What gives values their effect on this machine, where it has a root for that."""
+        machine = self._machine
+        if machine.root is None:
+            return None
+        return Handlers(
+            machine.root,
+            self._folder,
+            self.gate,
+            self._journal,
+            machine.http,
+            machine.now,
+            forbidden=machine.state,
+            minute_seconds=machine.minute_seconds,
+        )
 
     def wake(self) -> None:
         """Make policy and messages due now (client notification "Download Computer Policy").

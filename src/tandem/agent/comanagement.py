@@ -11,6 +11,7 @@ import msgspec
 from tandem import workloads
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate
+from tandem.agent.handlers import Handlers
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.platform import Machine, MdmEnrollment, NoToken
 from tandem.infra.errors import AppError
@@ -41,9 +42,17 @@ class _Memory(msgspec.Struct):
 
 
 class CoManagementHandler:
-    def __init__(self, machine: Machine, folder: Folder, gate: Gate, journal: Journal) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        folder: Folder,
+        gate: Gate,
+        journal: Journal,
+        handlers: Handlers | None = None,
+    ) -> None:
         self._machine = machine
         self._folder = folder
+        self._handlers = handlers
         self._gate = gate
         self._journal = journal
         self._memory = folder.load("handler.json", _Memory) or _Memory()
@@ -74,8 +83,6 @@ class CoManagementHandler:
             await self._auto_enroll(report)
             enrollment = self._machine.mdm.enrollment()
         self._remember_enrollment(enrollment)
-        state = self._state(policy, merged, enrollment, version, effects)
-        self._report(state, report, policy)
         self._machine.mdm.publish(
             ccm.ConfigInfo(
                 self._gate.flags, version, policy.client_id, merged.allow and current
@@ -84,6 +91,11 @@ class CoManagementHandler:
         if changed or sync:
             # The MDM service learns of the switch at once, and gives or withholds accordingly.
             await self._machine.mdm.sync()
+        if self._handlers is not None:
+            # After that, as an installation takes its time.
+            await self._handlers.act()
+        state = self._state(policy, merged, enrollment, version, effects)
+        self._report(state, report, policy)
 
     def _merge(self, policy: ccm.Policy) -> Merged:
         found = sorted(policy.configuration_policies, key=lambda p: p.id)
@@ -136,6 +148,8 @@ class CoManagementHandler:
                 self._write(f"'{item.setting}' is of an unknown workload: {item.workload}", WARNING)
                 continue
             self._gate.offer(Authority.SITE, workload, item.setting, item.value)
+        # The policy names everything that the site wants, so what it names no longer goes.
+        self._gate.keep_only(Authority.SITE, {item.setting for item in policy.configurations})
 
     async def _auto_enroll(self, report: Report) -> None:
         """One try when it is due: three, a quarter of an hour apart, then at the next round."""
@@ -218,6 +232,11 @@ class CoManagementHandler:
                 for setting, a in self._gate.applied.items()
             },
             effects=effects,
+            enacted={
+                one.setting: ccm.Enacted(one.source, one.code, one.text, one.at, one.failed)
+                for one in (self._handlers.effects if self._handlers else ())
+            },
+            facts=self._handlers.facts(Authority.SITE) if self._handlers else {},
         )
 
     def _report(self, state: ccm.ComanagementState, report: Report, policy: ccm.Policy) -> None:

@@ -52,6 +52,7 @@ class HostDevice(msgspec.Struct, frozen=True, tag_field="op", tag="host"):
     minute_seconds: float = 60.0
     durable: bool = True
     simulated: bool = False
+    root: str = ""
 
 
 class Leave(msgspec.Struct, frozen=True, tag_field="op", tag="leave"):
@@ -122,6 +123,7 @@ class Fleet:
             ca_file=Path(self._begin.ca_file) if self._begin.ca_file else None,
             minute_seconds=order.minute_seconds,
             durable=order.durable,
+            root=Path(order.root) if order.root else None,
         )
         place = MeetingPlace(settings.meeting, settings.durable)
         called = len(self._hosts) < _CALLED

@@ -5,7 +5,7 @@ the lines that administrators know. What is in force is kept on disk with its so
 can prove who set it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -117,6 +117,26 @@ class Gate:
         self._save()
         self._journal.write(COMPONENTS[workload], f"Applied '{setting}' from {source.value}.")
         return True
+
+    def withdraw(self, source: Authority, setting: str) -> bool:
+        """Take away a value that its owner no longer wants. A value that another has set stays."""
+        with self._writing():
+            found = self._kept.settings.get(setting)
+            if found is None or found.source != source.value:
+                return False
+            workload = Workload(found.workload)
+            if self.owner(workload) is not source:
+                return False
+            del self._kept.settings[setting]
+            self._save()
+        self._journal.write(COMPONENTS[workload], f"'{setting}' from {source.value} is withdrawn.")
+        return True
+
+    def keep_only(self, source: Authority, wanted: Collection[str]) -> None:
+        """Withdraw everything of an authority that it does not want any more."""
+        for name, one in self.applied.items():
+            if one.source == source.value and name not in wanted:
+                self.withdraw(source, name)
 
     def value(self, setting: str) -> str | None:
         self._refresh()

@@ -1,8 +1,9 @@
 """A lock that processes share, by a file: it goes when its holder does, however that ends."""
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -38,3 +39,12 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock meanwhile. False: somebody else has it, and `wait` was off."""
     with path.open("a") as file:
         yield _take(file.fileno(), wait)
+
+
+def lasting(path: Path) -> int:
+    """A descriptor that holds the lock for as long as anybody has it open, so for a program that
+    inherits it too. Whoever has the lock already keeps it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with suppress(OSError):
+        _take(descriptor, False)
+    return descriptor

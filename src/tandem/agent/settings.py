@@ -15,4 +15,7 @@ class AgentSettings(Settings, frozen=True):
     simulated: bool = False  # Said to the site wherever the device says what it is.
     minute_seconds: float = 60.0  # How long one minute of every interval lasts.
     durable: bool = True  # False leaves the time of writing to the disk.
+    # Where policy has its effects on a Linux device: "/" changes the device itself, another folder
+    # only what is in it. Empty: values are kept with who set them, and nothing acts on them.
+    root: Path | None = None
     logs: Path | None = None  # JSON lines of the process; the device's own logs lie in state/Logs.

@@ -16,11 +16,15 @@ def create(
     value: Annotated[str, typer.Option(help="Value of the setting.")],
     collection: Annotated[str, typer.Option(help="Id or name of the collection.")],
     workload: Annotated[
-        str, typer.Option(help="The workload that the setting belongs to.")
-    ] = "device-configuration",
+        str, typer.Option(help="The workload that the setting belongs to; empty: by its area.")
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Deploy one setting to a collection, where the site has the workload."""
+    """Deploy one setting to a collection, where the site has the workload.
+
+    On Linux, TandemFiles/NAME, TandemUnits/NAME and TandemApps/NAME have effects: files, systemd
+    units and apps. Their value is a JSON object; `tandem comanagement workload` says more.
+    """
     wanted = {
         "name": name,
         "setting": setting,

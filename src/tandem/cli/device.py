@@ -114,6 +114,13 @@ def _shown(found: dict[str, Any]) -> str:
             },
         ),
     ]
+    state = (found["client"] or {}).get("state") or {}
+    if state.get("enacted"):
+        rows = [{"setting": name, **one} for name, one in state["enacted"].items()]
+        columns = {"setting": "Setting", "source": "By", "code": "Effect", "text": "What happened"}
+        lines += ["", table(rows, columns)]
+    if state.get("facts"):
+        lines += ["", *(f"{name}: {value}" for name, value in state["facts"].items())]
     lines += ["", "Collections: " + ", ".join(item["name"] for item in found["collections"])]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ FILES, UNITS, APPS = "TandemFiles", "TandemUnits", "TandemApps"
 
 FLAG_ONLY = "Moves the flag only: no handler here changes a device for it."
 EFFECTS = "Moves with effects on devices that run Linux."
-ROLLS_BACK = "Switching back takes its effects back."
+ROLLS_BACK = "Its effects can be taken back: what was there before is kept."
 STAYS = "Its effects do not roll back: switching back stops new ones, and leaves what is there."
 
 

@@ -67,7 +67,12 @@ class Policy:
     def delete(self, path: Path) -> int:
         if not path or path[0].lower() != "config":
             return NOT_FOUND
-        return self._wanted.delete(path[1:])
+        before = set(self._wanted.kept)
+        code, gate = self._wanted.delete(path[1:]), self._gate()
+        if gate is not None:
+            for name in sorted(before - set(self._wanted.kept)):
+                gate.withdraw(Authority.MDM, name)
+        return code
 
     def run(self, path: Path, item: Item) -> int:
         return NOT_ALLOWED

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tandem import pki
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate, open_gate
+from tandem.agent.handlers import FACTS
 from tandem.agent.installation import FILE as INSTALLATION
 from tandem.agent.mdm import branches, enrollment, renewal, session
 from tandem.agent.mdm.applications import COMPLETED, Applications, Job
@@ -460,7 +461,7 @@ class Device:
             "EnrollmentType": "Device",
             "MaxSyncApplicationVersion": "5.0",
         }
-        msft = "Vendor/MSFT"
+        msft, facts = "Vendor/MSFT", self._facts()
         return Tree(
             {
                 "DevInfo": ReadOnly(self._device_info(account)),
@@ -472,10 +473,30 @@ class Device:
                 f"{msft}/EnterpriseDesktopAppManagement": self._applications,
                 f"{msft}/Policy": self._policy,
                 f"{msft}/WindowsLicensing": ReadOnly({"Edition": _OS_EDITION}),
-                f"{msft}/DeviceStatus": ReadOnly({"OS/Edition": _OS_EDITION, "OS/Mode": "0"}),
+                f"{msft}/DeviceStatus": ReadOnly(self._status_leaves(facts)),
+                "Vendor/Tandem/Facts": ReadOnly(facts),
                 **(self._orders() if settings.simulated else {}),
             }
         )
+
+    def _facts(self) -> dict[str, str]:
+        """The compliance facts, which the agent lays out while they are this service's."""
+        folder = self.settings.state / "agent" / "CCM"
+        try:
+            return msgspec.json.decode((folder / FACTS).read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def _status_leaves(self, facts: dict[str, str]) -> dict[str, str]:
+        """DeviceStatus, by the numbers of its CSP; what is not known has no node."""
+        leaves = {"OS/Edition": _OS_EDITION, "OS/Mode": "0"}
+        for fact, node, values in (
+            ("encryption", "Compliance/EncryptionCompliance", {"yes": "1", "no": "0"}),
+            ("firewall", "Firewall/Status", {"yes": "0", "no": "1"}),
+        ):
+            if facts.get(fact) in values:
+                leaves[node] = values[facts[fact]]
+        return leaves
 
     def _orders(self) -> dict[str, branches.Orders]:
         """A computer that is no simulation is not restarted or wiped by a program like this one."""

@@ -156,6 +156,7 @@ class _HostProcess:
             "minute_seconds": device.client_minute_seconds,
             "durable": device.durable,
             "simulated": device.simulated,
+            "root": str(device.root.absolute()) if device.root else "",
         }
         self._orders[device.name] = order
         if self._task is None:

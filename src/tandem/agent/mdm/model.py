@@ -28,6 +28,7 @@ class DeviceSettings(Settings, frozen=True):
     client_minute_seconds: float = 60.0  # The same for the agent.
     durable: bool = True  # False leaves the time of writing to the disk.
     simulated: bool = False  # Said by the device wherever it says what it is.
+    root: Path | None = None  # Where the agent's handlers have their effects; empty: nowhere.
 
 
 class ComputerSettings(Settings, frozen=True):
@@ -46,6 +47,8 @@ class ComputerSettings(Settings, frozen=True):
     ca_file: Path | None = None  # Trusted roots for TLS; empty: the system's.
     minute_seconds: float = 60.0
     client_minute_seconds: float = 60.0
+    # Where policy has its effects: "/" on a computer that is to be managed, another folder to try it.
+    root: Path | None = None  # Empty: nowhere.
     logs: Path | None = None
 
     @property
@@ -61,6 +64,7 @@ class ComputerSettings(Settings, frozen=True):
             os_version=self.os_version,
             minute_seconds=self.minute_seconds,
             client_minute_seconds=self.client_minute_seconds,
+            root=self.root,
         )
 
 

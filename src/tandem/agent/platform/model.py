@@ -43,6 +43,10 @@ class ConfigurationGate(Protocol):
         """Apply a value from this source; False (and a log line) when the other one owns it."""
         ...
 
+    def withdraw(self, source: Authority, setting: str) -> bool:
+        """Take away a value that this source has set and no longer wants, if it may write."""
+        ...
+
     def value(self, setting: str) -> str | None:
         """What is in force for a setting, whoever set it."""
         ...
@@ -122,6 +126,8 @@ class Machine:
     os_name: str = "Windows"
     minute_seconds: float = 60.0
     durable: bool = True
+    # Where handlers have their effects: "/" on a device of its own, a folder in tests. None: nowhere.
+    root: Path | None = None
     # Whether a connection to the tenant is held open, by which it calls the device at once.
     waits_for_calls: bool = True
     now: Clock = utc_now

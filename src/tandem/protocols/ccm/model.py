@@ -157,6 +157,17 @@ class IncomingReply(msgspec.Struct, frozen=True):
     accepted: list[str]
 
 
+class Enacted(msgspec.Struct, frozen=True):
+    """What became of a setting that has an effect on the device: `source` is the authority whose
+    value it is, `code` for programs, `text` for people."""
+
+    source: str
+    code: str
+    text: str
+    at: datetime
+    failed: bool = False
+
+
 class ComanagementState(msgspec.Struct, frozen=True):
     """`data` of a message with topic 810: where the device stands, in its own account."""
 
@@ -174,6 +185,10 @@ class ComanagementState(msgspec.Struct, frozen=True):
     applied: dict[str, dict[str, str]] = {}
     # What the device did about the client settings: setting → effect.
     effects: dict[str, str] = {}
+    # Files, units and apps: setting → what became of it, whoever's value it is.
+    enacted: dict[str, Enacted] = {}
+    # Compliance facts, while the site owns that workload.
+    facts: dict[str, str] = {}
 
 
 class ConfigInfo(msgspec.Struct, frozen=True):

@@ -13,8 +13,7 @@ from tandem.infra.database import Database
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
-from tandem.site.deployments.model import Configuration, read_workload
-from tandem.workloads import Workload
+from tandem.site.deployments.model import Configuration, workload_for
 
 
 class NewConfiguration(msgspec.Struct):
@@ -22,7 +21,7 @@ class NewConfiguration(msgspec.Struct):
     setting: str
     value: str
     collection: str
-    workload: str = Workload.DEVICE_CONFIGURATION.value
+    workload: str = ""
 
 
 def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
@@ -52,7 +51,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 setting=new.setting,
                 value=new.value,
                 collection=new.collection,
-                workload=read_workload(new.workload),
+                workload=workload_for(new.setting, new.workload),
                 actor=who.name,
                 now=now(),
             )

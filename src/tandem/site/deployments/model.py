@@ -6,7 +6,8 @@ from datetime import datetime
 
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.site.collections import CollectionId
-from tandem.workloads import Workload
+from tandem.workloads import Workload, workload_of_area
+from tandem.workloads.instructions import area_of, read
 
 # Area/Name, as in the policy CSP: both authorities speak of one setting by one name.
 _SETTING = re.compile(r"^[A-Za-z0-9]{1,64}/[A-Za-z0-9_.]{1,128}$")
@@ -35,8 +36,8 @@ class NoSuchConfiguration(AppError):
     kind, code = Kind.NOT_FOUND, "configuration.not-found"
 
 
-def check(name: str, setting: str, value: str) -> None:
-    """Raises BadConfiguration."""
+def check(name: str, setting: str, value: str, workload: Workload) -> None:
+    """Raises BadConfiguration, and BadInstruction for one that Linux could not follow."""
     if not name.strip() or len(name) > 256:
         raise BadConfiguration("A configuration has a name of 1 to 256 characters.", field="name")
     if not _SETTING.match(setting):
@@ -47,6 +48,26 @@ def check(name: str, setting: str, value: str) -> None:
         )
     if len(value) > 4096:
         raise BadConfiguration("A value has at most 4,096 characters.", field="value")
+    area = area_of(setting)
+    if not area:
+        return
+    read(setting, value)
+    owner = workload_of_area(area)
+    if workload is not owner:
+        raise BadConfiguration(
+            f"Settings of {area} belong to the workload {owner.title}.",
+            cure=f"Deploy it as part of {owner.value}.",
+            field="workload",
+        )
+
+
+def workload_for(setting: str, named: str) -> Workload:
+    """The workload that is named, or else the one that the setting belongs to on Linux, or else
+    device configuration. Raises BadConfiguration."""
+    if named:
+        return read_workload(named)
+    area = area_of(setting)
+    return workload_of_area(area) if area else Workload.DEVICE_CONFIGURATION
 
 
 def read_workload(name: str) -> Workload:

@@ -30,7 +30,7 @@ async def create(
     now: datetime,
 ) -> Configuration:
     """Deploy one setting to a collection. Raises BadConfiguration, NameTaken, NoSuchCollection."""
-    check(name, setting, value)
+    check(name, setting, value, workload)
     target = await collections.collection(tx, collection)
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):

@@ -68,6 +68,8 @@ async def _render(page: Page[Any], template: str, tab: str) -> Response:
         mdm=_account_of_tenant(found),
         site=_account_of_site(found),
         in_force=_in_force(found),
+        enacted=_state(found).get("enacted") or {},
+        facts=_facts(found),
         timeline=_timeline(found),
         logs=_logs(found["timeline"]),
         silence=found["tenant"]["silence"] or found["without_timeline"],
@@ -116,10 +118,33 @@ def _account_of_site(found: Mapping[str, Any]) -> list[Fact]:
     ]
 
 
-def _applied(found: Mapping[str, Any]) -> Mapping[str, Any]:
+def _state(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the device last said of itself."""
     state = found["client"]["state"] if found["client"] else None
-    applied = state.get("applied") if state else None
+    return state if isinstance(state, Mapping) else {}
+
+
+def _applied(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    applied = _state(found).get("applied")
     return applied if isinstance(applied, Mapping) else {}
+
+
+def _facts(found: Mapping[str, Any]) -> list[Fact]:
+    """The compliance facts, which a device tells its site while compliance is the site's."""
+    told = _state(found).get("facts") or {}
+    if not told:
+        return []
+    return [
+        Fact(N_("Operating system"), told.get("os_name", "")),
+        Fact(N_("Version"), told.get("os_version", "")),
+        Fact(N_("Disk encryption"), _known(told, "encryption")),
+        Fact(N_("Firewall"), _known(told, "firewall")),
+    ]
+
+
+def _known(told: Mapping[str, str], name: str) -> str:
+    """The device's word with its evidence: yes, no or unknown, and by what it knows."""
+    return f"{told.get(name, '')} ({told.get(name + '_by', '')})"
 
 
 def _in_force(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,0 +1,358 @@
+"""Bringing the device in line with what is in force, setting by setting."""
+
+import uuid
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from tandem.agent.folder import Folder
+from tandem.agent.gate import COMPONENTS, Applied, Gate
+from tandem.agent.handlers.apps import Apps
+from tandem.agent.handlers.compliance import facts
+from tandem.agent.handlers.files import Files
+from tandem.agent.handlers.model import Effect, Record, Trouble
+from tandem.agent.handlers.root import Root
+from tandem.agent.handlers.units import Units
+from tandem.agent.journal import INFORMATION, WARNING, Journal
+from tandem.infra.clock import Clock
+from tandem.infra.errors import AppError
+from tandem.workloads import APPS, FILES, UNITS, Authority, Workload, workload_of_area
+from tandem.workloads.instructions import App, File, Instruction, Unit, area_of, read
+
+# Detection may run a script, so an app that is there is looked at again only now and then; a
+# failure is tried again as often.
+LOOK_AGAIN_MINUTES = 60
+FACTS = "facts.json"
+KEPT, UNDO_FAILED = "kept", "undo.failed"
+# A unit's file comes before its links, and what apps need before the apps.
+_ORDER = (FILES, UNITS, APPS)
+
+
+def may_write(gate: Gate, source: Authority, workload: Workload) -> bool:
+    """The one question that handlers put to the gate, before each write."""
+    return gate.owner(workload) is source
+
+
+class Handlers:
+    def __init__(
+        self,
+        root: Path,
+        folder: Folder,
+        gate: Gate,
+        journal: Journal,
+        http: httpx.AsyncClient,
+        now: Clock,
+        *,
+        forbidden: Path,
+        minute_seconds: float,
+    ) -> None:
+        """`folder` is the client's; `forbidden` is the agent's own: no policy reaches into it."""
+        self._root = Root(root, forbidden)
+        self._client_folder = folder
+        folder = self._folder = folder.below("handlers")
+        self._gate = gate
+        self._journal = journal
+        self._now = now
+        self._minute = timedelta(seconds=minute_seconds)
+        self._files = Files(self._root, folder)
+        self._units = Units(self._root)
+        self._apps = Apps(
+            self._root,
+            folder.below("runs"),
+            http,
+            lambda text: journal.write(COMPONENTS[Workload.CLIENT_APPS], text),
+        )
+        self._records = self._load()
+        self._saved: dict[str, bytes] = {}
+
+    @property
+    def effects(self) -> list[Effect]:
+        """How each setting that has to do with this device stands."""
+        return [record.effect for record in self._records.values()]
+
+    def facts(self, asks: Authority) -> dict[str, str]:
+        """The compliance facts for an authority; none for one that does not own the workload."""
+        if not may_write(self._gate, asks, Workload.COMPLIANCE_POLICIES):
+            return {}
+        return facts(self._root)
+
+    def _publish_facts(self) -> None:
+        """Lay the facts where the MDM client finds them, while they are the MDM service's."""
+        found = self.facts(Authority.MDM)
+        data = msgspec.json.encode(found) if found else None
+        if data == self._client_folder.read(FACTS):
+            return
+        with suppress(OSError):
+            if data is None:
+                self._client_folder.remove(FACTS)
+            else:
+                self._client_folder.write(FACTS, data)
+
+    async def act(self) -> None:
+        """Write what differs, undo what is withdrawn. What goes wrong is an effect, no exception."""
+        self._publish_facts()
+        applied = {name: one for name, one in self._gate.applied.items() if area_of(name)}
+        gone = [record for name, record in self._records.items() if name not in applied]
+        for record in sorted(gone, key=_order, reverse=True):
+            await self._withdraw(record)
+        for name in sorted(applied, key=lambda name: (_ORDER.index(area_of(name)), name)):
+            await self._follow(name, applied[name])
+
+    # One setting.
+
+    async def _follow(self, setting: str, wanted: Applied) -> None:
+        source, workload = Authority(wanted.source), workload_of_area(area_of(setting))
+        record = self._records.get(setting)
+        if not may_write(self._gate, source, workload):
+            if record is not None and record.effect.code != KEPT:
+                who = _WHO[Authority(record.source)]
+                with suppress(OSError):
+                    self._say(record, KEPT, f"What {who} set stays; it owns the workload no more.")
+            return
+        if record is None:
+            record = self._new(setting, source)
+        try:
+            if wanted.workload != workload.value:
+                raise Trouble(
+                    "setting.other-workload",
+                    f"{setting} belongs to {workload.title}, and came as part of another workload.",
+                    cure=f"Deploy it as part of {workload.value}.",
+                )
+            instruction = read(setting, wanted.value)
+            if record.value and not _is_same(instruction, _instruction(record)):
+                await self._undone(record)
+                self._drop(record)
+                record = self._new(setting, source)
+            same = (record.source, record.value) == (source.value, wanted.value)
+            record.source, record.value = source.value, wanted.value
+            settled = same and record.done and record.effect.code != KEPT
+            await self._enact(instruction, record, settled, same)
+        except AppError as error:
+            self._fail(record, error.code, error)
+        except OSError as error:
+            self._fail(record, "effect.failed", Trouble("", f"{error.strerror or error}."))
+
+    def _new(self, setting: str, source: Authority) -> Record:
+        effect = Effect(setting, source.value, "begun", "", self._now())
+        return Record(setting, source.value, "", effect)
+
+    async def _enact(
+        self, instruction: Instruction, record: Record, settled: bool, same: bool
+    ) -> None:
+        """`settled`: the setting was brought about before, so what differs now is a drift; `same`:
+        it was at least tried before."""
+        match instruction:
+            case File():
+                self._enact_file(instruction, record, settled)
+            case Unit():
+                self._enact_unit(instruction, record, settled)
+            case App():
+                await self._enact_app(instruction, record, settled, same)
+
+    def _enact_file(self, wanted: File, record: Record, settled: bool) -> None:
+        self._claim(wanted, record)
+        if self._files.in_place(wanted):
+            if not settled:
+                self._files.prepare(wanted, record, _name(record.setting))
+                self._finish(record, "in-place", f"{wanted.path} is as it is to be.")
+            return
+        self._files.prepare(wanted, record, _name(record.setting))
+        self._begin(record)
+        self._files.write(wanted, record)
+        what = "removed" if wanted.absent else "written"
+        self._finish(record, "corrected" if settled else what, f"{wanted.path} was {what}.")
+
+    def _claim(self, wanted: File, record: Record) -> None:
+        """Of two settings that name one file the owner's holds, and knows what was there first."""
+        for other in list(self._records.values()):
+            if (
+                other is record
+                or area_of(other.setting) != FILES
+                or other.setting == record.setting
+            ):
+                continue
+            instruction = _instruction(other)
+            if not isinstance(instruction, File) or instruction.path != wanted.path:
+                continue
+            if other.source == record.source:
+                raise Trouble(
+                    "file.claimed",
+                    f"{other.setting} writes {wanted.path} already.",
+                    cure="Withdraw one of the two.",
+                )
+            if record.before is None:
+                record.before, record.folders = other.before, other.folders
+                kept = self._folder.read(f"{_name(other.setting)}.before")
+                if kept is not None:
+                    self._folder.write(f"{_name(record.setting)}.before", kept)
+            record.wrote += other.wrote
+            self._begin(record)
+            self._drop(other)
+
+    def _enact_unit(self, wanted: Unit, record: Record, settled: bool) -> None:
+        state = "enabled" if wanted.enabled else "disabled"
+        if self._units.in_place(wanted):
+            if not settled:
+                self._finish(record, "in-place", f"{wanted.unit} is {state}.")
+            return
+        self._units.prepare(wanted, record)
+        self._begin(record)
+        self._units.write(wanted, record)
+        self._finish(record, "corrected" if settled else "written", f"{wanted.unit} was {state}.")
+
+    async def _enact_app(self, wanted: App, record: Record, settled: bool, same: bool) -> None:
+        now = self._now()
+        waits = record.look_at is not None and now < record.look_at
+        if waits and not record.run and (settled or (same and record.effect.failed)):
+            return
+        if self._apps.is_running(record):
+            self._say(record, "app.running", "An earlier run goes on; it is waited for.")
+            return
+        record.look_at = now + self._minute * LOOK_AGAIN_MINUTES
+        if await self._apps.detected(wanted):
+            record.ours = record.ours or bool(record.run)
+            self._apps.forget(record)
+            text = "It is there." if record.ours else "It was there already."
+            self._finish(record, "in-place", text)
+            return
+        if record.run:
+            await self._apps.recover(wanted, record)
+        if not may_write(self._gate, Authority(record.source), Workload.CLIENT_APPS):
+            return  # The workload moved while the rule was looked at.
+        record.run = uuid.uuid4().hex
+        self._begin(record)
+        await self._apps.install(wanted, record)
+        record.ours = True
+        text = "It was installed, and its rule detects it."
+        self._finish(record, "corrected" if settled else "written", text)
+
+    async def _withdraw(self, record: Record) -> None:
+        """Undo what a setting did that is in force no more: the gate let its owner take it away, or
+        cleared it away as left over."""
+        now = self._now()
+        failed = record.effect.code == UNDO_FAILED
+        if failed and record.look_at is not None and now < record.look_at:
+            return
+        try:
+            text = await self._undone(record)
+            self._drop(record)
+        except (AppError, OSError) as error:
+            record.look_at = now + self._minute * LOOK_AGAIN_MINUTES
+            trouble = error if isinstance(error, AppError) else Trouble("", str(error))
+            self._fail(record, UNDO_FAILED, trouble)
+            return
+        self._write(record, f"'{record.setting}' of {record.source} was withdrawn: {text}")
+
+    async def _undone(self, record: Record) -> str:
+        instruction = _instruction(record)
+        match instruction:
+            case None:
+                return "it had no effect."
+            case File():
+                if self._files.undo(instruction.path, record, _name(record.setting)):
+                    return "what was there before is back."
+                return "somebody has changed the file since, and it stays."
+            case Unit():
+                self._units.undo(record)
+                return "the links are as they were."
+            case App():
+                if not record.ours and not record.run:
+                    return "nothing of it is there by our hand."
+                if self._apps.is_running(record):
+                    raise Trouble("app.running", "An earlier run goes on; it is waited for.")
+                record.run = record.run or uuid.uuid4().hex
+                self._save(record)
+                if await self._apps.remove(instruction, record):
+                    return "the app was removed."
+                return "the app does not say how it is removed, and stays."
+
+    # What is kept.
+
+    def _load(self) -> dict[str, Record]:
+        found = (
+            self._folder.load(path.name, Record)
+            for path in sorted(self._folder.path.glob("*.json"))
+        )
+        return {record.setting: record for record in found if record is not None}
+
+    def _save(self, record: Record) -> None:
+        """On disk, unless it lies there like this already."""
+        self._records[record.setting] = record
+        data = msgspec.json.encode(record)
+        if self._saved.get(record.setting) != data:
+            self._folder.write(f"{_name(record.setting)}.json", data)
+            self._saved[record.setting] = data
+
+    def _drop(self, record: Record) -> None:
+        self._records.pop(record.setting, None)
+        self._saved.pop(record.setting, None)
+        self._folder.remove(f"{_name(record.setting)}.json")
+        self._folder.remove(f"{_name(record.setting)}.before")
+        self._folder.sync()
+
+    def _begin(self, record: Record) -> None:
+        record.done = False
+        self._save(record)
+
+    def _finish(self, record: Record, code: str, text: str) -> None:
+        record.done = True
+        self._say(record, code, text)
+
+    def _fail(self, record: Record, code: str, error: AppError) -> None:
+        text = f"{error.message} {error.cure}".strip()
+        record.done = False
+        self._say(record, code, text, failed=True)
+
+    def _say(self, record: Record, code: str, text: str, *, failed: bool = False) -> None:
+        """Keep how the setting stands, and write it into the log of its workload when it is news."""
+        before = record.effect
+        told = (before.code, before.text, before.source) == (code, text, record.source)
+        if not told:
+            record.effect = Effect(record.setting, record.source, code, text, self._now(), failed)
+        # A full disk is a reason to fail, and must not keep the failure from being reported.
+        with suppress(OSError) if failed else nullcontext():
+            self._save(record)
+        if not told:
+            severity = WARNING if failed else INFORMATION
+            self._write(record, f"'{record.setting}' of {record.source}: {text} ({code})", severity)
+
+    def _write(self, record: Record, text: str, severity: int = INFORMATION) -> None:
+        component = COMPONENTS[workload_of_area(area_of(record.setting))]
+        self._journal.write(component, text, severity)
+
+
+_WHO: Mapping[Authority, str] = {Authority.SITE: "the site", Authority.MDM: "the MDM service"}
+
+
+def _name(setting: str) -> str:
+    """A file name for a setting, whatever it is called."""
+    return sha256(setting.encode()).hexdigest()[:32]
+
+
+def _order(record: Record) -> tuple[int, str]:
+    return _ORDER.index(area_of(record.setting)), record.setting
+
+
+def _instruction(record: Record) -> Instruction | None:
+    """What the record's value says; None for one that never said anything."""
+    try:
+        return read(record.setting, record.value)
+    except AppError:
+        return None
+
+
+def _is_same(one: Instruction, other: Instruction | None) -> bool:
+    """Whether both are about one file, unit or app, so that the later goes over the earlier."""
+    match one, other:
+        case File(), File():
+            return one.path == other.path
+        case Unit(), Unit():
+            return one.unit == other.unit
+        case App(), App():
+            return one.rule == other.rule
+    return other is None
