@@ -185,6 +185,7 @@ class Api:
     clock: list[datetime]
     keeper: fleet.Keeper
     folder: Path
+    evaluator: collections.Evaluator
     commands: Commands = field(default_factory=Commands)
 
     async def sign_in(self, name: str = "siteadmin", password: str = PASSWORD) -> httpx.Response:
@@ -248,7 +249,8 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
     app = http.application(api_routes(db, cloud, now, folder), role="site")
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
-        yield Api(db, app, cloud, web, clock, fleet.Keeper(db, cloud.fleet, now), folder)
+        keeper, evaluator = fleet.Keeper(db, cloud.fleet, now), collections.Evaluator(db, now)
+        yield Api(db, app, cloud, web, clock, keeper, folder, evaluator)
 
 
 @asynccontextmanager

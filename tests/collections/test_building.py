@@ -422,6 +422,10 @@ async def test_the_commands_of_the_builder(api: Api, tmp_path: Path) -> None:
         assert (await run("collection", "edit", "Both", "--name", "Two"))["name"] == "Two"
         assert (await run("collection", "remove-rule", "Two", "Lab"))["removed"] == ["Lab"]
         assert (await run("collection", "update-membership", "Two"))["members"] == 1
+        changed = await run("collection", "edit", "Two", "--no-incremental", "--full-every", "60")
+        assert (changed["incremental"], changed["full_every_minutes"]) == (False, 60)
+        (dearest, *_) = await run("collection", "costs")
+        assert dearest["full_ms"] > 0
         assert [u["name"] for u in await run("collection", "uses", "Out")] == ["Two"]
         assert len(await run("collection", "list", "--search", "ou")) == 1
         assert len(await run("collection", "members", "Two", "--search", "dev")) == 1

@@ -327,6 +327,36 @@ async def test_what_is_used_is_not_deleted_and_the_page_names_what_uses_it(
     assert "The collection Inner was deleted." in text(page)
 
 
+async def test_what_evaluating_costs_and_when_it_is_done(browser: Browser) -> None:
+    await devices(browser.api, "LAB-001")
+    one = await made(browser.api, "Lab", {"kind": "query", "query": LAB})
+    own = f"/console/collections/{one['id']}/evaluation"
+    page = await browser.page(own)
+    assert fact(page, "Last full update") == "–"
+    assert "1 device, 2 collections" in fact(page, "Waiting to be looked at")
+    await browser.api.evaluator.tend()
+    await devices(browser.api, "LAB-002")
+    await browser.api.evaluator.tend()
+    page = await browser.page(own)
+    assert "ms" in fact(page, "Last full update")
+    assert fact(page, "Incremental updates so far").startswith("1, on average")
+    assert fact(page, "Members found") == "2"
+    assert "0 devices, 0 collections" in fact(page, "Waiting to be looked at")
+    assert page.xpath("//input[@name='incremental'][@checked]")
+    version = page.xpath("//input[@name='version']/@value")[0]
+    wrong = await browser.send(own, full_every_minutes="-1", version=version)
+    assert wrong.status_code == 422
+    assert in_place(wrong, "full_every_minutes")
+    saved = await browser.send(own, full_every_minutes="0", version=version)
+    page = await browser.follow(saved)
+    assert "Lab was saved." in text(page)
+    assert fact(page, "Next full update") == "By hand"
+    assert not page.xpath("//input[@name='incremental'][@checked]")
+    assert (await browser.send(own, full_every_minutes="5", version=version)).status_code == 409
+    page = await browser.page("/console/collections?sort=cost&descending=1")
+    assert page.xpath(f"//td/a[@href='{own}']")
+
+
 async def test_a_rule_is_removed_once_it_is_confirmed(browser: Browser) -> None:
     await devices(browser.api, "LAB-001")
     one = await made(browser.api, "Pilot", {"kind": "direct", "device": "LAB-001"})
@@ -486,6 +516,7 @@ async def test_every_page_speaks_french(browser: Browser) -> None:
         f"{own}/rules": "Règles d'appartenance",
         f"{own}/uses": "Rien n'utilise ce regroupement",
         f"{own}/members": "Aucun appareil ne correspond.",
+        f"{own}/evaluation": "Ce que coûte l'évaluation",
         "/console/users": "Aucun utilisateur ne correspond.",
         "/console/discovery": "La découverte n'a pas encore été lancée.",
         "/console/administrators": "Ajouter un administrateur",

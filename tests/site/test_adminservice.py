@@ -422,6 +422,40 @@ async def test_a_collection_from_its_making_to_its_end(fleet: Api) -> None:
     assert (await fleet.refusal("DELETE", one))[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "minutes"),
+    [
+        ({}, 6, 10080),
+        ({"RefreshType": 1}, 1, 0),
+        ({"RefreshType": 4}, 4, 0),
+        ({"RefreshType": 2, "RefreshSchedule": [{"DaySpan": 1, "HourSpan": 2}]}, 2, 26 * 60),
+        ({"RefreshType": 6, "RefreshSchedule": [{"MinuteSpan": 30}]}, 6, 30),
+        ({"RefreshType": 4, "RefreshSchedule": [{"DaySpan": 1}]}, 4, 0),
+    ],
+)
+async def test_how_a_collection_is_refreshed(
+    fleet: Api, body: dict[str, Any], kind: int, minutes: int
+) -> None:
+    answer = await fleet.web.post(f"{BASE}/SMS_Collection", json={"Name": "P", **body})
+    assert answer.status_code == 201, answer.text
+    id = answer.json()["CollectionID"]
+    one = f"SMS_Collection('{id}')"
+    (read,) = await values(fleet, one)
+    spans = [
+        item["DaySpan"] * 1440 + item["HourSpan"] * 60 + item["MinuteSpan"]
+        for item in read["RefreshSchedule"]
+    ]
+    assert (read["RefreshType"], spans) == (kind, [minutes] if minutes else [])
+    shown = await fleet.get(f"/api/v1/collections/{id}")
+    assert (shown["incremental"], shown["full_every_minutes"]) == (kind in (4, 6), minutes)
+    put = await fleet.web.put(f"{BASE}/{one}", json={"RefreshType": 6})
+    assert put.status_code == 200, put.text
+    assert put.json()["value"][0]["RefreshType"] == 6
+    refresh = await fleet.web.post(f"{BASE}/{one}/AdminService.RequestRefresh", json={})
+    assert refresh.status_code < 300, refresh.text
+    assert (await fleet.get(f"/api/v1/collections/{id}"))["evaluation"]["members"] == 0
+
+
 async def test_rules_come_and_go(fleet: Api) -> None:
     made = await post(fleet, "SMS_Collection", {"Name": "Few", "LimitToCollectionID": "SMS00001"})
     few = f"SMS_Collection('{made['CollectionID']}')"

@@ -65,6 +65,10 @@ def create(
     include: Includes = None,
     exclude: Excludes = None,
     comment: Annotated[str, typer.Option()] = "",
+    incremental: Annotated[bool, typer.Option(help="Look at devices as they change.")] = True,
+    full_every: Annotated[
+        int, typer.Option(help="Minutes between full evaluations; 0: never by itself.")
+    ] = 10080,
     json: Json = False,
 ) -> None:
     """Make a device collection, empty or with rules."""
@@ -74,6 +78,8 @@ def create(
         "query": query,
         "comment": comment,
         "rules": _rules("", member, include, exclude),
+        "incremental": incremental,
+        "full_every_minutes": full_every,
     }
     emit(site_client().post("/api/v1/collections", wanted), _one, json)
 
@@ -119,13 +125,27 @@ def edit(
     name: Annotated[str | None, typer.Option(help="New name.")] = None,
     comment: Annotated[str | None, typer.Option(help="New comment.")] = None,
     limiting: Annotated[str | None, typer.Option(help="New limiting collection.")] = None,
+    incremental: Annotated[
+        bool | None, typer.Option(help="Look at devices as they change.")
+    ] = None,
+    full_every: Annotated[
+        int | None, typer.Option(help="Minutes between full evaluations; 0: never by itself.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Change a collection's name, comment or limiting collection."""
-    asked = {"name": name, "comment": comment, "limiting": limiting}
+    """Change a collection's name, comment, limiting collection or updates."""
+    asked = {
+        "name": name,
+        "comment": comment,
+        "limiting": limiting,
+        "incremental": incremental,
+        "full_every_minutes": full_every,
+    }
     wanted = {key: value for key, value in asked.items() if value is not None}
     if not wanted:
-        raise typer.BadParameter("Say what to change: --name, --comment or --limiting.")
+        raise typer.BadParameter(
+            "Say what to change: --name, --comment, --limiting, --incremental or --full-every."
+        )
     emit(site_client().patch(f"/api/v1/collections/{quote(collection)}", wanted), _one, json)
 
 
@@ -207,7 +227,40 @@ def _with_rules(value: dict[str, Any]) -> str:
     lines += [f"  {rule['kind']:<7}  {rule['query'] or rule['name']}" for rule in value["rules"]]
     more = value["rule_count"] - len(value["rules"])
     lines += [f"  and {more} more"] if more else []
+    lines += _evaluated(value)
     return "\n".join(lines)
+
+
+def _evaluated(value: dict[str, Any]) -> list[str]:
+    """What finding the members costs, and when it is done next."""
+    found = value["evaluation"]
+    lines = [f"  Cannot be evaluated: {value['trouble']}"] if value["trouble"] else []
+    if found:
+        lines.append(f"  Full update         {found['took_ms']} ms at {found['at']}")
+        if found["incremental_runs"]:
+            each = found["incremental_total_ms"] / found["incremental_runs"]
+            lines.append(
+                f"  Incremental update  {each:.1f} ms on average, {found['incremental_runs']} so far"
+            )
+    lines.append(f"  Next full update    {value['full_due_at'] or 'by hand'}")
+    if not value["incremental"]:
+        lines.append("  Incremental update  off")
+    return lines
+
+
+@app.command()
+def costs(json: Json = False) -> None:
+    """List collections by what evaluating them costs, the dearest first."""
+    columns = {
+        "id": "Collection",
+        "name": "Name",
+        "full_ms": "Full, ms",
+        "incremental_ms": "Incremental, ms",
+        "evaluated_members": "Members",
+        "evaluated_at": "Evaluated",
+    }
+    found = _every("/api/v1/collections", sort="-cost", count="false")
+    emit(found, lambda rows: table(rows, columns), json)
 
 
 @app.command()
@@ -237,7 +290,7 @@ def uses(collection: Which, json: Json = False) -> None:
 
 @app.command("update-membership")
 def update_membership(collection: Which, json: Json = False) -> None:
-    """Find the members now, and say how long it took. Members are never older than a check-in."""
+    """Find the members among all devices now, and say how long it took."""
     found = site_client().post(f"/api/v1/collections/{quote(collection)}/evaluate")
     emit(found, lambda v: f"{_many(v['members'])}, found in {v['took_ms']} ms.", json)
 

@@ -212,6 +212,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(cloud.gateways.watch(stop)),
         asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
         asyncio.create_task(rollouts.run(stop)),
+        asyncio.create_task(collections.Evaluator(db, utc_now).run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
     ]

@@ -1,17 +1,20 @@
 """Resources (devices and users) that the site knows, what is reported of them, and collections.
 
-Owns the tables collections_…. Members are computed when somebody asks: rules, within the limiting
-collection. A rule names a device, a query, or another collection whose members it includes or
-excludes; exclude wins. All Systems (SMS00001) is built in.
+Owns the tables collections_…. A rule names a device, a query, or another collection whose members it
+includes or excludes; exclude wins, and nobody is a member who is not in the limiting collection. All
+Systems (SMS00001) is built in. What a device gets is asked of the rules when it asks; `Evaluator` keeps
+members for lists, counts and costs.
 """
 
 from tandem.site.collections.classes import COMANAGEMENT_STATE
+from tandem.site.collections.evaluating import Evaluator
 from tandem.site.collections.http import as_dict, routes
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
     BadName,
     BadQuery,
     BadRule,
+    BadSchedule,
     BuiltIn,
     Circular,
     Collection,
@@ -71,6 +74,7 @@ from tandem.site.collections.service import (
     upsert_user,
     users,
     uses,
+    waiting,
 )
 
 __all__ = [
@@ -79,11 +83,13 @@ __all__ = [
     "BadName",
     "BadQuery",
     "BadRule",
+    "BadSchedule",
     "BuiltIn",
     "Circular",
     "Collection",
     "CollectionId",
     "Evaluation",
+    "Evaluator",
     "InUse",
     "KnownResource",
     "KnownUser",
@@ -138,4 +144,5 @@ __all__ = [
     "upsert_user",
     "users",
     "uses",
+    "waiting",
 ]

@@ -16,7 +16,14 @@ from tandem.site import properties
 from tandem.site.administrators import Require, Role
 from tandem.site.collections import service, store
 from tandem.site.collections.classes import CLASSES, Class
-from tandem.site.collections.model import ALL_SYSTEMS, Collection, Rule, UsedFor, WantedRule
+from tandem.site.collections.model import (
+    ALL_SYSTEMS,
+    WEEK_MINUTES,
+    Collection,
+    Rule,
+    UsedFor,
+    WantedRule,
+)
 
 _PAGE = 1000
 # Rules that a collection shows with itself; the others are read by pages.
@@ -43,6 +50,8 @@ class NewCollection(msgspec.Struct):
     query: str = ""
     comment: str = ""
     rules: list[AskedRule] = []
+    incremental: bool = True
+    full_every_minutes: int = WEEK_MINUTES
 
 
 class Change(msgspec.Struct):
@@ -50,6 +59,8 @@ class Change(msgspec.Struct):
     comment: str | None = None
     limiting: str | None = None
     rules: list[AskedRule] | None = None
+    incremental: bool | None = None
+    full_every_minutes: int | None = None
 
 
 class AskedPreview(msgspec.Struct):
@@ -100,6 +111,8 @@ def routes(
                 query=new.query,
                 comment=new.comment,
                 rules=[rule.wanted() for rule in new.rules],
+                incremental=new.incremental,
+                full_every_minutes=new.full_every_minutes,
                 actor=who.name,
                 now=now(),
             )
@@ -149,11 +162,19 @@ def routes(
                 comment=wanted.comment,
                 limiting=wanted.limiting,
                 rules=rules,
+                incremental=wanted.incremental,
+                full_every_minutes=wanted.full_every_minutes,
                 check=checked(request),
                 actor=who.name,
                 now=now(),
             )
             return await _reply(tx, changed)
+
+    async def waiting(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            resources, collections = await service.waiting(tx, now())
+        return http.reply({"resources": resources, "collections": collections})
 
     async def delete(request: Request) -> Response:
         who = await require(request)
@@ -263,6 +284,7 @@ def routes(
         Route("/api/v1/collections", create, methods=["POST"]),
         Route("/api/v1/collections/preview", preview, methods=["POST"]),
         Route("/api/v1/collections/classes", readable, methods=["GET"]),
+        Route("/api/v1/collections/waiting", waiting, methods=["GET"]),
         Route(one, show, methods=["GET"]),
         Route(one, change, methods=["PATCH"]),
         Route(one, delete, methods=["DELETE"]),
@@ -288,6 +310,7 @@ async def _shape(tx: Tx, item: Collection) -> dict[str, Any]:
     rules, total = await service.some_rules(tx, item.id, "", "", _RULES_SHOWN, 0)
     limiting = await service.collection(tx, item.limiting_id) if item.limiting_id else None
     evaluation = await service.last_evaluation(tx, item.id)
+    due_at, trouble = await service.schedule(tx, item.id)
     return {
         **as_dict(item),
         "limiting_name": limiting.name if limiting else "",
@@ -296,6 +319,8 @@ async def _shape(tx: Tx, item: Collection) -> dict[str, Any]:
         "rule_count": total,
         "rules": [_rule(rule) for rule in rules],
         "evaluation": as_dict(evaluation) if evaluation else None,
+        "full_due_at": due_at,
+        "trouble": trouble,
     }
 
 

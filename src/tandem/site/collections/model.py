@@ -11,6 +11,7 @@ from tandem.infra.errors import AppError, Invalid, Kind
 CollectionId = NewType("CollectionId", str)
 
 ALL_SYSTEMS = CollectionId("SMS00001")
+WEEK_MINUTES = 7 * 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,21 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What it took to find a collection's members when somebody asked for it."""
+    """A collection's members as they were found last, and what finding them costs.
+
+    `at`, `took_ms` and `before` are of the last full evaluation, which looks at every resource;
+    an incremental one looks at those that have changed.
+    """
 
     at: datetime
     members: int
     took_ms: float
-    before: int | None = None  # Members at the evaluation before.
+    before: int | None = None  # Members before the last full evaluation.
+    changed_at: datetime | None = None  # When somebody last came or went.
+    incremental_at: datetime | None = None
+    incremental_ms: float | None = None
+    incremental_runs: int = 0
+    incremental_total_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,13 @@ class Collection:
     comment: str
     limiting_id: CollectionId | None  # None only for All Systems.
     created_at: datetime
+    # How its members are found: when a resource changes, and all anew every so often (0: never).
+    incremental: bool = True
+    full_every_minutes: int = WEEK_MINUTES
+
+
+class BadSchedule(Invalid):
+    code = "collection.bad-schedule"
 
 
 class BadQuery(Invalid):

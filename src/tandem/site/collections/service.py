@@ -1,27 +1,41 @@
 """Collections and their members, computed when somebody asks.
 
-A collection's members are those of its limiting collection to whom a rule of it applies. Nothing
-is stored per device and collection: a change of a rule or of a device takes effect at once.
+A collection's members are those of its limiting collection to whom a rule of it applies. What a
+device gets is asked of the rules: a change of a rule or of a device takes effect at once. The members
+that `evaluating` keeps are for lists, counts and costs.
 """
 
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from psycopg.errors import QueryCanceled
 
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
-from tandem.site.collections import store
+from tandem.site.collections import evaluation_store, store
 from tandem.site.collections.classes import Class
+from tandem.site.collections.conditions import (
+    DEEPEST,
+    DIRECT,
+    MOST_CONDITIONS,
+    all_of,
+    condition_of,
+    conditions_of,
+    graph_of,
+)
+from tandem.site.collections.evaluating import evaluate_fully
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
     RULE_KINDS,
+    WEEK_MINUTES,
     BadName,
     BadQuery,
     BadRule,
+    BadSchedule,
     BuiltIn,
     Circular,
     Collection,
@@ -44,7 +58,7 @@ from tandem.site.collections.model import (
     UserResource,
     WantedRule,
 )
-from tandem.site.collections.query import Condition, compile_query
+from tandem.site.collections.query import compile_query
 
 
 async def upsert_resource(tx: Tx, resource: Resource, now: datetime) -> int:
@@ -166,11 +180,14 @@ async def create(
     query: str = "",
     comment: str = "",
     rules: Sequence[WantedRule] = (),
+    incremental: bool = True,
+    full_every_minutes: int = WEEK_MINUTES,
     actor: str,
     now: datetime,
 ) -> Collection:
     """A device collection. Raises BadName, NameTaken, NoSuchCollection, BadQuery, BadRule,
-    NoSuchResource, TooComplex."""
+    NoSuchResource, TooComplex, BadSchedule."""
+    _check_schedule(full_every_minutes)
     await store.lock(tx)
     name = _named(name, comment)
     limit = await _limiting(tx, limiting)
@@ -179,7 +196,8 @@ async def create(
     wanted = [*([WantedRule("query", name, query)] if query else ()), *rules]
     planned = await _planned(tx, wanted)
     number = await store.next_number(tx)
-    made = Collection(CollectionId(f"{site_code}{number:05X}"), name, comment, limit.id, now)
+    id = CollectionId(f"{site_code}{number:05X}")
+    made = Collection(id, name, comment, limit.id, now, incremental, full_every_minutes)
     if not await store.insert_collection(tx, made):
         raise _taken(name)
     await _add(tx, made, planned)
@@ -187,6 +205,18 @@ async def create(
     said = {"rules": _all_said(planned)} if planned else {}
     await _audit(tx, actor, "collection.create", made.id, now, name=name, limiting=limit.id, **said)
     return made
+
+
+_LONGEST_SCHEDULE = 366 * 24 * 60
+
+
+def _check_schedule(every_minutes: int) -> None:
+    if not 0 <= every_minutes <= _LONGEST_SCHEDULE:
+        raise BadSchedule(
+            "Full evaluations come every 1 to 527,040 minutes (a year), or with 0 never by themselves.",
+            cure="Take 10080 for once a week.",
+            field="full_every_minutes",
+        )
 
 
 def _check_query(query: str) -> None:
@@ -255,13 +285,15 @@ async def change(
     comment: str | None = None,
     limiting: str | None = None,
     rules: Sequence[WantedRule] | None = None,
+    incremental: bool | None = None,
+    full_every_minutes: int | None = None,
     check: Callable[[Version], None] = lambda version: None,
     actor: str,
     now: datetime,
 ) -> Collection:
     """What is not None becomes so, `rules` all of them. `check` sees the version first, and may
     refuse. Raises NoSuchCollection, BuiltIn, BadName, NameTaken, Circular, BadQuery, BadRule,
-    NoSuchResource, TooComplex."""
+    NoSuchResource, TooComplex, BadSchedule."""
     await store.lock(tx)
     found = await collection(tx, wanted)
     check(await version(tx, found))
@@ -289,6 +321,13 @@ async def change(
             await _check_circle(tx, found, by, "limiting")
             await store.save_limiting(tx, found.id, by.id)
             note("limiting", found.limiting_id, by.id)
+    updates = found.incremental if incremental is None else incremental
+    every = found.full_every_minutes if full_every_minutes is None else full_every_minutes
+    if (updates, every) != (found.incremental, found.full_every_minutes):
+        _check_schedule(every)
+        await store.save_schedule(tx, found.id, updates, every)
+        note("incremental", found.incremental, updates)
+        note("full_every_minutes", found.full_every_minutes, every)
     if rules is not None:
         before, after = await _replace_rules(tx, found, rules)
         note("rules", before, after)
@@ -571,7 +610,7 @@ async def listed(
     for row in found:
         row["built_in"] = row["id"] == ALL_SYSTEMS
     if counted and found:
-        conditions = await _conditions(tx, [row["id"] for row in found])
+        conditions = await conditions_of(tx, [row["id"] for row in found])
         numbers = await store.counts(tx, [(c.sql, c.values) for c in conditions], _LIST_SECONDS)
         for place, row in enumerate(found):
             row["members"] = numbers[place] if numbers else row["evaluated_members"]
@@ -603,7 +642,7 @@ async def some_rules(
 
 async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
     """Raises NoSuchCollection."""
-    condition = await _condition(tx, (await collection(tx, wanted)).id)
+    condition = await condition_of(tx, (await collection(tx, wanted)).id)
     return await store.resources(tx, condition.sql, condition.values, limit, offset)
 
 
@@ -612,14 +651,14 @@ async def some_members(
 ) -> tuple[list[KnownResource], int]:
     """A page of the members whose name begins with `search`, and how many such there are. Raises
     NoSuchCollection."""
-    condition = await _condition(tx, (await collection(tx, wanted)).id)
+    condition = await condition_of(tx, (await collection(tx, wanted)).id)
     sql, values = condition.sql, condition.values
     some = await store.resources(tx, sql, values, limit, offset, search, order)
     return some, await store.count(tx, sql, values, search)
 
 
 async def count(tx: Tx, id: CollectionId) -> int:
-    condition = await _condition(tx, id)
+    condition = await condition_of(tx, id)
     return await store.count(tx, condition.sql, condition.values)
 
 
@@ -644,14 +683,14 @@ async def preview(
         await _check_circle(tx, found, by, "limiting")
     planned = await _planned(tx, rules, found)
     others = [rule.other_id for rule in planned if rule.other_id is not None]
-    graph = await _graph(tx, [by.id, *others])
+    graph = await graph_of(tx, [by.id, *others])
     limit = graph.members(by.id)
     direct = [rule for rule in planned if rule.kind == "direct"]
     told = [rule for rule in planned if rule.kind != "direct"][:_MOST_TOLD]
     each = [graph.applies(direct), *(graph.one(rule) for rule in told)]
-    whole = _all_of([limit, graph.applies(planned)])
-    conditions = [whole, *(_all_of([limit, one]) for one in each)]
-    if sum(len(one.values) + 1 for one in conditions) > _MOST_CONDITIONS:
+    whole = all_of([limit, graph.applies(planned)])
+    conditions = [whole, *(all_of([limit, one]) for one in each)]
+    if sum(len(one.values) + 1 for one in conditions) > MOST_CONDITIONS:
         raise _too_complex(by.name)
     bound = [(one.sql, one.values) for one in conditions]
     numbers = await store.counts(tx, bound, _PREVIEW_SECONDS)
@@ -668,21 +707,43 @@ async def preview(
 
 
 async def evaluate(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Evaluation:
-    """Find the members now, and remember how many there were and what it took. Members are found
-    anew whenever somebody asks, so nothing waits for this. Raises NoSuchCollection."""
+    """Find the members among all resources now, and keep them with what it took. Devices get what
+    they get by the rules themselves, so none waits for this. Raises NoSuchCollection, TooComplex."""
     found = await collection(tx, wanted)
-    started = time.perf_counter()
-    members = await count(tx, found.id)
-    took = round((time.perf_counter() - started) * 1000, 1)
-    await store.save_evaluation(tx, found.id, now, members, took)
-    await _audit(tx, actor, "collection.evaluate", found.id, now, name=found.name, members=members)
-    evaluation = await store.last_evaluation(tx, found.id)
-    assert evaluation is not None
+    await evaluation_store.lock(tx)
+    try:
+        async with tx.transaction():
+            await evaluation_store.limit_time(tx, int(_PREVIEW_SECONDS))
+            evaluation = await evaluate_fully(tx, found, now)
+    except QueryCanceled:
+        raise TooComplex(
+            f"{found.name} takes too long to evaluate.",
+            cure="Use fewer queries with % at the beginning, or include fewer collections.",
+        ) from None
+    await _audit(
+        tx,
+        actor,
+        "collection.evaluate",
+        found.id,
+        now,
+        name=found.name,
+        members=evaluation.members,
+    )
     return evaluation
 
 
 async def last_evaluation(tx: Tx, id: CollectionId) -> Evaluation | None:
-    return await store.last_evaluation(tx, id)
+    return await evaluation_store.last(tx, id)
+
+
+async def schedule(tx: Tx, id: CollectionId) -> tuple[datetime | None, str]:
+    """When the next full evaluation is due, and why the last one failed, if it did."""
+    return await evaluation_store.schedule(tx, id)
+
+
+async def waiting(tx: Tx, now: datetime) -> tuple[int, int]:
+    """How many changed resources and how many collections wait to be looked at."""
+    return await evaluation_store.waiting(tx, now)
 
 
 async def is_member(tx: Tx, id: CollectionId, resource_id: int) -> bool:
@@ -696,7 +757,7 @@ _AT_ONCE = 500
 async def memberships(tx: Tx, ids: Iterable[CollectionId], resource_id: int) -> set[CollectionId]:
     """In which of these collections a resource is: a few queries, however many are asked."""
     asked = list(dict.fromkeys(ids))
-    conditions = await _conditions(tx, asked) if asked else []
+    conditions = await conditions_of(tx, asked) if asked else []
     among: set[CollectionId] = set()
     for begin in range(0, len(asked), _AT_ONCE):
         some = [(c.sql, c.values) for c in conditions[begin : begin + _AT_ONCE]]
@@ -708,7 +769,7 @@ async def memberships(tx: Tx, ids: Iterable[CollectionId], resource_id: int) -> 
 
 async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
     """The clients of a collection's members."""
-    condition = await _condition(tx, id)
+    condition = await condition_of(tx, id)
     return await store.client_ids(tx, condition.sql, condition.values)
 
 
@@ -722,7 +783,7 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
         parameters[name := f"m{len(parameters)}"] = value
         return f"%({name})s"
 
-    for id, condition in zip(asked, await _conditions(tx, asked), strict=True):
+    for id, condition in zip(asked, await conditions_of(tx, asked), strict=True):
         values = iter(condition.values)
         sql = re.sub(
             "%[%s]",
@@ -731,7 +792,7 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
         )
         parts.append(
             f"SELECT {bind(id)}::text AS collection_id, r.id AS resource_id,"  # noqa: S608
-            f" {_DIRECT.replace('%s', bind(id))} AS is_direct"
+            f" {DIRECT.replace('%s', bind(id))} AS is_direct"
             f" FROM collections_resource r WHERE {sql}"
         )
     nobody = (
@@ -740,115 +801,7 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
     return " UNION ALL ".join(parts) or nobody, parameters
 
 
-# ------------------------------------------------------------------------------- conditions
-
-# Whether a collection has a direct rule for `r`. Left to the database: there can be many.
-_DIRECT = (
-    "EXISTS (SELECT 1 FROM collections_rule d WHERE d.collection_id = %s AND d.resource_id = r.id)"
-)
-# Of one collection with all that it is limited by and includes: more than people write, and less
-# than what a statement of the database takes (65,535 values, and a stack). PostgreSQL 15 plans nested
-# conditions in a time that grows faster than their number.
-_MOST_CONDITIONS = 500
-_DEEPEST = 40
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """Collections with their rules, as far as somebody needs them."""
-
-    known: Mapping[CollectionId, Collection]
-    rules: Mapping[CollectionId, Sequence[Rule]]
-
-    def members(self, id: CollectionId, above: frozenset[CollectionId] = frozenset()) -> Condition:
-        """The whole chain of what limits a collection as one condition over `r`."""
-        parts = [
-            _any_but(
-                [Condition(_DIRECT, (step,))],
-                self.rules.get(step, ()),
-                lambda rule, step=step: self.one(rule, above | {id, step}),  # type: ignore[misc]
-            )
-            for step in _chain(self.known, id)
-        ]
-        return _all_of(parts)
-
-    def one(self, rule: Rule, above: frozenset[CollectionId] = frozenset()) -> Condition:
-        """Whom one rule names."""
-        if rule.kind == "direct":
-            return Condition("r.id = %s", (rule.resource_id,))
-        if rule.kind == "query":
-            return compile_query(rule.query)
-        assert rule.other_id is not None
-        # What names itself in a circle is refused when it is made; here it must only come to an end.
-        if rule.other_id in above:
-            return Condition("false")
-        return self.members(rule.other_id, above)
-
-    def applies(self, rules: Sequence[Rule]) -> Condition:
-        """Who is meant by rules that nobody keeps yet."""
-        devices = [rule.resource_id for rule in rules if rule.kind == "direct"]
-        direct = [Condition("r.id = ANY(%s::bigint[])", (devices,))] if devices else []
-        others = [rule for rule in rules if rule.kind != "direct"]
-        return _any_but(direct, others, self.one)
-
-
-def _any_but(
-    first: list[Condition], rules: Sequence[Rule], one: Callable[[Rule], Condition]
-) -> Condition:
-    """Who is named by a rule and excluded by none."""
-    named = first + [one(rule) for rule in rules if rule.kind != "exclude"]
-    kept_out = [one(rule) for rule in rules if rule.kind == "exclude"]
-    found = _joined(" OR ", named) if named else Condition("false")
-    if not kept_out:
-        return found
-    out = _joined(" OR ", kept_out)
-    return Condition(f"({found.sql}) AND NOT ({out.sql})", found.values + out.values)
-
-
-def _joined(word: str, parts: Sequence[Condition]) -> Condition:
-    return Condition(
-        word.join(f"({part.sql})" for part in parts),
-        tuple(value for part in parts for value in part.values),
-    )
-
-
-def _all_of(parts: list[Condition]) -> Condition:
-    return _joined(" AND ", parts) if parts else Condition("true")
-
-
-async def _condition(tx: Tx, id: CollectionId) -> Condition:
-    return (await _conditions(tx, [id]))[0]
-
-
-async def _conditions(tx: Tx, ids: Sequence[CollectionId]) -> list[Condition]:
-    if all(id == ALL_SYSTEMS for id in ids):
-        return [Condition("true")] * len(ids)
-    graph = await _graph(tx, ids)
-    return [graph.members(id) for id in ids]
-
-
-async def _graph(tx: Tx, ids: Sequence[CollectionId]) -> _Graph:
-    """These collections, what limits them, and what their rules name, with their rules."""
-    known = {item.id: item for item in await store.collections(tx)}
-    rules: dict[CollectionId, list[Rule]] = {}
-    missing = {step for id in ids for step in _chain(known, id)}
-    while missing:
-        rules.update({id: [] for id in missing})
-        for id, rule in await store.rules(tx, sorted(missing), direct=False):
-            rules[id].append(rule)
-        named = {rule.other_id for id in missing for rule in rules[id] if rule.other_id is not None}
-        missing = {step for id in named for step in _chain(known, id)} - rules.keys()
-    return _Graph(known, rules)
-
-
-def _chain(known: Mapping[CollectionId, Collection], id: CollectionId) -> list[CollectionId]:
-    """A collection and what limits it, without All Systems, which limits nothing."""
-    found: list[CollectionId] = []
-    step: CollectionId | None = id
-    while step is not None and step != ALL_SYSTEMS and step not in found:
-        found.append(step)
-        step = known[step].limiting_id if step in known else None
-    return found
+# ------------------------------------------------------------------------------- circles
 
 
 async def _check_circle(tx: Tx, of: Collection, named: Collection, field: str) -> None:
@@ -859,7 +812,7 @@ async def _check_circle(tx: Tx, of: Collection, named: Collection, field: str) -
         raise Circular(
             f"{of.name} cannot name itself.", cure="Choose another collection.", field=field
         )
-    if of.id in (await _graph(tx, [named.id])).rules:
+    if of.id in (await graph_of(tx, [named.id])).rules:
         raise Circular(
             f"{named.name} is itself limited by {of.name}, or has a rule that names it.",
             cure="Choose a collection that does not depend on this one.",
@@ -876,7 +829,7 @@ async def _check_complexity(tx: Tx) -> None:
     weights: dict[CollectionId, tuple[int, int]] = {ALL_SYSTEMS: (0, 0)}
     for id in known:
         _weigh(id, known, rules, weights)
-        if weights[id][0] > _MOST_CONDITIONS or weights[id][1] > _DEEPEST:
+        if weights[id][0] > MOST_CONDITIONS or weights[id][1] > DEEPEST:
             raise _too_complex(known[id].name)
 
 
@@ -914,7 +867,7 @@ def _weigh(
             more, nested = weights.get(rule.other_id or ALL_SYSTEMS, (0, 0))
             size += 1 + (len(compile_query(rule.query).values) if rule.query else more)
             depth = max(depth, nested + 1)
-        weights[step] = (min(size + 1, _MOST_CONDITIONS + 1), depth)
+        weights[step] = (min(size + 1, MOST_CONDITIONS + 1), depth)
         waiting.pop()
 
 

@@ -11,7 +11,6 @@ from tandem.infra.listing import count as count_rows
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
-    Evaluation,
     KnownResource,
     KnownUser,
     Resource,
@@ -24,7 +23,7 @@ _RESOURCE = (
     "r.id, r.name, r.client_id, r.tenant_id, r.device_id, r.os_name, r.os_version,"
     " r.client_version, r.discovered_at"
 )
-_COLLECTION = "id, name, comment, limiting_id, created_at"
+_COLLECTION = "id, name, comment, limiting_id, created_at, incremental, full_every_minutes"
 
 
 async def save_resource(tx: Tx, resource: Resource, now: datetime) -> int:
@@ -300,14 +299,24 @@ _LISTED = Source(
         "created_at": "c.created_at",
         "evaluated_at": "e.at",
         "evaluated_members": "e.members",
+        "incremental": "c.incremental",
+        "trouble": "c.trouble",
+        "full_ms": "e.took_ms",
+        "incremental_ms": "e.incremental_total_ms / nullif(e.incremental_runs, 0)",
+        "by_cost": "coalesce(e.took_ms, 0)",
         "rule_count": "(SELECT count(*) FROM collections_rule n WHERE n.collection_id = c.id)",
         "by_name": "lower(c.name)",
         "by_limiting": "lower(coalesce(l.name, ''))",
     },
 )
 _LISTED_SEARCH = "lower(c.name) LIKE lower(%(part)s) OR lower(c.comment) LIKE lower(%(part)s) OR lower(c.id) LIKE lower(%(part)s)"
-_LISTED_ORDER = {"name": "by_name", "limiting": "by_limiting", "rules": "rule_count"}
-COLLECTION_SORTS = ("id", "name", "limiting", "rules", "created_at", "evaluated_at")
+_LISTED_ORDER = {
+    "name": "by_name",
+    "limiting": "by_limiting",
+    "rules": "rule_count",
+    "cost": "by_cost",
+}
+COLLECTION_SORTS = ("id", "name", "limiting", "rules", "created_at", "evaluated_at", "cost")
 
 
 async def listed(
@@ -356,6 +365,23 @@ async def save_description(tx: Tx, id: CollectionId, name: str, comment: str) ->
     return True
 
 
+async def save_schedule(
+    tx: Tx, id: CollectionId, incremental: bool, full_every_minutes: int
+) -> None:
+    """The next full evaluation comes as long after the last one as it now is to."""
+    await tx.execute(
+        "UPDATE collections_collection c SET incremental = %(incremental)s,"
+        " full_every_minutes = %(every)s, full_due_at = CASE"
+        # Who was left out until now is looked at anew.
+        " WHEN %(incremental)s AND NOT c.incremental THEN c.created_at"
+        " WHEN NOT EXISTS (SELECT 1 FROM collections_evaluation e WHERE e.collection_id = c.id)"
+        " THEN c.created_at WHEN %(every)s = 0 THEN NULL"
+        " ELSE (SELECT e.at FROM collections_evaluation e WHERE e.collection_id = c.id)"
+        " + make_interval(mins => %(every)s) END WHERE c.id = %(id)s",
+        {"id": id, "incremental": incremental, "every": full_every_minutes},
+    )
+
+
 async def delete_resource(tx: Tx, id: int) -> None:
     """Direct rules for it go with it."""
     await tx.execute("DELETE FROM collections_resource WHERE id = %s", (id,))
@@ -371,9 +397,19 @@ async def next_number(tx: Tx) -> int:
 
 async def insert_collection(tx: Tx, made: Collection) -> bool:
     done = await tx.execute(
-        "INSERT INTO collections_collection (id, name, comment, limiting_id, created_at)"
-        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        (made.id, made.name, made.comment, made.limiting_id, made.created_at),
+        "INSERT INTO collections_collection (id, name, comment, limiting_id, created_at,"
+        " incremental, full_every_minutes, full_due_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        (
+            made.id,
+            made.name,
+            made.comment,
+            made.limiting_id,
+            made.created_at,
+            made.incremental,
+            made.full_every_minutes,
+            made.created_at,
+        ),
     )
     return done.rowcount == 1
 
@@ -556,25 +592,3 @@ async def named_resources(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownResou
         (numbers, clients, list(wanted)),
     )
     return {row.pop("item"): KnownResource(**row) async for row in found}
-
-
-async def last_evaluation(tx: Tx, id: CollectionId) -> Evaluation | None:
-    row = await (
-        await tx.execute(
-            "SELECT at, members, took_ms, before FROM collections_evaluation"
-            " WHERE collection_id = %s",
-            (id,),
-        )
-    ).fetchone()
-    return Evaluation(**row) if row else None
-
-
-async def save_evaluation(
-    tx: Tx, id: CollectionId, at: datetime, members: int, took_ms: float
-) -> None:
-    await tx.execute(
-        "INSERT INTO collections_evaluation AS e (collection_id, at, members, took_ms)"
-        " VALUES (%s, %s, %s, %s) ON CONFLICT (collection_id) DO UPDATE SET at = EXCLUDED.at,"
-        " members = EXCLUDED.members, took_ms = EXCLUDED.took_ms, before = e.members",
-        (id, at, members, took_ms),
-    )

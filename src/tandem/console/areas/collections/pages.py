@@ -26,6 +26,7 @@ TABS = {
     "rules": N_("Membership rules"),
     "members": N_("Members"),
     "uses": N_("Where it is used"),
+    "evaluation": N_("Evaluation"),
 }
 KINDS = {
     "direct": N_("Device"),
@@ -61,7 +62,7 @@ def _api(page: Page[Any]) -> str:
 
 
 async def show_all(page: Page[Any]) -> Response:
-    sorts = ("name", "id", "limiting", "rules", "evaluated_at")
+    sorts = ("name", "id", "limiting", "rules", "evaluated_at", "cost")
     return page.render("collections/list.html", list=await listed(page, API, sorts))
 
 
@@ -127,6 +128,63 @@ async def uses(page: Page[Any]) -> Response:
     frame = await _frame(page, "uses")
     found = await page.api.get(f"{_api(page)}/uses")
     return page.render("collections/uses.html", **frame, uses=found, words=USES)
+
+
+_SCHEDULE = (
+    field(
+        "incremental",
+        N_("Use incremental updates"),
+        "checkbox",
+        hint=N_("A device that changes is looked at within seconds."),
+    ),
+    field(
+        "full_every_minutes",
+        N_("Full update every so many minutes"),
+        "number",
+        required=True,
+        least=0,
+        most=527_040,
+        hint=N_("All devices are looked at. 10080 is a week; with 0 only by hand."),
+    ),
+)
+
+
+async def evaluation(page: Page[Any]) -> Response:
+    frame = await _frame(page, "evaluation")
+    return await _evaluation_page(page, frame, dict(frame["collection"]), {}, 200)
+
+
+async def _evaluation_page(
+    page: Page[Any],
+    frame: dict[str, Any],
+    values: dict[str, Any],
+    problems: dict[str, AppError],
+    status: int,
+) -> Response:
+    found = frame["collection"]["evaluation"]
+    runs = found["incremental_runs"] if found else 0
+    return page.render(
+        "collections/evaluation.html",
+        status,
+        **frame,
+        fields=await drawn(page, _SCHEDULE, values, problems),
+        version_of=frame["etag"],
+        each_ms=round(found["incremental_total_ms"] / runs, 1) if runs else None,
+        waiting=await page.api.get(f"{API}/waiting"),
+    )
+
+
+async def save_schedule(page: Page[Any]) -> Response:
+    form = await page.form()
+    frame = await _frame(page, "evaluation")
+    values, problems = read(_SCHEDULE, form)
+    if problems:
+        return await _evaluation_page(page, frame, values, problems, 422)
+    wanted = {item.name: values[item.name] for item in _SCHEDULE}
+    made = await page.api.patch(_api(page), wanted, version=form.get("version", ""))
+    return page.to(
+        f"{path_of(made['id'])}/evaluation", N_("%(name)s was saved."), name=made["name"]
+    )
 
 
 async def evaluate(page: Page[Any]) -> Response:
@@ -287,6 +345,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{one}/members.csv", export_members),
         console.route(f"{one}/uses", uses),
         console.route(f"{one}/evaluate", evaluate, post=True),
+        console.route(f"{one}/evaluation", evaluation),
+        console.route(f"{one}/evaluation", save_schedule, post=True),
         console.route(f"{one}/edit", edit),
         console.route(f"{one}/edit", save, post=True),
         console.route(f"{one}/delete", ask_delete),

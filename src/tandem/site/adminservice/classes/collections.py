@@ -21,8 +21,10 @@ from tandem.site.collections import Rule
 
 _INTEGER, _BOOLEAN = Primitive.INTEGER, Primitive.BOOLEAN
 _DEVICES = 2
-# Manual, periodic, continuous, both. Here a change counts at once, which is continuous.
-_REFRESH_TYPES, _CONTINUOUS = (1, 2, 4, 6), 4
+# How the members that are kept are found: manual, periodic, continuous (incremental), both.
+_REFRESH_TYPES, _PERIODIC, _CONTINUOUS = (1, 2, 4, 6), 2, 4
+_WEEK = 7 * 24 * 60
+_SPANS = {"DaySpan": 24 * 60, "HourSpan": 60, "MinuteSpan": 1}
 _DIRECT, _QUERY = "SMS_CollectionRuleDirect", "SMS_CollectionRuleQuery"
 # Each with the property that names the other collection.
 _OTHERS = {
@@ -69,8 +71,10 @@ async def _read(call: Call) -> list[Row]:
             "CollectionType": _DEVICES,
             "LimitToCollectionID": item.limiting_id or "",
             "LimitToCollectionName": names[item.limiting_id] if item.limiting_id else "",
-            "RefreshType": _CONTINUOUS,
-            "CurrentStatus": 1,  # Ready: there is no evaluation to wait for.
+            "RefreshType": (_CONTINUOUS if item.incremental else 0)
+            | (_PERIODIC if item.full_every_minutes else 0)
+            or 1,
+            "CurrentStatus": 1,  # Ready: devices do not wait for an evaluation.
             "MemberClassName": f"SMS_CM_RES_COLL_{item.id}",
             "ObjectPath": "/",
             "IsBuiltIn": item.id == collections.ALL_SYSTEMS,
@@ -115,8 +119,21 @@ def _shown(rule: Rule) -> dict[str, Any]:
     }
 
 
-async def _no_schedule(call: Call, rows: Sequence[Row]) -> list[list[Any]]:
-    return [[] for _ in rows]
+async def _schedules(call: Call, rows: Sequence[Row]) -> list[list[Any]]:
+    every = {item.id: item for item in await collections.collections(call.tx)}
+    return [_shown_schedule(every[row["CollectionID"]]) for row in rows]
+
+
+def _shown_schedule(item: collections.Collection) -> list[dict[str, Any]]:
+    minutes = item.full_every_minutes
+    if not minutes:
+        return []
+    days, minutes = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(minutes, 60)
+    spans = {"DaySpan": days, "HourSpan": hours, "MinuteSpan": minutes}
+    durations = {"DayDuration": 0, "HourDuration": 0, "MinuteDuration": 0}
+    of = {"@odata.type": "#AdminService.SMS_ST_RecurInterval", "IsGMT": True}
+    return [{**of, **spans, **durations, "StartTime": item.created_at}]
 
 
 # ------------------------------------------------------------------------------- writing
@@ -130,6 +147,7 @@ async def _create(call: Call, body: Body) -> Key:
         body["Name"],
         limiting=body.get("LimitToCollectionID") or collections.ALL_SYSTEMS,
         comment=body.get("Comment") or "",
+        **_asked_schedule(body),
         actor=call.who.name,
         now=call.now,
     )
@@ -151,7 +169,29 @@ async def _update(call: Call, key: Key, body: Body) -> None:
             call.tx, id, body["LimitToCollectionID"] or "", actor=actor, now=now
         )
     name, comment = body.get("Name"), body.get("Comment")
-    await collections.describe(call.tx, id, name=name, comment=comment, actor=actor, now=now)
+    await collections.change(
+        call.tx,
+        id,
+        name=name,
+        comment=comment,
+        **_asked_schedule(body),
+        actor=actor,
+        now=now,
+    )
+
+
+def _asked_schedule(body: Body) -> dict[str, Any]:
+    """Incremental updates and the time between full ones, as far as they are named."""
+    asked: dict[str, Any] = {}
+    if "RefreshType" in body:
+        kind = body["RefreshType"]
+        asked["incremental"] = bool(kind & _CONTINUOUS)
+        asked["full_every_minutes"] = _WEEK if kind & _PERIODIC else 0
+    spans = [item for item in body.get("RefreshSchedule") or [] if isinstance(item, Mapping)]
+    if spans and body.get("RefreshType", _PERIODIC) & _PERIODIC:
+        minutes = sum(int(spans[0].get(name) or 0) * each for name, each in _SPANS.items())
+        asked["full_every_minutes"] = minutes or _WEEK
+    return asked
 
 
 def _check_type(body: Body) -> None:
@@ -160,7 +200,10 @@ def _check_type(body: Body) -> None:
             "There are collections of devices only.", cure="Send CollectionType 2, or leave it out."
         )
     if body.get("RefreshType", _CONTINUOUS) not in _REFRESH_TYPES:
-        raise BadProperty("RefreshType is 1, 2, 4 or 6.", cure="Leave it out: members are current.")
+        raise BadProperty(
+            "RefreshType is 1, 2, 4 or 6.",
+            cure="1 is by hand, 2 on a schedule, 4 with incremental updates, 6 both.",
+        )
 
 
 async def _delete(call: Call, key: Key) -> None:
@@ -283,7 +326,7 @@ async def _remove_all(call: Call, key: Key, arguments: Body) -> Body:
 
 
 async def _refresh(call: Call, key: Key, arguments: Body) -> Body:
-    """Members are computed when somebody asks, so they are fresh."""
+    await collections.evaluate(call.tx, key["CollectionID"], actor=call.who.name, now=call.now)
     return {}
 
 
@@ -323,7 +366,7 @@ COLLECTION = Class(
         Property(
             "RefreshSchedule",
             Primitive.COMPLEX,
-            load=_no_schedule,
+            load=_schedules,
             many=True,
             lazy=True,
             complex="SMS_ST_RecurInterval",

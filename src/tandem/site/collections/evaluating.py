@@ -1,0 +1,189 @@
+"""Keeping the members that were found, so that lists, counts and costs need not find them again.
+
+    a device or what is reported of it changes   a trigger notes it; it is looked at for every
+                                                 collection with incremental updates
+    a rule or a limit changes                    the collection, and all that depend on it, are due
+    a schedule                                   a collection is due so long after its last full
+                                                 evaluation
+
+What a device gets is never read from here: a check-in asks the rules themselves. So nothing waits for
+an evaluation, and one that fails leaves a list old, not a device wrong.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import psycopg
+
+from tandem.infra.clock import Clock
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError
+from tandem.infra.logs import get_logger
+from tandem.site.collections import evaluation_store, store
+from tandem.site.collections.conditions import graph_of
+from tandem.site.collections.model import ALL_SYSTEMS, Collection, CollectionId, Evaluation, Rule
+
+log = get_logger("collections")
+
+# So many changed resources are looked at in one transaction.
+_AT_ONCE = 5000
+_LONGEST_SECONDS = 60
+_AGAIN = timedelta(hours=1)
+
+
+async def evaluate_fully(tx: Tx, of: Collection, now: datetime) -> Evaluation:
+    """Find the members among all resources, and keep them."""
+    started = time.perf_counter()
+    graph = await graph_of(tx, [of.id])
+    come, gone = 0, 0
+    if of.id == ALL_SYSTEMS:
+        members = await store.count(tx, "true", ())
+    else:
+        found = graph.found(of.id, None)
+        come, gone = await evaluation_store.save_members(tx, of.id, found, None, now)
+        members = await evaluation_store.count_members(tx, of.id)
+    took = round((time.perf_counter() - started) * 1000, 1)
+    await evaluation_store.save_full(tx, of.id, now, members, took, changed=bool(come or gone))
+    every = of.full_every_minutes
+    await evaluation_store.save_due(tx, of.id, now + timedelta(minutes=every) if every else None)
+    kept = await evaluation_store.last(tx, of.id)
+    assert kept is not None
+    return kept
+
+
+def dependents(
+    of: Iterable[CollectionId],
+    known: Iterable[Collection],
+    rules: Iterable[tuple[CollectionId, Rule]],
+) -> set[CollectionId]:
+    """These collections, and all that are limited by them or name them, however far away."""
+    onward: dict[CollectionId, set[CollectionId]] = {}
+    for item in known:
+        if item.limiting_id is not None:
+            onward.setdefault(item.limiting_id, set()).add(item.id)
+    for id, rule in rules:
+        if rule.other_id is not None:
+            onward.setdefault(rule.other_id, set()).add(id)
+    found: set[CollectionId] = set()
+    waiting = list(of)
+    while waiting:
+        id = waiting.pop()
+        if id not in found:
+            found.add(id)
+            waiting += onward.get(id, ())
+    return found
+
+
+def _is_of_the_query(error: psycopg.Error) -> bool:
+    """And not of the moment: a device or a collection that went meanwhile, a database that ends."""
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return True
+    return not isinstance(error, psycopg.OperationalError | psycopg.IntegrityError)
+
+
+class Evaluator:
+    """Keeps the members of one site's collections, until it is stopped. Of several replicas one
+    evaluates at a time."""
+
+    def __init__(self, db: Database, now: Clock) -> None:
+        self._db = db
+        self._now = now
+
+    async def run(self, stop: asyncio.Event, every_seconds: float = 1.0) -> None:
+        """Until `stop`; what it is at then is left, and done by whoever comes next."""
+        work = asyncio.create_task(self._go_on(every_seconds))
+        await stop.wait()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    async def _go_on(self, every_seconds: float) -> None:
+        while True:
+            try:
+                await self.tend()
+            except (AppError, psycopg.Error) as error:
+                log.warning("collections are not evaluated", reason=str(error))
+            await asyncio.sleep(every_seconds)
+
+    async def tend(self) -> None:
+        """All that is due now. A device that changes does not wait for full evaluations, only for
+        the one that is under way."""
+        await self._mark()
+        while await self._incremental() or await self._full():
+            await self._mark()
+
+    async def _mark(self) -> None:
+        """What depends on rules that have changed is due."""
+        async with self._db.transaction() as tx:
+            if not await evaluation_store.try_lock(tx):
+                return
+            stale = await evaluation_store.take_stale(tx)
+            if stale:
+                known, rules = await store.collections(tx), await store.every_rule(tx)
+                ids = sorted(dependents(stale, known, rules))
+                await evaluation_store.make_due(tx, ids, self._now())
+
+    async def _incremental(self) -> bool:
+        """Whether there was something to do."""
+        async with self._db.transaction() as tx:
+            if not await evaluation_store.try_lock(tx):
+                return False
+            await evaluation_store.limit_time(tx, _LONGEST_SECONDS)
+            try:
+                async with tx.transaction():
+                    return await self._look_at_changed(tx, careful=False)
+            except psycopg.Error as error:
+                if not _is_of_the_query(error):
+                    raise
+                return await self._look_at_changed(tx, careful=True)
+
+    async def _look_at_changed(self, tx: Tx, *, careful: bool) -> bool:
+        """`careful`: each collection for itself, so that one that fails takes no other with it."""
+        changed = await evaluation_store.take_changed(tx, _AT_ONCE)
+        if not changed:
+            return False
+        now, runs = self._now(), []
+        ids = [id for id in await evaluation_store.incremental(tx) if id != ALL_SYSTEMS]
+        graph = await graph_of(tx, ids)
+        for id in ids:
+            started = time.perf_counter()
+            try:
+                async with tx.transaction() if careful else contextlib.nullcontext():
+                    found = graph.found(id, changed)
+                    moved = await evaluation_store.save_members(tx, id, found, changed, now)
+            except psycopg.Error as error:
+                if not careful or not _is_of_the_query(error):
+                    raise
+                await self._set_aside(tx, id, error)
+                continue
+            runs.append((id, (time.perf_counter() - started) * 1000, *moved))
+        await evaluation_store.save_incremental(tx, now, runs)
+        return True
+
+    async def _full(self) -> bool:
+        """One collection that is due. Whether there was one."""
+        async with self._db.transaction() as tx:
+            if not await evaluation_store.try_lock(tx):
+                return False
+            id = await evaluation_store.due(tx, self._now())
+            found = await store.collection(tx, id) if id else None
+            if found is None:
+                return False
+            try:
+                async with tx.transaction():
+                    await evaluation_store.limit_time(tx, _LONGEST_SECONDS)
+                    await evaluate_fully(tx, found, self._now())
+            except psycopg.Error as error:
+                if not _is_of_the_query(error):
+                    raise
+                await self._set_aside(tx, found.id, error)
+            return True
+
+    async def _set_aside(self, tx: Tx, id: CollectionId, error: Exception) -> None:
+        """Tried again after a while, and by hand; until then its list is as old as it is."""
+        reason = str(error).split("\n")[0][:300]
+        log.warning("a collection cannot be evaluated", collection=id, reason=reason)
+        await evaluation_store.save_due(tx, id, self._now() + _AGAIN, reason)
