@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from site_api import Api, add_device, report
+from site_api import Api, add_device
+from tandem.protocols import ccm
 from tandem.site import clients, comanagement
 from tandem.workloads import Workload, capabilities, merge
 
@@ -64,12 +65,12 @@ class Site:
         async with self.api.db.transaction() as tx:
             for name in names:
                 id = clients.ClientId(f"GUID:{name}")
-                await report(tx, id, flags=flags)
                 await tx.execute(
-                    "UPDATE clients_client SET policy_at = %s, last_seen_at = %s, state_at = %s"
-                    " WHERE id = %s",
-                    (now, now, now, id),
+                    "UPDATE clients_client SET policy_at = %s, last_seen_at = %s WHERE id = %s",
+                    (now, now, id),
                 )
+                state = ccm.ComanagementState(flags, True, True, flags)
+                await clients.keep_state(tx, id, state, now)
 
     def offers(self, name: str, *settings: dict[str, Any]) -> None:
         lists = self.api.cloud.graph.lists
