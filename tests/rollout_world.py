@@ -59,8 +59,8 @@ class Site:
         assert (await self.act(id, "start", **confirm, accept_gaps=True))["state"] == "running"
         return id
 
-    async def follows(self, *names: str, flags: int = MDM) -> None:
-        """They fetch their policy now, and report these flags."""
+    async def follows(self, *names: str, flags: int = MDM, **more: Any) -> None:
+        """They fetch their policy now, and report these flags and what else they have to say."""
         now = self.api.clock[0]
         async with self.api.db.transaction() as tx:
             for name in names:
@@ -69,7 +69,7 @@ class Site:
                     "UPDATE clients_client SET policy_at = %s, last_seen_at = %s WHERE id = %s",
                     (now, now, id),
                 )
-                state = ccm.ComanagementState(flags, True, True, flags)
+                state = ccm.ComanagementState(flags, True, True, flags, **more)
                 await clients.keep_state(tx, id, state, now)
 
     def offers(self, name: str, *settings: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import site_api
 from rollout_world import ALL, GATE, MDM, SETTING, URL, Site, offered
 from site_api import NOW, add_device, report
 from tandem.cli.main import build
+from tandem.protocols import ccm
 from tandem.site import clients
 
 # ---------------------------------------------------------------------------- rings
@@ -161,6 +162,30 @@ async def test_a_failed_gate_halts_and_alarms(site: Site, trouble: Any, code: st
     # Nobody else is moved, however often it is looked at.
     assert (await site.tend(id))["ring"] == 1
     assert await site.flags("LAB-002") == 8193
+
+
+@pytest.mark.parametrize(
+    ("setting", "source", "failed", "state"),
+    [
+        ("TandemUnits/web", "mdm", True, "halted"),
+        ("TandemUnits/web", "mdm", False, "finished"),
+        ("TandemUnits/web", "site", True, "finished"),
+        ("TandemApps/vim", "mdm", True, "finished"),  # Another workload's.
+    ],
+)
+async def test_what_a_device_could_not_bring_about_counts(
+    site: Site, setting: str, source: str, failed: bool, state: str
+) -> None:
+    id = await site.started("Pilot")
+    enacted = {setting: ccm.Enacted(source, "unit.failed", "It does not start.", NOW, failed)}
+    await site.follows("LAB-001", enacted=enacted)
+    assert (await site.tend(id))["state"] == state
+    if state == "halted":
+        (one,) = (await site.api.get(f"{URL}/{id}/devices"))["items"]
+        assert one["cause"] == {
+            "code": "effect",
+            "text": "The device reports for TandemUnits/web: It does not start.",
+        }
 
 
 async def test_a_tenant_that_does_not_tell_settings_leaves_the_clients_word(site: Site) -> None:

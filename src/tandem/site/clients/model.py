@@ -142,6 +142,16 @@ class InForce(msgspec.Struct, frozen=True):
     source: str
 
 
+class FailedEffect(msgspec.Struct, frozen=True):
+    """A setting that a client says it could not bring about; `workload` is empty where it does not
+    say whose part that is."""
+
+    client_id: str
+    setting: str
+    workload: str
+    text: str
+
+
 class Milestone(msgspec.Struct, frozen=True):
     """A device registered, or said where it stands: with which authority, and co-managed or not."""
 

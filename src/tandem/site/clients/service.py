@@ -35,6 +35,7 @@ from tandem.site.clients.model import (
     DeviceFacts,
     DeviceUnnamed,
     EnrollmentProgress,
+    FailedEffect,
     InForce,
     Milestone,
     NoPackage,
@@ -434,6 +435,11 @@ async def milestones(tx: Tx) -> list[Milestone]:
 async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
     """Which value of a setting each client says is in force, by client id."""
     return await store.in_force(tx, setting)
+
+
+async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
+    """What clients could not bring about of an authority's values ("site", "mdm")."""
+    return await store.failed_effects(tx, source)
 
 
 async def count(tx: Tx, search: str = "") -> int:

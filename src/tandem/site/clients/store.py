@@ -15,6 +15,7 @@ from tandem.site.clients.model import (
     SITE_TOPIC,
     Client,
     ClientId,
+    FailedEffect,
     InForce,
     Milestone,
     Reported,
@@ -125,6 +126,20 @@ async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
         row["id"]: InForce(row["value"] or "", row["source"] or "")
         for row in await cursor.fetchall()
     }
+
+
+async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
+    cursor = await tx.execute(
+        """SELECT c.id AS client_id, e.key AS setting,
+               coalesce(c.state->'applied'->e.key->>'workload', '') AS workload,
+               coalesce(e.value->>'text', '') AS text
+           FROM clients_client c, jsonb_each(c.state->'enacted') e
+           WHERE c.state @? '$.enacted.*.failed ? (@ == true)'
+               AND e.value->>'failed' = 'true' AND e.value->>'source' = %s
+           ORDER BY c.id, e.key""",
+        (source,),
+    )
+    return [FailedEffect(**row) for row in await cursor.fetchall()]
 
 
 async def count(tx: Tx, search: str) -> int:

@@ -11,16 +11,24 @@ from enum import Enum
 
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.site import clients, deployments
-from tandem.workloads import Authority, Position, Workload, effective, owner_of
+from tandem.workloads import (
+    CATALOGUE,
+    Authority,
+    Position,
+    Workload,
+    effective,
+    owner_of,
+    workload_of_area,
+)
 
 # A roll-out that reaches more devices, or All Systems, starts only when somebody types how many.
 CONFIRM_ABOVE = 100
 MOST_RINGS = 20
 _MOST_MINUTES = 60 * 24 * 90
 
-# What these bring stays: an older build of Windows or Office does not come back with the workload
-# (spec F17), so who switches back has to know it, and is a person.
-NEVER_AUTOMATIC = (Workload.WINDOWS_UPDATE, Workload.OFFICE_CLICK_TO_RUN)
+# What these bring stays (Windows Update and Office): an older build does not come back with the
+# workload (spec F17), so who switches back has to know it, and is a person.
+NEVER_AUTOMATIC = tuple(item for item in Workload if not CATALOGUE[item].rolls_back)
 
 
 class State(Enum):
@@ -277,9 +285,17 @@ def check_back(workload: Workload, automatic_back: bool) -> None:
 
 
 def stand(
-    known: clients.Reported | None, member: Member, rollout: Rollout, ring: Ring, now: datetime
+    known: clients.Reported | None,
+    member: Member,
+    rollout: Rollout,
+    ring: Ring,
+    now: datetime,
+    trouble: str = "",
 ) -> tuple[Standing, Cause]:
-    """Where a device is that has been asked to follow, by what it and the MDM service report."""
+    """Where a device is that has been asked to follow, by what it and the MDM service report.
+
+    `trouble` is what it could not bring about of the MDM service's values, in a sentence.
+    """
     if known is None:
         return Standing.LEFT, Cause("left", "It is no client of the site any more.")
     if known.blocked:
@@ -298,6 +314,8 @@ def stand(
     fetched = known.policy_at is not None and known.policy_at >= since
     if owner_of(rollout.workload, flags) is rollout.to:
         if not back:
+            if trouble:
+                return Standing.FAILED, Cause("effect", trouble)
             return _with_mdm(member)
         # One that never fetched what the ring asked of it has nothing to undo.
         asked = known.policy_at is not None and known.policy_at >= (ring.started_at or since)
@@ -369,6 +387,18 @@ def told(offered: Iterable[Offered], moved: Iterable[Workload]) -> tuple[Told, s
     return Told.GOOD, ""
 
 
+def troubles(failed: Iterable[clients.FailedEffect], moved: Sequence[Workload]) -> dict[str, str]:
+    """For each client with an effect of these workloads that failed, the first in a sentence."""
+    found: dict[str, str] = {}
+    for one in failed:
+        of = one.workload or workload_of_area(one.setting.partition("/")[0]).value
+        if of in {workload.value for workload in moved}:
+            found.setdefault(
+                one.client_id, f"The device reports for {one.setting}: {one.text[:300]}"
+            )
+    return found
+
+
 def moved_by(workload: Workload) -> tuple[Workload, ...]:
     return (workload, *workload.moves_along)
 
@@ -429,6 +459,10 @@ def not_known(workload: Workload) -> list[str]:
         "What a user, a script or another tool has set on a device is known to neither authority.",
         "Settings that need a newer Windows, or another edition, show only when the device answers.",
     ]
+    lines.append(
+        "Whether policies of the tenant want different values shows only when the workload moves: a"
+        " device with such a conflict counts as failed."
+    )
     if workload is Workload.COMPLIANCE_POLICIES:
         lines.append(
             "Which compliance policies the tenant will apply to a device is not compared: a device"

@@ -671,14 +671,17 @@ class Conductor:
             await store.lock(tx)
             now = self._now()
             every = {one.id: one for one in await clients.reported(tx)}
+            failed = await clients.failed_effects(tx, Authority.MDM.value)
             for rollout in await rows.unsettled(tx):
-                await _advance(tx, await _refresh(tx, rollout, every, now), now)
+                troubles = model.troubles(failed, model.moved_by(rollout.workload))
+                await _advance(tx, await _refresh(tx, rollout, every, troubles, now), now)
 
 
 async def _refresh(
     tx: Tx,
     rollout: Rollout,
     every: Mapping[clients.ClientId, clients.Reported],
+    troubles: Mapping[str, str],
     now: datetime,
 ) -> Rollout:
     """Where each device is by now, written down where that is news."""
@@ -687,7 +690,8 @@ async def _refresh(
         if one.standing is not Standing.WAITING:
             ring = rollout.rings[one.place - 1]
             known = every.get(clients.ClientId(one.client_id))
-            standing, cause = model.stand(known, one, rollout, ring, now)
+            trouble = troubles.get(one.client_id, "")
+            standing, cause = model.stand(known, one, rollout, ring, now, trouble)
             if (standing, cause) != (one.standing, one.cause):
                 one = replace(one, standing=standing, cause=cause, at=now)
                 changed.append(one)
