@@ -86,6 +86,10 @@ async def test_a_roll_out_is_planned_started_halted_and_put_back(
     await browser.open("/console/notifications")
     assert "Device configuration: the roll-out has halted" in browser.main
 
+    await browser.open(f"{one}?page=%C2%B2&gap=%C2%B2&standing=%00")
+    assert browser.answer.status_code == 200
+    await browser.open(f"{one}?standing=failed")
+    assert "LAB-001" in browser.main
     await browser.open(one)
     await browser.press("Switch back")
     assert "Switched back." in browser.main

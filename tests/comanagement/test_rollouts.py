@@ -117,9 +117,9 @@ async def test_a_device_that_leaves_the_site_is_not_counted(site: Site) -> None:
 # ---------------------------------------------------------------------------- gates
 
 
-async def _noncompliant(site: Site) -> None:
+async def _noncompliant(site: Site, name: str = "LAB-001") -> None:
     for item in site.api.cloud.graph.lists["deviceManagement/managedDevices"]:
-        if item["deviceName"] == "d-LAB-001":
+        if item["deviceName"] == f"d-{name}":
             item["complianceState"] = "noncompliant"
 
 
@@ -162,6 +162,15 @@ async def test_a_failed_gate_halts_and_alarms(site: Site, trouble: Any, code: st
     # Nobody else is moved, however often it is looked at.
     assert (await site.tend(id))["ring"] == 1
     assert await site.flags("LAB-002") == 8193
+
+
+async def test_what_was_not_compliant_before_its_ring_is_not_the_moves_fault(site: Site) -> None:
+    id = await site.started("Pilot", "Second")
+    await _noncompliant(site, "LAB-002")
+    await site.follows("LAB-001")
+    assert (await site.tend(id))["ring"] == 2
+    await site.follows("LAB-002")
+    assert (await site.tend(id))["state"] == "finished"
 
 
 @pytest.mark.parametrize(

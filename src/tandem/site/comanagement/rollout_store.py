@@ -350,10 +350,12 @@ async def save_standings(tx: Tx, id: str, changed: Sequence[Member]) -> None:
 async def save_compliance(
     tx: Tx, id: str, found: Mapping[str, tuple[str, str]], first: bool
 ) -> None:
-    """What the tenant's list says, by directory device id: the MDM's id and complianceState."""
+    """What the tenant's list says, by directory device id: the MDM's id and complianceState. What
+    was so before the move is what was so until the device's ring began."""
     await tx.execute(
         "UPDATE comanagement_rollout_device d SET mdm_id = n.mdm_id, compliance = n.state,"
-        " compliance_before = CASE WHEN %s THEN n.state ELSE compliance_before END"
+        " compliance_before = CASE WHEN %s OR d.standing = 'waiting' THEN n.state"
+        "  ELSE compliance_before END"
         " FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (id, mdm_id, state)"
         " WHERE d.rollout_id = %s AND d.device_id = n.id"
         "  AND (d.mdm_id, d.compliance) IS DISTINCT FROM (n.mdm_id, n.state)",

@@ -674,7 +674,15 @@ class Conductor:
             failed = await clients.failed_effects(tx, Authority.MDM.value)
             for rollout in await rows.unsettled(tx):
                 troubles = model.troubles(failed, model.moved_by(rollout.workload))
-                await _advance(tx, await _refresh(tx, rollout, every, troubles, now), now)
+                try:
+                    # What keeps one from going on keeps no other.
+                    async with tx.transaction():
+                        fresh = await _refresh(tx, rollout, every, troubles, now)
+                        await _advance(tx, fresh, now)
+                except AppError as error:
+                    log.error(
+                        "a roll-out is not moved on", rollout=rollout.id, reason=error.message
+                    )
 
 
 async def _refresh(
@@ -761,7 +769,12 @@ async def _halt(tx: Tx, rollout: Rollout, ring: Ring, cause: Cause, now: datetim
     await events.record(tx, "comanagement.rollout-halted", rollout.id, details)
     log.error("a roll-out has halted", rollout=rollout.id, **details)
     if rollout.automatic_back:
-        await _back(tx, halted, AUTOMATIC, now)
+        try:
+            async with tx.transaction():
+                await _back(tx, halted, AUTOMATIC, now)
+        except AppError as error:
+            # Halted it stays, whatever keeps it from going back.
+            log.error("a roll-out does not go back", rollout=rollout.id, reason=error.message)
 
 
 # The tenant

@@ -220,13 +220,14 @@ async def _show(page: Page[Any], error: AppError | None = None) -> Response:
     asked = page.request.query_params
     standing = asked.get("standing", "")
     gap = asked.get("gap", "")
-    number = max(1, int(asked["page"])) if asked.get("page", "").isdigit() else 1
+    shown = asked.get("page", "")
+    number = max(1, int(shown[:6])) if shown.isascii() and shown.isdigit() else 1
     wanted = {
         "standing": standing if standing in STANDINGS else "",
         "limit": _DEVICES_SHOWN,
-        "offset": (min(number, 100_000) - 1) * _DEVICES_SHOWN,
+        "offset": (number - 1) * _DEVICES_SHOWN,
     }
-    if gap.isdigit():
+    if gap.isascii() and gap.isdigit():
         wanted["gap"] = int(gap[:6])
     devices = await page.api.get(f"{_URL}/{quote(id, safe='')}/devices", **wanted)
     return page.render(
