@@ -76,12 +76,46 @@ async def test_a_newer_word_of_a_client_counts_at_once_and_an_older_one_never(ap
 
 async def test_classes_are_listed_with_their_attributes(api: Api) -> None:
     listed = await api.get("/api/v1/collections/classes")
-    assert [item["name"] for item in listed] == ["SMS_R_System", "SMS_Client_ComanagementState"]
+    names = [item["name"] for item in listed]
+    assert names[:2] == ["SMS_R_System", "SMS_Client_ComanagementState"]
+    assert names[2:] == [item.name for item in collections.HARDWARE]
     assert {"name": "MDMEnrolled", "type": "number"} in listed[1]["attributes"]
     for item in listed:
         for one in item["attributes"]:
-            joined = STATE + f"{item['name']}.{one['name']} is not null"
-            assert compile_query(joined).sql
+            joined = STATE.replace("SMS_Client_ComanagementState", item["name"])
+            alone = "select * from SMS_R_System where "
+            query = alone if item["resource"] else joined
+            assert await found(api, query + f"{item['name']}.{one['name']} = '7'") == []
+
+
+async def test_each_attribute_of_the_inventory_has_an_index(api: Api) -> None:
+    """What migrations made, and what queries ask for, word for word."""
+    async with api.db.transaction() as tx:
+        rows = await tx.execute(
+            "SELECT indexdef FROM pg_indexes WHERE indexname LIKE 'inventory_%'"
+        )
+        made = [row["indexdef"] async for row in rows]
+        for of in collections.HARDWARE:
+            for attribute in of.attributes[1:]:
+                of_it = f"'{attribute.key}'::text"
+                assert any(of_it in index and f"'{of.key}'::text" in index for index in made)
+        await tx.execute("SET LOCAL enable_seqscan = off")
+        for of, condition in (
+            ("COMPUTER_SYSTEM", "Model = 'T14'"),
+            ("COMPUTER_SYSTEM", "Model like 'T1%'"),
+            ("LOGICAL_DISK", "Size > 1000"),
+        ):
+            query = (
+                f"select * from SMS_R_System inner join SMS_G_System_{of} as c"
+                f" on c.ResourceID = SMS_R_System.ResourceID where c.{condition}"
+            )
+            built = compile_query(query)
+            plan = await tx.execute(
+                f"EXPLAIN SELECT id FROM collections_resource r WHERE {built.sql}".encode(),
+                built.values,
+            )
+            said = "\n".join([row["QUERY PLAN"] async for row in plan])
+            assert f"inventory_{of.lower()}_{condition.split()[0].lower()}" in said, said
 
 
 @pytest.mark.parametrize(

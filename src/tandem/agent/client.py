@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate
-from tandem.agent.handlers import Handlers
+from tandem.agent.handlers import Handlers, Root, hardware
 from tandem.agent.installation import FILE, Installation, client_folder, installed
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.platform import Machine
@@ -27,6 +28,9 @@ from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
 
 HEARTBEAT_MINUTES = 7 * 24 * 60
+# How often the hardware is looked at; all of it is reported with each heartbeat, what changed meanwhile
+# at once.
+INVENTORY_MINUTES = 24 * 60
 # How often the client looks at what only this device knows, such as its MDM enrollment.
 LOOK_MINUTES = 1
 RETRY_MINUTES = 10
@@ -80,6 +84,7 @@ class Client:
         self._check_due = start
         self._whole, self._fetches = True, False
         self._heartbeat_due = self._heartbeat_after(start)
+        self._inventory_due = start
         self._woken = asyncio.Event()
         self._write(
             "LocationServices",
@@ -425,6 +430,8 @@ class Client:
     async def _send(self) -> None:
         """Heartbeat when due, and what the spool holds; it leaves the spool when accepted."""
         now = self._machine.now()
+        if now >= min(self._inventory_due, self._heartbeat_due):
+            self._report_hardware(now, whole=now >= self._heartbeat_due)
         if now >= self._heartbeat_due:
             data = {"name": self._machine.name, "version": self._installation.version}
             self._spool.add(ccm.HEARTBEAT_TOPIC, 1, now, data)
@@ -443,6 +450,29 @@ class Client:
                 break
         self._farewell = False
         self._messages_due = now + self._minutes(self.settings.state_reporting_minutes)
+
+    def _report_hardware(self, now: datetime, *, whole: bool) -> None:
+        """The classes that differ from what was reported last, or all. It is remembered once it lies
+        in the spool, from which it goes only when the site has it."""
+        self._inventory_due = now + self._minutes(INVENTORY_MINUTES)
+        if self._machine.root is None:
+            return
+        found = hardware(Root(self._machine.root, self._machine.state))
+        digests = {
+            name: sha256(msgspec.json.encode([self.client_id, rows], order="sorted")).hexdigest()
+            for name, rows in found.items()
+        }
+        before = self._folder.read("inventory")
+        try:
+            known = msgspec.json.decode(before or b"{}", type=dict[str, str])
+        except msgspec.DecodeError:
+            known = {}
+        news = {name: rows for name, rows in found.items() if digests[name] != known.get(name)}
+        if whole or news:
+            classes = found if whole else news
+            self._spool.add(ccm.INVENTORY_TOPIC, 1, now, {"classes": classes})
+            self._folder.write("inventory", msgspec.json.encode(digests))
+            self._messages_due = now
 
     async def _forward(self, messages: list[ccm.Message]) -> list[str]:
         """The ids that need not be sent again."""

@@ -18,7 +18,7 @@ _DEVICES = 64
 
 def facts(root: Root) -> dict[str, str]:
     """Each fact as one word, and beside it the evidence (`…_by`)."""
-    system = _os_release(root)
+    system = os_release(root)
     encrypted, encrypted_by = _encryption(root)
     firewall, firewall_by = _firewall(root)
     return {
@@ -32,7 +32,8 @@ def facts(root: Root) -> dict[str, str]:
     }
 
 
-def _text(root: Root, path: str) -> str | None:
+def text(root: Root, path: str) -> str | None:
+    """A file of the system; None when it cannot be read."""
     try:
         data = root.read_followed(path)
     except (OSError, Trouble):
@@ -40,11 +41,11 @@ def _text(root: Root, path: str) -> str | None:
     return None if data is None else data.decode("utf-8", "replace")
 
 
-def _os_release(root: Root) -> dict[str, str]:
+def os_release(root: Root) -> dict[str, str]:
     """os-release(5): shell assignments, of which the first file that exists counts."""
-    text = next((t for p in _OS_RELEASE if (t := _text(root, p)) is not None), "")
+    content = next((t for p in _OS_RELEASE if (t := text(root, p)) is not None), "")
     found = {}
-    for line in text.splitlines():
+    for line in content.splitlines():
         key, equals, value = line.strip().partition("=")
         if equals and not key.startswith("#"):
             found[key] = value.strip().strip("\"'")[:200]
@@ -53,7 +54,7 @@ def _os_release(root: Root) -> dict[str, str]:
 
 def _encryption(root: Root) -> tuple[str, str]:
     """Whether the file system of / lies on dm-crypt, by what the kernel says of its devices."""
-    mounts = _text(root, "/proc/self/mountinfo")
+    mounts = text(root, "/proc/self/mountinfo")
     if mounts is None:
         return UNKNOWN, "/proc is not mounted in the root folder"
     device = ""
@@ -69,7 +70,7 @@ def _encryption(root: Root) -> tuple[str, str]:
     while waiting and seen < _DEVICES:
         at = waiting.pop()
         seen += 1
-        uuid = _text(root, f"{at}/dm/uuid") or ""
+        uuid = text(root, f"{at}/dm/uuid") or ""
         if uuid.startswith("CRYPT-"):
             return YES, f"{device} is {uuid.split('-')[1]}"
         waiting += [f"{at}/slaves/{name}" for name in root.names(f"{at}/slaves")]
@@ -84,7 +85,7 @@ def _firewall(root: Root) -> tuple[str, str]:
     for name in _FIREWALLS:
         for folder in root.names(ETC):
             if folder.endswith(".wants") and root.link(f"{ETC}/{folder}/{name}.service"):
-                configuration = _text(root, "/etc/ufw/ufw.conf") or ""
+                configuration = text(root, "/etc/ufw/ufw.conf") or ""
                 if name == "ufw" and not re.search(r"(?m)^ENABLED=yes\s*$", configuration):
                     continue
                 return YES, f"{name}.service starts with the system"

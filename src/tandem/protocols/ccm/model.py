@@ -191,6 +191,16 @@ class ComanagementState(msgspec.Struct, frozen=True):
     facts: dict[str, str] = {}
 
 
+class Inventory(msgspec.Struct, frozen=True):
+    """`data` of a message with topic 9002: classes that have changed since the last report, each
+    with all its rows. A class without rows is not there any more."""
+
+    classes: Annotated[
+        dict[str, Annotated[list[dict[str, str | int]], msgspec.Meta(max_length=64)]],
+        msgspec.Meta(max_length=64),
+    ]
+
+
 class ConfigInfo(msgspec.Struct, frozen=True):
     """What the agent lets the MDM service read about itself (DeviceManageability CSP)."""
 

@@ -359,6 +359,16 @@ class ManagementPointService:
     async def _act(self, tx: Tx, client: Client, message: ccm.Message) -> None:
         if message.topic == ccm.HEARTBEAT_TOPIC:
             await self._with.resource(tx, client, self.now())
+        elif message.topic == ccm.INVENTORY_TOPIC and message.state == 1:
+            try:
+                inventory = msgspec.convert(message.data, ccm.Inventory)
+            except msgspec.ValidationError as error:
+                log.warning("unreadable inventory", client=client.id, reason=str(error))
+                return
+            at = min(message.at, self.now())
+            for of in collections.HARDWARE:
+                if of.name in inventory.classes:
+                    await collections.report(tx, client.id, of, inventory.classes[of.name], at)
         elif message.topic == ccm.COMANAGEMENT_TOPIC and message.state == 100:
             try:
                 state = msgspec.convert(message.data, ccm.ComanagementState)

@@ -6,7 +6,7 @@ Systems (SMS00001) is built in. What a device gets is asked of the rules when it
 members for lists, counts and costs.
 """
 
-from tandem.site.collections.classes import COMANAGEMENT_STATE
+from tandem.site.collections.classes import COMANAGEMENT_STATE, HARDWARE
 from tandem.site.collections.evaluating import Evaluator
 from tandem.site.collections.http import as_dict, routes
 from tandem.site.collections.model import (
@@ -80,6 +80,7 @@ from tandem.site.collections.service import (
 __all__ = [
     "ALL_SYSTEMS",
     "COMANAGEMENT_STATE",
+    "HARDWARE",
     "BadName",
     "BadQuery",
     "BadRule",

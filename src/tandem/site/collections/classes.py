@@ -76,7 +76,37 @@ COMANAGEMENT_STATE = Class(
     ),
 )
 
-CLASSES: Mapping[str, Class] = {found.key: found for found in (SYSTEM, COMANAGEMENT_STATE)}
+
+def _hardware(name: str, *texts: str, numbers: tuple[str, ...] = ()) -> Class:
+    found = (*map(Attribute, texts), *(Attribute(number, number=True) for number in numbers))
+    return Class(f"SMS_G_System_{name}", (_RESOURCE_ID, *found))
+
+
+# Hardware inventory. Migrations have an index for each attribute.
+HARDWARE = (
+    _hardware(
+        "OPERATING_SYSTEM",
+        "Caption",
+        "Version",
+        "BuildNumber",
+        numbers=("TotalVisibleMemorySize",),
+    ),
+    _hardware("COMPUTER_SYSTEM", "Name", "Manufacturer", "Model", numbers=("NumberOfProcessors",)),
+    _hardware(
+        "PROCESSOR",
+        "DeviceID",
+        "Name",
+        "Manufacturer",
+        numbers=("NumberOfCores", "NumberOfLogicalProcessors"),
+    ),
+    _hardware("X86_PC_MEMORY", numbers=("TotalPhysicalMemory",)),
+    _hardware("PC_BIOS", "Manufacturer", "SMBIOSBIOSVersion", "ReleaseDate", "SerialNumber"),
+    _hardware("LOGICAL_DISK", "DeviceID", "FileSystem", numbers=("Size",)),
+    _hardware("NETWORK_ADAPTER", "Name", "MACAddress"),
+)
+CLASSES: Mapping[str, Class] = {
+    found.key: found for found in (SYSTEM, COMANAGEMENT_STATE, *HARDWARE)
+}
 
 
 def nearest(word: str, known: list[str]) -> str:

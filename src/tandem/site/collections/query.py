@@ -13,7 +13,6 @@ value is a parameter. What is compared with nothing (a attribute that nobody rep
 nor unequal, as in WQL.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,8 +93,6 @@ class Condition:
 
     sql: str
     values: tuple[Any, ...] = ()
-    # Inventory that must hold for the condition to hold: (row, attribute, value), for an index.
-    must: tuple[tuple[str, str, Any], ...] = ()
 
 
 @lru_cache
@@ -280,17 +277,13 @@ class _Compiler:
 
     def _select(self, scope: _Scope, where: Condition, what: str) -> tuple[str, tuple[Any, ...]]:
         tables = ", ".join(f"{source.of.table} {source.row}" for source in scope)
-        conditions, values = [], list[Any]()
+        conditions = []
         for source in scope:
             if not source.of.is_resource:
-                conditions.append(f"{source.row}.class = %s")
-                values.append(source.of.key)
-                must = {name: value for row, name, value in where.must if row == source.row}
-                if must:
-                    conditions.append(f"{source.row}.folded @> %s::jsonb")
-                    values.append(json.dumps(must))
+                # Said as it is and no parameter: the indexes are of one class each.
+                conditions.append(f"{source.row}.class = '{source.of.key}'")
         sql = " AND ".join([*conditions, f"({where.sql})"])
-        return f"SELECT {what} FROM {tables} WHERE {sql}", (*values, *where.values)  # noqa: S608
+        return f"SELECT {what} FROM {tables} WHERE {sql}", where.values  # noqa: S608
 
     # ------------------------------------------------------------------------- conditions
 
@@ -299,9 +292,7 @@ class _Compiler:
         return found
 
     def _any_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
-        parts = [self._condition(scope, part) for part in _trees(tree)]
-        found = _joined(" OR ", parts)
-        return found if len(parts) == 1 else Condition(found.sql, found.values)
+        return _joined(" OR ", [self._condition(scope, part) for part in _trees(tree)])
 
     def _all_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         return _joined(" AND ", [self._condition(scope, part) for part in _trees(tree)])
@@ -320,11 +311,7 @@ class _Compiler:
     def _equal(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         left, literal = _trees(tree)
         column = self._column(scope, left)
-        value = _value(column, literal)
-        must: tuple[tuple[str, str, Any], ...] = ()
-        if not column.source.of.is_resource and column.what.key != "resourceid":
-            must = ((column.source.row, column.what.key, value),)
-        return Condition(f"{column.folded} = %s", (value,), must)
+        return Condition(f"{column.folded} = %s", (_value(column, literal),))
 
     def _like(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         left, literal = _trees(tree)
@@ -460,7 +447,7 @@ def _joined(word: str, parts: Sequence[Condition]) -> Condition:
         return parts[0]
     sql = word.join(part.sql for part in parts)
     values = tuple(value for part in parts for value in part.values)
-    return Condition(f"({sql})", values, tuple(item for part in parts for item in part.must))
+    return Condition(f"({sql})", values)
 
 
 # -------------------------------------------------------------------------------- values

@@ -60,7 +60,15 @@ async def save_inventory(
     now: datetime,
 ) -> None:
     """The rows of one class of one resource, each as it is shown and as it is compared. Rows that
-    are there already stay untouched: nothing has changed then."""
+    are there already stay untouched: nothing has changed then. What is older than they are is
+    passed over."""
+    newer = await tx.execute(
+        "SELECT FROM collections_inventory i JOIN collections_resource r ON r.id = i.resource_id"
+        " WHERE r.client_id = %s AND i.class = %s AND i.reported_at > %s LIMIT 1",
+        (client_id, of, now),
+    )
+    if await newer.fetchone() is not None:
+        return
     await tx.execute(
         "INSERT INTO collections_inventory AS i"
         " (resource_id, class, instance, properties, folded, reported_at)"
