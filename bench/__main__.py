@@ -5,7 +5,7 @@ import sys
 
 from bench import figures
 
-NAMES = ("lab", "graph", "console", "mdm")
+NAMES = ("lab", "graph", "console", "mdm", "site")
 
 
 def main() -> int:

@@ -23,35 +23,32 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
 from tandem.site.collections import evaluation_store, store
-from tandem.site.collections.conditions import graph_of
-from tandem.site.collections.model import ALL_SYSTEMS, Collection, CollectionId, Evaluation, Rule
+from tandem.site.collections.conditions import Graph, graph_of
+from tandem.site.collections.model import ALL_SYSTEMS, Collection, CollectionId, Rule
 
 log = get_logger("collections")
 
 # So many changed resources are looked at in one transaction.
 _AT_ONCE = 5000
 _LONGEST_SECONDS = 60
+# So many collections, or for so long, before it is looked whether a device has changed.
+_SOME, _TURN_SECONDS = 100, 1.0
 _AGAIN = timedelta(hours=1)
 
 
-async def evaluate_fully(tx: Tx, of: Collection, now: datetime) -> Evaluation:
-    """Find the members among all resources, and keep them."""
+async def evaluate_fully(
+    tx: Tx, id: CollectionId, now: datetime, graph: Graph | None = None
+) -> None:
+    """Find the members among all resources, and keep them. `graph` has the collection, if given."""
     started = time.perf_counter()
-    graph = await graph_of(tx, [of.id])
     come, gone = 0, 0
-    if of.id == ALL_SYSTEMS:
+    if id == ALL_SYSTEMS:
         members = await store.count(tx, "true", ())
     else:
-        found = graph.found(of.id, None)
-        come, gone = await evaluation_store.save_members(tx, of.id, found, None, now)
-        members = await evaluation_store.count_members(tx, of.id)
+        found = (graph or await graph_of(tx, [id])).found(id, None)
+        come, gone, members = await evaluation_store.save_members(tx, id, found, None, now)
     took = round((time.perf_counter() - started) * 1000, 1)
-    await evaluation_store.save_full(tx, of.id, now, members, took, changed=bool(come or gone))
-    every = of.full_every_minutes
-    await evaluation_store.save_due(tx, of.id, now + timedelta(minutes=every) if every else None)
-    kept = await evaluation_store.last(tx, of.id)
-    assert kept is not None
-    return kept
+    await evaluation_store.save_full(tx, id, now, members, took, changed=bool(come or gone))
 
 
 def dependents(
@@ -109,8 +106,7 @@ class Evaluator:
             await asyncio.sleep(every_seconds)
 
     async def tend(self) -> None:
-        """All that is due now. A device that changes does not wait for full evaluations, only for
-        the one that is under way."""
+        """All that is due now. A device that changes waits for a few full evaluations at most."""
         await self._mark()
         while await self._incremental() or await self._full():
             await self._mark()
@@ -159,28 +155,41 @@ class Evaluator:
                     raise
                 await self._set_aside(tx, id, error)
                 continue
-            runs.append((id, (time.perf_counter() - started) * 1000, *moved))
+            runs.append((id, (time.perf_counter() - started) * 1000, moved[0], moved[1]))
         await evaluation_store.save_incremental(tx, now, runs)
         return True
 
     async def _full(self) -> bool:
-        """One collection that is due. Whether there was one."""
+        """Some collections that are due, for as long as a changed device may wait. Whether there
+        were any."""
         async with self._db.transaction() as tx:
             if not await evaluation_store.try_lock(tx):
                 return False
-            id = await evaluation_store.due(tx, self._now())
-            found = await store.collection(tx, id) if id else None
-            if found is None:
-                return False
+            await evaluation_store.limit_time(tx, _LONGEST_SECONDS)
             try:
                 async with tx.transaction():
-                    await evaluation_store.limit_time(tx, _LONGEST_SECONDS)
-                    await evaluate_fully(tx, found, self._now())
+                    return await self._look_at_due(tx, careful=False)
             except psycopg.Error as error:
                 if not _is_of_the_query(error):
                     raise
-                await self._set_aside(tx, found.id, error)
-            return True
+                return await self._look_at_due(tx, careful=True)
+
+    async def _look_at_due(self, tx: Tx, *, careful: bool) -> bool:
+        now = self._now()
+        ids = await evaluation_store.due(tx, now, _SOME)
+        graph = await graph_of(tx, ids)
+        until = time.perf_counter() + _TURN_SECONDS
+        for id in ids:
+            try:
+                async with tx.transaction() if careful else contextlib.nullcontext():
+                    await evaluate_fully(tx, id, now, graph)
+            except psycopg.Error as error:
+                if not careful or not _is_of_the_query(error):
+                    raise
+                await self._set_aside(tx, id, error)
+            if time.perf_counter() > until:
+                break
+        return bool(ids)
 
     async def _set_aside(self, tx: Tx, id: CollectionId, error: Exception) -> None:
         """Tried again after a while, and by hand; until then its list is as old as it is."""

@@ -49,16 +49,14 @@ async def make_due(tx: Tx, ids: Sequence[CollectionId], now: datetime) -> None:
     )
 
 
-async def due(tx: Tx, now: datetime) -> CollectionId | None:
+async def due(tx: Tx, now: datetime, most: int) -> list[CollectionId]:
     """Whose full evaluation has waited longest."""
-    row = await (
-        await tx.execute(
-            "SELECT id FROM collections_collection WHERE full_due_at <= %s"
-            " ORDER BY full_due_at, id LIMIT 1",
-            (now,),
-        )
-    ).fetchone()
-    return row["id"] if row else None
+    found = await tx.execute(
+        "SELECT id FROM collections_collection WHERE full_due_at <= %s"
+        " ORDER BY full_due_at, id LIMIT %s",
+        (now, most),
+    )
+    return [row["id"] async for row in found]
 
 
 async def save_due(tx: Tx, id: CollectionId, due_at: datetime | None, trouble: str = "") -> None:
@@ -88,8 +86,9 @@ async def incremental(tx: Tx) -> list[CollectionId]:
 
 async def save_members(
     tx: Tx, id: CollectionId, found: Condition, among: Sequence[int] | None, now: datetime
-) -> tuple[int, int]:
-    """Of those among whom was looked, these are the members. Returns how many came and went."""
+) -> tuple[int, int, int]:
+    """Of those among whom was looked, these are the members. Returns how many came, how many went
+    and how many these are."""
     within = "" if among is None else "AND m.resource_id = ANY(%(among)s::bigint[])"
     values = {f"v{place}": value for place, value in enumerate(found.values)}
     parts = found.sql.split("%s")
@@ -103,33 +102,28 @@ async def save_members(
             " SELECT %(id)s, f.id, %(now)s FROM found f WHERE NOT EXISTS (SELECT 1"
             " FROM collections_member k WHERE k.collection_id = %(id)s AND k.resource_id = f.id)"
             " ON CONFLICT DO NOTHING RETURNING 1)"
-            " SELECT (SELECT count(*) FROM come) AS come, (SELECT count(*) FROM gone) AS gone",
+            " SELECT (SELECT count(*) FROM come) AS come, (SELECT count(*) FROM gone) AS gone,"
+            " (SELECT count(*) FROM found) AS found",
             {**values, "id": id, "among": list(among or ()), "now": now},
         )
     ).fetchone()
     assert row is not None
-    return int(row["come"]), int(row["gone"])
-
-
-async def count_members(tx: Tx, id: CollectionId) -> int:
-    row = await (
-        await tx.execute(
-            "SELECT count(*) AS n FROM collections_member WHERE collection_id = %s", (id,)
-        )
-    ).fetchone()
-    return int(row["n"]) if row else 0
+    return int(row["come"]), int(row["gone"]), int(row["found"])
 
 
 async def save_full(
     tx: Tx, id: CollectionId, at: datetime, members: int, took_ms: float, *, changed: bool
 ) -> None:
+    """And when the next one is due."""
     await tx.execute(
-        "INSERT INTO collections_evaluation AS e"
+        "WITH next AS (UPDATE collections_collection SET trouble = '', full_due_at ="
+        " %s::timestamptz + make_interval(mins => nullif(full_every_minutes, 0)) WHERE id = %s)"
+        " INSERT INTO collections_evaluation AS e"
         " (collection_id, at, members, took_ms, changed_at) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT (collection_id) DO UPDATE SET at = EXCLUDED.at,"
         " members = EXCLUDED.members, took_ms = EXCLUDED.took_ms, before = e.members,"
         " changed_at = coalesce(EXCLUDED.changed_at, e.changed_at)",
-        (id, at, members, took_ms, at if changed else None),
+        (at, id, id, at, members, took_ms, at if changed else None),
     )
 
 

@@ -714,12 +714,14 @@ async def evaluate(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Evaluat
     try:
         async with tx.transaction():
             await evaluation_store.limit_time(tx, int(_PREVIEW_SECONDS))
-            evaluation = await evaluate_fully(tx, found, now)
+            await evaluate_fully(tx, found.id, now)
     except QueryCanceled:
         raise TooComplex(
             f"{found.name} takes too long to evaluate.",
             cure="Use fewer queries with % at the beginning, or include fewer collections.",
         ) from None
+    evaluation = await evaluation_store.last(tx, found.id)
+    assert evaluation is not None
     await _audit(
         tx,
         actor,
