@@ -445,10 +445,15 @@ async def test_all_systems_needs_the_number_of_devices(site: Site) -> None:
 
 async def test_a_second_administrator_is_somebody_else(site: Site) -> None:
     id = (await site.plan("Pilot", second_approval=True))["id"]
-    _, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
-    assert error["code"] == "rollout.needs-approval"
-    _, error = await site.api.refusal("POST", f"{URL}/{id}/approve", {})
-    assert error["code"] == "rollout.needs-approval"
+    for action in ("start", "approve"):
+        _, error = await site.api.refusal("POST", f"{URL}/{id}/{action}", {})
+        assert error["code"] == "rollout.needs-approval"
+    other = {"name": "second", "role": "Full Administrator", "password": site_api.PASSWORD}
+    assert (await site.api.web.post("/api/v1/administrators", json=other)).status_code < 300
+    await site.api.sign_in("second")
+    assert (await site.act(id, "approve"))["approved_by"] == "second"
+    await site.api.sign_in()
+    assert (await site.act(id, "start"))["state"] == "running"
 
 
 @pytest.mark.parametrize(
