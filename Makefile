@@ -7,10 +7,11 @@ STAMP := $(VENV)/.stamp
 LAB_ARGS ?=
 BENCH ?= all
 FUZZ ?= tests/odata
+SCHEDULES ?= 10000
 FUZZ_TARGETS ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: lab test walk fuzz check bench up clean setup lock screens msi
+.PHONY: lab test walk model fuzz check bench up clean setup lock screens msi
 
 setup: $(STAMP)
 
@@ -31,6 +32,9 @@ test: setup  ## every test; FAST=1 leaves out the slow ones
 walk: setup  ## the whole tutorial clicked in a real browser, in English and in French; quiet machine, ten minutes
 	tools/packages.sh wixl msitools openssl iproute2 chromium
 	$(BIN)/python -m pytest -q -s -p no:randomly tests/tutorial
+
+model: setup  ## one writer per workload, over SCHEDULES random schedules of switches, crashes and lost messages
+	SCHEDULES=$(SCHEDULES) $(BIN)/python -m pytest -q -p no:randomly --timeout 0 tests/agent/test_one_writer.py
 
 fuzz: setup  ## readers of what strangers send, FUZZ_SECONDS each of FUZZ_TARGETS, then the property tests of FUZZ for long
 	$(BIN)/python -m pip install -q --no-deps --require-hashes -r tools/fuzz/requirements.txt

@@ -38,6 +38,7 @@ APIS = (
     "site/fleet",
     "site/guide",
     "site/health",
+    "site/ledgers",
     "site/properties",
     "site/search",
     "site/settings",

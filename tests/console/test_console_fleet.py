@@ -13,9 +13,11 @@ from psycopg.types.json import Jsonb
 from test_console_languages import DATA, Pseudo
 
 from site_api import NOW, TENANT, Api, add_device
+from tandem import pki
 from tandem.console.language import Language
 from tandem.infra.database import Database
 from tandem.protocols import ccm
+from tandem.site import ledgers
 from tandem.workloads import Workload, capabilities
 
 DEVICES = "/console/devices"
@@ -166,7 +168,7 @@ async def test_whatever_a_device_or_user_is_called_is_text(api: Api, seen: Brows
     links = listed.xpath("//table[contains(@class, 'grid')]//th[@scope='row']/a/@href")
     for link in links:
         assert link.startswith("/console/devices/")
-        for tab in ("", "/policy", "/deployments", "/timeline", "/logs", "/panel"):
+        for tab in ("", "/policy", "/deployments", "/timeline", "/ledger", "/logs", "/panel"):
             page = await seen.page(link + tab)
             _harmless(page)
     for number, name in enumerate(HOSTILE):
@@ -260,6 +262,46 @@ async def test_a_device_page_has_the_accounts_of_both_and_its_tabs(api: Api, see
     assert "Enrolled in MDM by ada" in await seen.said(f"{at}/timeline")
     assert "reported no" not in await seen.said(f"{at}/logs")
     assert "LAB-001" in await seen.said(f"{at}/panel")
+
+
+async def ledger_of(api: Api, name: str, *, ledger_setting: str, by: str = "site") -> None:
+    """What this device has signed: three entries, and one that breaks the rule if `by` is another."""
+    key = pki.generate_key("p256")
+    digest, lines = ccm.GENESIS, []
+    for number, more in enumerate(
+        (
+            {"kind": "begin"},
+            {"kind": "own", "workload": "endpoint-protection", "authority": "site"},
+            {
+                "kind": "write",
+                "workload": "endpoint-protection",
+                "authority": by,
+                "setting": ledger_setting,
+            },
+        ),
+        1,
+    ):
+        lines.append(ccm.sign_entry(ccm.LedgerEntry(number, NOW, digest, **more), key))
+        digest = ccm.entry_digest(lines[-1])
+    async with api.db.transaction() as tx:
+        part = ccm.LedgerPart(lines)
+        thumbprint = pki.jwk_thumbprint(key.public_key())
+        await ledgers.take(tx, f"GUID:{name}", thumbprint, pki.public_jwk(key), part, NOW)
+
+
+async def test_the_ledger_says_whether_its_proof_holds(api: Api, seen: Browser) -> None:
+    await registered(api, "LAB-001", "LAB-002", "LAB-003")
+    await ledger_of(api, "LAB-001", ledger_setting="Defender/Scan")
+    await ledger_of(api, "LAB-002", ledger_setting=HOSTILE[0], by="mdm")
+    good = await seen.said(f"{DEVICES}/d-LAB-001/ledger")
+    for word in ("The proof holds", "3 entries", "Defender/Scan", "Setting written", "Settled"):
+        assert word in good
+    assert "checked again just now" in await seen.said(f"{DEVICES}/d-LAB-001/ledger?check=1")
+    page = await seen.page(f"{DEVICES}/d-LAB-002/ledger")
+    _harmless(page)
+    assert "The proof does not hold" in text(page)
+    assert "Entry 3: an authority wrote a setting whose workload it did not own." in text(page)
+    assert "has nothing of this device's ledger" in await seen.said(f"{DEVICES}/d-LAB-003/ledger")
 
 
 # Actions
@@ -411,7 +453,17 @@ async def test_no_text_of_these_pages_bypasses_the_catalogue(api: Api) -> None:
     graph.refuses("d-LAB-009", 0x80180018)
     await api.keeper.tend()
     at = f"{DEVICES}/d-LAB-001"
-    tabs = ("", "/policy", "/deployments", "/timeline", "/logs", "/panel")
+    await ledger_of(api, "LAB-001", ledger_setting="defender_scan")
+    tabs = (
+        "",
+        "/policy",
+        "/deployments",
+        "/timeline",
+        "/ledger",
+        "/ledger?check=1",
+        "/logs",
+        "/panel",
+    )
     app = replica(api.db, api, languages=lambda code: Language(code, Pseudo()))
     async with browser(app) as seen:
         await seen.sign_in()

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -26,6 +27,7 @@ from tandem.agent.session import Refused, Session, Unreachable, decode, describe
 from tandem.agent.spool import Spool
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
+from tandem.workloads import Authority
 
 HEARTBEAT_MINUTES = 7 * 24 * 60
 # How often the hardware is looked at; all of it is reported with each heartbeat, what changed meanwhile
@@ -37,6 +39,8 @@ RETRY_MINUTES = 10
 # State ids of topic 800 (spec 3.2).
 ASSIGNMENT_STARTED, WRONG_SITE, NO_MANAGEMENT_POINT, ASSIGNED = 500, 602, 603, 700
 _BATCH = 100
+# Entries of the ledger in one message: far below what one message may hold.
+_ENTRIES = 100
 
 
 class NotInstalled(AppError):
@@ -67,6 +71,7 @@ class Client:
             self._journal.limit(*commandline.parse(found.command_line).log_limits)
         self._spool = Spool(self._folder.below("spool"))
         self.gate = Gate(self._folder, self._journal, machine.now)
+        self.gate.abandon(Authority.SITE)
         machine.mdm.install_gate(self.gate)
         self._handler = CoManagementHandler(
             machine, self._folder, self.gate, self._journal, self._handlers()
@@ -448,6 +453,7 @@ class Client:
             self._spool.accepted(done)
             if not done:
                 break
+        await self._send_ledger()
         self._farewell = False
         self._messages_due = now + self._minutes(self.settings.state_reporting_minutes)
 
@@ -473,6 +479,31 @@ class Client:
             self._spool.add(ccm.INVENTORY_TOPIC, 1, now, {"classes": classes})
             self._folder.write("inventory", msgspec.json.encode(digests))
             self._messages_due = now
+
+    async def _send_ledger(self) -> None:
+        """What the site does not have of the ledger. It goes from the ledger itself, not through
+        the spool: a full spool drops its oldest, and a proof has no gaps."""
+        ledger, back = self.gate.ledger, False
+        while part := ledger.unsent(_ENTRIES):
+            first, last = part[0].number, part[-1].number
+            data = {"entries": [one.text for one in part], "oldest": ledger.oldest}
+            message = ccm.Message(uuid4().hex, ccm.LEDGER_TOPIC, 1, self._machine.now(), data)
+            response = await self._session.post("/ccm_incoming", ccm.IncomingRequest([message]))
+            wanted = decode(response, ccm.IncomingReply).ledger_next
+            if 0 < wanted < first and not back:
+                # Its database was put back, or it had forgotten this client.
+                self._write("StateMessage", f"The site wants the ledger from entry {wanted}.")
+                ledger.wanted(wanted)
+                back = True
+                continue
+            ledger.accepted(part[-1])
+            self._write("StateMessage", f"Sent {len(part)} entries of the ledger to the MP")
+            if wanted > last + 1 and len(part) < _ENTRIES:
+                text = (
+                    f"The site has {wanted - 1} entries of this device's ledger, and its disk"
+                    f" {last}: the disk was put back to an earlier state."
+                )
+                self._write("StateMessage", text, WARNING)
 
     async def _forward(self, messages: list[ccm.Message]) -> list[str]:
         """The ids that need not be sent again."""

@@ -26,6 +26,8 @@ TRIES = 3
 TRY_EVERY_MINUTES = 15
 # The first roll-out is spread, so a fleet does not enrol in the same second.
 SPREAD_MINUTES = 10
+# How long values of the owner before may stay in force before somebody is told.
+HANDOVER_MINUTES = 24 * 60
 
 Report = Callable[[int, int, dict[str, Any]], None]
 
@@ -39,6 +41,8 @@ class _Memory(msgspec.Struct):
     enroll_at: datetime | None = None
     tries: int = 0
     enrolled: bool = False
+    # Workloads whose hand-over was reported as overdue.
+    alarmed: list[str] = []
 
 
 class CoManagementHandler:
@@ -79,6 +83,7 @@ class CoManagementHandler:
         effective = workloads.effective(merged.flags, enrollment.enrolled)
         changed = self._take(merged, enrollment, effective)
         self._apply(policy)
+        self._alarm(report)
         if merged.allow and merged.auto_enroll and not enrollment.enrolled:
             await self._auto_enroll(report)
             enrollment = self._machine.mdm.enrollment()
@@ -126,7 +131,12 @@ class CoManagementHandler:
             self._write(f"Merging workload flags {self._memory.flags} with {merged.flags}")
             self._memory.flags = merged.flags
             self._save()
-        changed = self._gate.set(effective, registered=True)
+        changed = self._gate.set(
+            effective,
+            registered=True,
+            enrolled=enrollment.enrolled,
+            bound_seconds=HANDOVER_MINUTES * self._machine.minute_seconds,
+        )
         if not changed:
             return False
         self._write(f"Workloads flag retrieved {effective}")
@@ -148,8 +158,29 @@ class CoManagementHandler:
                 self._write(f"'{item.setting}' is of an unknown workload: {item.workload}", WARNING)
                 continue
             self._gate.offer(Authority.SITE, workload, item.setting, item.value)
-        # The policy names everything that the site wants, so what it names no longer goes.
+        # The policy names everything that the site wants, so what it names no longer goes, and
+        # what the MDM service had set before goes where the site has set something in its place.
         self._gate.keep_only(Authority.SITE, {item.setting for item in policy.configurations})
+        self._gate.confirm(Authority.SITE, self._gate.epoch)
+
+    def _alarm(self, report: Report) -> None:
+        """Say once of each hand-over that it takes too long."""
+        late = {w: one for w, one in self._gate.handovers.items() if one.overdue}
+        for workload, holding in late.items():
+            if workload.value in self._memory.alarmed:
+                continue
+            owner = "site" if holding.owner is Authority.SITE else "MDM service"
+            text = (
+                f"The hand-over of {workload.title} to the {owner} is overdue: it has set nothing"
+                " that was confirmed. What was in force before stays in force."
+            )
+            self._write(text, ERROR)
+            data = {"code": "handover.overdue", "message": text, "workload": workload.value}
+            report(ccm.FRAMEWORK_TOPIC, 2, data)
+        names = [workload.value for workload in late]
+        if names != self._memory.alarmed:
+            self._memory.alarmed = names
+            self._save()
 
     async def _auto_enroll(self, report: Report) -> None:
         """One try when it is due: three, a quarter of an hour apart, then at the next round."""
@@ -237,6 +268,10 @@ class CoManagementHandler:
                 for one in (self._handlers.effects if self._handlers else ())
             },
             facts=self._handlers.facts(Authority.SITE) if self._handlers else {},
+            handovers={
+                workload.value: "overdue" if one.overdue else "under way"
+                for workload, one in self._gate.handovers.items()
+            },
         )
 
     def _report(self, state: ccm.ComanagementState, report: Report, policy: ccm.Policy) -> None:

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from tandem.cli.context import Json, Yes, confirm, emit, site_client, table
+from tandem.cli.context import Json, Refused, Yes, confirm, emit, named, site_client, table
 
 app = typer.Typer(help="The devices of both authorities.", no_args_is_help=True)
 
@@ -123,6 +123,62 @@ def _shown(found: dict[str, Any]) -> str:
         lines += ["", *(f"{name}: {value}" for name, value in state["facts"].items())]
     lines += ["", "Collections: " + ", ".join(item["name"] for item in found["collections"])]
     return "\n".join(lines)
+
+
+@app.command()
+def ledger(
+    device: Annotated[str, typer.Argument(help="Id or name.")],
+    check: Annotated[bool, typer.Option(help="Check every signature again.")] = False,
+    json: Json = False,
+) -> None:
+    """Show who owned each workload of a device and who wrote what, and whether its proof holds."""
+    site = site_client()
+    path = f"{_PATH}/{quote(device, safe='')}/ledger"
+    asked = {"check": "true"} if check else {}
+    try:
+        found = site.get(path, **asked)
+    except Refused as error:
+        if error.remote != "fleet.no-such-device":
+            raise
+        listed = site.get(_PATH, search=device, limit=_MOST)["devices"]
+        cure = "`tandem device list` shows all of them."
+        id = named(listed, device, kind="device", cure=cure, key="name")["id"]
+        found = site.get(f"{_PATH}/{quote(id, safe='')}/ledger", **asked)
+    emit(found, _proof, json)
+
+
+def _proof(found: dict[str, Any]) -> str:
+    verdict = "holds" if found["holds"] else "DOES NOT HOLD"
+    lines = [
+        f"{found['device']['name']}: the proof {verdict}. {found['entries_total']} entries, the last"
+        f" one received {found['received_at']}.",
+    ]
+    if found["checked"]:
+        lines.append("Every signature was checked again just now.")
+    lines += [
+        f"  {'broken' if one['breaks'] else 'doubt'}: {one['text']}" for one in found["findings"]
+    ]
+    owners = [{**one, "state": _state(one)} for one in found["owners"]]
+    columns = {"workload": "Workload", "owner": "Owner", "since": "Since", "state": "State"}
+    lines += ["", table(owners, columns)]
+    columns = {"setting": "Setting", "authority": "Set by", "at": "At", "number": "Entry"}
+    lines += ["", table(found["settings"], columns)] if found["settings"] else []
+    columns = {
+        "number": "Entry",
+        "at": "At",
+        "kind": "What",
+        "workload": "Workload",
+        "authority": "Authority",
+        "setting": "Setting",
+        "reason": "Reason",
+    }
+    return "\n".join([*lines, "", table(found["entries"][:20], columns)])
+
+
+def _state(held: dict[str, Any]) -> str:
+    if held["overdue"]:
+        return "hand-over overdue"
+    return "being handed over" if held["handing"] else "settled"
 
 
 def _selection(devices: list[str] | None, every: bool, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The pure rules of co-management: bits, merge, eligibility, who owns what, what moves here."""
+"""The pure rules of co-management: bits, merge, eligibility, who owns what, what moves here, how it
+changes hands (`step`), and what a device's ledger of it proves (`follow`)."""
 
 from tandem.workloads.catalogue import (
     APPS,
@@ -30,6 +31,28 @@ from tandem.workloads.model import (
     owners,
     plan,
 )
+from tandem.workloads.ownership import (
+    Cleared,
+    Confirmed,
+    Decided,
+    Effect,
+    Holding,
+    Lost,
+    Passed,
+    Said,
+    WriteBegan,
+    WriteEnded,
+    step,
+)
+from tandem.workloads.proof import (
+    Account,
+    Finding,
+    Flaw,
+    Held,
+    Written,
+    follow,
+    merge_findings,
+)
 
 __all__ = [
     "APPS",
@@ -39,23 +62,41 @@ __all__ = [
     "MAX_CAPABILITIES",
     "MINIMUM_BUILD",
     "UNITS",
+    "Account",
     "Authority",
+    "Cleared",
+    "Confirmed",
+    "Decided",
     "Decoded",
+    "Effect",
     "Eligibility",
     "Encoding",
     "Entry",
     "Facts",
+    "Finding",
+    "Flaw",
+    "Held",
+    "Holding",
+    "Lost",
     "Merged",
+    "Passed",
     "PolicyType",
     "Position",
+    "Said",
     "Workload",
+    "WriteBegan",
+    "WriteEnded",
+    "Written",
     "capabilities",
     "decode",
     "effective",
     "eligibility",
+    "follow",
     "merge",
+    "merge_findings",
     "owner_of",
     "owners",
     "plan",
+    "step",
     "workload_of_area",
 ]

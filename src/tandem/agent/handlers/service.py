@@ -35,7 +35,7 @@ _ORDER = (FILES, UNITS, APPS)
 
 def may_write(gate: Gate, source: Authority, workload: Workload) -> bool:
     """The one question that handlers put to the gate, before each write."""
-    return gate.owner(workload) is source
+    return gate.holding(workload).writer is source
 
 
 class Handlers:
@@ -222,11 +222,13 @@ class Handlers:
             return
         if record.run:
             await self._apps.recover(wanted, record)
-        if not may_write(self._gate, Authority(record.source), Workload.CLIENT_APPS):
-            return  # The workload moved while the rule was looked at.
-        record.run = uuid.uuid4().hex
-        self._begin(record)
-        await self._apps.install(wanted, record)
+        # Whoever owns the workload next waits until the installation is over.
+        with self._gate.writing(Authority(record.source), Workload.CLIENT_APPS) as ours:
+            if not ours:
+                return  # The workload moved while the rule was looked at.
+            record.run = uuid.uuid4().hex
+            self._begin(record)
+            await self._apps.install(wanted, record)
         record.ours = True
         text = "It was installed, and its rule detects it."
         self._finish(record, "corrected" if settled else "written", text)

@@ -47,6 +47,7 @@ from tandem.infra import logs, net
 from tandem.infra.clock import Clock, utc_now
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
+from tandem.workloads import Authority
 
 _OS_EDITION = "4"
 _ENROLL_ATTEMPTS = 3
@@ -354,6 +355,7 @@ class Device:
         news = self._applications.news()
         alerts = [*(alert for _, alert in news), *(extra or [])]
         second = self.settings.minute_seconds / 60
+        epoch = self._told_epoch()
         async with self._client() as http:
             caller = Caller(http, account, self._device_info(account), second)
             try:
@@ -361,6 +363,10 @@ class Device:
             except AppError as error:
                 self._trouble(error)
                 raise
+        gate = self._gate()
+        if gate is not None and epoch is not None and not outcome.unenroll:
+            # The service knew these flags, and has said all that it wants.
+            gate.confirm(Authority.MDM, epoch)
         self._applications.told([job for job, _ in news])
         self._kept.last_session_at = self._now()
         self._kept.last_error = None
@@ -376,6 +382,11 @@ class Device:
             await self._introduce(account)
             self._meet(provisioned=True)
         return outcome
+
+    def _told_epoch(self) -> int | None:
+        """The decision about owners that the service can read in this session."""
+        gate, said = self._gate(), ccm.ConfigInfo.read(self.place.config_info)
+        return gate.epoch if gate is not None and gate.flags == said.flags else None
 
     def _client(self) -> httpx.AsyncClient:
         if self._certificate is None:

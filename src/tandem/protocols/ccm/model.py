@@ -6,12 +6,13 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-# Topics of state messages (spec 3.2). The last three are ours.
+# Topics of state messages (spec 3.2). The last four are ours.
 SETUP_TOPIC = 800
 COMANAGEMENT_TOPIC = 810
 FRAMEWORK_TOPIC = 1000
 HEARTBEAT_TOPIC = 9001
 INVENTORY_TOPIC = 9002
+LEDGER_TOPIC = 9003
 
 
 class AuthInfo(msgspec.Struct, frozen=True, rename="camel"):
@@ -153,8 +154,12 @@ class IncomingRequest(msgspec.Struct, frozen=True):
     messages: list[Message]
 
 
-class IncomingReply(msgspec.Struct, frozen=True):
+class IncomingReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`ledger_next`: where a message brought a part of the device's ledger, the number of the entry
+    that the site wants next; lower than what was sent when the site lacks what comes before."""
+
     accepted: list[str]
+    ledger_next: int = 0
 
 
 class Enacted(msgspec.Struct, frozen=True):
@@ -189,6 +194,8 @@ class ComanagementState(msgspec.Struct, frozen=True):
     enacted: dict[str, Enacted] = {}
     # Compliance facts, while the site owns that workload.
     facts: dict[str, str] = {}
+    # Workload → "under way" or "overdue", while values of the owner before are still in force.
+    handovers: dict[str, str] = {}
 
 
 class Inventory(msgspec.Struct, frozen=True):

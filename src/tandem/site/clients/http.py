@@ -110,7 +110,7 @@ class _Edge:
             messages = _read(raw, ccm.IncomingRequest).messages
             if len(messages) > service.MAX_MESSAGES:
                 raise Invalid(f"At most {service.MAX_MESSAGES} messages are taken at once.")
-            return http.reply(ccm.IncomingReply(await self._point.receive(tx, caller, messages)))
+            return http.reply(await self._point.receive(tx, caller, messages))
 
     async def _caller(self, tx: Tx, request: Request, limit: int) -> tuple[Caller, bytes]:
         raw = await http.body(request, limit)

@@ -18,7 +18,7 @@ from tandem.infra.database import Tx
 from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
-from tandem.site import collections
+from tandem.site import collections, ledgers
 from tandem.site.clients import store, tokens
 from tandem.site.clients.model import (
     APPROVED,
@@ -345,16 +345,36 @@ class ManagementPointService:
             return client.policy_version
         return await store.policy_version(tx, client.id, digest)
 
-    async def receive(self, tx: Tx, caller: Caller, messages: list[ccm.Message]) -> list[str]:
+    async def receive(
+        self, tx: Tx, caller: Caller, messages: list[ccm.Message]
+    ) -> ccm.IncomingReply:
         """Take messages, each exactly once. Returns the ids that need not be sent again."""
         now = self.now()
         holder, client = caller.holder, caller.client
+        ledger_next = 0
         for message in messages:
+            if message.topic == ccm.LEDGER_TOPIC:
+                # A ledger counts its entries itself, and is shown in a place of its own.
+                ledger_next = await self._take_ledger(tx, caller, message)
+                continue
             if not await store.add_entry(tx, holder.tenant_id, holder.device_id, message, now):
                 continue
             if client is not None:
                 await self._act(tx, client, message)
-        return [message.id for message in messages]
+        return ccm.IncomingReply([message.id for message in messages], ledger_next)
+
+    async def _take_ledger(self, tx: Tx, caller: Caller, message: ccm.Message) -> int:
+        if caller.client is None:
+            return 0
+        try:
+            part = msgspec.convert(message.data, ccm.LedgerPart)
+        except msgspec.ValidationError as error:
+            log.warning("unreadable ledger", client=caller.client.id, reason=str(error))
+            return 0
+        holder = caller.holder
+        return await ledgers.take(
+            tx, caller.client.id, holder.thumbprint, holder.key, part, self.now()
+        )
 
     async def _act(self, tx: Tx, client: Client, message: ccm.Message) -> None:
         if message.topic == ccm.HEARTBEAT_TOPIC:

@@ -16,7 +16,7 @@ from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.fleet import graph, model, service
 from tandem.site.fleet.model import BadFilter, Device, Filter, Reading, Sort
-from tandem.site.fleet.service import Collaborators, Detail, Reach, Selection
+from tandem.site.fleet.service import Collaborators, Detail, Proof, Reach, Selection
 from tandem.workloads import Authority, Workload, effective, owners
 
 _MOST_ROWS = 1000
@@ -77,6 +77,18 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
             }
         )
 
+    async def ledger(request: Request) -> Response:
+        """Whether a device's ledger proves what it is for; `?check=true` checks all of it again."""
+        await require(request)
+        async with db.transaction() as tx:
+            await service.look(tx, now())
+            found = await service.ledger(
+                tx,
+                _text(request.path_params["id"]),
+                check=request.query_params.get("check") == "true",
+            )
+        return http.reply(_ledger(found))
+
     async def dashboard(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -127,6 +139,7 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route(f"{base}/unblock", unblock, methods=["POST"]),
         Route(f"{base}/add-to-collection", to_collection, methods=["POST"]),
         Route(f"{base}/{{id}}", shown, methods=["GET"]),
+        Route(f"{base}/{{id}}/ledger", ledger, methods=["GET"]),
         Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
     ]
 
@@ -224,6 +237,47 @@ def _detail(found: Detail) -> dict[str, Any]:
         "configurations": found.configurations,
         "collections": found.collections,
         "timeline": as_dict(found.timeline),
+    }
+
+
+def _ledger(proof: Proof) -> dict[str, Any]:
+    found, account = proof.ledger, proof.ledger.account
+    return {
+        "device": {"id": proof.device.id, "name": proof.device.name},
+        "holds": not any(one.flaw.breaks for one in proof.findings),
+        "checked": proof.checked,
+        "findings": [
+            {
+                "flaw": one.flaw.value,
+                "breaks": one.flaw.breaks,
+                "number": one.number,
+                "text": one.text,
+            }
+            for one in proof.findings
+        ],
+        "entries_total": account.number,
+        "digest": account.digest,
+        "began_at": found.began_at,
+        "received_at": found.received_at,
+        "key": {"thumbprint": found.thumbprint, "jwk": found.key},
+        "other_ledgers": found.others,
+        "owners": [
+            {"workload": workload, **as_dict(held)} for workload, held in account.owners.items()
+        ],
+        "settings": [
+            {"setting": setting, **as_dict(written)}
+            for setting, written in sorted(account.settings.items())
+        ],
+        "entries": [
+            {
+                **one.said,
+                "number": one.number,
+                "digest": one.digest,
+                "received_at": one.received_at,
+                "text": one.text,
+            }
+            for one in proof.entries
+        ],
     }
 
 

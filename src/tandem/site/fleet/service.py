@@ -25,7 +25,7 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
-from tandem.site import clients, collections, comanagement, deployments, settings
+from tandem.site import clients, collections, comanagement, deployments, ledgers, settings
 from tandem.site.fleet import graph, model, store
 from tandem.site.fleet.model import (
     NOT_CONNECTED,
@@ -45,7 +45,7 @@ from tandem.site.fleet.model import (
     Stage,
     TenantFacts,
 )
-from tandem.workloads import Authority, Workload
+from tandem.workloads import Authority, Finding, Workload
 
 log = get_logger("fleet")
 
@@ -359,6 +359,26 @@ async def detail(tx: Tx, device_id: str) -> Detail:
         entries,
         resource.id,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A device's ledger, its newest entries, and what is wrong with it; `checked`: all of it was
+    checked again for this answer, and not only what came since the last."""
+
+    device: Device
+    ledger: ledgers.Ledger
+    findings: list[Finding]
+    entries: list[ledgers.Entry]
+    checked: bool
+
+
+async def ledger(tx: Tx, device_id: str, *, check: bool = False) -> Proof:
+    """Raises NoSuchDevice, NoLedger."""
+    device = await find(tx, device_id)
+    found = await ledgers.find(tx, device.client_id)
+    findings = await ledgers.check(tx, found) if check else found.findings
+    return Proof(device, found, findings, await ledgers.entries(tx, found), check)
 
 
 # Many devices at once

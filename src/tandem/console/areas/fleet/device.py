@@ -14,11 +14,14 @@ from tandem.console.areas.fleet.words import DEVICES
 from tandem.console.kit import N_, ROOT, Fact, Page, Refused, UnknownPage
 
 REFRESH_SECONDS = 5
+# All signatures are checked again for each answer.
+CHECK_SECONDS = 60
 TABS = {
     "": N_("Overview"),
     "policy": N_("Policy and client settings"),
     "deployments": N_("Apps and deployments"),
     "timeline": N_("Timeline"),
+    "ledger": N_("Ledger"),
     "logs": N_("Logs"),
 }
 SETUP_TOPIC, COMANAGEMENT_TOPIC = 800, 810
@@ -57,6 +60,8 @@ async def _render(page: Page[Any], template: str, tab: str) -> Response:
         raise UnknownPage(labels.NO_SUCH_DEVICE, cure=labels.NO_SUCH_DEVICE_CURE) from None
     device = found["device"]
     at = f"{ROOT}/devices/{quote(device['id'], safe='')}"
+    check = tab == "ledger" and page.request.query_params.get("check") == "1"
+    proof = await _proof(page, device["id"], check) if tab == "ledger" else None
     tenant = await page.other()
     theirs = f"{tenant.url}{at}" if tenant and found["directory"] else ""
     return page.render(
@@ -76,8 +81,23 @@ async def _render(page: Page[Any], template: str, tab: str) -> Response:
         at=at,
         theirs=theirs,
         words=words,
-        refresh_seconds=REFRESH_SECONDS,
+        proof=proof,
+        flaws=words.FLAW,
+        kinds=words.ENTRY,
+        refresh_seconds=CHECK_SECONDS if check else REFRESH_SECONDS,
     )
+
+
+async def _proof(page: Page[Any], device_id: str, check: bool) -> dict[str, Any] | None:
+    """The device's ledger as the site has it, or None while there is none."""
+    path = f"{DEVICES}/{quote(device_id, safe='')}/ledger"
+    try:
+        found: dict[str, Any] = await page.api.get(path, **({"check": "true"} if check else {}))
+    except Refused as error:
+        if error.code != "ledger.none":
+            raise
+        return None
+    return found
 
 
 def _account_of_tenant(found: Mapping[str, Any]) -> list[Fact]:

@@ -57,6 +57,45 @@ COLUMNS = {
     "client": N_("Client version"),
     "seen": N_("Last seen"),
 }
+
+# What can be wrong with a device's ledger; the number is the entry's.
+FLAW = {
+    "gap": N_("Entries from %(number)s on are missing, and the device has them no longer."),
+    "fork": N_(
+        "Entry %(number)s exists twice, both signed by this device: its disk was put back to an"
+        " earlier state, or copied to another machine."
+    ),
+    "began-anew": N_(
+        "The ledger begins anew though the site has entries of it: what the device had written was"
+        " deleted."
+    ),
+    "bad-entry": N_("Entry %(number)s is not one that this device signed."),
+    "altered": N_("Entry %(number)s was changed or removed in the site's database."),
+    "not-owner": N_(
+        "Entry %(number)s: an authority wrote a setting whose workload it did not own."
+    ),
+    "removed-first": N_(
+        "Entry %(number)s: a value was removed before its successor was confirmed."
+    ),
+    "unbounded": N_("Entry %(number)s: a hand-over took longer than it may, and nobody was told."),
+    "clock-back": N_("Entry %(number)s: the device's clock was turned back."),
+    "clock-ahead": N_("Entry %(number)s: the device's clock is ahead of the site's."),
+    "state-lost": N_(
+        "Entry %(number)s: the device had lost its state, or its client was installed anew; what was"
+        " in force then is not known."
+    ),
+    "new-key": N_("The client was registered with another key, and a new ledger began."),
+}
+# What an entry tells of.
+ENTRY = {
+    "begin": N_("The ledger begins"),
+    "own": N_("Owns the workload from now on"),
+    "confirm": N_("Hand-over confirmed"),
+    "overdue": N_("Hand-over overdue: the old values stay"),
+    "write": N_("Setting written"),
+    "remove": N_("Setting removed"),
+}
+
 # Of each filter: its name, and the words of its values; None where the value is data.
 FILTERS: dict[str, tuple[str, Mapping[str, str] | None]] = {
     "search": (N_("Search"), None),

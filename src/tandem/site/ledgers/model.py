@@ -1,0 +1,45 @@
+"""A device's ledger as the site has checked it."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tandem.infra.errors import AppError, Kind
+from tandem.workloads import Account, Finding
+
+
+class NoLedger(AppError):
+    kind, code = Kind.NOT_FOUND, "ledger.none"
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """`account` is what it says up to its last entry, `findings` all that was ever wrong with it.
+
+    `others` counts the ledgers of the same client that other keys have signed.
+    """
+
+    id: int
+    client_id: str
+    thumbprint: str
+    key: dict[str, str]
+    began_at: datetime
+    received_at: datetime
+    account: Account
+    findings: list[Finding]
+    others: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether it still proves what it is for."""
+        return not any(one.flaw.breaks for one in self.findings)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry: what it says, and the text that the device signed."""
+
+    number: int
+    digest: str
+    received_at: datetime
+    text: str
+    said: dict[str, Any] = {}
