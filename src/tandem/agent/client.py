@@ -71,7 +71,8 @@ class Client:
             self._journal.limit(*commandline.parse(found.command_line).log_limits)
         self._spool = Spool(self._folder.below("spool"))
         self.gate = Gate(self._folder, self._journal, machine.now)
-        self.gate.abandon(Authority.SITE)
+        for authority in Authority:
+            self.gate.abandon(authority)
         machine.mdm.install_gate(self.gate)
         self._handler = CoManagementHandler(
             machine, self._folder, self.gate, self._journal, self._handlers()
