@@ -1,5 +1,6 @@
 """Managed devices as scripts see them through Graph: lists, counters, and orders to a device."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -251,3 +252,15 @@ async def test_a_device_that_has_left_takes_no_orders(mdm: Mdm, action: str) -> 
     item = Item(data="1", type="com.microsoft:mdm.unenrollment.userrequest", format="int")
     await device.begins(Command("Alert", "3", (item,), "1226"))
     assert await order(mdm, device, action) == 404
+
+
+async def test_a_device_that_says_it_is_encrypted_is_so_in_graph(mdm: Mdm) -> None:
+    device = await mdm.enrolled()
+    await device.check_in()
+    assert (await read(mdm, f"{PATH}/{device.id}"))["isEncrypted"] is False
+    device.nodes["./Vendor/MSFT/DeviceStatus/Compliance/EncryptionCompliance"] = "1"
+    mdm.world.at += timedelta(hours=25)
+    await device.check_in()
+    assert (await read(mdm, f"{PATH}/{device.id}"))["isEncrypted"] is True
+    found = await read(mdm, f"{PATH}?$filter=isEncrypted eq true")
+    assert [item["id"] for item in found["value"]] == [device.id]

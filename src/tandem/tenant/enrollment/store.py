@@ -54,6 +54,7 @@ DEVICES = Source(
         "notes": "d.notes",
         "physical_memory_in_bytes": "CASE WHEN d.inventory->>'ram_mb' ~ '^[0-9]{1,9}$'"
         " THEN (d.inventory->>'ram_mb')::bigint * 1048576 END",
+        "is_encrypted": "coalesce(d.inventory->>'encryption' = '1', false)",
         "inventory": "d.inventory",
         "config_info": "d.config_info",
         "config_info_at": "d.config_info_at",

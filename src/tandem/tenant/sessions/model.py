@@ -27,6 +27,8 @@ INVENTORY = {
     "./DevDetail/Ext/Microsoft/ProcessorArchitecture": "processor_architecture",
     "./DevDetail/Ext/Microsoft/TotalRAM": "ram_mb",
     "./DevDetail/Ext/Microsoft/TotalStorage": "storage_mb",
+    "./Vendor/MSFT/DeviceStatus/Compliance/EncryptionCompliance": "encryption",
+    "./Vendor/MSFT/DeviceStatus/Firewall/Status": "firewall",
 }
 DEVICE_INFO = {
     "./DevInfo/Man": "manufacturer",
