@@ -767,6 +767,32 @@ async def test_a_package_whose_script_fails_is_taken_away_again(
     assert not device.has("/opt/lab")
 
 
+async def test_an_app_that_cannot_be_removed_is_not_tried_every_minute(
+    device: Device, moment: Moment
+) -> None:
+    tries = "touch /opt/t$$; exit 5"
+    device.site_sets("TandemApps/Tool", {**TOOL, "remove": tries}, APPS)
+    await device.poll()
+
+    def tried() -> int:
+        return len(list((device.root / "opt").glob("t[0-9]*")))
+
+    device.site_withdraws("TandemApps/Tool")
+    state = await device.poll()
+    told = state.enacted["TandemApps/Tool"]
+    assert (told.code, told.failed, tried()) == ("undo.failed", True, 1)
+    await device.poll()
+    assert tried() == 1
+    # Another app under the same name waits for the first to go.
+    other = {"install": "touch /opt/other", "detect": {"file": "/opt/other"}}
+    device.site_sets("TandemApps/Tool", other, APPS)
+    await device.poll()
+    assert (tried(), device.has("/opt/other")) == (1, False)
+    moment.passes(seconds=61 * 0.02)
+    await device.poll()
+    assert (tried(), device.has("/opt/other")) == (2, False)
+
+
 # Compliance facts.
 
 
@@ -840,3 +866,17 @@ async def test_what_the_device_holds_never_names_another_host(
     state = await device.poll()
     assert "secret-word" not in str(state.enacted)
     assert any("secret-word" in line for line in log(device.machine, "AppIntentEval"))
+
+
+async def test_a_system_that_is_not_laid_out_like_one_does_not_stop_the_client(
+    device: Device,
+) -> None:
+    shutil.rmtree(device.root / "etc/systemd")
+    (device.root / "etc/systemd").write_text("not a folder")
+    (device.root / "etc/os-release").unlink()
+    device.site_sets("TandemUnits/Tidy", {"unit": "tidy.service", "enabled": True})
+    device.site_sets("TandemFiles/Motd", banner("of the site"))
+    state = await device.poll()
+    assert state.facts["os"] == "unknown"
+    assert state.enacted["TandemUnits/Tidy"].code == "path.not-a-folder"
+    assert device.text("/etc/motd") == "of the site"

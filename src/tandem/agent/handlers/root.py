@@ -162,7 +162,7 @@ class Root:
         try:
             with self.parent(path) as (folder, name):
                 os.rmdir(name, dir_fd=folder)
-        except OSError:
+        except (OSError, Trouble):
             return
 
     def link(self, path: str) -> str | None:
@@ -170,7 +170,7 @@ class Root:
         try:
             with self.parent(path) as (folder, name):
                 return os.readlink(name, dir_fd=folder)
-        except OSError:
+        except (OSError, Trouble):
             return None
 
     def make_link(self, path: str, target: str) -> None:
@@ -187,5 +187,5 @@ class Root:
         try:
             with self.parent(f"{path}/.x") as (folder, _):
                 return sorted(os.listdir(folder))
-        except OSError:
+        except (OSError, Trouble):
             return []

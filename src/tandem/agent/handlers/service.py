@@ -101,7 +101,10 @@ class Handlers:
         for record in sorted(gone, key=_order, reverse=True):
             await self._withdraw(record)
         for name in sorted(applied, key=lambda name: (_ORDER.index(area_of(name)), name)):
-            await self._follow(name, applied[name])
+            # Whatever came before took its time, so what is in force is asked for once more.
+            wanted = self._gate.applied.get(name)
+            if wanted is not None:
+                await self._follow(name, wanted)
 
     # One setting.
 
@@ -125,6 +128,9 @@ class Handlers:
                 )
             instruction = read(setting, wanted.value)
             if record.value and not _is_same(instruction, _instruction(record)):
+                if self._waits(record):
+                    return
+                record.look_at = self._now() + self._minute * LOOK_AGAIN_MINUTES
                 await self._undone(record)
                 self._drop(record)
                 record = self._new(setting, source)
@@ -136,6 +142,11 @@ class Handlers:
             self._fail(record, error.code, error)
         except OSError as error:
             self._fail(record, "effect.failed", Trouble("", f"{error.strerror or error}."))
+
+    def _waits(self, record: Record) -> bool:
+        """Whether what failed is to be left alone for now."""
+        later = record.look_at is not None and self._now() < record.look_at
+        return later and record.effect.failed
 
     def _new(self, setting: str, source: Authority) -> Record:
         effect = Effect(setting, source.value, "begun", "", self._now())
@@ -170,11 +181,7 @@ class Handlers:
     def _claim(self, wanted: File, record: Record) -> None:
         """Of two settings that name one file the owner's holds, and knows what was there first."""
         for other in list(self._records.values()):
-            if (
-                other is record
-                or area_of(other.setting) != FILES
-                or other.setting == record.setting
-            ):
+            if other.setting == record.setting:
                 continue
             instruction = _instruction(other)
             if not isinstance(instruction, File) or instruction.path != wanted.path:
@@ -236,15 +243,13 @@ class Handlers:
     async def _withdraw(self, record: Record) -> None:
         """Undo what a setting did that is in force no more: the gate let its owner take it away, or
         cleared it away as left over."""
-        now = self._now()
-        failed = record.effect.code == UNDO_FAILED
-        if failed and record.look_at is not None and now < record.look_at:
+        if record.effect.code == UNDO_FAILED and self._waits(record):
             return
         try:
             text = await self._undone(record)
             self._drop(record)
         except (AppError, OSError) as error:
-            record.look_at = now + self._minute * LOOK_AGAIN_MINUTES
+            record.look_at = self._now() + self._minute * LOOK_AGAIN_MINUTES
             trouble = error if isinstance(error, AppError) else Trouble("", str(error))
             self._fail(record, UNDO_FAILED, trouble)
             return
