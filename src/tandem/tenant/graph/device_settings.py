@@ -94,7 +94,7 @@ async def of_device(tx: Tx, known: Policies, device: Device) -> list[dict[str, A
                 "policyId": item.id if item is not None else None,
                 "policyName": item.name if item is not None else None,
                 # What that policy sets, also where the site has the workload and nothing is sent.
-                "policyValue": item.value[:_VALUE_CHARACTERS] if item is not None else None,
+                "policyValue": _shown(name, item.value) if item is not None else None,
                 "workload": item.workload.value if item is not None else None,
             }
         )
