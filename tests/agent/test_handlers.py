@@ -540,8 +540,12 @@ TOOL = {
 }
 
 
+# Leaves a file of its own at each run; the process's number is the same in each namespace.
+COUNT = "n=0; while [ -e /opt/t$n ]; do n=$((n + 1)); done; touch /opt/t$n"
+
+
 async def test_an_app_is_installed_once_and_removed_when_it_is_withdrawn(device: Device) -> None:
-    device.site_sets("TandemApps/Tool", {**TOOL, "install": "touch /opt/tool; touch /opt/$$"}, APPS)
+    device.site_sets("TandemApps/Tool", {**TOOL, "install": f"touch /opt/tool; {COUNT}"}, APPS)
     state = await device.poll()
     assert state.enacted["TandemApps/Tool"].code == "written"
     runs = sorted(path.name for path in (device.root / "opt").iterdir())
@@ -770,7 +774,7 @@ async def test_a_package_whose_script_fails_is_taken_away_again(
 async def test_an_app_that_cannot_be_removed_is_not_tried_every_minute(
     device: Device, moment: Moment
 ) -> None:
-    tries = "touch /opt/t$$; exit 5"
+    tries = f"{COUNT}; exit 5"
     device.site_sets("TandemApps/Tool", {**TOOL, "remove": tries}, APPS)
     await device.poll()
 
