@@ -10,9 +10,9 @@ _AUTHORITY = [
     ("GET", r"/v2\.0/\.well-known/openid-configuration"),
     ("GET", r"/discovery/v2\.0/keys"),
 ]
-# Of our own Graph: the MDM service's record of one device. The site's page of a device asks for it,
-# and does without where it is not.
-DOES_WITHOUT = re.compile(r"/v1\.0/deviceManagement/managedDevices/[^/]+/timeline")
+# Of our own Graph: the MDM service's record of one device, and its settings. The site's page of a
+# device asks for the one, a roll-out for the other, and each does without where it is not.
+DOES_WITHOUT = re.compile(r"/v1\.0/deviceManagement/managedDevices/[^/]+/(timeline|settings)")
 _TENANT = r"/(common|organizations|[0-9a-f-]{36}|[a-z0-9.-]+\.[a-z]+)"
 
 

@@ -48,6 +48,7 @@ APP_ID_URI = "https://ConfigMgrService"
 PILOT_DEVICES = "Pilot devices"
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
 SITE_VALUE, MDM_VALUE = "10", "5"
+CONFLICTING = "Screen lock (wants something else)"
 SETTINGS = (
     "auto_register_with_azure_ad",
     "allow_cloud_distribution_point",
@@ -1078,17 +1079,90 @@ async def switch(lab: Lab, see: Observer) -> None:
         await run("device-configuration", "assign", "Screen lock (MDM)", "--include", SCOPE)
     everyone = [person.device for person in lab.managed]
     pilot = everyone[: pilot_size(lab.progress.devices)]
+    await _begin_again(lab)
     await _all_have(lab, see, "the site's value holds everywhere", [], everyone)
-    await run("comanagement", "switch", workload.value, "pilot", "--collection", PILOT_DEVICES)
-    words = f"the pilot: {len(pilot)} change owner, {len(everyone) - len(pilot)} do not"
-    await _all_have(lab, see, words, pilot, everyone)
-    await _agreed(lab, see, workload, len(pilot))
-    await run("comanagement", "switch", workload.value, "mdm")
-    await _all_have(lab, see, "then all change", everyone, everyone)
+    await _halted_by_its_gate(lab, see, pilot, everyone)
+    rollout = await _planned(lab, workload)
+    rings = [ring["counts"]["waiting"] for ring in rollout["rings"]]
+    see.check("the pilot moves first, then the others", rings == _rings(pilot, everyone), rings)
+    refused = await lab.commands.refusal("rollout", "start", rollout["id"], "--accept-gaps")
+    see.check(
+        "to move all systems, their number has to be typed",
+        refused.code == "rollout.needs-confirmation",
+        refused.message,
+    )
+    ended = await _started(lab, rollout["id"], len(everyone))
+    see.check("each ring passes its gate", ended["state"] == "finished", ended["state"])
+    await _all_have(lab, see, "then all have changed", everyone, everyone)
     await _agreed(lab, see, workload, len(everyone))
-    await run("comanagement", "switch", workload.value, "site")
+    await run("rollout", "back", rollout["id"], "--yes")
     await _all_have(lab, see, "and back", [], everyone)
     await _agreed(lab, see, workload, 0)
+
+
+async def _begin_again(lab: Lab) -> None:
+    """What a step that was broken off has left is out of the way."""
+    run = lab.commands.run
+    for one in await run("rollout", "list"):
+        if one["state"] in ("running", "paused", "halted"):
+            await run("rollout", "back", one["id"], "--yes")
+    for profile in await run("device-configuration", "list"):
+        if profile["displayName"] == CONFLICTING:
+            await run("device-configuration", "delete", CONFLICTING)
+
+
+def _rings(pilot: list[str], everyone: list[str]) -> list[int]:
+    return [len(pilot), len(everyone) - len(pilot)]
+
+
+async def _planned(lab: Lab, workload: Workload) -> dict[str, Any]:
+    gate = "minutes=30,soak=0,done=100,failed=0"
+    found: dict[str, Any] = await lab.commands.run(
+        "rollout", "plan", workload.value, "--ring", f"{PILOT_DEVICES}:{gate}", "--ring",
+        f"All Systems:{gate}",
+    )  # fmt: skip
+    return found
+
+
+async def _started(lab: Lab, id: str, devices: int) -> dict[str, Any]:
+    found: dict[str, Any] = await lab.commands.run(
+        "rollout", "start", id, "--accept-gaps", "--confirm", devices, "--wait"
+    )
+    return found
+
+
+async def _halted_by_its_gate(
+    lab: Lab, see: Observer, pilot: list[str], everyone: list[str]
+) -> None:
+    """A second profile that wants another value: nobody gets either, and the pilot shows it."""
+    run = lab.commands.run
+    rollout = await _planned(lab, Workload.DEVICE_CONFIGURATION)
+    gaps = [(gap["kind"], gap["setting"], gap["devices"]) for gap in rollout["gaps"]]
+    see.check(
+        "the gap analysis says what changes on each device",
+        ("changes", SETTING, len(everyone)) in gaps,
+        gaps,
+    )
+    await run("device-configuration", "create", CONFLICTING, "--setting", SETTING, "--value", "99")
+    await run("device-configuration", "assign", CONFLICTING, "--include", SCOPE)
+    halted = await _started(lab, rollout["id"], len(everyone))
+    see.check(
+        "a failure in the pilot halts the roll-out",
+        (halted["state"], halted["ring"]) == ("halted", 1),
+        halted["cause"]["text"],
+    )
+    failed = await run("rollout", "devices", rollout["id"], "--standing", "failed")
+    see.check(
+        "a device that failed says why",
+        bool(failed) and SETTING in failed[0]["cause"]["text"],
+        failed[0]["cause"]["text"] if failed else "none",
+    )
+    told = await _console(lab, "/console/notifications")
+    see.check("the console raises an alarm", "the roll-out has halted" in told, "notifications")
+    await run("rollout", "back", rollout["id"], "--yes")
+    await _all_have(lab, see, "it is switched back", [], everyone)
+    await _agreed(lab, see, Workload.DEVICE_CONFIGURATION, 0)
+    await run("device-configuration", "delete", CONFLICTING)
 
 
 async def _all_have(
@@ -1158,5 +1232,5 @@ STEPS: tuple[Step[Lab], ...] = (
     Step("6.3", "Licences", licences),
     Step("6.4", "Devices become co-managed", devices),
     Step("7.1", "The co-management dashboard", dashboard),
-    Step("7.2", "Switch a workload, for the pilot, for all, and back", switch),
+    Step("7.2", "Switch a workload ring by ring, halt at a failure, and back", switch),
 )
