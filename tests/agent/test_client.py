@@ -253,6 +253,26 @@ async def test_the_pilot_switch_moves_one_workload_and_back(
     assert state.applied["Desktop/Banner"]["source"] == "site"
 
 
+async def test_a_secret_of_the_mdm_service_is_not_told_to_the_site(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    enrolled(installed)
+    site.content = ccm.PolicyContent(
+        configuration_policies=[production(capabilities([PILOT]))], configurations=[]
+    )
+    client.wake()
+    await client.step()
+    for setting, value in (("Vpn/SharedKey", "hunter2hunter2"), ("Desktop/Banner", "hello")):
+        assert client.gate.offer(Authority.MDM, PILOT, setting, value)
+    client.wake()
+    await client.step()
+    state = (await record(site)).state
+    assert state
+    told = {setting: one["value"] for setting, one in state.applied.items()}
+    assert told == {"Vpn/SharedKey": "********", "Desktop/Banner": "hello"}
+    assert client.gate.value("Vpn/SharedKey") == "hunter2hunter2"
+
+
 async def test_the_handler_says_what_administrators_grep_for(
     site: Site, client: Client, installed: Machine
 ) -> None:

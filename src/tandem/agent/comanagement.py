@@ -10,13 +10,13 @@ import msgspec
 
 from tandem import workloads
 from tandem.agent.folder import Folder
-from tandem.agent.gate import Gate
+from tandem.agent.gate import Applied, Gate
 from tandem.agent.handlers import Handlers
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.platform import Machine, MdmEnrollment, NoToken
 from tandem.infra.errors import AppError
 from tandem.protocols import ccm
-from tandem.workloads import Authority, Merged, Workload
+from tandem.workloads import Authority, Merged, Workload, shown
 
 LOG = "CoManagementHandler"
 STATUS, SCHEDULED, STARTED, NOT_PROVISIONED, PROVISIONED = 100, 101, 105, 106, 107
@@ -259,7 +259,7 @@ class CoManagementHandler:
             policy_version=policy.version,
             workloads={w.value: self._gate.owner(w).value for w in Workload},
             applied={
-                setting: {"value": a.value, "source": a.source, "workload": a.workload}
+                setting: {"value": _told(setting, a), "source": a.source, "workload": a.workload}
                 for setting, a in self._gate.applied.items()
             },
             effects=effects,
@@ -288,3 +288,10 @@ class CoManagementHandler:
 
     def _save(self) -> None:
         self._folder.save("handler.json", self._memory)
+
+
+def _told(setting: str, applied: Applied) -> str:
+    """The value for the site: the MDM service's secrets are none of its business."""
+    if applied.source == Authority.MDM.value:
+        return shown(setting, applied.value)
+    return applied.value

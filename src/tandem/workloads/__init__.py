@@ -53,6 +53,7 @@ from tandem.workloads.proof import (
     follow,
     merge_findings,
 )
+from tandem.workloads.secrets import is_secret, shown
 
 __all__ = [
     "APPS",
@@ -92,11 +93,13 @@ __all__ = [
     "effective",
     "eligibility",
     "follow",
+    "is_secret",
     "merge",
     "merge_findings",
     "owner_of",
     "owners",
     "plan",
+    "shown",
     "step",
     "workload_of_area",
 ]

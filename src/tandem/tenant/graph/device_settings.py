@@ -29,6 +29,7 @@ from tandem.tenant.graph.model import (
 )
 from tandem.tenant.graph.store import Meant
 from tandem.tenant.policies import Desired, Key, Outcome, Policies, Profile, Taken, Why
+from tandem.workloads import shown
 
 # The vendor's words for the state of a setting on a device.
 _STATES = {
@@ -130,7 +131,7 @@ async def states(tx: Tx, known: Policies, device: Device) -> list[Row]:
 
 
 def _shown(setting: str, value: str) -> str:
-    return policies.shown(setting, value)[:_VALUE_CHARACTERS]
+    return shown(setting, value)[:_VALUE_CHARACTERS]
 
 
 def _called(

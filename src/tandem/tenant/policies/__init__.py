@@ -52,9 +52,7 @@ from tandem.tenant.policies.model import (
     PolicyObject,
     Version,
     check,
-    is_secret,
     oma_setting,
-    shown,
 )
 from tandem.tenant.policies.service import (
     Policies,
@@ -117,7 +115,6 @@ __all__ = [
     "find",
     "import_ddf",
     "is_ours",
-    "is_secret",
     "is_uri",
     "loc_uri",
     "lock",
@@ -130,7 +127,6 @@ __all__ = [
     "remove_ddf",
     "same",
     "save",
-    "shown",
     "stored",
     "subject_of",
     "versions",

@@ -16,8 +16,8 @@ from tandem.tenant.assignments import Assignment, Membership, TargetKind
 from tandem.tenant.policies.catalogue import POLICY, Catalogue
 from tandem.tenant.policies.catalogue import same as same_node
 from tandem.tenant.policies.compiling import Problem
-from tandem.tenant.policies.model import Configuration, is_secret
-from tandem.workloads import Authority, Workload, owner_of
+from tandem.tenant.policies.model import Configuration
+from tandem.workloads import Authority, Workload, is_secret, owner_of
 
 Key = tuple[str, str]  # kind and id of an object
 # A fleet has few combinations of policies; each is decided once while nothing changes.

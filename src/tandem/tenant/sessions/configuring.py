@@ -14,12 +14,11 @@ from tandem.tenant.policies import (
     Policies,
     is_ours,
     loc_uri,
-    shown,
     stored,
 )
 from tandem.tenant.sessions import store
 from tandem.tenant.sessions.model import LAPSED, Delivery, Order, Sent
-from tandem.workloads import Workload
+from tandem.workloads import Workload, shown
 
 KINDS = ("setting", "removal")
 # A refusal may have been the moment's, and Windows is updated: it is asked again, once a day.

@@ -11,9 +11,9 @@ from hashlib import sha256
 import msgspec
 
 from tandem.protocols.syncml import Item, Message
-from tandem.tenant.policies import is_secret
 from tandem.tenant.sessions.actions import WIPES
 from tandem.tenant.sessions.model import FIRST, Order, Sent
+from tandem.workloads import is_secret
 
 # Levels of section 11.7. What a device gets below SIGNATURE holds no secrets.
 CERTIFICATE, SIGNATURE, DIGEST = 1, 2, 3
