@@ -1098,6 +1098,28 @@ async def switch(lab: Lab, see: Observer) -> None:
     await run("rollout", "back", rollout["id"], "--yes")
     await _all_have(lab, see, "and back", [], everyone)
     await _agreed(lab, see, workload, 0)
+    await _proven(lab, see, workload, everyone)
+
+
+async def _proven(lab: Lab, see: Observer, workload: Workload, everyone: list[str]) -> None:
+    """Each device's own signed account: both owners, one after the other, and never two."""
+
+    async def look() -> tuple[bool, str]:
+        good = []
+        for device in everyone:
+            found = await lab.commands.run("device", "ledger", device, "--check")
+            told = [e for e in found["entries"] if e.get("workload") == workload.value]
+            owned = {e["authority"] for e in told if e["kind"] == "own"}
+            held = next(one for one in found["owners"] if one["workload"] == workload.value)
+            good.append(
+                found["holds"]
+                and owned == {"site", "mdm"}
+                and (held["owner"], held["handing"]) == ("site", False)
+            )
+        return all(good), f"{sum(good)} of {len(everyone)} ledgers hold and tell of both owners"
+
+    held, seen = await until(look, _patience(lab))
+    see.check("each device proves who had it when", held, seen)
 
 
 async def _begin_again(lab: Lab) -> None:

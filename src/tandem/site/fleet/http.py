@@ -262,7 +262,9 @@ def _ledger(proof: Proof) -> dict[str, Any]:
         "key": {"thumbprint": found.thumbprint, "jwk": found.key},
         "other_ledgers": found.others,
         "owners": [
-            {"workload": workload, **as_dict(held)} for workload, held in account.owners.items()
+            {"workload": workload.value, **as_dict(account.owners[workload.value])}
+            for workload in Workload
+            if workload.value in account.owners
         ],
         "settings": [
             {"setting": setting, **as_dict(written)}
