@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import io
 import os
-import shutil
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,22 +101,26 @@ class AgentHosts:
         await asyncio.gather(*(host.close() for host in self._hosts.values()))
 
     def _extract(self, wheel: bytes) -> str:
+        """Called by several threads at once when several devices install: each unpacks into a
+        folder of its own, and the first to be ready gives its folder the name."""
         name = hashlib.sha256(wheel).hexdigest()
         target = self._folder / name
         if target.is_dir():
             return name
-        part = self._folder / f".{name}.{os.getpid()}"
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-                archive.extractall(part)
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            shutil.rmtree(part, ignore_errors=True)
-            raise BadBootstrap("The bootstrap in the package is no wheel.") from None
-        if not (part / "__main__.py").exists():
-            shutil.rmtree(part)
-            raise BadBootstrap("The bootstrap in the package cannot be started.")
-        part.replace(target)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self._folder) as folder:
+            part = Path(folder) / "code"
+            try:
+                with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+                    archive.extractall(part)
+            except (zipfile.BadZipFile, ValueError, NotImplementedError):
+                raise BadBootstrap("The bootstrap in the package is no wheel.") from None
+            if not (part / "__main__.py").exists():
+                raise BadBootstrap("The bootstrap in the package cannot be started.")
+            try:
+                part.replace(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
         return name
 
     async def _host(self, wheel: str, device: DeviceSettings) -> None:
