@@ -273,7 +273,9 @@ class OneWriter(RuleBasedStateMachine):
                 self.asked_gone = set()
                 if not last:
                     return
+            late, before = epoch != self.gate.epoch, set(self.gate.applied)
             self.gate.confirm(Authority.MDM, epoch)
+            assert not late or set(self.gate.applied) == before
             self.session = None
         self.asked_gone = set()
         self.observe()
