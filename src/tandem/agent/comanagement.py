@@ -134,7 +134,6 @@ class CoManagementHandler:
         changed = self._gate.set(
             effective,
             registered=True,
-            enrolled=enrollment.enrolled,
             bound_seconds=HANDOVER_MINUTES * self._machine.minute_seconds,
         )
         if not changed:

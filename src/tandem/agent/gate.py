@@ -32,7 +32,6 @@ from tandem.workloads import (
     Decided,
     Effect,
     Holding,
-    Lost,
     Passed,
     Said,
     Workload,
@@ -244,19 +243,14 @@ class Gate:
         flags: int,
         *,
         registered: bool,
-        enrolled: bool = True,
         bound_seconds: float = HANDOVER_SECONDS,
     ) -> bool:
         """From now on decide by these flags. True when they differ from before.
 
-        `enrolled` off: the MDM service does not manage the device any more. A hand-over that takes
-        longer than `bound_seconds` is overdue.
+        A hand-over that takes longer than `bound_seconds` is overdue.
         """
         with self._turn():
             kept = self._kept
-            if not enrolled:
-                for workload in Workload:
-                    self._tell(workload, Lost(Authority.MDM))
             if (flags, registered) == (kept.flags, kept.registered):
                 return False
             kept.flags, kept.registered, kept.epoch = flags, registered, kept.epoch + 1

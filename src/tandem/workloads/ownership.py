@@ -51,18 +51,13 @@ def _other(authority: Authority) -> Authority:
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """The site's policy and the device's enrolment come to this owner. `bound_seconds`: how long a
-    hand-over may take before somebody is told."""
+    """The site's policy and the device's enrolment come to this owner; so the loss of an authority
+    is a decision too, and what it had begun to write is waited for: it runs on the device, whoever
+    it was for. `bound_seconds`: how long a hand-over may take before somebody is told."""
 
     owner: Authority
     epoch: int
     bound_seconds: float
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """An authority no longer manages the device: a write of its own is not under way any more."""
-
-    authority: Authority
 
 
 class Confirmed(msgspec.Struct, frozen=True):
@@ -93,7 +88,7 @@ class WriteEnded(msgspec.Struct, frozen=True):
     authority: Authority
 
 
-Said = Decided | Lost | Confirmed | Cleared | Passed | WriteBegan | WriteEnded
+Said = Decided | Confirmed | Cleared | Passed | WriteBegan | WriteEnded
 
 
 class Effect(Enum):
@@ -127,8 +122,6 @@ def step(holding: Holding, said: Said) -> tuple[Holding, tuple[Effect, ...]]:
                 overdue=False,
             )
             return after, (Effect.BEGAN,)
-        case Lost(authority) if holding.busy is authority:
-            return change(holding, busy=None, busy_seconds=0), ()
         case Confirmed(authority, epoch):
             early = epoch < holding.epoch or holding.writer is not authority
             if early or holding.leaving is None:
