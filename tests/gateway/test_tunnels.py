@@ -9,6 +9,7 @@ import msgspec
 import psutil
 import pytest
 
+from tandem import pki
 from tandem.protocols import cmtrace, tunnel
 
 from .conftest import BASE, NAME, Rig
@@ -231,3 +232,35 @@ async def test_the_log_files_have_the_lines_that_administrators_know(rig: Rig) -
     assert counted.startswith(f"RequestUri: {BASE}/echo RequestCount: 3 RequestSize: 15 Bytes ")
     assert "ResponseCount: 3 ResponseSize: 18 Bytes AverageElapsedTime: " in counted
     assert not any("geheim" in line for line in said)
+
+
+async def test_a_link_that_is_given_up_before_it_is_greeted_leaves_no_connection(rig: Rig) -> None:
+    """An instance may go, or have fewer workers, while it is being dialled."""
+    await asyncio.to_thread(rig.stop, "gateway")
+    key = pki.generate_key()
+    leaf = rig.public.issue(
+        key.public_key(), pki.name(NAME), now=rig.now, days=2, dns=[NAME], usages=["server"]
+    )
+    (rig.folder / "mute.pem").write_bytes(pki.pem(leaf))
+    (rig.folder / "mute.key").write_bytes(pki.key_pem(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(rig.folder / "mute.pem", rig.folder / "mute.key")
+    dialled, ended = asyncio.Event(), asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.set()
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", rig.tunnel_port, ssl=context)
+    try:
+        async with asyncio.timeout(15):
+            await dialled.wait()
+        rig.cut_off["CP01"] = tunnel.ConnectorConfiguration("CP01", [], [])
+        rig.version += 1
+        # Without a word it would be given up only after ten seconds.
+        async with asyncio.timeout(5):
+            await ended.wait()
+    finally:
+        server.close()

@@ -411,12 +411,14 @@ class Link:
         end.mux.put(encode(Type.HELLO, 0, msgspec.json.encode(hello)))
         try:
             said = await asyncio.wait_for(greeted, 10)
-        except TimeoutError:
+            mine = (self.gateway.service_name, self._item.instance)
+            if self._connector.held(*mine, said.worker, self):
+                raise TimeoutError(f"worker {said.worker} is held already")
+        except BaseException:
+            # Also when the link is given up meanwhile: the gateway would count a tunnel that nobody
+            # holds, and send requests into it.
             end.mux.close()
             raise
-        if self._connector.held(self.gateway.service_name, self._item.instance, said.worker, self):
-            end.mux.close()
-            raise TimeoutError(f"worker {said.worker} is held already")
         self._set("connected", worker=said.worker)
         self._connector.say(
             f"Connected to {self.gateway.service_name} instance {self._item.instance}"
