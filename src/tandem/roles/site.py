@@ -25,6 +25,7 @@ from tandem.infra.errors import AppError, Kind
 from tandem.infra.jobs import Jobs
 from tandem.infra.net import Resolver
 from tandem.infra.process import run_role
+from tandem.infra.rounds import rounds
 from tandem.infra.secrets import SecretBox, private_folder, write_private
 from tandem.protocols import ccm
 from tandem.site import (
@@ -472,25 +473,23 @@ async def _tick(
     db: Database, jobs: Jobs, cloud: cloud_services.CloudServices, stop: asyncio.Event
 ) -> None:
     """What is due now and then, as jobs."""
-    while not stop.is_set():
-        with contextlib.suppress(AppError):
-            async with db.transaction() as tx:
-                await jobs.defer(tx, clients.FORGET_NONCES, lock=clients.FORGET_NONCES)
-                await cloud.sign_ins.forget_old(tx)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _TICK_SECONDS)
+
+    async def work() -> None:
+        async with db.transaction() as tx:
+            await jobs.defer(tx, clients.FORGET_NONCES, lock=clients.FORGET_NONCES)
+            await cloud.sign_ins.forget_old(tx)
+
+    await rounds(stop, work, _TICK_SECONDS, failed="upkeep failed")
 
 
 async def _sign(db: Database, signer: audit.Signer, stop: asyncio.Event) -> None:
     """The audit log's head is signed every hour (ADR 12)."""
-    while not stop.is_set():
-        try:
-            async with db.transaction() as tx:
-                head = await auditing.sign(tx, signer, utc_now())
-            if head is not None:
-                # Where logs are shipped to another machine, this line anchors the audit log there.
-                log.info("audit head", **msgspec.to_builtins(head))
-        except AppError as error:
-            log.warning("upkeep failed", reason=error.message)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _SIGN_SECONDS)
+
+    async def work() -> None:
+        async with db.transaction() as tx:
+            head = await auditing.sign(tx, signer, utc_now())
+        if head is not None:
+            # Where logs are shipped to another machine, this line anchors the audit log there.
+            log.info("audit head", **msgspec.to_builtins(head))
+
+    await rounds(stop, work, _SIGN_SECONDS, failed="upkeep failed")

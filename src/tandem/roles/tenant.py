@@ -1,7 +1,6 @@
 """The tenant: directory, licences, sign-in, Graph and MDM in one process, on one database."""
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from tandem.infra.jobs import Jobs
 from tandem.infra.logs import get_logger
 from tandem.infra.net import Resolver
 from tandem.infra.process import run_role
+from tandem.infra.rounds import rounds
 from tandem.infra.secrets import SecretBox, private_folder, write_private
 from tandem.tenant import directory, enrollment, graph, licensing, mobile_apps, oidc, sessions
 from tandem.tenant.graph import GraphSettings
@@ -326,51 +326,41 @@ async def _tend(
 ) -> None:
     """Expired codes and tokens go, keys rotate when due, what was deleted long ago goes for good,
     and the audit log's head is signed."""
-    while not stop.is_set():
-        try:
-            async with database.transaction() as tx:
-                await oidc.tend(tx, tokens, utc_now())
-                await managing.forget(tx)
-                await uploads.tend(tx)
-                await licensing.tend(tx, utc_now())
-                await graph.prune(tx, utc_now())
-                # What writes to the audit log comes last: its one end is others' too.
-                await enrolling.tend(tx)
-                for item in await directory.tend(tx, utc_now()):
-                    await audit.record(
-                        tx,
-                        actor="tenant",
-                        action="purge",
-                        target=item.id,
-                        details={"type": item.sort, "name": item.display_name},
-                        now=utc_now(),
-                    )
-                head = await audit.sign(tx, signer, utc_now())
-            if head is not None:
-                # Where logs are shipped to another machine, this line anchors the audit log there.
-                log.info("audit head", **msgspec.to_builtins(head))
-        except AppError as error:
-            log.warning("upkeep failed", reason=error.message)
-        except Exception:
-            # A mistake in one round is no reason to have no rounds any more.
-            log.exception("upkeep failed")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _UPKEEP_SECONDS)
+
+    async def work() -> None:
+        async with database.transaction() as tx:
+            await oidc.tend(tx, tokens, utc_now())
+            await managing.forget(tx)
+            await uploads.tend(tx)
+            await licensing.tend(tx, utc_now())
+            await graph.prune(tx, utc_now())
+            # What writes to the audit log comes last: its one end is others' too.
+            await enrolling.tend(tx)
+            for item in await directory.tend(tx, utc_now()):
+                await audit.record(
+                    tx,
+                    actor="tenant",
+                    action="purge",
+                    target=item.id,
+                    details={"type": item.sort, "name": item.display_name},
+                    now=utc_now(),
+                )
+            head = await audit.sign(tx, signer, utc_now())
+        if head is not None:
+            # Where logs are shipped to another machine, this line anchors the audit log there.
+            log.info("audit head", **msgspec.to_builtins(head))
+
+    await rounds(stop, work, _UPKEEP_SECONDS, failed="upkeep failed")
 
 
 async def _tend_orders(
     database: Database, managing: sessions.Sessions, stop: asyncio.Event
 ) -> None:
     """Hold windows and deadlines of administrators' orders end."""
-    while not stop.is_set():
-        moved = 0
-        try:
-            async with database.transaction() as tx:
-                moved = await managing.tend(tx)
-        except AppError as error:
-            log.warning("orders are not tended", reason=error.message)
-        except Exception:
-            log.exception("orders are not tended")
-        if not moved:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _ORDERS_SECONDS)
+
+    async def work() -> float | None:
+        """At once again while there is something to move."""
+        async with database.transaction() as tx:
+            return 0 if await managing.tend(tx) else None
+
+    await rounds(stop, work, _ORDERS_SECONDS, failed="orders are not tended")

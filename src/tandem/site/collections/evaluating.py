@@ -13,15 +13,15 @@ an evaluation, and one that fails leaves a list old, not a device wrong.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 
 import psycopg
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
-from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
+from tandem.infra.rounds import rounds
 from tandem.site.collections import evaluation_store, store
 from tandem.site.collections.conditions import Graph, graph_of
 from tandem.site.collections.model import ALL_SYSTEMS, Collection, CollectionId, Rule
@@ -91,19 +91,8 @@ class Evaluator:
 
     async def run(self, stop: asyncio.Event, every_seconds: float = 1.0) -> None:
         """Until `stop`; what it is at then is left, and done by whoever comes next."""
-        work = asyncio.create_task(self._go_on(every_seconds))
-        await stop.wait()
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-
-    async def _go_on(self, every_seconds: float) -> None:
-        while True:
-            try:
-                await self.tend()
-            except (AppError, psycopg.Error) as error:
-                log.warning("collections are not evaluated", reason=str(error))
-            await asyncio.sleep(every_seconds)
+        failed = "collections are not evaluated"
+        await rounds(stop, self.tend, every_seconds, failed=failed, cut_off=True)
 
     async def tend(self) -> None:
         """All that is due now. A device that changes waits for a few full evaluations at most."""
@@ -124,17 +113,21 @@ class Evaluator:
 
     async def _incremental(self) -> bool:
         """Whether there was something to do."""
+        return await self._look(self._look_at_changed)
+
+    async def _look(self, at: Callable[..., Awaitable[bool]]) -> bool:
+        """All collections together; each for itself when a query of one of them fails."""
         async with self._db.transaction() as tx:
             if not await evaluation_store.try_lock(tx):
                 return False
             await evaluation_store.limit_time(tx, _LONGEST_SECONDS)
             try:
                 async with tx.transaction():
-                    return await self._look_at_changed(tx, careful=False)
+                    return await at(tx, careful=False)
             except psycopg.Error as error:
                 if not _is_of_the_query(error):
                     raise
-                return await self._look_at_changed(tx, careful=True)
+                return await at(tx, careful=True)
 
     async def _look_at_changed(self, tx: Tx, *, careful: bool) -> bool:
         """`careful`: each collection for itself, so that one that fails takes no other with it."""
@@ -162,17 +155,7 @@ class Evaluator:
     async def _full(self) -> bool:
         """Some collections that are due, for as long as a changed device may wait. Whether there
         were any."""
-        async with self._db.transaction() as tx:
-            if not await evaluation_store.try_lock(tx):
-                return False
-            await evaluation_store.limit_time(tx, _LONGEST_SECONDS)
-            try:
-                async with tx.transaction():
-                    return await self._look_at_due(tx, careful=False)
-            except psycopg.Error as error:
-                if not _is_of_the_query(error):
-                    raise
-                return await self._look_at_due(tx, careful=True)
+        return await self._look(self._look_at_due)
 
     async def _look_at_due(self, tx: Tx, *, careful: bool) -> bool:
         now = self._now()

@@ -1,7 +1,6 @@
 """Plan a roll-out of a workload, start, pause, cancel and switch it back; and what moves it on."""
 
 import asyncio
-import contextlib
 import time
 import uuid
 from collections import Counter
@@ -18,6 +17,7 @@ from tandem.infra import events
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
+from tandem.infra.rounds import rounds
 from tandem.site import clients, collections, deployments, settings
 from tandem.site.collections import ALL_SYSTEMS
 from tandem.site.comanagement import rollout_model as model
@@ -507,25 +507,16 @@ class Conductor:
         self._listed: dict[str, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        work = asyncio.create_task(self._go_on())
-        await stop.wait()
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        failed = "roll-outs are not moved on"
+        await rounds(stop, self._round, self._pace.idle_seconds, failed=failed, cut_off=True)
 
-    async def _go_on(self) -> None:
-        while True:
-            begun, busy = time.perf_counter(), False
-            try:
-                busy = await self.tend()
-            except AppError as error:
-                log.warning("roll-outs are not moved on", reason=error.message)
-            except Exception:
-                # A bug in one round must not end all of them: the next one tries again.
-                log.exception("roll-outs are not moved on")
-            took = time.perf_counter() - begun
-            pause = self._pace.seconds if busy else self._pace.idle_seconds
-            await asyncio.sleep(max(pause, took * self._pace.factor))
+    async def _round(self) -> float:
+        """Until the next one: longer after one that took long."""
+        begun = time.perf_counter()
+        busy = await self.tend()
+        took = time.perf_counter() - begun
+        pause = self._pace.seconds if busy else self._pace.idle_seconds
+        return max(pause, took * self._pace.factor)
 
     async def tend(self) -> bool:
         """What is due now. Returns whether there is any roll-out to look after."""

@@ -25,6 +25,7 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
+from tandem.infra.rounds import rounds
 from tandem.site import clients, collections, comanagement, deployments, ledgers, settings
 from tandem.site.fleet import graph, model, store
 from tandem.site.fleet.model import (
@@ -112,19 +113,8 @@ class Keeper:
 
     async def run(self, stop: asyncio.Event, every_seconds: float = 0.5) -> None:
         """Until `stop`; what it is at then is left, and done by whoever comes next."""
-        work = asyncio.create_task(self._go_on(every_seconds))
-        await stop.wait()
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-
-    async def _go_on(self, every_seconds: float) -> None:
-        while True:
-            try:
-                await self.tend()
-            except AppError as error:
-                log.warning("the device list is not tended", reason=error.message)
-            await asyncio.sleep(every_seconds)
+        failed = "the device list is not tended"
+        await rounds(stop, self.tend, every_seconds, failed=failed, cut_off=True)
 
     async def tend(self) -> None:
         """What is due now: rows to make, the tenant to read."""
