@@ -259,6 +259,17 @@ async def test_a_device_page_has_the_accounts_of_both_and_its_tabs(api: Api, see
     for word in ("Resultant client settings", "enable_cloud_management_gateway", "DeviceLock/Max"):
         assert word in policy
     assert "All Systems" in await seen.said(f"{at}/deployments")
+    wanted = {
+        "name": "Screen lock",
+        "workload": "client-apps",
+        "setting": "DeviceLock/Max",
+        "value": "10",
+        "collection": "SMS00001",
+    }
+    assert (await api.web.post("/api/v1/configurations", json=wanted)).status_code == 201
+    page = await seen.page(f"{at}/deployments")
+    (row,) = page.xpath("//table/tbody/tr")
+    assert [text(cell) for cell in row] == ["Screen lock", "Client apps", "DeviceLock/Max", "10"]
     assert "Enrolled in MDM by ada" in await seen.said(f"{at}/timeline")
     assert "reported no" not in await seen.said(f"{at}/logs")
     assert "LAB-001" in await seen.said(f"{at}/panel")

@@ -18,6 +18,7 @@ from tandem.site.deployments.service import (
     create,
     delete,
     deployed,
+    holding,
     used_for,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "create",
     "delete",
     "deployed",
+    "holding",
     "read_workload",
     "routes",
     "used_for",

@@ -88,17 +88,23 @@ async def deployed(tx: Tx) -> list[Deployed]:
     return found
 
 
-async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration]:
+async def holding(tx: Tx, resource_id: int) -> list[Configuration]:
     """What is deployed to a device. Of two that set the same, the older one holds."""
     every = await store.configurations(tx)
     of = await collections.memberships(tx, [item.collection_id for item in every], resource_id)
-    found: dict[str, ccm.Configuration] = {}
+    found: dict[str, Configuration] = {}
     for item in every:
-        if item.collection_id in of and item.setting not in found:
-            found[item.setting] = ccm.Configuration(
-                item.id, item.workload.value, item.setting, item.value
-            )
+        if item.collection_id in of:
+            found.setdefault(item.setting, item)
     return list(found.values())
+
+
+async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration]:
+    """What is deployed to a device, as its policy has it."""
+    return [
+        ccm.Configuration(item.id, item.workload.value, item.setting, item.value)
+        for item in await holding(tx, resource_id)
+    ]
 
 
 async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use]:

@@ -344,7 +344,16 @@ async def detail(tx: Tx, device_id: str) -> Detail:
         await comanagement.decided(tx, client.id),
         dict(await settings.resultant(tx, resource.id)),
         [msgspec.to_builtins(p) for p in await comanagement.policies_for(tx, resource.id)],
-        [msgspec.to_builtins(c) for c in await deployments.configurations_for(tx, resource.id)],
+        [
+            {
+                "id": item.id,
+                "name": item.name,
+                "workload": item.workload.value,
+                "setting": item.setting,
+                "value": item.value,
+            }
+            for item in await deployments.holding(tx, resource.id)
+        ],
         [{"id": item.id, "name": item.name} for item in every if item.id in of],
         entries,
         resource.id,
