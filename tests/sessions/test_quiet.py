@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from mdm_world import ORDERING, Mdm, TestDevice, new_id
+from tandem.infra.database import Tx
 from tandem.protocols import syncml
 from tandem.protocols.syncml import Command, Item, Message, Status
-from tandem.tenant import directory, licensing, policies, sessions
+from tandem.tenant import directory, enrollment, licensing, policies, sessions
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
@@ -56,6 +57,30 @@ async def test_a_session_without_news_is_answered_as_a_computed_one_is(
     assert [(one.commands, one.statuses) for one in computed] == [
         (one.commands, one.statuses) for one in answers
     ]
+
+
+async def test_that_a_device_came_is_written_without_touching_an_index(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    device, _ = quiet
+    async with mdm.database.transaction() as tx:
+        before = await _updates(tx)
+        for hour in range(3):
+            await enrollment.mark_seen(tx, device.id, mdm.world.at + timedelta(hours=hour))
+        after = await _updates(tx)
+    assert (after[0] - before[0], after[1] - before[1]) == (3, 3)
+
+
+async def _updates(tx: Tx) -> tuple[int, int]:
+    """Of the table of devices: how many, and how many of these left the indexes alone."""
+    row = await (
+        await tx.execute(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'enrollment_device'"
+        )
+    ).fetchone()
+    assert row is not None
+    return row["n_tup_upd"], row["n_tup_hot_upd"]
 
 
 async def test_a_lost_answer_of_a_quiet_session_is_given_again(

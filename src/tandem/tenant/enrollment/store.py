@@ -107,7 +107,7 @@ async def of_hardware(tx: Tx, hardware_id: str, but: str) -> list[Device]:
 async def never_came(tx: Tx, before: datetime) -> list[Device]:
     """Locked until the transaction ends; one that comes just now is passed over."""
     found = await tx.execute(
-        f"SELECT {_DEVICE} FROM enrollment_device WHERE seen_at IS NULL"  # noqa: S608
+        f"SELECT {_DEVICE} FROM enrollment_device WHERE never_came"  # noqa: S608
         " AND state = 'enrolled' AND enrolled_at < %s ORDER BY enrolled_at LIMIT 1000"
         " FOR UPDATE SKIP LOCKED",
         (before,),
