@@ -1,4 +1,5 @@
 import asyncio
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -351,6 +352,85 @@ async def test_auto_enrolment_tries_three_times_and_reports(
     said = log(installed, "CoManagementHandler")
     assert "Enrolling device to MDM... Try #1 out of 3" in said
     assert "MDM enrollment succeeded" in said
+
+
+def enrolling(**changes: object) -> ccm.PolicyContent:
+    """Production enrols this device, within 10,000 of its minutes (200 seconds of the test's clock)."""
+    policy = msgspec.structs.replace(
+        production(capabilities([]), auto_enroll=True), spread_minutes=10_000
+    )
+    return ccm.PolicyContent(configuration_policies=[policy], **changes)  # type: ignore[arg-type]
+
+
+async def steps(client: Client) -> None:
+    client.wake()
+    await client.step()
+
+
+def enrolment_states(entries: list[clients.TimelineEntry]) -> list[int]:
+    return [e.state for e in entries if e.topic == ccm.COMANAGEMENT_TOPIC and e.state != 100]
+
+
+async def test_a_planned_enrolment_comes_at_once_when_the_site_orders_it(
+    site: Site, client: Client, installed: Machine, moment: Moment
+) -> None:
+    site.content = enrolling()
+    await steps(client)
+    (planned,) = [e for e in await history(site) if (e.topic, e.state) == (810, 101)]
+    at = datetime.fromisoformat(planned.data["at"])
+    assert moment() <= at <= moment() + timedelta(seconds=200)
+    site.content = enrolling(enroll_now="order-1")
+    await steps(client)
+    assert installed.mdm.enrollment().enrolled
+    await steps(client)
+    assert enrolment_states(await history(site)) == [101, 105, 107]
+
+
+async def test_an_order_to_enrol_is_taken_once(
+    site: Site, client: Client, installed: Machine, moment: Moment
+) -> None:
+    from one_site import BadDirectoryToken
+
+    installed.mdm.refusals = [BadDirectoryToken("No.")] * 2
+    site.content = enrolling(enroll_now="order-1")
+    for _ in range(3):
+        await steps(client)
+    await steps(Client(installed))
+    assert installed.mdm.enrolments == [False, True]
+
+
+async def test_a_planned_enrolment_is_canceled_when_no_policy_asks_for_it(
+    site: Site, client: Client, installed: Machine, moment: Moment
+) -> None:
+    site.content = enrolling()
+    await steps(client)
+    site.content = ccm.PolicyContent(configuration_policies=[production(capabilities([]))])
+    for _ in range(2):
+        moment.passes(minutes=10)
+        await steps(client)
+    assert enrolment_states(await history(site)) == [101, 102]
+    assert not installed.mdm.enrollment().enrolled
+
+
+async def test_after_three_tries_it_waits_for_the_next_evaluation(
+    site: Site, client: Client, installed: Machine, moment: Moment
+) -> None:
+    from one_site import BadDirectoryToken
+
+    installed.mdm.refusals = [BadDirectoryToken("No.")] * 100
+    site.content = enrolling(enroll_now="order-1", settings={"policy_polling_minutes": 60})
+    tried: list[float] = []
+    begun = moment()
+    for _ in range(125):
+        before = len(installed.mdm.enrolments)
+        await steps(client)
+        if len(installed.mdm.enrolments) > before:
+            tried.append((moment() - begun).total_seconds())
+        moment.passes(seconds=0.02)
+    minutes = [round(seconds / 0.02) for seconds in tried]
+    assert minutes == [0, 15, 30, 90, 105, 120]
+    (last,) = [e for e in await history(site) if e.state == 110][-1:]
+    assert (last.data["try"], last.data["code"]) == (3, "token.invalid")
 
 
 async def test_state_is_sent_again_only_when_it_changed(

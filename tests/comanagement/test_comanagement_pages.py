@@ -378,3 +378,44 @@ async def test_the_page_of_a_device_shows_effects_with_who_wrote_them_and_its_fa
     assert "Debian 13" in browser.main
     assert "yes (253:0 is LUKS2)" in browser.main
     assert "MDM service" in browser.main
+
+
+async def test_devices_are_kept_out_on_the_staging_page(enabled: Api, browser: Browser) -> None:
+    wanted = {"position": "pilot", "collection": "Pilot"}
+    await enabled.web.put(f"{API}/workloads/client-apps", json=wanted)
+    other = (await enabled.web.post("/api/v1/collections", json={"name": "Other"})).json()["id"]
+    await browser.open(f"{PATH}/staging")
+    await browser.press(
+        "Show what would change", **{"add-client-apps": other, "add-out": await pilot(enabled)}
+    )
+    assert "2 devices change owner." in browser.main
+    await browser.press("Save")
+    shown = await enabled.get(API)
+    assert [one["name"] for one in shown["exclusions"]] == ["Pilot"]
+    (slider,) = [one for one in shown["workloads"] if one["workload"] == "client-apps"]
+    assert [one["name"] for one in slider["pilots"]] == ["Pilot", "Other"]
+    await browser.open(f"{PATH}/staging")
+    # A box that is not ticked any more is not sent.
+    await browser.press("Show what would change", **{f"keep-out--{await pilot(enabled)}": None})
+    await browser.press("Save")
+    assert (await enabled.get(API))["exclusions"] == []
+
+
+async def test_a_planned_enrolment_is_seen_and_ordered_at_once(
+    enabled: Api, browser: Browser
+) -> None:
+    async with enabled.db.transaction() as tx:
+        id = await add_device(tx, "LAB-007", enrolled=False)
+        client = await clients.find(tx, id)
+        planned = {"at": "2026-12-24T10:00:00+00:00"}
+        told = ccm.Message("m1", ccm.COMANAGEMENT_TOPIC, 101, enabled.clock[0], planned)
+        await store.add_entry(tx, client.tenant_id, client.device_id, told, enabled.clock[0])
+    await enabled.web.put(API, json={"automatic_enrollment": "all", "spread_minutes": 900})
+    await browser.open(f"{PATH}/enablement")
+    assert "Now: 900 minutes." in browser.main
+    assert "LAB-007" in browser.main
+    assert "MDM enrollment scheduled" in browser.main
+    await browser.press("Enrol now")
+    assert "Ordered. Devices enrol when they next get their policy." in browser.answer.text
+    (one,) = await enabled.get(f"{API}/enrollments")
+    assert (one["name"], one["ordered_by"]) == ("LAB-007", "siteadmin")

@@ -19,13 +19,12 @@ from tandem.protocols import ccm
 from tandem.workloads import Authority, Merged, Workload, shown
 
 LOG = "CoManagementHandler"
-STATUS, SCHEDULED, STARTED, NOT_PROVISIONED, PROVISIONED = 100, 101, 105, 106, 107
+STATUS, SCHEDULED, CANCELED = 100, 101, 102
+STARTED, NOT_PROVISIONED, PROVISIONED = 105, 106, 107
 NO_USER, FAILED = 108, 110
 
 TRIES = 3
 TRY_EVERY_MINUTES = 15
-# The first roll-out is spread, so a fleet does not enrol in the same second.
-SPREAD_MINUTES = 10
 # How long values of the owner before may stay in force before somebody is told.
 HANDOVER_MINUTES = 24 * 60
 
@@ -41,6 +40,8 @@ class _Memory(msgspec.Struct):
     enroll_at: datetime | None = None
     tries: int = 0
     enrolled: bool = False
+    # The last order to enrol now that was taken.
+    order: str = ""
     # Workloads whose hand-over was reported as overdue.
     alarmed: list[str] = []
 
@@ -85,8 +86,10 @@ class CoManagementHandler:
         self._apply(policy)
         self._alarm(report)
         if merged.allow and merged.auto_enroll and not enrollment.enrolled:
-            await self._auto_enroll(report)
+            await self._auto_enroll(policy, report)
             enrollment = self._machine.mdm.enrollment()
+        else:
+            self._cancel(enrollment, report)
         self._remember_enrollment(enrollment)
         self._machine.mdm.publish(
             ccm.ConfigInfo(
@@ -181,14 +184,32 @@ class CoManagementHandler:
             self._memory.alarmed = names
             self._save()
 
-    async def _auto_enroll(self, report: Report) -> None:
-        """One try when it is due: three, a quarter of an hour apart, then at the next round."""
+    def _cancel(self, enrollment: MdmEnrollment, report: Report) -> None:
+        """A planned enrolment that the policy does not ask for any more does not come."""
+        if self._memory.enroll_at is None or enrollment.enrolled:
+            return
+        self._memory.enroll_at, self._memory.tries = None, 0
+        self._write("The planned MDM enrollment is canceled: no policy asks for it.")
+        report(ccm.COMANAGEMENT_TOPIC, CANCELED, {})
+        self._save()
+
+    async def _auto_enroll(self, policy: ccm.Policy, report: Report) -> None:
+        """One try when it is due: three, a quarter of an hour apart, then at the next round.
+
+        The first roll-out is spread, so that a fleet does not enrol in the same second; how far the
+        site says. Of several policies the shortest spread counts.
+        """
         machine, memory, now = self._machine, self._memory, self._machine.now()
         if machine.directory.join() is None:
             return
         minute = timedelta(seconds=machine.minute_seconds)
+        if policy.enroll_now and policy.enroll_now != memory.order:
+            self._write("The site has this device enrolled now.")
+            memory.order, memory.tries, memory.enroll_at = policy.enroll_now, 0, now
+            self._save()
         if memory.enroll_at is None:
-            memory.enroll_at = now + minute * random.uniform(0, SPREAD_MINUTES)  # noqa: S311
+            spread = min(p.spread_minutes for p in policy.configuration_policies if p.auto_enroll)
+            memory.enroll_at = now + minute * random.uniform(0, max(0, spread))  # noqa: S311
             self._write(f"Queuing enrollment timer to fire at {memory.enroll_at:%m/%d/%Y %H:%M:%S}")
             self._write("Successfully queued MDM auto enrollment")
             report(ccm.COMANAGEMENT_TOPIC, SCHEDULED, {"at": memory.enroll_at.isoformat()})
@@ -197,11 +218,15 @@ class CoManagementHandler:
         if now < memory.enroll_at:
             return
         memory.tries = memory.tries % TRIES + 1
-        memory.enroll_at = now + minute * TRY_EVERY_MINUTES
+        # After the last one it waits for the next evaluation of its policy.
+        pause = TRY_EVERY_MINUTES if memory.tries < TRIES else _evaluation_minutes(policy)
+        memory.enroll_at = now + minute * pause
         self._save()
         self._write(f"Enrolling device to MDM... Try #{memory.tries} out of {TRIES}")
         report(ccm.COMANAGEMENT_TOPIC, STARTED, {"try": memory.tries})
         state, data = await self._enroll()
+        if state in (NO_USER, FAILED):
+            data |= {"try": memory.tries, "at": memory.enroll_at.isoformat()}
         report(ccm.COMANAGEMENT_TOPIC, state, data)
 
     async def _enroll(self) -> tuple[int, dict[str, Any]]:
@@ -287,6 +312,13 @@ class CoManagementHandler:
 
     def _save(self) -> None:
         self._folder.save("handler.json", self._memory)
+
+
+def _evaluation_minutes(policy: ccm.Policy) -> float:
+    """How often this client's policy is evaluated when nothing is new."""
+    told = policy.settings.get("policy_polling_minutes")
+    usable = isinstance(told, int | float) and not isinstance(told, bool) and told > 0
+    return max(TRY_EVERY_MINUTES, float(told) if usable else 60.0)  # type: ignore[arg-type]
 
 
 def _told(setting: str, applied: Applied) -> str:

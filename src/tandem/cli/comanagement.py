@@ -8,6 +8,7 @@ import typer
 
 from tandem.cli.context import Json, Yes, confirm, emit, progress, site_client, table
 from tandem.cli.sign_in import TenantAdmin, TenantPassword, administrator_token
+from tandem.workloads import enrolment_error
 
 app = typer.Typer(help="Co-management of devices by site and MDM service.", no_args_is_help=True)
 
@@ -42,6 +43,23 @@ def enable(
     ] = "",
     workload: Workloads = None,
     new_collection: NewPilots = None,
+    pilot: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A collection of every workload at Pilot that names none of its own; any number."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="A collection whose devices are kept out; any number, and no others."),
+    ] = None,
+    exclude_nobody: Annotated[
+        bool, typer.Option("--exclude-nobody", help="No device is kept out any more.")
+    ] = False,
+    spread_minutes: Annotated[
+        int | None,
+        typer.Option(help="Spread of a first enrolment; it grows with the number of clients."),
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Say what would change, and change nothing.")
     ] = False,
@@ -64,6 +82,11 @@ def enable(
             dict(zip(("name", "query"), _parts(item, "="), strict=True))
             for item in new_collection or ()
         ],
+        "staging": {
+            "pilot": pilot or None,
+            "exclusions": exclude or ([] if exclude_nobody else None),
+        },
+        "spread_minutes": spread_minutes,
     }
     if preview:
         emit(api.post("/api/v1/comanagement/preview", wanted), _preview, json)
@@ -117,6 +140,8 @@ def _text(value: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"Automatic enrolment: {enabled['auto_enroll']} {enabled['collection_id']}".rstrip(),
+            f"Spread:              {enabled['spread_minutes']} minutes",
+            f"Kept out:            {', '.join(o['name'] for o in value['exclusions']) or 'nobody'}",
             f"Command line:        {value['command_line'] or value['missing']}",
             "",
             _workloads(value["workloads"]),
@@ -308,6 +333,52 @@ def dashboard(json: Json = False) -> None:
     emit(site_client().get("/api/v1/comanagement/dashboard"), _dashboard, json)
 
 
+@app.command()
+def enrollments(json: Json = False) -> None:
+    """List the clients that wait for their enrolment, with the moment that each has planned."""
+    columns = {
+        "name": "Device",
+        "text": "State",
+        "planned_at": "Planned for",
+        "tries": "Tries",
+        "error": "Error",
+        "ordered_at": "Ordered",
+    }
+    found = site_client().get("/api/v1/comanagement/enrollments")
+    rows = [{**one, "error": _error(one["code"]) if one["code"] else ""} for one in found]
+    emit(found, lambda _: table(rows, columns), json)
+
+
+@app.command("enroll-now")
+def enroll_now(
+    devices: Annotated[list[str] | None, typer.Argument(help="Devices by name or id.")] = None,
+    collection: Annotated[str, typer.Option(help="All clients of a collection that wait.")] = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Have clients enrol with the MDM service at their next policy, whatever moment they drew."""
+    if collection:
+        confirm(f"Enrol every waiting client of {collection} now?", yes, json)
+    found = site_client().post(
+        "/api/v1/comanagement/enroll-now", {"devices": devices or [], "collection": collection}
+    )
+    said = f"Ordered for {found['devices']} clients: they enrol when they next get their policy."
+    emit(found, lambda _: said, json)
+
+
+@app.command("enrollment-errors")
+def enrollment_errors(json: Json = False) -> None:
+    """List the codes of failed enrolments, and what each asks for."""
+    found = site_client().get("/api/v1/comanagement/enrollment-errors")
+    rows = [{**one, "code": f"0x{one['code']:08X}", "decimal": one["code"]} for one in found]
+    columns = {"code": "Code", "decimal": "Decimal", "name": "Name", "text": "What it asks for"}
+    emit(found, lambda _: table(rows, columns), json)
+
+
+def _error(code: int) -> str:
+    return f"0x{code:08X} {enrolment_error(code).text}"
+
+
 _TILES = {
     "operating_systems": "Client OS distribution",
     "funnel": "Co-management status",
@@ -326,5 +397,6 @@ def _dashboard(value: dict[str, Any]) -> str:
         lines += ["", title]
         for name, count in value[key].items():
             shown = f"0x{int(name):08X}" if key == "errors" else name
-            lines.append(f"  {shown:<24} {count:>6}")
+            meant = f"  {enrolment_error(int(name)).text}" if key == "errors" else ""
+            lines.append(f"  {shown:<24} {count:>6}{meant}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tandem.workloads import Authority, Position, Workload
+from tandem.workloads import UNKNOWN, Authority, Position, Workload, enrolment_error
 
 
 def N_(message: str) -> str:
@@ -59,26 +59,12 @@ ROLE = {
 # Of somebody without a role, who sees what is theirs.
 USER = N_("User")
 
-# The codes that an administrator meets when devices enrol, and what each asks for.
-ENROLLMENT_ERROR = {
-    0x8000FFFF: N_("MDM enrolment is not configured in the directory: set the MDM user scope."),
-    0x80180002: N_("The user has no directory token: the user has to sign in."),
-    0x80180003: N_("The user may not enrol devices: add the user to the MDM user scope."),
-    0x80180014: N_("This platform or version is blocked: look at the enrolment restrictions."),
-    0x80180015: N_("This platform or version is blocked: look at the enrolment restrictions."),
-    0x80180018: N_("The user's licence is missing or in a bad state: assign a licence."),
-    0x80180026: N_("The device is already managed by another service."),
-    0x8018002A: N_("The user dismissed the second factor: sign in with it."),
-    0x8018002B: N_("The directory is not fully configured yet; the device tries again."),
-    0x80070032: N_("The operating system is older than Windows 10 1709: update it."),
-    0x801C03F2: N_("The device is not in the directory yet; it tries again."),
-    0x801C0003: N_("The directory refused the device: the user may not join devices."),
-}
-UNKNOWN_ERROR = N_("No text is known for this code: look at the device's log.")
+# What a code of a failed enrolment asks for; api-workloads.po has the French.
+UNKNOWN_ERROR = UNKNOWN
 
 
 def enrollment_error(code: int) -> str:
-    return ENROLLMENT_ERROR.get(code, UNKNOWN_ERROR)
+    return enrolment_error(code).text
 
 
 def code(value: int) -> str:

@@ -10,6 +10,12 @@ from tandem.workloads.catalogue import (
     PolicyType,
     workload_of_area,
 )
+from tandem.workloads.enrolment_errors import (
+    ENROLMENT_ERRORS,
+    UNKNOWN,
+    EnrolmentError,
+    enrolment_error,
+)
 from tandem.workloads.model import (
     BASE,
     MAX_CAPABILITIES,
@@ -58,10 +64,12 @@ __all__ = [
     "APPS",
     "BASE",
     "CATALOGUE",
+    "ENROLMENT_ERRORS",
     "FILES",
     "MAX_CAPABILITIES",
     "MINIMUM_BUILD",
     "UNITS",
+    "UNKNOWN",
     "Account",
     "Authority",
     "Cleared",
@@ -71,6 +79,7 @@ __all__ = [
     "Effect",
     "Eligibility",
     "Encoding",
+    "EnrolmentError",
     "Entry",
     "Facts",
     "Finding",
@@ -90,6 +99,7 @@ __all__ = [
     "decode",
     "effective",
     "eligibility",
+    "enrolment_error",
     "follow",
     "is_secret",
     "merge",

@@ -94,6 +94,8 @@ class ConfigurationPolicy(msgspec.Struct, frozen=True):
     allow: bool
     auto_enroll: bool
     capabilities: int
+    # Clients that are to enrol draw a moment within these minutes.
+    spread_minutes: int = 0
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -123,6 +125,8 @@ class PolicyContent(msgspec.Struct, frozen=True):
     settings: dict[str, Any] = {}
     configuration_policies: list[ConfigurationPolicy] = []
     configurations: list[Configuration] = []
+    # An order to enrol with the MDM service now; a client takes each once.
+    enroll_now: str = ""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -138,6 +142,7 @@ class Policy(msgspec.Struct, frozen=True):
     configurations: list[Configuration]
     # Empty for the policy of the device; the user's object id for the policy of a user on it.
     user: str = ""
+    enroll_now: str = ""
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -194,6 +194,10 @@ class EnrollmentProgress(msgspec.Struct, frozen=True):
     state: int
     at: datetime
     code: int | None
+    text: str = ""
+    # The moment that the device drew, or of its next try; how many it has made of a round.
+    planned_at: datetime | None = None
+    tries: int = 0
 
     @property
     def scheduled(self) -> bool:

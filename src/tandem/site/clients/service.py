@@ -324,6 +324,7 @@ class ManagementPointService:
             configuration_policies=content.configuration_policies,
             configurations=content.configurations,
             user=user_id,
+            enroll_now=content.enroll_now,
         )
         document = ccm.seal("policy", policy, await self._with.signing(tx))
         state = USER_POLICY_DELIVERED if user else POLICY_DELIVERED
@@ -540,7 +541,26 @@ async def enrollment_progress(tx: Tx) -> list[EnrollmentProgress]:
 
 
 def _progress(row: Mapping[str, Any]) -> EnrollmentProgress:
-    return EnrollmentProgress(row["device_id"], row["state"], row["at"], _error_code(row["data"]))
+    data = row["data"]
+    tries = data.get("try")
+    return EnrollmentProgress(
+        row["device_id"],
+        row["state"],
+        row["at"],
+        _error_code(data),
+        describe(ccm.COMANAGEMENT_TOPIC, row["state"]),
+        _moment(data.get("at")),
+        tries if isinstance(tries, int) and not isinstance(tries, bool) and tries > 0 else 0,
+    )
+
+
+def _moment(told: object) -> datetime | None:
+    """A point in time that a device named; None when it is none."""
+    try:
+        found = datetime.fromisoformat(told) if isinstance(told, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
 
 
 def _error_code(data: Mapping[str, Any]) -> int | None:

@@ -1,6 +1,7 @@
 """Co-management of the admin API."""
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -22,11 +23,13 @@ from tandem.site.comanagement.model import (
     NewCollection,
     Settings,
     Slider,
+    Wish,
     read_workload,
 )
 from tandem.site.comanagement.service import Collaborators
 from tandem.workloads import (
     CATALOGUE,
+    ENROLMENT_ERRORS,
     Authority,
     Entry,
     Position,
@@ -38,7 +41,34 @@ from tandem.workloads import (
 
 
 class Switch(msgspec.Struct):
+    """`collection` is the pilot's first one; `collections` are all that it is to have."""
+
     position: str
+    collection: str = ""
+    collections: list[str] = []
+
+    def wish(self, name: str) -> Wish:
+        """Raises Invalid."""
+        pilots = tuple(self.collections) or ((self.collection,) if self.collection else ())
+        if len(pilots) > _MOST_COLLECTIONS:
+            raise Invalid(
+                f"A pilot has at most {_MOST_COLLECTIONS} collections.",
+                cure="Make one collection that includes the others.",
+                field=name,
+            )
+        return Wish(_read(Position, self.position, name), pilots, bool(self.collections))
+
+
+class Staging(msgspec.Struct):
+    """`pilot`: the collections of every workload at Pilot that names none of its own. `exclusions`:
+    those whose devices are kept out of co-management."""
+
+    pilot: list[str] | None = None
+    exclusions: list[str] | None = None
+
+
+class EnrollNow(msgspec.Struct):
+    devices: list[str] = []
     collection: str = ""
 
 
@@ -61,6 +91,8 @@ class Configure(msgspec.Struct):
     collection: str = ""
     workloads: dict[str, Switch] = {}
     new_collections: list[NewPilot] = []
+    staging: Staging = msgspec.field(default_factory=Staging)
+    spread_minutes: int | None = None
 
     def settings(self) -> Settings:
         """Raises Invalid, UnknownWorkload."""
@@ -68,18 +100,20 @@ class Configure(msgspec.Struct):
         return Settings(
             _read(AutoEnroll, how, "automatic_enrollment") if how else None,
             self.collection,
-            {
-                read_workload(name): (_read(Position, item.position, name), item.collection)
-                for name, item in self.workloads.items()
-            },
+            {read_workload(name): item.wish(name) for name, item in self.workloads.items()},
             tuple(
                 NewCollection(n.name, n.query, tuple(n.devices), n.limiting, n.comment)
                 for n in self.new_collections
             ),
+            _few(self.staging.pilot or (), "pilot"),
+            None if (out := self.staging.exclusions) is None else _few(out, "exclusions"),
+            self.spread_minutes,
         )
 
 
 _BODY_LIMIT = 1_000_000
+_MOST_COLLECTIONS = 50
+_MOST_DEVICES = 10_000
 _INTEGER = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -163,11 +197,13 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         async with db.transaction() as tx:
             await service.hold(tx)
             http.check_version(request, await service.version(tx))
+            wish = wanted.wish("position")
             slider = await service.switch(
                 tx,
                 read_workload(request.path_params["workload"]),
-                _read(Position, wanted.position, "position"),
+                wish.position,
                 collection=wanted.collection,
+                pilots=wish.pilots if wish.exact else (),
                 actor=who.name,
                 now=now(),
             )
@@ -233,6 +269,29 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
             }
         )
 
+    async def enrollments(request: Request) -> Response:
+        """Clients that wait for their enrolment, with the moment that each has planned."""
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.planned(tx)
+        return http.reply([as_dict(one) for one in found])
+
+    async def enroll_now(request: Request) -> Response:
+        who = await require(request, Role.FULL_ADMINISTRATOR)
+        wanted = await http.decode(request, EnrollNow, _BODY_LIMIT)
+        if len(wanted.devices) > _MOST_DEVICES or not (wanted.devices or wanted.collection):
+            raise Invalid(f"Name a collection, or 1 to {_MOST_DEVICES:,} devices.", field="devices")
+        async with db.transaction() as tx:
+            count = await service.enroll_now(
+                tx, wanted.devices, wanted.collection, actor=who.name, now=now()
+            )
+        return http.reply({"devices": count}, 202)
+
+    async def enrollment_errors(request: Request) -> Response:
+        """The codes of failed enrolments that are known, with what each asks for."""
+        await require(request)
+        return http.reply([as_dict(one) for one in ENROLMENT_ERRORS.values()])
+
     async def command_line(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -247,6 +306,9 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement/policies", policies, methods=["GET"]),
         Route("/api/v1/comanagement/status", status, methods=["GET"]),
         Route("/api/v1/comanagement/command-line", command_line, methods=["GET"]),
+        Route("/api/v1/comanagement/enrollments", enrollments, methods=["GET"]),
+        Route("/api/v1/comanagement/enrollment-errors", enrollment_errors, methods=["GET"]),
+        Route("/api/v1/comanagement/enroll-now", enroll_now, methods=["POST"]),
         Route("/api/v1/comanagement/capabilities/{value}", capabilities, methods=["GET"]),
         Route("/api/v1/comanagement/workloads", catalogue, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", workload, methods=["GET"]),
@@ -271,6 +333,7 @@ async def _shape(tx: Tx, others: Collaborators) -> dict[str, Any]:
         "command_line": line if enablement else "",
         "missing": missing,
         "workloads": [await _slider(tx, item) for item in (await service.sliders(tx)).values()],
+        "exclusions": [{"id": id, "name": name} for id, name in await service.exclusions(tx)],
         "policies": [as_dict(policy) for policy in await service.policies(tx)],
     }
 
@@ -301,10 +364,25 @@ async def _slider(tx: Tx, slider: Slider) -> dict[str, Any]:
         "bits": slider.workload.bits,
         "moves_along": [item.value for item in slider.workload.moves_along],
         "collection": name,
+        "pilots": [
+            {"id": id, "name": (await collections.collection(tx, id)).name}
+            for id in (slider.collection_id, *slider.also)
+            if id
+        ],
         "moves": CATALOGUE[slider.workload].moves,
         "has_effect": CATALOGUE[slider.workload].has_effect,
         "rolls_back": CATALOGUE[slider.workload].rolls_back,
     }
+
+
+def _few(named: Sequence[str], field: str) -> tuple[str, ...]:
+    if len(named) > _MOST_COLLECTIONS:
+        raise Invalid(
+            f"At most {_MOST_COLLECTIONS} collections.",
+            cure="Make one collection that includes the others.",
+            field=field,
+        )
+    return tuple(named)
 
 
 def _read(wanted: Any, name: str, field: str) -> Any:

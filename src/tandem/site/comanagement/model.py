@@ -47,6 +47,9 @@ class Enablement:
     collection_id: str  # Of automatic enrolment; empty unless it is Pilot.
     enabled_at: datetime
     enabled_by: str
+    # Clients that are older than this draw a moment within the spread; newer ones enrol at once.
+    enrolls_since: datetime | None = None
+    spread_minutes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,48 @@ class NewCollection:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What an administrator wants of co-management, all at once. What is not named stays as it is;
-    a collection is named by its id or its name, one of `collections` too."""
+    a collection is named by its id or its name, one of `collections` too.
+
+    `pilots` are for every workload at Pilot that names none of its own: the staging of releases up to
+    1902 has one set of pilot collections, later ones have one for each workload (spec 2.9).
+    """
 
     auto_enroll: AutoEnroll | None
     collection: str = ""
-    workloads: Mapping[Workload, tuple[Position, str]] = field(default_factory=dict)
+    workloads: Mapping[Workload, "Wish"] = field(default_factory=dict)
     collections: tuple[NewCollection, ...] = ()
+    pilots: tuple[str, ...] = ()
+    exclusions: tuple[str, ...] | None = None
+    spread_minutes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Where a workload is to stand, and the collections of its pilot by id or name.
+
+    One alone is its first collection, and those that a roll-out has come to stay with it; `exact`
+    ones are all that it has.
+    """
+
+    position: Position
+    pilots: tuple[str, ...] = ()
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A client whose enrolment is to come, or was tried: when, by the client's own account."""
+
+    device_id: str
+    name: str
+    state: int
+    text: str
+    planned_at: datetime | None
+    tries: int
+    code: int | None
+    reported_at: datetime
+    ordered_at: datetime | None = None
+    ordered_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +172,14 @@ class NeedsSignIn(Invalid):
     code = "comanagement.needs-sign-in"
 
 
+class NothingToEnroll(AppError):
+    kind, code = Kind.CONFLICT, "comanagement.nothing-to-enroll"
+
+
+class BadStaging(Invalid):
+    code = "comanagement.bad-staging"
+
+
 class OtherRequest(AppError):
     kind, code = Kind.CONFLICT, "comanagement.other-request"
 
@@ -168,6 +215,17 @@ def wanted_policies(
             name = f"{PILOT}_{workload.value}" + (f"_{place}" if place > 1 else "")
             found.append(Wanted(name, "pilot", CollectionId(collection), False, capabilities))
     return found
+
+
+# How many clients of a first roll-out the tenant is to enrol in a minute: 100,000 take three days and
+# a half, as clients of a site draw their moment from a spread that grows with their number (spec F15).
+ENROLMENTS_PER_MINUTE = 20
+MOST_SPREAD_MINUTES = 14 * 24 * 60
+
+
+def spread_minutes(waiting: int) -> int:
+    """Over how many minutes so many clients draw the moment of their enrolment."""
+    return min(MOST_SPREAD_MINUTES, -(-waiting // ENROLMENTS_PER_MINUTE))
 
 
 def new_policy_id() -> str:

@@ -140,7 +140,7 @@ async def _assign(tx: Tx, rollout: Rollout) -> None:
         for one in await rows.members(tx, rollout.id)
         if one.standing is not Standing.WAITING
     }
-    taken = begun | decided
+    taken = begun | decided | await service.excluded_clients(tx)
     wanted = []
     for ring in rollout.rings[rollout.ring :]:
         if not ring.collection_id:

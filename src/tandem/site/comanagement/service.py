@@ -1,7 +1,8 @@
 """Enable co-management, move workloads, and say what a client is to do about it."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -14,21 +15,27 @@ from tandem.site import clients, collections, deployments, properties, settings
 from tandem.site.collections import CollectionId
 from tandem.site.comanagement import store
 from tandem.site.comanagement.model import (
+    MOST_SPREAD_MINUTES,
     AutoEnroll,
+    BadStaging,
     Begun,
     Enablement,
     NeedsCollection,
     NeedsSignIn,
     NewCollection,
     NotEnabled,
+    NothingToEnroll,
     OtherRequest,
+    Planned,
     Policy,
     Prerequisite,
     Prerequisites,
     Settings,
     Slider,
+    Wish,
     command_line,
     new_policy_id,
+    spread_minutes,
     wanted_policies,
 )
 from tandem.site.comanagement.rollout_model import UnderWay
@@ -90,7 +97,13 @@ async def hold(tx: Tx) -> None:
 
 async def version(tx: Tx) -> str:
     """An ETag of what administrators have set."""
-    return http.version_of([await store.enablement(tx), list((await store.sliders(tx)).values())])
+    return http.version_of(
+        [
+            await store.enablement(tx),
+            list((await store.sliders(tx)).values()),
+            await store.exclusions(tx),
+        ]
+    )
 
 
 async def enable(
@@ -163,6 +176,8 @@ async def _apply(
     owned = await decided_now(tx)
     for new in wanted.collections:
         await _create(tx, new, actor, now)
+    if wanted.exclusions is not None:
+        await _exclude(tx, wanted.exclusions, actor, now)
     enrols = wanted.auto_enroll or (before.auto_enroll if before else AutoEnroll.NONE)
     kept = before.collection_id if before else ""
     piloted = enrols is AutoEnroll.PILOT
@@ -173,11 +188,14 @@ async def _apply(
         collection_id,
         before.enabled_at if before else now,
         actor,
+        now,
     )
-    if before is None or (before.auto_enroll, before.collection_id) != (
+    same = before is not None and (before.auto_enroll, before.collection_id) == (
         made.auto_enroll,
         made.collection_id,
-    ):
+    )
+    if before is None or not same or wanted.spread_minutes not in (None, before.spread_minutes):
+        made = replace(made, spread_minutes=await _spread(tx, made, wanted.spread_minutes))
         await store.save_enablement(tx, made)
         await audit.record(
             tx,
@@ -185,15 +203,63 @@ async def _apply(
             action="comanagement.enable",
             target=tenant_id,
             now=now,
-            details={"auto_enroll": made.auto_enroll.value, "collection": collection_id},
+            details={
+                "auto_enroll": made.auto_enroll.value,
+                "collection": collection_id,
+                "spread_minutes": made.spread_minutes,
+            },
         )
     else:
         made = before
-    for workload, (position, collection) in wanted.workloads.items():
-        await _put(tx, workload, position, collection, actor, now)
+    for workload, wish in wanted.workloads.items():
+        given = wish
+        if wish.position is Position.PILOT and not wish.pilots and wanted.pilots:
+            given = replace(wish, pilots=wanted.pilots, exact=True)
+        await _put(tx, workload, given, actor, now)
+    if wanted.pilots:
+        for workload, slider in (await store.sliders(tx)).items():
+            if slider.position is Position.PILOT and workload not in wanted.workloads:
+                same_pilots = Wish(Position.PILOT, wanted.pilots, exact=True)
+                await _put(tx, workload, same_pilots, actor, now)
     await _settle(tx, made, now)
     await _note_moves(tx, owned, actor, now)
     return made
+
+
+async def _exclude(tx: Tx, named: Sequence[str], actor: str, now: datetime) -> None:
+    """Keep the devices of these collections out of co-management, and no others."""
+    ids = [await _pilot(tx, True, name, "exclusions") for name in named]
+    if collections.ALL_SYSTEMS in ids:
+        raise BadStaging(
+            "All Systems cannot be excluded: nobody would be left.",
+            cure="Name the collection of the devices that are to stay out.",
+            field="exclusions",
+        )
+    before, wanted = await store.exclusions(tx), list(dict.fromkeys(ids))
+    if before == wanted:
+        return
+    await store.save_exclusions(tx, wanted)
+    await audit.record(
+        tx,
+        actor=actor,
+        action="comanagement.exclude",
+        target="comanagement",
+        now=now,
+        details={"before": before, "after": wanted},
+    )
+
+
+async def _spread(tx: Tx, made: Enablement, asked: int | None) -> int:
+    """Over how many minutes the clients that wait now draw their moment."""
+    if asked is not None:
+        if not 0 <= asked <= MOST_SPREAD_MINUTES:
+            raise Invalid(
+                f"The spread is a number of minutes from 0 to {MOST_SPREAD_MINUTES} (14 days).",
+                cure="Leave it out: it grows with the number of clients.",
+                field="spread_minutes",
+            )
+        return asked
+    return spread_minutes(await _enrols(tx, made, await clients.reported(tx)))
 
 
 async def _create(tx: Tx, new: NewCollection, actor: str, now: datetime) -> None:
@@ -238,17 +304,20 @@ async def switch(
     position: Position,
     *,
     collection: str = "",
+    pilots: Sequence[str] = (),
     actor: str,
     now: datetime,
 ) -> Slider:
-    """Move one workload. At Pilot, the collection that it had is kept when none is named.
+    """Move one workload. At Pilot, the collection that it had is kept when none is named; `pilots`
+    are all that it is to have.
 
     Raises NotEnabled, NeedsCollection, NoSuchCollection.
     """
     await store.lock(tx)
     enablement = await required(tx)
     owned = await decided_now(tx)
-    slider, changed = await _put(tx, workload, position, collection, actor, now)
+    wish = Wish(position, tuple(pilots) or ((collection,) if collection else ()), bool(pilots))
+    slider, changed = await _put(tx, workload, wish, actor, now)
     if changed:
         await _settle(tx, enablement, now)
         await _note_moves(tx, owned, actor, now)
@@ -256,17 +325,21 @@ async def switch(
 
 
 async def _put(
-    tx: Tx, workload: Workload, position: Position, collection: str, actor: str, now: datetime
+    tx: Tx, workload: Workload, wish: Wish, actor: str, now: datetime
 ) -> tuple[Slider, bool]:
     """The slider as it stands then, and whether that is news."""
-    before = (await store.sliders(tx))[workload]
+    before, position = (await store.sliders(tx))[workload], wish.position
+    also: tuple[str, ...] = ()
     if position is Position.PILOT:
-        wanted = collection or before.collection_id
-        collection_id = await _pilot(tx, True, wanted, workload.value)
+        wanted = wish.pilots or (before.collection_id,)
+        found = [await _pilot(tx, True, one, workload.value) for one in wanted]
+        collection_id, *others = dict.fromkeys(found)
+        also = tuple(others)
     else:
         # Remembered, so going back to the pilot takes no thought.
         collection_id = before.collection_id
-    if (before.position, before.collection_id) == (position, collection_id):
+    same = (before.position, before.collection_id) == (position, collection_id)
+    if same and (before.also == also or not wish.exact):
         return before, False
     under_way = await store.rollout_under_way(tx, workload)
     if under_way:
@@ -276,7 +349,7 @@ async def _put(
             field=workload.value,
             rollout=under_way,
         )
-    return await _place(tx, Slider(workload, position, collection_id, now, actor), before)
+    return await _place(tx, Slider(workload, position, collection_id, now, actor, also), before)
 
 
 async def place(tx: Tx, wanted: Slider, *, actor: str, now: datetime) -> None:
@@ -327,13 +400,28 @@ Owned = dict[Workload, set[str]]
 async def decided_now(tx: Tx) -> Owned:
     """For each workload, the clients that are to have it with the MDM service."""
     found: Owned = {workload: set() for workload in Workload}
+    kept_out = await excluded_clients(tx)
     for policy in await store.policies(tx):
         moved = [w for w in Workload if owner_of(w, policy.capabilities) is Authority.MDM]
         if moved:
-            members = await collections.client_ids(tx, policy.collection_id)
+            members = await collections.client_ids(tx, policy.collection_id) - kept_out
             for workload in moved:
                 found[workload] |= members
     return found
+
+
+async def excluded_clients(tx: Tx) -> set[str]:
+    """The clients that get no policy of co-management (exclusion goes before pilot and production)."""
+    found: set[str] = set()
+    for id in await store.exclusions(tx):
+        found |= await collections.client_ids(tx, CollectionId(id))
+    return found
+
+
+async def exclusions(tx: Tx) -> list[tuple[str, str]]:
+    """Id and name of the collections whose devices are kept out."""
+    ids = await store.exclusions(tx)
+    return [(id, (await collections.collection(tx, id)).name) for id in ids]
 
 
 async def _note_moves(tx: Tx, before: Owned, actor: str, now: datetime) -> None:
@@ -417,9 +505,10 @@ async def preview(
 
 
 async def _enrols(tx: Tx, wanted: Enablement, every: list[clients.Reported]) -> int:
-    waiting = {one.id for one in every if not one.mdm_enrolled}
     if wanted.auto_enroll is AutoEnroll.NONE:
         return 0
+    waiting: set[str] = {one.id for one in every if not one.mdm_enrolled}
+    waiting -= await excluded_clients(tx)
     if wanted.auto_enroll is AutoEnroll.PILOT:
         pilot = CollectionId(wanted.collection_id)
         waiting &= await collections.client_ids(tx, pilot)
@@ -501,6 +590,8 @@ async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use
         collections.Use("rollout", workload, state)
         for workload, state in await store.rollouts_with(tx, id)
     ]
+    if id in await store.exclusions(tx):
+        found.append(collections.Use("exclusion", "co-management"))
     enabled = await store.enablement(tx)
     if enabled is not None and enabled.collection_id == id:
         found.append(
@@ -542,10 +633,14 @@ async def prerequisites(tx: Tx, others: Collaborators) -> list[Prerequisite]:
     ]
 
 
-async def policies_for(tx: Tx, resource_id: int) -> list[ccm.ConfigurationPolicy]:
-    """The co-management policies that are deployed to a device."""
-    every = await store.policies(tx)
-    of = await collections.memberships(tx, [item.collection_id for item in every], resource_id)
+async def policies_for(tx: Tx, resource_id: int, spread: int = 0) -> list[ccm.ConfigurationPolicy]:
+    """The co-management policies that are deployed to a device: exclusion goes before pilot, and
+    pilot before production."""
+    every, kept_out = await store.policies(tx), await store.exclusions(tx)
+    asked = [item.collection_id for item in every] + [CollectionId(id) for id in kept_out]
+    of = await collections.memberships(tx, asked, resource_id)
+    if not of.isdisjoint(kept_out):
+        return []
     return [
         ccm.ConfigurationPolicy(
             policy.id,
@@ -555,6 +650,7 @@ async def policies_for(tx: Tx, resource_id: int) -> list[ccm.ConfigurationPolicy
             policy.allow,
             policy.auto_enroll,
             policy.capabilities,
+            spread if policy.auto_enroll else 0,
         )
         for policy in every
         if policy.collection_id in of
@@ -564,10 +660,89 @@ async def policies_for(tx: Tx, resource_id: int) -> list[ccm.ConfigurationPolicy
 async def policy_content(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
     """Everything that the site wants of one client, computed when it asks."""
     device = await collections.resource_of(tx, client_id)
+    spread = 0
+    enabled = await store.enablement(tx)
+    if enabled is not None and enabled.auto_enroll is not AutoEnroll.NONE:
+        since = (await clients.find(tx, client_id)).registered_at
+        # Whoever comes later is one more, and enrols at once (spec F15).
+        spread = enabled.spread_minutes if since <= (enabled.enrolls_since or since) else 0
     return ccm.PolicyContent(
         settings=dict(await settings.resultant(tx, device.id)),
-        configuration_policies=await policies_for(tx, device.id),
+        configuration_policies=await policies_for(tx, device.id, spread),
         configurations=await deployments.configurations_for(tx, device.id),
+        enroll_now=await store.enrolment_order(tx, client_id),
+    )
+
+
+async def enroll_now(
+    tx: Tx, named: Sequence[str], collection: str, *, actor: str, now: datetime
+) -> int:
+    """Have clients enrol with the MDM service when they next get their policy, whatever moment they
+    drew: these by id or name of the device, and those of a collection. How many were not enrolled.
+
+    Raises NotEnabled, NoSuchDevice, NoSuchCollection, NothingToEnroll.
+    """
+    enabled = await required(tx)
+    wanted: set[str] = set()
+    if collection:
+        found = await collections.collection(tx, collection)
+        wanted |= await collections.client_ids(tx, found.id)
+    by_name = {one.name.casefold(): one.id for one in await clients.reported(tx)}
+    for name in named:
+        known = by_name.get(name.strip().casefold())
+        wanted.add(known if known is not None else (await clients.find(tx, name)).id)
+    enrolled = {one.id for one in await clients.reported(tx) if one.mdm_enrolled}
+    enrols = await excluded_clients(tx)
+    allowed = set[str]()
+    for policy in await store.policies(tx):
+        if policy.auto_enroll:
+            allowed |= await collections.client_ids(tx, policy.collection_id)
+    allowed -= enrols
+    chosen = sorted((wanted & allowed) - enrolled)
+    if not chosen:
+        raise NothingToEnroll(
+            "None of these clients waits for its enrolment.",
+            cure="Automatic enrolment has to be for them"
+            f" (it is: {enabled.auto_enroll.value}), and they must not be enrolled yet.",
+        )
+    await store.order_enrolment(tx, chosen, str(uuid.uuid4()), actor, now)
+    await audit.record(
+        tx,
+        actor=actor,
+        action="comanagement.enroll-now",
+        target=collection or ", ".join(named)[:200],
+        now=now,
+        details={"devices": len(chosen)},
+    )
+    return len(chosen)
+
+
+async def planned(tx: Tx) -> list[Planned]:
+    """The clients whose enrolment is to come or was tried, by what they said last."""
+    waiting = {one.device_id: one for one in await clients.reported(tx) if not one.mdm_enrolled}
+    orders = await store.enrolment_orders(tx)
+    found = []
+    for one in await clients.enrollment_progress(tx):
+        client = waiting.get(one.device_id)
+        if client is None:
+            continue
+        at, by = orders.get(client.id, (None, ""))
+        found.append(
+            Planned(
+                one.device_id,
+                client.name,
+                one.state,
+                one.text,
+                one.planned_at,
+                one.tries,
+                one.code,
+                one.at,
+                at,
+                by,
+            )
+        )
+    return sorted(
+        found, key=lambda one: (one.planned_at is None, one.planned_at or one.reported_at)
     )
 
 
@@ -676,10 +851,11 @@ class Deployed:
 async def deployed(tx: Tx) -> list[Deployed]:
     """The production and pilot policies, with how many clients have applied each."""
     every: dict[str, clients.Reported] = {one.id: one for one in await clients.reported(tx)}
-    found = []
+    found, kept_out = [], await excluded_clients(tx)
     for policy in await store.policies(tx):
         target = await collections.collection(tx, policy.collection_id)
-        members = [every[id] for id in await collections.client_ids(tx, target.id) if id in every]
+        here = await collections.client_ids(tx, target.id) - kept_out
+        members = [every[id] for id in here if id in every]
         applied = sum(_has_applied(one, policy) for one in members)
         found.append(Deployed(policy, target.name, len(members), applied))
     return found

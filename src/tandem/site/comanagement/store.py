@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +26,7 @@ async def enablement(tx: Tx) -> Enablement | None:
     row = await (
         await tx.execute(
             "SELECT tenant_id, auto_enroll, coalesce(collection_id, '') AS collection_id,"
-            " enabled_at, enabled_by"
+            " enabled_at, enabled_by, enrolls_since, spread_minutes"
             " FROM comanagement_enablement"
         )
     ).fetchone()
@@ -38,14 +39,16 @@ async def save_enablement(tx: Tx, wanted: Enablement) -> None:
     await tx.execute("DELETE FROM comanagement_enablement")
     await tx.execute(
         "INSERT INTO comanagement_enablement"
-        " (tenant_id, auto_enroll, collection_id, enabled_at, enabled_by)"
-        " VALUES (%s, %s, nullif(%s, ''), %s, %s)",
+        " (tenant_id, auto_enroll, collection_id, enabled_at, enabled_by, enrolls_since,"
+        " spread_minutes) VALUES (%s, %s, nullif(%s, ''), %s, %s, %s, %s)",
         (
             wanted.tenant_id,
             wanted.auto_enroll.value,
             wanted.collection_id,
             wanted.enabled_at,
             wanted.enabled_by,
+            wanted.enrolls_since or wanted.enabled_at,
+            wanted.spread_minutes,
         ),
     )
 
@@ -144,6 +147,52 @@ async def change_policy(tx: Tx, id: str, wanted: Wanted, now: datetime) -> None:
 
 async def delete_policy(tx: Tx, id: str) -> None:
     await tx.execute("DELETE FROM comanagement_policy WHERE id = %s", (id,))
+
+
+async def exclusions(tx: Tx) -> list[str]:
+    """The collections whose devices are kept out, in the order in which they were named."""
+    found = await tx.execute("SELECT collection_id FROM comanagement_exclusion ORDER BY place")
+    return [row["collection_id"] async for row in found]
+
+
+async def save_exclusions(tx: Tx, ids: Sequence[str]) -> None:
+    await tx.execute("DELETE FROM comanagement_exclusion")
+    await tx.execute(
+        "INSERT INTO comanagement_exclusion (collection_id, place)"
+        " SELECT id, place FROM unnest(%s::text[]) WITH ORDINALITY AS c (id, place)",
+        (list(ids),),
+    )
+
+
+async def order_enrolment(
+    tx: Tx, client_ids: Sequence[str], order_id: str, actor: str, now: datetime
+) -> None:
+    """Each of these clients is to enrol when it gets its policy."""
+    await tx.execute(
+        "INSERT INTO comanagement_enroll_now (client_id, order_id, ordered_at, ordered_by)"
+        " SELECT id, %s, %s, %s FROM unnest(%s::text[]) AS c (id)"
+        " ON CONFLICT (client_id) DO UPDATE SET order_id = EXCLUDED.order_id,"
+        " ordered_at = EXCLUDED.ordered_at, ordered_by = EXCLUDED.ordered_by",
+        (order_id, now, actor, list(client_ids)),
+    )
+
+
+async def enrolment_order(tx: Tx, client_id: str) -> str:
+    """The order that a client is to enrol now; empty without one."""
+    row = await (
+        await tx.execute(
+            "SELECT order_id FROM comanagement_enroll_now WHERE client_id = %s", (client_id,)
+        )
+    ).fetchone()
+    return row["order_id"] if row else ""
+
+
+async def enrolment_orders(tx: Tx) -> dict[str, tuple[datetime, str]]:
+    """When and by whom, by client."""
+    found = await tx.execute(
+        "SELECT client_id, ordered_at, ordered_by FROM comanagement_enroll_now"
+    )
+    return {row["client_id"]: (row["ordered_at"], row["ordered_by"]) async for row in found}
 
 
 async def begun(tx: Tx) -> dict[Workload, Begun]:

@@ -30,6 +30,7 @@ from tandem.infra.errors import AppError
 # A switch is watched: its numbers are asked for often, and come only when they are others.
 REFRESH_SECONDS = 2
 _MOST_COLLECTIONS = 500
+_MOST_PLANNED = 200
 TABS = (
     (PATH, N_("Workloads")),
     (f"{PATH}/enablement", N_("Enablement")),
@@ -149,16 +150,40 @@ async def enablement(
         error=error,
         prerequisites=await page.api.get(f"{API}/prerequisites"),
         collections=await collections(page),
+        planned=await page.api.get(f"{API}/enrollments"),
+        planned_most=_MOST_PLANNED,
     )
 
 
 async def save_enablement(page: Page[Any]) -> Response:
     form = await page.form()
-    wanted = {
+    wanted: dict[str, Any] = {
         "automatic_enrollment": form.get("automatic_enrollment", ""),
         "collection": form.get("collection", ""),
     }
+    spread = form.get("spread_minutes", "").strip()
+    if spread:
+        wanted["spread_minutes"] = int(spread) if spread.isascii() and spread.isdigit() else -1
     return await _save(page, form, wanted, enablement, f"{PATH}/enablement")
+
+
+async def enroll_now(page: Page[Any]) -> Response:
+    """Devices that wait for their enrolment do not wait any longer: one, or all that are listed."""
+    form = await page.form()
+    if form.get("device"):
+        names = [form["device"]]
+    else:
+        names = [one["name"] for one in await page.api.get(f"{API}/enrollments")]
+    try:
+        await page.api.post(f"{API}/enroll-now", {"devices": names})
+    except AppError as error:
+        if error.kind.value not in ("invalid", "conflict", "not-found"):
+            raise
+        return await enablement(page, None, error)
+    return page.to(
+        f"{PATH}/enablement",
+        N_("Ordered. Devices enrol when they next get their policy."),
+    )
 
 
 async def staging(
@@ -174,15 +199,25 @@ async def staging(
 
 
 async def save_staging(page: Page[Any]) -> Response:
-    """Another pilot collection, for workloads that are in a pilot."""
+    """The collections of workloads that are in a pilot, and those whose devices are kept out."""
     form = await page.form()
     found = await page.api.get(API)
     wanted = {
-        item["workload"]: {"position": "pilot", "collection": form[f"pilot-{item['workload']}"]}
+        item["workload"]: {"position": "pilot", "collections": _chosen(form, item["workload"])}
         for item in found["workloads"]
         if item["position"] == "pilot" and form.get(f"pilot-{item['workload']}")
     }
-    return await _save(page, form, {"workloads": wanted}, staging, f"{PATH}/staging")
+    staged = {"exclusions": _chosen(form, "out")}
+    return await _save(
+        page, form, {"workloads": wanted, "staging": staged}, staging, f"{PATH}/staging"
+    )
+
+
+def _chosen(form: Mapping[str, str], of: str) -> list[str]:
+    """The first collection, those of the others that stay ticked, and one more."""
+    kept = [name.removeprefix(f"keep-{of}--") for name in form if name.startswith(f"keep-{of}--")]
+    named = [form.get(f"pilot-{of}", ""), *kept, form.get(f"add-{of}", "")]
+    return list(dict.fromkeys(one for one in named if one))
 
 
 async def _save(
@@ -292,6 +327,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{PATH}/workloads/{{workload}}", workload),
         console.route(f"{PATH}/enablement", enablement),
         console.route(f"{PATH}/enablement", save_enablement, post=True),
+        console.route(f"{PATH}/enablement/enroll-now", enroll_now, post=True),
         console.route(f"{PATH}/staging", staging),
         console.route(f"{PATH}/staging", save_staging, post=True),
         console.route(f"{PATH}/policies", policies),
