@@ -3,8 +3,8 @@
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -112,6 +112,14 @@ async def tenant_db(postgres: Embedded, tenant_template: str) -> AsyncIterator[D
     """A tenant database of this test's own."""
     async with _copy(postgres, tenant_template) as database:
         yield database
+
+
+@pytest.fixture
+def site_copies(
+    postgres: Embedded, site_template: str
+) -> Callable[[], AbstractAsyncContextManager[Database]]:
+    """Site databases, for a test that makes one for each of its examples."""
+    return lambda: _copy(postgres, site_template)
 
 
 @pytest.fixture

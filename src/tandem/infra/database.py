@@ -4,8 +4,9 @@ The embedded server is one PostgreSQL with a database for each role, its data al
 In production any PostgreSQL >= 15 is named by DSN, and nothing else changes.
 """
 
+import asyncio
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from pathlib import Path
@@ -100,6 +101,103 @@ class Database:
                 yield ""
                 async for notice in connection.notifies():
                     yield notice.payload
+
+    @asynccontextmanager
+    async def notices(self, channel: str, heard: Callable[[str], None]) -> AsyncIterator["Notices"]:
+        """Hand what NOTIFY says on a channel to `heard`, and tell when all of it was handed over.
+
+        What was told before is missed. Raises DatabaseUnavailable when there is no connection;
+        that one is lost later, `Notices` tells.
+        """
+        with _refusals():
+            connecting = psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+            async with await connecting as connection:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                made = Notices(connection.pgconn, heard)
+                try:
+                    yield made
+                finally:
+                    made.close()
+
+
+class Notices:
+    """One connection that listens.
+
+    A server hands a session all notices of what was committed before a question of that session, and
+    then answers the question. So an empty question is a proof: when it is answered, there is no
+    change that somebody was told of before it was asked, and that was not heard here.
+    """
+
+    def __init__(self, wire: psycopg.pq.abc.PGconn, heard: Callable[[str], None]) -> None:
+        self._wire = wire
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._asked: list[asyncio.Future[bool]] = []
+        self._next: list[asyncio.Future[bool]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.lost = asyncio.Event()
+        self._socket = wire.socket
+        self._loop.add_reader(self._socket, self._readable)
+
+    async def caught_up(self) -> bool:
+        """True once all was heard that was committed before this was called; False when that
+        cannot be known, because the connection is lost or does not answer."""
+        if self.lost.is_set():
+            return False
+        waiting: asyncio.Future[bool] = self._loop.create_future()
+        self._next.append(waiting)
+        if not self._asked:
+            self._ask()
+        return await waiting
+
+    def _ask(self) -> None:
+        """One question for all who wait; who comes later waits for the next one."""
+        self._asked, self._next = self._next, []
+        self._timer = self._loop.call_later(_ANSWER_SECONDS, self.close)
+        try:
+            self._wire.send_query(b"")
+            sent = self._wire.flush() == 0
+        except psycopg.Error:
+            sent = False
+        if not sent:
+            self.close()
+
+    def _readable(self) -> None:
+        try:
+            self._wire.consume_input()
+            answered = False
+            while self._asked and not answered and not self._wire.is_busy():
+                answered = self._wire.get_result() is None
+        except psycopg.Error:
+            self.close()
+            return
+        while notice := self._wire.notifies():
+            self._heard(notice.extra.decode())
+        if answered:
+            self._tell(self._asked, True)
+            self._asked = []
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._next:
+                self._ask()
+
+    def _tell(self, waiting: list["asyncio.Future[bool]"], known: bool) -> None:
+        for future in waiting:
+            if not future.done():
+                future.set_result(known)
+
+    def close(self) -> None:
+        """Also when the server is silent: nothing is believed of a connection like that."""
+        if not self.lost.is_set():
+            self.lost.set()
+            self._loop.remove_reader(self._socket)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._tell([*self._asked, *self._next], False)
+
+
+# Far more than an answer takes, and little enough for who waits for it.
+_ANSWER_SECONDS = 2.0
 
 
 def _pool(dsn: str, least: int, most: int, autocommit: bool = False) -> AsyncConnectionPool[Tx]:

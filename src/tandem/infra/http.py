@@ -336,6 +336,11 @@ def _problem(status: int, code: str, message: str, cure: str, details: dict[str,
     return reply({"error": error}, status)
 
 
+def correlation_id(given: str) -> str:
+    """What a request is called in logs: as its sender calls it, when that can be a name."""
+    return given if _CORRELATION.match(given) else uuid.uuid4().hex
+
+
 class _Edge:
     """Correlation id, access log, and errors in the vocabulary of this application."""
 
@@ -349,8 +354,7 @@ class _Edge:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        given = request.headers.get("x-correlation-id", "")
-        correlation = given if _CORRELATION.match(given) else uuid.uuid4().hex
+        correlation = correlation_id(request.headers.get("x-correlation-id", ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation=correlation)
         status, started, begun = 500, False, time.perf_counter()

@@ -159,6 +159,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     rollouts = comanagement.Conductor(db, others, utc_now)
     clients.register(jobs, db, now=utc_now)
     point = _management_point(settings, box, cloud, packages)
+    checkins = clients.CheckIns(db, now=utc_now)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
     signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
@@ -195,12 +196,13 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     behind.transport.app = admin
     management_point = http.application(
         [
-            *clients.routes(db, point),
+            *clients.routes(db, point, checkins),
             *cloud_services.connector_routes(cloud),
             *adminservice.gateway_routes(db, gate, utc_now, scripts),
         ],
         role="site",
     )
+    management_point = checkins.before(management_point)
     tls = _Certificates(settings, db, box)
     front = await tls.front()
 
@@ -216,6 +218,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(collections.Evaluator(db, utc_now).run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
+        asyncio.create_task(checkins.run(stop)),
     ]
     inner = asyncio.create_task(tls.serve_management_point(management_point, stop))
     inner.add_done_callback(lambda _: stop.set())

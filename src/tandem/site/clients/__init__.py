@@ -1,10 +1,11 @@
 """Clients of the site, and the management point that they talk to.
 
 Owns the tables clients_token_key, clients_client, clients_timeline and clients_nonce. Knows nothing
-of co-management: what a client's policy says is handed in (`Collaborators.policy`). `jobs` has the
-clean-up of what replays need no longer.
+of co-management: what a client's policy says is handed in (`Collaborators.policy`). `checkins` answers
+who has it already from memory. `jobs` has the clean-up of what replays need no longer.
 """
 
+from tandem.site.clients.checkins import CheckIns
 from tandem.site.clients.http import admin_routes, routes
 from tandem.site.clients.jobs import FORGET_NONCES, register
 from tandem.site.clients.model import (
@@ -59,6 +60,7 @@ __all__ = [
     "ENDPOINTS",
     "FORGET_NONCES",
     "BlockedClient",
+    "CheckIns",
     "Client",
     "ClientId",
     "ClientSummary",

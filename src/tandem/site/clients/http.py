@@ -16,6 +16,7 @@ from tandem.infra.errors import Invalid
 from tandem.protocols import ccm
 from tandem.site import administrators
 from tandem.site.clients import service
+from tandem.site.clients.checkins import CheckIns
 from tandem.site.clients.model import (
     MESSAGES_LIMIT,
     REGISTRATION_LIMIT,
@@ -30,9 +31,12 @@ _RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
-def routes(db: Database, point: ManagementPointService) -> list[BaseRoute]:
-    """Everything below the management point's base URL."""
-    edge = _Edge(db, point)
+def routes(
+    db: Database, point: ManagementPointService, checkins: CheckIns | None = None
+) -> list[BaseRoute]:
+    """Everything below the management point's base URL. What is computed for a check-in is handed
+    to `checkins`, which answers the next ones."""
+    edge = _Edge(db, point, checkins or CheckIns(db, now=point.now))
     return [
         Route("/CCM_STS", edge.exchange, methods=["POST"]),
         Route("/SMS_MP/.sms_aut", edge.location, methods=["GET"]),
@@ -47,9 +51,10 @@ def routes(db: Database, point: ManagementPointService) -> list[BaseRoute]:
 class _Edge:
     """Decodes, opens the transaction, calls, encodes."""
 
-    def __init__(self, db: Database, point: ManagementPointService) -> None:
+    def __init__(self, db: Database, point: ManagementPointService, checkins: CheckIns) -> None:
         self._db = db
         self._point = point
+        self._checkins = checkins
 
     async def exchange(self, request: Request) -> Response:
         wanted = await http.decode(request, ccm.TokenRequest, TOKEN_LIMIT)
@@ -87,8 +92,25 @@ class _Edge:
 
     async def policy(self, request: Request) -> Response:
         for_user = request.url.query.lower() == "user"
+        with self._checkins.computing(request.headers.get(ccm.CLIENT_HEADER, "")) as ticket:
+            caller, sealed = await self._policy(request, for_user)
+            if not for_user:
+                self._checkins.keep(
+                    ticket, caller.holder, _bearer(request), sealed.etag, sealed.etag_ends
+                )
+        headers = {"ETag": sealed.etag, "Cache-Control": "private, no-cache"}
+        if sealed.document is None:
+            return Response(status_code=304, headers=headers)
+        return Response(sealed.document, headers=headers, media_type="application/jose")
+
+    async def _policy(
+        self, request: Request, for_user: bool
+    ) -> tuple[Caller, service.SealedPolicy]:
         async with self._db.transaction() as tx:
             caller, _ = await self._caller(tx, request, 0)
+            nonce = request.headers[ccm.NONCE_HEADER]
+            if not self._checkins.first_use(caller.holder.thumbprint, nonce):
+                raise service.replayed()
             if caller.client is None:
                 raise UnknownClient("Only a registered client has policy.", cure="Register first.")
             if for_user and caller.holder.kind != "user":
@@ -98,11 +120,7 @@ class _Edge:
                 )
             user = caller.holder if for_user else None
             have = request.headers.get("if-none-match", "")
-            sealed = await self._point.policy(tx, caller.client, have, user)
-        headers = {"ETag": sealed.etag, "Cache-Control": "private, no-cache"}
-        if sealed.document is None:
-            return Response(status_code=304, headers=headers)
-        return Response(sealed.document, headers=headers, media_type="application/jose")
+            return caller, await self._point.policy(tx, caller.client, have, user)
 
     async def incoming(self, request: Request) -> Response:
         async with self._db.transaction() as tx:

@@ -46,7 +46,7 @@ class TenantIdentity(msgspec.Struct, frozen=True):
 
 
 class TokenHolder(msgspec.Struct, frozen=True):
-    """Who a CCM token speaks for, and the key that it is bound to."""
+    """Who a CCM token speaks for, the key that it is bound to, and until when it is taken."""
 
     tenant_id: str
     device_id: str
@@ -54,6 +54,7 @@ class TokenHolder(msgspec.Struct, frozen=True):
     object_id: str
     thumbprint: str
     key: dict[str, str]
+    expires: float
 
 
 class Client(msgspec.Struct, frozen=True):

@@ -122,15 +122,24 @@ class Caller:
 
 
 class SealedPolicy(msgspec.Struct, frozen=True):
-    """`document` is None when the client has this policy already."""
+    """`document` is None when the client has this policy already. From `etag_ends` on the same
+    content has another ETag."""
 
     etag: str
+    etag_ends: float
     document: str | None
 
 
 def log_files(folder: Path) -> dict[str, LogFile]:
     """The management point's logs, by the names that administrators know."""
     return {name: LogFile(folder / f"{name}.log") for name in ("CCM_STS", "MP_RegistrationManager")}
+
+
+def replayed() -> Replayed:
+    return Replayed(
+        "This request was received before.",
+        cure="Sign a new request; whoever sends one twice is not answered twice.",
+    )
 
 
 class ManagementPointService:
@@ -186,10 +195,7 @@ class ManagementPointService:
 
     async def _once(self, tx: Tx, thumbprint: str, nonce: str, now: datetime) -> None:
         if not await store.use_nonce(tx, thumbprint, nonce, now):
-            raise Replayed(
-                "This request was received before.",
-                cure="Sign a new request; whoever sends one twice is not answered twice.",
-            )
+            raise replayed()
 
     async def authenticate(
         self, tx: Tx, bearer: str, headers: Mapping[str, str], method: str, target: str, body: bytes
@@ -308,11 +314,13 @@ class ManagementPointService:
         user_id = user.object_id if user else ""
         content = await self._content(tx, client, user_id)
         digest = sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
-        half = int(now.timestamp() // (life.total_seconds() / 2))
+        half_life = life.total_seconds() / 2
+        half = int(now.timestamp() // half_life)
+        ends = (half + 1) * half_life
         subject = f"{client.id}/{user_id}/{client.thumbprint}/{half}/{digest}"
         etag = f'"{sha256(subject.encode()).hexdigest()[:32]}"'
         if have == etag:
-            return SealedPolicy(etag, None)
+            return SealedPolicy(etag, ends, None)
         version = await self._version(tx, client, user_id, digest)
         policy = ccm.Policy(
             client_id=client.id,
@@ -334,7 +342,7 @@ class ManagementPointService:
             await store.mark_policy(tx, client.id, now)
             data = {"device": client.device_id, "version": version}
             await events.record(tx, "client.policy-delivered", client.id, data)
-        return SealedPolicy(etag, document)
+        return SealedPolicy(etag, ends, document)
 
     async def _content(self, tx: Tx, client: Client, user_id: str) -> ccm.PolicyContent:
         content = await self._with.policy(tx, client.id)

@@ -1,6 +1,6 @@
 """SQL of the tables clients_…, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -197,6 +197,15 @@ async def mark_seen(tx: Tx, client_id: str, now: datetime, unless_since: datetim
     await tx.execute(
         "UPDATE clients_client SET last_seen_at = %s WHERE id = %s AND last_seen_at < %s",
         (now, client_id, unless_since),
+    )
+
+
+async def mark_all_seen(tx: Tx, seen: Mapping[str, datetime]) -> None:
+    await tx.execute(
+        """UPDATE clients_client c SET last_seen_at = s.at
+           FROM unnest(%s::text[], %s::timestamptz[]) s (id, at)
+           WHERE c.id = s.id AND c.last_seen_at < s.at""",
+        (list(seen), list(seen.values())),
     )
 
 

@@ -122,8 +122,9 @@ async def holder(keys: TokenKeys, tx: Tx, token: str, site_code: str, now: datet
             claims["oid"],
             claims["cnf"]["jkt"],
             claims["cnf"]["jwk"],
+            claims["exp"] + _LEEWAY.total_seconds(),
         )
-        expires, issuer_, audience = claims["exp"], claims["iss"], claims["aud"]
+        issuer_, audience = claims["iss"], claims["aud"]
     except (JoseError, KeyError, TypeError, ValueError):
         raise BadToken(
             "The token was not issued by this site, or it was altered.",
@@ -131,7 +132,7 @@ async def holder(keys: TokenKeys, tx: Tx, token: str, site_code: str, now: datet
         ) from None
     if issuer_ != issuer(site_code) or audience != AUDIENCE:
         raise BadToken("The token is meant for another site.", cure="Ask CCM_STS for a new token.")
-    if expires <= (now - _LEEWAY).timestamp():
+    if found.expires <= now.timestamp():
         raise ExpiredToken("The token has expired.", cure="Ask CCM_STS for a new token.")
     return found
 
