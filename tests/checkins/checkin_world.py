@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from tandem.site import clients, collections, comanagement, deployments, propert
 from tandem.workloads import Position, Workload
 
 PATH = "/SMS_MP/.sms_pol"
+Policy = Callable[[Tx, clients.ClientId], Awaitable[ccm.PolicyContent]]
 
 
 @dataclass
@@ -97,9 +98,13 @@ class World:
         # How often a policy was computed.
         self.computed = 0
 
-        async def policy(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
-            self.computed += 1
-            return await comanagement.policy_content(tx, client_id)
+        def policy_by(memory: clients.CheckIns) -> Policy:
+            async def policy(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+                self.computed += 1
+                plan = await memory.shared(lambda: comanagement.plan(tx))
+                return await comanagement.content_of(tx, plan, client_id)
+
+            return policy
 
         async def signing(tx: Tx) -> ccm.SigningIdentity:
             return identity
@@ -110,10 +115,15 @@ class World:
         async def package(sha256: str) -> None:
             return None
 
-        with_ = clients.Collaborators(verify_token, policy, signing, none, none, package)
-        self.box = box = SecretBox.open(folder / "keys" / "box")
-        self.points = [clients.ManagementPointService("CM1", box, with_, now=now) for _ in range(2)]
+        def point(policy: Policy) -> clients.ManagementPointService:
+            with_ = clients.Collaborators(verify_token, policy, signing, none, none, package)
+            return clients.ManagementPointService("CM1", self.box, with_, now=now)
+
+        self.box = SecretBox.open(folder / "keys" / "box")
         self.memories = [clients.CheckIns(db, now=now) for _ in range(2)]
+        self.points = [point(policy_by(memory)) for memory in self.memories]
+        # Computes, and remembers nothing.
+        self.afresh = point(comanagement.policy_content)
         apps = [
             memory.before(http.application(clients.routes(db, point, memory), role="site"))
             for point, memory in zip(self.points, self.memories, strict=True)
@@ -137,7 +147,7 @@ class World:
         """What computing says, and leaves no trace."""
         async with self.db.transaction() as tx:
             client = await clients.find(tx, device.client_id)
-            found = (await self.points[0].policy(tx, client, "")).etag
+            found = (await self.afresh.policy(tx, client, "")).etag
             await tx.rollback()
         return found
 

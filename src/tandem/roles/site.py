@@ -158,8 +158,8 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     )
     rollouts = comanagement.Conductor(db, others, utc_now)
     clients.register(jobs, db, now=utc_now)
-    point = _management_point(settings, box, cloud, packages)
     checkins = clients.CheckIns(db, now=utc_now)
+    point = _management_point(settings, box, cloud, packages, checkins)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
     signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
@@ -314,9 +314,19 @@ def _management_point(
     box: SecretBox,
     cloud: cloud_services.CloudServices,
     packages: content.ClientPackages,
+    checkins: clients.CheckIns,
 ) -> clients.ManagementPointService:
+    signers: list[ccm.SigningIdentity] = []
+
     async def signing(tx: Tx) -> ccm.SigningIdentity:
-        return await properties.signing_identity(tx, box)
+        # It is for as long as the site is: clients trust the site by it.
+        if not signers:
+            signers.append(await properties.signing_identity(tx, box))
+        return signers[0]
+
+    async def policy(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+        plan = await checkins.shared(lambda: comanagement.plan(tx))
+        return await comanagement.content_of(tx, plan, client_id)
 
     async def package(sha256: str) -> clients.Package | None:
         found = await packages.content(sha256)
@@ -327,7 +337,7 @@ def _management_point(
         box,
         clients.Collaborators(
             verify_token=cloud.tenants.verify_token,
-            policy=comanagement.policy_content,
+            policy=policy,
             signing=signing,
             management_points=cloud.connections.management_points,
             manifest=packages.manifest,

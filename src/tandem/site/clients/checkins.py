@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from tandem.infra import http
 from tandem.infra.clock import Clock
@@ -32,6 +32,8 @@ from tandem.infra.rounds import rounds
 from tandem.protocols import ccm
 from tandem.site.clients import store
 from tandem.site.clients.model import TokenHolder
+
+T = TypeVar("T")
 
 log = get_logger("http")
 
@@ -85,6 +87,7 @@ class CheckIns:
         self._now = now
         self._kept: dict[str, _Kept] = {}
         self._tickets: set[Ticket] = set()
+        self._common: list[Any] = []
         self._notices: Notices | None = None
         self._seen: dict[str, datetime] = {}
         self._nonces: set[bytes] = set()
@@ -127,9 +130,22 @@ class CheckIns:
             self._kept.pop(client_id, None)
         else:
             self._kept.clear()
+            self._common = []
         for ticket in self._tickets:
             if not client_id or ticket.client_id == client_id:
                 ticket.void = True
+
+    async def shared(self, load: Callable[[], Awaitable[T]]) -> T:
+        """What policies have in common: loaded once, and again after each change of it."""
+        notices = self._notices
+        if notices is None or not await notices.caught_up():
+            return await load()
+        # Another one is there as soon as something has changed; who loads fills the one it took.
+        common = self._common
+        if not common:
+            found = await load()
+            common[:] = [found]
+        return cast(T, common[0])
 
     # ------------------------------------------------------------------ the long way
 
@@ -200,10 +216,13 @@ class CheckIns:
             return None
         # What was kept may be dropped while this waits.
         if await notices.caught_up() and self._kept.get(client_id) is kept:
-            self._seen[client_id] = now
+            self.saw(client_id)
             return kept.etag, sent.get("x-correlation-id", "")
         self._nonces.discard(_use(kept.holder, signed.nonce))
         return None
+
+    def saw(self, client_id: str) -> None:
+        self._seen[client_id] = self._now()
 
     async def save_seen(self) -> None:
         """Write when clients were last heard of: those of some seconds with one statement."""

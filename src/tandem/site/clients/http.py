@@ -107,12 +107,13 @@ class _Edge:
         self, request: Request, for_user: bool
     ) -> tuple[Caller, service.SealedPolicy]:
         async with self._db.transaction() as tx:
-            caller, _ = await self._caller(tx, request, 0)
+            caller, _ = await self._caller(tx, request, 0, note=False)
             nonce = request.headers[ccm.NONCE_HEADER]
             if not self._checkins.first_use(caller.holder.thumbprint, nonce):
                 raise service.replayed()
             if caller.client is None:
                 raise UnknownClient("Only a registered client has policy.", cure="Register first.")
+            self._checkins.saw(caller.client.id)
             if for_user and caller.holder.kind != "user":
                 raise BadToken(
                     "Policy of a user needs the user's token.",
@@ -130,13 +131,15 @@ class _Edge:
                 raise Invalid(f"At most {service.MAX_MESSAGES} messages are taken at once.")
             return http.reply(await self._point.receive(tx, caller, messages))
 
-    async def _caller(self, tx: Tx, request: Request, limit: int) -> tuple[Caller, bytes]:
+    async def _caller(
+        self, tx: Tx, request: Request, limit: int, note: bool = True
+    ) -> tuple[Caller, bytes]:
         raw = await http.body(request, limit)
         path = request.scope["raw_path"].decode("ascii", "replace")
         target = ccm.signed_target(path, request.url.query)
         bearer = _bearer(request)
         caller = await self._point.authenticate(
-            tx, bearer, request.headers, request.method, target, raw
+            tx, bearer, request.headers, request.method, target, raw, note=note
         )
         return caller, raw
 

@@ -198,9 +198,17 @@ class ManagementPointService:
             raise replayed()
 
     async def authenticate(
-        self, tx: Tx, bearer: str, headers: Mapping[str, str], method: str, target: str, body: bytes
+        self,
+        tx: Tx,
+        bearer: str,
+        headers: Mapping[str, str],
+        method: str,
+        target: str,
+        body: bytes,
+        *,
+        note: bool = True,
     ) -> Caller:
-        """Whose signed request this is.
+        """Whose signed request this is. `note` writes that the client was heard of.
 
         Raises what it takes to know: a token of this site, a signature by the key that the token is
         bound to, a nonce that is new, and, once registered, a client that is not blocked.
@@ -213,7 +221,7 @@ class ManagementPointService:
         )
         client = await self._client(tx, signed.client_id, holder) if signed.client_id else None
         await self._once(tx, holder.thumbprint, signed.nonce, now)
-        if client is not None:
+        if client is not None and note:
             await store.mark_seen(tx, client.id, now, now - _SEEN_EVERY)
         return Caller(holder, client)
 
@@ -321,7 +329,9 @@ class ManagementPointService:
         etag = f'"{sha256(subject.encode()).hexdigest()[:32]}"'
         if have == etag:
             return SealedPolicy(etag, ends, None)
-        version = await self._version(tx, client, user_id, digest)
+        version = client.policy_version
+        if not user:
+            version = await store.policy_version(tx, client.id, digest, now)
         policy = ccm.Policy(
             client_id=client.id,
             site_code=self.site_code,
@@ -339,7 +349,6 @@ class ManagementPointService:
         policies = [f"{p.name} ({p.version})" for p in content.configuration_policies]
         await self._enter(tx, client, state, {"version": version, "policies": policies})
         if not user:
-            await store.mark_policy(tx, client.id, now)
             data = {"device": client.device_id, "version": version}
             await events.record(tx, "client.policy-delivered", client.id, data)
         return SealedPolicy(etag, ends, document)
@@ -348,11 +357,6 @@ class ManagementPointService:
         content = await self._with.policy(tx, client.id)
         # Nothing is deployed to users yet: their policy carries the settings alone.
         return ccm.PolicyContent(settings=content.settings) if user_id else content
-
-    async def _version(self, tx: Tx, client: Client, user_id: str, digest: str) -> int:
-        if user_id:
-            return client.policy_version
-        return await store.policy_version(tx, client.id, digest)
 
     async def receive(
         self, tx: Tx, caller: Caller, messages: list[ccm.Message]

@@ -222,21 +222,19 @@ async def delete_client(tx: Tx, client_id: str) -> None:
     await tx.execute("DELETE FROM clients_client WHERE id = %s", (client_id,))
 
 
-async def policy_version(tx: Tx, client_id: str, digest: str) -> int:
-    """The number of this content for this client: one more than the last, when it differs."""
+async def policy_version(tx: Tx, client_id: str, digest: str, now: datetime) -> int:
+    """The number of this content for this client, which gets it now: one more than the last, when
+    it differs."""
     cursor = await tx.execute(
-        """UPDATE clients_client SET policy_digest = %(digest)s, policy_version = policy_version
-               + CASE WHEN policy_digest = %(digest)s THEN 0 ELSE 1 END
+        """UPDATE clients_client SET policy_at = %(now)s, policy_digest = %(digest)s,
+               policy_version = policy_version
+                   + CASE WHEN policy_digest = %(digest)s THEN 0 ELSE 1 END
            WHERE id = %(id)s RETURNING policy_version""",
-        {"digest": digest, "id": client_id},
+        {"digest": digest, "id": client_id, "now": now},
     )
     row = await cursor.fetchone()
     assert row is not None
     return int(row["policy_version"])
-
-
-async def mark_policy(tx: Tx, client_id: str, now: datetime) -> None:
-    await tx.execute("UPDATE clients_client SET policy_at = %s WHERE id = %s", (now, client_id))
 
 
 async def policy_digest(tx: Tx, client_id: str) -> str:

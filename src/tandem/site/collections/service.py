@@ -8,6 +8,7 @@ that `evaluating` keeps are for lists, counts and costs.
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -135,11 +136,15 @@ async def resource_of(tx: Tx, client_id: str) -> KnownResource:
     """The device of a client. Raises NoSuchResource."""
     found = await store.resource_of(tx, client_id)
     if found is None:
-        raise NoSuchResource(
-            f"The site knows no device of the client {client_id}.",
-            cure="The client becomes one when it registers again.",
-        )
+        raise _no_device_of(client_id)
     return found
+
+
+def _no_device_of(client_id: str) -> NoSuchResource:
+    return NoSuchResource(
+        f"The site knows no device of the client {client_id}.",
+        cure="The client becomes one when it registers again.",
+    )
 
 
 async def resources(
@@ -767,6 +772,37 @@ async def memberships(tx: Tx, ids: Iterable[CollectionId], resource_id: int) -> 
         here = asked[begin : begin + _AT_ONCE]
         among |= {id for id, so in zip(here, found, strict=True) if so}
     return among
+
+
+@dataclass(frozen=True)
+class Question:
+    """In which of some collections a device is. It holds until a rule or a limit changes."""
+
+    ids: tuple[CollectionId, ...]
+    conditions: tuple[tuple[str, tuple[Any, ...]], ...]
+
+
+async def question(tx: Tx, ids: Iterable[CollectionId]) -> Question:
+    asked = tuple(dict.fromkeys(ids))
+    conditions = await conditions_of(tx, asked) if asked else []
+    return Question(asked, tuple((c.sql, c.values) for c in conditions))
+
+
+async def answer(tx: Tx, asked: Question, client_id: str) -> tuple[int, set[CollectionId]]:
+    """The device of a client, and its collections of those that are asked: mostly one statement.
+    Raises NoSuchResource."""
+    among: set[CollectionId] = set()
+    resource_id = None
+    for begin in range(0, max(1, len(asked.ids)), _AT_ONCE):
+        found = await store.true_of_client(
+            tx, asked.conditions[begin : begin + _AT_ONCE], client_id
+        )
+        if found is None:
+            raise _no_device_of(client_id)
+        resource_id, so = found
+        among |= {id for id, is_so in zip(asked.ids[begin:], so, strict=False) if is_so}
+    assert resource_id is not None
+    return resource_id, among
 
 
 async def client_ids(tx: Tx, id: CollectionId) -> set[str]:

@@ -528,6 +528,23 @@ async def true_of(
     return [bool(row and row[f"c{place}"]) for place in range(len(conditions))]
 
 
+async def true_of_client(
+    tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]], client_id: str
+) -> tuple[int, list[bool]] | None:
+    """The resource of a client, and which of the conditions hold for it."""
+    columns = "".join(f", ({sql}) AS c{place}" for place, (sql, _) in enumerate(conditions))
+    values = [value for _, bound in conditions for value in bound]
+    row = await (
+        await tx.execute(
+            f"SELECT r.id{columns} FROM collections_resource r WHERE r.client_id = %s",  # noqa: S608
+            (*values, client_id),
+        )
+    ).fetchone()
+    if row is None:
+        return None
+    return row["id"], [bool(row[f"c{place}"]) for place in range(len(conditions))]
+
+
 async def add_rule(tx: Tx, collection_id: CollectionId, rule: Rule) -> bool:
     """False when there is such a rule already."""
     done = await tx.execute(

@@ -1,6 +1,6 @@
 """Co-management: enablement, the seven workloads, the policies that come of them, and roll-outs.
 
-Owns the tables comanagement_…. `policy_content` is what the management point signs for a client.
+Owns the tables comanagement_…. `policy_content` is what the management point signs for a client; it is `content_of` a `plan`.
 A roll-out moves a workload ring by ring; a `Conductor` does it in the background, and asks the tenant.
 Events: comanagement.switched (subject: the workload), comanagement.rollout-halted (the roll-out).
 """
@@ -36,10 +36,12 @@ from tandem.site.comanagement.service import (
     Status,
     command_line_now,
     configure,
+    content_of,
     decided,
     deployed,
     enable,
     enablement,
+    plan,
     policies,
     policies_for,
     policy_content,
@@ -79,10 +81,12 @@ __all__ = [
     "command_line",
     "command_line_now",
     "configure",
+    "content_of",
     "decided",
     "deployed",
     "enable",
     "enablement",
+    "plan",
     "policies",
     "policies_for",
     "policy_content",

@@ -1,7 +1,7 @@
 """Enable co-management, move workloads, and say what a client is to do about it."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -639,6 +639,12 @@ async def policies_for(tx: Tx, resource_id: int, spread: int = 0) -> list[ccm.Co
     every, kept_out = await store.policies(tx), await store.exclusions(tx)
     asked = [item.collection_id for item in every] + [CollectionId(id) for id in kept_out]
     of = await collections.memberships(tx, asked, resource_id)
+    return _deployed(every, kept_out, of, spread)
+
+
+def _deployed(
+    every: Sequence[Policy], kept_out: Sequence[str], of: Set[CollectionId], spread: int
+) -> list[ccm.ConfigurationPolicy]:
     if not of.isdisjoint(kept_out):
         return []
     return [
@@ -657,21 +663,54 @@ async def policies_for(tx: Tx, resource_id: int, spread: int = 0) -> list[ccm.Co
     ]
 
 
-async def policy_content(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+@dataclass(frozen=True)
+class Plan:
+    """What the site wants of its clients, as far as it does not depend on the client."""
+
+    settings: Mapping[str, bool | int]
+    policies: Sequence[Policy]
+    kept_out: Sequence[str]
+    configurations: Sequence[deployments.Configuration]
+    # In which of the collections that all these name a device is.
+    collections: collections.Question
+    enablement: Enablement | None
+    # Whether any client was ordered to enrol now.
+    ordered: bool
+
+
+async def plan(tx: Tx) -> Plan:
+    every, kept_out = await store.policies(tx), await store.exclusions(tx)
+    configurations = await deployments.configurations(tx)
+    targets = [item.collection_id for item in (*every, *configurations)]
+    return Plan(
+        await settings.default(tx),
+        every,
+        kept_out,
+        configurations,
+        await collections.question(tx, [*targets, *(CollectionId(id) for id in kept_out)]),
+        await store.enablement(tx),
+        await store.enrolment_ordered(tx),
+    )
+
+
+async def content_of(tx: Tx, plan: Plan, client_id: clients.ClientId) -> ccm.PolicyContent:
     """Everything that the site wants of one client, computed when it asks."""
-    device = await collections.resource_of(tx, client_id)
-    spread = 0
-    enabled = await store.enablement(tx)
+    _, of = await collections.answer(tx, plan.collections, client_id)
+    spread, enabled = 0, plan.enablement
     if enabled is not None and enabled.auto_enroll is not AutoEnroll.NONE:
         since = (await clients.find(tx, client_id)).registered_at
         # Whoever comes later is one more, and enrols at once (spec F15).
         spread = enabled.spread_minutes if since <= (enabled.enrolls_since or since) else 0
     return ccm.PolicyContent(
-        settings=dict(await settings.resultant(tx, device.id)),
-        configuration_policies=await policies_for(tx, device.id, spread),
-        configurations=await deployments.configurations_for(tx, device.id),
-        enroll_now=await store.enrolment_order(tx, client_id),
+        settings=dict(plan.settings),
+        configuration_policies=_deployed(plan.policies, plan.kept_out, of, spread),
+        configurations=deployments.in_policy(deployments.held(plan.configurations, of)),
+        enroll_now=await store.enrolment_order(tx, client_id) if plan.ordered else "",
     )
+
+
+async def policy_content(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+    return await content_of(tx, await plan(tx), client_id)
 
 
 async def enroll_now(

@@ -187,6 +187,12 @@ async def enrolment_order(tx: Tx, client_id: str) -> str:
     return row["order_id"] if row else ""
 
 
+async def enrolment_ordered(tx: Tx) -> bool:
+    """Whether there is an order for any client."""
+    found = await tx.execute("SELECT FROM comanagement_enroll_now LIMIT 1")
+    return await found.fetchone() is not None
+
+
 async def enrolment_orders(tx: Tx) -> dict[str, tuple[datetime, str]]:
     """When and by whom, by client."""
     found = await tx.execute(

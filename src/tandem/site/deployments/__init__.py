@@ -14,11 +14,12 @@ from tandem.site.deployments.model import (
 from tandem.site.deployments.service import (
     Deployed,
     configurations,
-    configurations_for,
     create,
     delete,
     deployed,
+    held,
     holding,
+    in_policy,
     used_for,
 )
 
@@ -29,11 +30,12 @@ __all__ = [
     "NameTaken",
     "NoSuchConfiguration",
     "configurations",
-    "configurations_for",
     "create",
     "delete",
     "deployed",
+    "held",
     "holding",
+    "in_policy",
     "read_workload",
     "routes",
     "used_for",

@@ -1,6 +1,7 @@
 """What the site deploys, and what of it is meant for a device."""
 
 import uuid
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -92,6 +93,13 @@ async def holding(tx: Tx, resource_id: int) -> list[Configuration]:
     """What is deployed to a device. Of two that set the same, the older one holds."""
     every = await store.configurations(tx)
     of = await collections.memberships(tx, [item.collection_id for item in every], resource_id)
+    return held(every, of)
+
+
+def held(
+    every: Sequence[Configuration], of: Container[collections.CollectionId]
+) -> list[Configuration]:
+    """What is deployed to a device that is in these collections. `every` is oldest first."""
     found: dict[str, Configuration] = {}
     for item in every:
         if item.collection_id in of:
@@ -99,11 +107,10 @@ async def holding(tx: Tx, resource_id: int) -> list[Configuration]:
     return list(found.values())
 
 
-async def configurations_for(tx: Tx, resource_id: int) -> list[ccm.Configuration]:
+def in_policy(held: Sequence[Configuration]) -> list[ccm.Configuration]:
     """What is deployed to a device, as its policy has it."""
     return [
-        ccm.Configuration(item.id, item.workload.value, item.setting, item.value)
-        for item in await holding(tx, resource_id)
+        ccm.Configuration(item.id, item.workload.value, item.setting, item.value) for item in held
     ]
 
 
