@@ -12,9 +12,6 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import psycopg
 
 from bench.figures import Figure, Outcome, machine
 from bench.registered import DEVICES, Registered

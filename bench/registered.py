@@ -29,7 +29,7 @@ from tandem import pki
 from tandem.infra import config
 from tandem.infra.database import Database, Embedded, Tx, migrate
 from tandem.infra.secrets import SecretBox, private_folder, write_private
-from tandem.protocols import ccm, tunnel
+from tandem.protocols import tunnel
 from tandem.site import clients, collections, comanagement, deployments, properties
 from tandem.site.clients import tokens
 from tandem.workloads import Position, Workload
@@ -214,7 +214,7 @@ class Registered:
             tx,
             comanagement.Collaborators(host, tenant, agrees),
             auto_enroll=comanagement.AutoEnroll.ALL,
-            access_token="t",  # noqa: S106  Nobody looks at it here.
+            access_token="t",
             **at,
         )
         await comanagement.switch(tx, Workload.COMPLIANCE_POLICIES, Position.MDM, **at)
@@ -224,7 +224,12 @@ class Registered:
         for n in range(5):
             target = targets[n % len(targets)]
             await deployments.create(
-                tx, f"Setting {n}", setting=f"Demo/Setting{n}", value=str(n), collection=target, **at
+                tx,
+                f"Setting {n}",
+                setting=f"Demo/Setting{n}",
+                value=str(n),
+                collection=target,
+                **at,
             )
 
     # ------------------------------------------------------------------ processes
