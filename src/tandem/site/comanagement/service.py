@@ -681,13 +681,15 @@ class Plan:
 async def plan(tx: Tx) -> Plan:
     every, kept_out = await store.policies(tx), await store.exclusions(tx)
     configurations = await deployments.configurations(tx)
-    targets = [item.collection_id for item in (*every, *configurations)]
+    named = [item.collection_id for item in every]
+    named += [CollectionId(id) for id in kept_out]
+    named += [item.collection_id for item in configurations]
     return Plan(
         await settings.default(tx),
         every,
         kept_out,
         configurations,
-        await collections.question(tx, [*targets, *(CollectionId(id) for id in kept_out)]),
+        await collections.question(tx, named),
         await store.enablement(tx),
         await store.enrolment_ordered(tx),
     )

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0031"
-down_revision = "0030"
+revision = "0032"
+down_revision = "0031"
 
 
 def upgrade() -> None:
@@ -38,6 +38,9 @@ def upgrade() -> None:
 
         SELECT clients_policy_reads('settings_default');
         SELECT clients_policy_reads('comanagement_policy');
+        SELECT clients_policy_reads('comanagement_exclusion');
+        SELECT clients_policy_reads('comanagement_enablement');
+        SELECT clients_policy_reads('comanagement_enroll_now');
         SELECT clients_policy_reads('deployments_configuration');
         SELECT clients_policy_reads('collections_rule');
         SELECT clients_policy_reads('clients_token_key');
