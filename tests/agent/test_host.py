@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from one_site import TENANT, Site, joined
+from one_site import TENANT, BadDirectoryToken, Site, joined
 from tandem import pki
 from tandem.agent import (
     AgentSettings,
@@ -29,7 +29,12 @@ from tandem.agent import (
 from tandem.agent import gate as gates
 from tandem.agent.folder import Folder
 from tandem.agent.journal import Journal
-from tandem.agent.platform.meeting import EnrollmentAsked, FolderBridge, JoinBroker
+from tandem.agent.platform.meeting import (
+    EnrollmentAsked,
+    EnrollmentFailed,
+    FolderBridge,
+    JoinBroker,
+)
 from tandem.infra import config
 from tandem.infra.clock import utc_now
 from tandem.protocols import ccm
@@ -134,8 +139,29 @@ async def test_a_device_that_left_the_directory_gets_no_token(
 async def test_enrolment_is_asked_of_the_other_process(place: MeetingPlace) -> None:
     place.enrolled(MdmEnrollment(False))
     with pytest.raises(EnrollmentAsked):
-        await FolderBridge(place).enroll()
+        await FolderBridge(place, patience_seconds=0.05).enroll()
     assert (place.wanted.device_enrolments, place.wanted.user_enrolments) == (1, 0)
+
+
+async def test_the_other_process_says_how_an_enrolment_went(place: MeetingPlace) -> None:
+    place.enrolled(MdmEnrollment(False))
+    bridge = FolderBridge(place, patience_seconds=20)
+    refusal = BadDirectoryToken("No licence.", cure="Assign one.", hresult="0x80180018")
+    asking = asyncio.create_task(bridge.enroll())
+    await until(lambda: place.wanted.device_enrolments == 1)
+    place.answer(place.wanted, refusal)
+    with pytest.raises(EnrollmentFailed, match="No licence") as raised:
+        await asking
+    assert raised.value.details["hresult"] == "0x80180018"
+    assert raised.value.cure == "Assign one."
+    # The answer of the last try is none to the next one.
+    asking = asyncio.create_task(bridge.enroll(user=True))
+    await until(lambda: place.wanted.user_enrolments == 1)
+    await asyncio.sleep(0.3)
+    assert not asking.done()
+    place.enrolled(MdmEnrollment(True, "u@contoso.com", "TandemMDM", False))
+    place.answer(place.wanted, None)
+    await asking
 
 
 def test_two_processes_share_one_gate(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole lab with three devices, as a newcomer starts it: real processes, then looked at from outside."""
 
+import asyncio
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 from lxml import html
 
 import vendor_paths
+from tandem.agent import mdm
 from tandem.cli.lab.steps import STEPS
 from tandem.cli.lab.topology import Timers
 from tandem.cli.sign_in import Form
@@ -328,6 +330,48 @@ def _moved(console: httpx.Client) -> str:
     page = html.fromstring(console.get("/console/").content)
     links = page.xpath("//table//a[contains(@href, 'workload=windows-update')]")
     return " ".join(link.get("href") for link in links if link.text_content().strip() != "0")
+
+
+def test_a_client_without_mdm_is_enrolled_by_the_site(lab: RunningLab) -> None:
+    """Path 1 of co-management, with a device that has the client and whose user left the MDM service:
+    the site's policy has it enrol, with its own credentials, and it is co-managed again."""
+    (command,) = [line for line in lab.last_words.splitlines() if "comanagement switch" in line]
+    tandem = command.split(" comanagement switch")[0].strip()
+    said = subprocess.run(
+        f"{tandem} collection members 'Pilot devices' --json",
+        shell=True, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    name = sorted(item["name"] for item in json.loads(said))[0]
+    control = next(
+        path
+        for path in (lab.folder / "state").glob("*.sock")
+        if path.stem in {"agent", "simulator"} and name in _devices(path)
+    )
+    before = _devices(control)[name]
+    assert before.mdm_enrolled
+    assert before.policy
+    left = asyncio.run(mdm.ask(control, "unenrol", name))
+    assert left.ok
+    assert left.device is not None
+    assert not left.device.mdm_enrolled
+    after = _until(lambda: (now := _devices(control)[name]).mdm_enrolled and now.policy and now)
+    assert after.client_id == before.client_id
+    assert after.mdm_device_id != before.mdm_device_id
+    with closing(_console(lab)) as console:
+        page = _until(lambda: _enrolled_again(console, name))
+    assert "MDM enrollment scheduled" in page
+
+
+def _devices(control: Path) -> dict[str, mdm.Status]:
+    return {one.name: one for one in asyncio.run(mdm.ask(control, "list")).devices or []}
+
+
+def _enrolled_again(console: httpx.Client, name: str) -> str:
+    """The device's timeline, when its enrolment by the site stands in it."""
+    found = html.fromstring(console.get("/console/devices", params={"q": name}).content)
+    (link,) = found.xpath(f"//th//a[normalize-space()='{name}']/@href")
+    page = console.get(f"{link}/timeline").text
+    return page if "MDM enrollment succeeded" in page else ""
 
 
 def test_the_site_asks_the_tenant_for_nothing_that_the_vendor_has_not(lab: RunningLab) -> None:

@@ -14,6 +14,7 @@ from tandem.agent.gate import Applied, Gate
 from tandem.agent.handlers import Handlers
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.platform import Machine, MdmEnrollment, NoToken
+from tandem.agent.platform.meeting import EnrollmentAsked
 from tandem.infra.errors import AppError
 from tandem.protocols import ccm
 from tandem.workloads import Authority, Merged, Workload, shown
@@ -243,6 +244,8 @@ class CoManagementHandler:
             except AppError as error:
                 failure = error
                 self._write(f"MDM enrollment failed: {error.message}", ERROR)
+                if isinstance(error, EnrollmentAsked):
+                    break  # It may still be under way.
                 continue
             self._write("MDM enrollment succeeded")
             done = PROVISIONED if mdm.enrollment().provisioned else NOT_PROVISIONED

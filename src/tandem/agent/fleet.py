@@ -25,7 +25,7 @@ from cryptography import x509
 from tandem.agent.assembly import machine_of
 from tandem.agent.host import Host
 from tandem.agent.platform import Machine
-from tandem.agent.platform.meeting import FolderBridge, MeetingPlace
+from tandem.agent.platform.meeting import FolderBridge, MeetingPlace, Wanted
 from tandem.agent.settings import AgentSettings
 from tandem.infra import logs, net
 from tandem.infra.process import run_role
@@ -80,15 +80,10 @@ class _Bridge(FolderBridge):
         super().publish(config_info)
         self._say("config-info")
 
-    async def enroll(self, user: bool = False) -> None:
-        try:
-            await super().enroll(user)
-        finally:
-            self._say("wanted")
-
-    async def sync(self) -> None:
-        await super().sync()
+    def _want(self, *, session: int = 0, device: int = 0, user: int = 0) -> Wanted:
+        asked = super()._want(session=session, device=device, user=user)
         self._say("wanted")
+        return asked
 
 
 class Fleet:

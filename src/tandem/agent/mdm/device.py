@@ -601,7 +601,14 @@ class Device:
             self._asked = self._asked or "push"
         asked = (wanted.device_enrolments, wanted.user_enrolments)
         if asked != (seen.device_enrolments, seen.user_enrolments):
-            await self.enroll()
+            failure: AppError | None = None
+            try:
+                await self.enroll()
+            except AppError as error:
+                failure = error
+            self.place.answer(wanted, failure)
+            if failure is not None:
+                raise failure
 
     def _seconds_to_poll(self) -> float:
         """Until the next call by schedule; not more than an hour, as somebody may change it."""

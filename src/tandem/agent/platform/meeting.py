@@ -6,10 +6,14 @@
     setup.json     written by who installed the MSI: its command line and trusted root
     config-info    written by the agent, read by the MDM client when the server asks for it
     wanted.json    written by the agent: how often it asked for a session or an enrolment
+    answered.json  written by the MDM client: up to which of these enrolments it has tried, and how
+                   the last one ended
 
 Each file has one writer and is replaced whole, so neither process waits for the other.
 """
 
+import asyncio
+import time
 from base64 import b64encode
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +42,8 @@ from tandem.infra.secrets import write_private
 
 # The broker's own app in every directory (Microsoft Authentication Broker).
 BROKER_APP = "29d9ed98-a469-4536-ade2-f981bc1d605e"
+# For how long the agent waits for the MDM client's word on an enrolment, and how often it looks.
+PATIENCE_SECONDS, LOOK_SECONDS = 150.0, 0.1
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -77,10 +83,33 @@ class Wanted(msgspec.Struct, frozen=True):
     user_enrolments: int = 0
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """Enrolments that were asked for up to these counts were tried. `code` is the HRESULT or name of
+    what the last one failed for; empty when it did not fail."""
+
+    device_enrolments: int = 0
+    user_enrolments: int = 0
+    code: str = ""
+    text: str = ""
+    cure: str = ""
+
+    def answers(self, wanted: Wanted) -> bool:
+        return (
+            self.device_enrolments >= wanted.device_enrolments
+            and self.user_enrolments >= wanted.user_enrolments
+        )
+
+
 class EnrollmentAsked(AppError):
-    """The MDM client was asked; whether it succeeds shows in its state."""
+    """The MDM client was asked and has not said yet how it went; that shows in its state."""
 
     kind, code = Kind.UNAVAILABLE, "mdm.enrollment-asked"
+
+
+class EnrollmentFailed(AppError):
+    """The MDM client tried, and was refused; `hresult` is the number that it knows for it."""
+
+    kind, code = Kind.FORBIDDEN, "mdm.enrollment-failed"
 
 
 class DirectoryUnreachable(AppError):
@@ -142,12 +171,29 @@ class MeetingPlace:
     def wanted(self) -> Wanted:
         return self._folder.load("wanted.json", Wanted) or Wanted()
 
-    def want(self, *, session: int = 0, device: int = 0, user: int = 0) -> None:
+    def want(self, *, session: int = 0, device: int = 0, user: int = 0) -> Wanted:
         now = self.wanted
+        asked = Wanted(
+            now.sessions + session, now.device_enrolments + device, now.user_enrolments + user
+        )
+        self._folder.save("wanted.json", asked)
+        return asked
+
+    @property
+    def answered(self) -> Answered:
+        return self._folder.load("answered.json", Answered) or Answered()
+
+    def answer(self, wanted: Wanted, failure: AppError | None) -> None:
+        """How the enrolment that was asked for went."""
+        code = str(failure.details.get("hresult", failure.code)) if failure else ""
         self._folder.save(
-            "wanted.json",
-            Wanted(
-                now.sessions + session, now.device_enrolments + device, now.user_enrolments + user
+            "answered.json",
+            Answered(
+                wanted.device_enrolments,
+                wanted.user_enrolments,
+                code,
+                failure.message if failure else "",
+                failure.cure if failure else "",
             ),
         )
 
@@ -158,8 +204,9 @@ class FolderBridge:
     The other process builds its own `Gate` on the agent's state folder; both keep it under a lock.
     """
 
-    def __init__(self, place: MeetingPlace) -> None:
+    def __init__(self, place: MeetingPlace, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._place = place
+        self._patience = patience_seconds
 
     def enrollment(self) -> MdmEnrollment:
         return self._place.enrollment()
@@ -171,12 +218,27 @@ class FolderBridge:
         pass
 
     async def enroll(self, user: bool = False) -> None:
-        self._place.want(device=int(not user), user=int(user))
-        if not self._place.enrollment().enrolled:
-            raise EnrollmentAsked("The MDM client was asked to enroll, and has not done so yet.")
+        """Raises EnrollmentFailed, and EnrollmentAsked when nothing was heard for some minutes."""
+        asked = self._want(device=int(not user), user=int(user))
+        until = time.monotonic() + self._patience
+        while not (answered := self._place.answered).answers(asked):
+            if self._place.enrollment().enrolled:
+                return
+            if time.monotonic() > until:
+                raise EnrollmentAsked(
+                    "The MDM client was asked to enroll, and has not said how it went."
+                )
+            await asyncio.sleep(LOOK_SECONDS)
+        if answered.code and not self._place.enrollment().enrolled:
+            known = {"hresult": answered.code} if answered.code.startswith("0x") else {}
+            raise EnrollmentFailed(answered.text, cure=answered.cure, **known)
 
     async def sync(self) -> None:
-        self._place.want(session=1)
+        self._want(session=1)
+
+    def _want(self, *, session: int = 0, device: int = 0, user: int = 0) -> Wanted:
+        """Leave word for the other process."""
+        return self._place.want(session=session, device=device, user=user)
 
 
 class JoinBroker:
