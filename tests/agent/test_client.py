@@ -1,4 +1,6 @@
 import asyncio
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from starlette.responses import Response
 from one_site import Bridge, Broker, Moment, Site, enrolled, log, renamed
 from tandem import pki
 from tandem.agent import Bootstrap, Client, Machine, MdmEnrollment
-from tandem.agent.folder import Folder
+from tandem.agent.folder import Folder, device_key
 from tandem.agent.spool import Spool
 from tandem.protocols import ccm
 from tandem.site import clients
@@ -272,6 +274,71 @@ async def test_a_secret_of_the_mdm_service_is_not_told_to_the_site(
     told = {setting: one["value"] for setting, one in state.applied.items()}
     assert told == {"Vpn/SharedKey": "********", "Desktop/Banner": "hello"}
     assert client.gate.value("Vpn/SharedKey") == "hunter2hunter2"
+
+
+SECRET = ccm.Configuration("c9", PILOT.value, "Vpn/SharedKey", "hunter2hunter2")
+
+
+async def test_a_gateway_reads_no_value_that_the_site_deploys(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    """What passed through it is signed, names no setting, and opens with the device's key alone."""
+    site.content = ccm.PolicyContent(
+        configuration_policies=[production(8193)], configurations=[WITNESS, SECRET]
+    )
+    client.wake()
+    await client.step()
+    assert client.gate.value("Vpn/SharedKey") == "hunter2hunter2"
+    kept = (installed.state / "CCM" / "policy.json").read_text()
+    sealed = json.loads(kept)["sealed"]
+    passed = urlsafe_b64decode(sealed.split(".")[1] + "==")
+    assert b"hunter2" not in passed
+    assert b"SharedKey" not in passed
+    assert b"from the site" not in passed
+    copied = {"root": site.root.certificate, "now": site.now(), "client_id": client.client_id}
+    stranger = pki.generate_key("p256")
+    with pytest.raises(ccm.BadDocument, match="encrypted to another key"):
+        ccm.open_policy(sealed, key=stranger, **copied)
+    with pytest.raises(ccm.BadDocument, match="no key to read"):
+        ccm.open_policy(sealed, **copied)
+    # Nor does it learn the secret from what the device tells of it; the site knows all the same.
+    state = (await record(site)).state
+    assert state
+    assert state.applied["Vpn/SharedKey"] == {
+        "value": "********",
+        "source": "site",
+        "workload": PILOT.value,
+        "configuration": "c9",
+    }
+    # After a restart the device reads what it has.
+    assert Client(installed).policy == client.policy
+
+
+async def test_a_gateway_that_puts_in_settings_of_its_own_is_refused(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    """Encrypting to the device takes only its public key, which is no secret: the signature counts."""
+    site.content = ccm.PolicyContent(configurations=[WITNESS])
+    client.wake()
+    await client.step()
+    sealed = json.loads((installed.state / "CCM" / "policy.json").read_text())["sealed"]
+    head, payload, signature = sealed.split(".")
+    told = json.loads(urlsafe_b64decode(payload + "=="))
+    key = device_key(Folder(installed.state / "CCM"))
+    told["hidden"] = ccm.hide([SECRET], key.public_key())
+    forged = urlsafe_b64encode(json.dumps(told).encode()).rstrip(b"=").decode()
+    site.relay = lambda r: (
+        Response(f"{head}.{forged}.{signature}") if r.url.path.endswith("sms_pol") else None
+    )
+    before = client.policy
+    client.wake()
+    await client.step()
+    assert client.policy == before
+    assert client.gate.value("Vpn/SharedKey") is None
+    assert any("signature of the policy" in line for line in log(installed, "PolicyAgent"))
+    # The site hears of it: what the gateway did is in the device's history.
+    entry = next(e for e in await history(site) if (e.topic, e.state) == (ccm.FRAMEWORK_TOPIC, 2))
+    assert entry.data["code"] == "client.bad-document"
 
 
 async def test_the_handler_says_what_administrators_grep_for(

@@ -307,6 +307,7 @@ class Client:
                 self._machine.trusted_root,
                 self._machine.now(),
                 client_id=self.client_id,
+                key=self._session.key,
                 not_before=before.issued_at if before else None,
             )
         except ccm.BadDocument as error:
@@ -348,6 +349,7 @@ class Client:
                 self._machine.trusted_root,
                 self._machine.now(),
                 client_id=self.client_id,
+                key=self._session.key,
             )
         except AppError as error:
             self._write("PolicyAgent", f"No user policy: {error.message}", WARNING)
@@ -542,6 +544,7 @@ class Client:
                 self._machine.trusted_root,
                 self._machine.now(),
                 client_id=self._installation.client_id,
+                key=self._session.key,
                 expired=True,
             )
         except ccm.BadDocument as error:

@@ -275,6 +275,7 @@ class CoManagementHandler:
         version: str,
         effects: dict[str, str],
     ) -> ccm.ComanagementState:
+        deployed = {item.setting: item for item in policy.configurations}
         return ccm.ComanagementState(
             flags=self._gate.flags,
             mdm_enrolled=enrollment.enrolled,
@@ -286,8 +287,8 @@ class CoManagementHandler:
             policy_version=policy.version,
             workloads={w.value: self._gate.owner(w).value for w in Workload},
             applied={
-                setting: {"value": _told(setting, a), "source": a.source, "workload": a.workload}
-                for setting, a in self._gate.applied.items()
+                setting: _told(setting, one, deployed.get(setting))
+                for setting, one in self._gate.applied.items()
             },
             effects=effects,
             enacted={
@@ -324,8 +325,14 @@ def _evaluation_minutes(policy: ccm.Policy) -> float:
     return max(TRY_EVERY_MINUTES, float(told) if usable else 60.0)  # type: ignore[arg-type]
 
 
-def _told(setting: str, applied: Applied) -> str:
-    """The value for the site: the MDM service's secrets are none of its business."""
-    if applied.source == Authority.MDM.value:
-        return shown(setting, applied.value)
-    return applied.value
+def _told(setting: str, applied: Applied, item: ccm.Configuration | None) -> dict[str, str]:
+    """A value for the site, without its secret: what says it goes through the gateway."""
+    told = {
+        "value": shown(setting, applied.value),
+        "source": applied.source,
+        "workload": applied.workload,
+    }
+    ours = applied.source == Authority.SITE.value
+    if ours and item is not None and item.value == applied.value:
+        told["configuration"] = item.id
+    return told

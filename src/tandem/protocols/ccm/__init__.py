@@ -17,6 +17,7 @@ The decisions are in ADR 5.
 from tandem.protocols.ccm.documents import (
     BadDocument,
     SigningIdentity,
+    hide,
     open_manifest,
     open_policy,
     seal,
@@ -129,6 +130,7 @@ __all__ = [
     "TokenRequest",
     "authentication_bases",
     "entry_digest",
+    "hide",
     "key_of_point",
     "key_proof",
     "open_entry",

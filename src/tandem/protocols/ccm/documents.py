@@ -3,6 +3,10 @@
 A JWS whose header carries the signing certificate. It is worth something when that certificate was
 issued by the root that the device trusts, for signing, and is valid now. Certificates of the site's
 roles come from the same root and are not for signing, so no role can make policy.
+
+What a policy deploys is in it as a JWE (RFC 7516, ECDH-ES and A256GCM) for the device's key, so a
+gateway that relays a policy, and whoever copies it, reads no value. The signature is around that:
+nothing decrypted is looked at that the site did not sign.
 """
 
 from base64 import b64decode, b64encode
@@ -15,13 +19,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
 
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols.ccm import jws
-from tandem.protocols.ccm.model import ClientManifest, Policy
+from tandem.protocols.ccm.model import ClientManifest, Configuration, Policy
 
 T = TypeVar("T")
 Purpose = Literal["policy", "manifest"]
+
+_ALGORITHMS = ["ECDH-ES", "A256GCM"]
+_READERS = jwe.JWERegistry(algorithms=_ALGORITHMS)
+# A policy may deploy more than the library reads by itself; what is read here was signed.
+_READERS.max_ciphertext_length = 16 * 1024 * 1024
 
 
 class BadDocument(AppError):
@@ -46,6 +58,28 @@ def seal(purpose: Purpose, document: Policy | ClientManifest, identity: SigningI
     return jws.serialize(header, msgspec.json.encode(document), identity.key)
 
 
+def hide(configurations: list[Configuration], key: ec.EllipticCurvePublicKey) -> str:
+    """Configurations that only the device with this key can read; empty for none."""
+    if not configurations:
+        return ""
+    header = {"alg": "ECDH-ES", "enc": "A256GCM", "typ": "ccm-configurations+jwe"}
+    plain = msgspec.json.encode(configurations)
+    return jwe.encrypt_compact(header, plain, ECKey.import_key(key), registry=_READERS)
+
+
+def _reveal(hidden: str, key: ec.EllipticCurvePrivateKey | None) -> list[Configuration]:
+    if key is None:
+        raise BadDocument("The policy's settings are encrypted, and there is no key to read them.")
+    try:
+        plain = jwe.decrypt_compact(hidden, ECKey.import_key(key), registry=_READERS).plaintext
+        return msgspec.json.decode(plain or b"", type=list[Configuration])
+    except (JoseError, ValueError, msgspec.DecodeError, UnicodeDecodeError):
+        raise BadDocument(
+            "The policy's settings cannot be decrypted: they were encrypted to another key.",
+            cure="The client registers again by itself when its key has changed.",
+        ) from None
+
+
 def open_manifest(sealed: str, root: x509.Certificate, now: datetime) -> ClientManifest:
     """Raises BadDocument."""
     return _open("manifest", sealed, root, now, ClientManifest)
@@ -57,12 +91,13 @@ def open_policy(
     now: datetime,
     *,
     client_id: str,
+    key: ec.EllipticCurvePrivateKey | None = None,
     not_before: datetime | None = None,
     expired: bool = False,
 ) -> Policy:
     """Policy for this client that is in force now. Raises BadDocument.
 
-    `not_before` is when the policy in hand was issued: an older one is a replay. `expired` takes a
+    `key` is the device's, and reads what is encrypted to it. `not_before` is when the policy in hand was issued: an older one is a replay. `expired` takes a
     policy whose time is over, and with it a signing certificate whose time is over.
     """
     policy = _open("policy", sealed, root, None if expired else now, Policy)
@@ -76,7 +111,10 @@ def open_policy(
         )
     if not_before is not None and policy.issued_at < not_before:
         raise BadDocument("The policy is older than the one that this client already has.")
-    return policy
+    if not policy.hidden:
+        return policy
+    shown = [*policy.configurations, *_reveal(policy.hidden, key)]
+    return msgspec.structs.replace(policy, configurations=shown, hidden="")
 
 
 def _open(

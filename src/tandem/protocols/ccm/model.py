@@ -143,6 +143,8 @@ class Policy(msgspec.Struct, frozen=True):
     # Empty for the policy of the device; the user's object id for the policy of a user on it.
     user: str = ""
     enroll_now: str = ""
+    # More configurations, as a JWE for the device's key (`hide`).
+    hidden: str = ""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -191,7 +193,8 @@ class ComanagementState(msgspec.Struct, frozen=True):
     policy_version: int = 0
     # Workload → "site" or "mdm".
     workloads: dict[str, str] = {}
-    # Setting → {"value", "source", "workload"}: what is in force on the device.
+    # Setting → {"value", "source", "workload"}: what is in force on the device. The value of a secret
+    # is stars; "configuration" is the id of the site's configuration that it comes from.
     applied: dict[str, dict[str, str]] = {}
     # What the device did about the client settings: setting → effect.
     effects: dict[str, str] = {}

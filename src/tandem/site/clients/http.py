@@ -121,7 +121,8 @@ class _Edge:
                 )
             user = caller.holder if for_user else None
             have = request.headers.get("if-none-match", "")
-            return caller, await self._point.policy(tx, caller.client, have, user)
+            key = caller.holder.key
+            return caller, await self._point.policy(tx, caller.client, key, have, user)
 
     async def incoming(self, request: Request) -> Response:
         async with self._db.transaction() as tx:

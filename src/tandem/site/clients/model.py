@@ -137,10 +137,12 @@ class Reported(msgspec.Struct, frozen=True):
 
 
 class InForce(msgspec.Struct, frozen=True):
-    """The value of a setting that a client says is in force, and which authority set it."""
+    """The value of a setting that a client says is in force, and which authority set it; for the
+    site's, by which configuration. The value of a secret is stars."""
 
     value: str
     source: str
+    configuration: str = ""
 
 
 class FailedEffect(msgspec.Struct, frozen=True):

@@ -310,9 +310,16 @@ class ManagementPointService:
         await store.add_entry(tx, client.tenant_id, client.device_id, entry, now)
 
     async def policy(
-        self, tx: Tx, client: Client, have: str, user: TokenHolder | None = None
+        self,
+        tx: Tx,
+        client: Client,
+        key: dict[str, str],
+        have: str,
+        user: TokenHolder | None = None,
     ) -> SealedPolicy:
         """The client's policy, or word that the one it has is still right.
+
+        `key` is the device's, as a JWK: what is deployed is encrypted to it.
 
         The ETag changes with the content, and at half of the policy's life, so a client that is
         told "not modified" never holds a policy that is about to expire.
@@ -340,9 +347,10 @@ class ManagementPointService:
             expires_at=now + life,
             settings=content.settings,
             configuration_policies=content.configuration_policies,
-            configurations=content.configurations,
+            configurations=[],
             user=user_id,
             enroll_now=content.enroll_now,
+            hidden=ccm.hide(content.configurations, ccm.public_key(key)),
         )
         document = ccm.seal("policy", policy, await self._with.signing(tx))
         state = USER_POLICY_DELIVERED if user else POLICY_DELIVERED

@@ -118,12 +118,13 @@ async def reported(tx: Tx) -> list[Reported]:
 async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
     cursor = await tx.execute(
         """SELECT id, state->'applied'->%(s)s->>'value' AS value,
-               state->'applied'->%(s)s->>'source' AS source
+               state->'applied'->%(s)s->>'source' AS source,
+               state->'applied'->%(s)s->>'configuration' AS configuration
            FROM clients_client WHERE state->'applied'->%(s)s IS NOT NULL""",
         {"s": setting},
     )
     return {
-        row["id"]: InForce(row["value"] or "", row["source"] or "")
+        row["id"]: InForce(row["value"] or "", row["source"] or "", row["configuration"] or "")
         for row in await cursor.fetchall()
     }
 

@@ -14,6 +14,7 @@ from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
 from tandem.site.deployments.model import Configuration, workload_for
+from tandem.workloads import shown
 
 
 class NewConfiguration(msgspec.Struct):
@@ -71,4 +72,5 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
 
 
 def _shape(item: Configuration) -> dict[str, Any]:
-    return as_dict(item)
+    """A secret is told once, to the site: nobody reads it back."""
+    return {**as_dict(item), "value": shown(item.setting, item.value)}

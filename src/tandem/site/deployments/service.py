@@ -16,7 +16,7 @@ from tandem.site.deployments.model import (
     NoSuchConfiguration,
     check,
 )
-from tandem.workloads import Workload
+from tandem.workloads import Workload, is_secret, shown
 
 
 async def create(
@@ -44,7 +44,7 @@ async def create(
         action="configuration.create",
         target=made.name,
         now=now,
-        details={"setting": setting, "value": value, "collection": target.id},
+        details={"setting": setting, "value": shown(setting, value), "collection": target.id},
     )
     return made
 
@@ -83,10 +83,18 @@ async def deployed(tx: Tx) -> list[Deployed]:
         held = await clients.in_force(tx, item.setting)
         members = await collections.client_ids(tx, target.id)
         mine = [held[id] for id in members if id in held]
-        applied = sum(one.source == "site" and one.value == item.value for one in mine)
+        applied = sum(_is_in_force(item, one) for one in mine)
         with_mdm = sum(one.source == "mdm" for one in mine)
         found.append(Deployed(item, target.name, len(members), applied, with_mdm))
     return found
+
+
+def _is_in_force(item: Configuration, held: clients.InForce) -> bool:
+    if held.source != "site":
+        return False
+    # Of a secret nobody says the value; two configurations may say the same where it is none.
+    same = held.value == item.value and not is_secret(item.setting, item.value)
+    return same or held.configuration == item.id
 
 
 async def holding(tx: Tx, resource_id: int) -> list[Configuration]:
@@ -117,7 +125,9 @@ def in_policy(held: Sequence[Configuration]) -> list[ccm.Configuration]:
 async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use]:
     """What is deployed to a collection."""
     return [
-        collections.Use("configuration", item.name, f"{item.setting} = {item.value}")
+        collections.Use(
+            "configuration", item.name, f"{item.setting} = {shown(item.setting, item.value)}"
+        )
         for item in await store.configurations(tx)
         if item.collection_id == id
     ]

@@ -46,7 +46,7 @@ from tandem.site.fleet.model import (
     Stage,
     TenantFacts,
 )
-from tandem.workloads import Authority, Finding, Workload
+from tandem.workloads import Authority, Finding, Workload, shown
 
 log = get_logger("fleet")
 
@@ -350,7 +350,7 @@ async def detail(tx: Tx, device_id: str) -> Detail:
                 "name": item.name,
                 "workload": item.workload.value,
                 "setting": item.setting,
-                "value": item.value,
+                "value": shown(item.setting, item.value),
             }
             for item in await deployments.holding(tx, resource.id)
         ],
