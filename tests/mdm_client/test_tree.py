@@ -1,5 +1,7 @@
 """Nodes under all their names, the poll schedule, and who may write what."""
 
+from collections.abc import Collection, Mapping
+
 import pytest
 
 from tandem.agent.mdm.branches import Account, Manageability, Policy
@@ -27,6 +29,17 @@ class FakeGate:
             return False
         self.values[setting] = value
         return True
+
+    def change(
+        self,
+        source: Authority,
+        wanted: Mapping[str, tuple[Workload, str]],
+        gone: Collection[str],
+    ) -> None:
+        for name, (workload, value) in wanted.items():
+            self.offer(source, workload, name, value)
+        for name in gone:
+            self.withdraw(source, name)
 
     def withdraw(self, source: Authority, setting: str) -> bool:
         return self.values.pop(setting, None) is not None

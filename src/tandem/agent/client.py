@@ -73,6 +73,7 @@ class Client:
         self.gate = Gate(self._folder, self._journal, machine.now)
         for authority in Authority:
             self.gate.abandon(authority)
+        self.gate.brings_about(machine.root is not None)
         machine.mdm.install_gate(self.gate)
         self._handler = CoManagementHandler(
             machine, self._folder, self.gate, self._journal, self._handlers()

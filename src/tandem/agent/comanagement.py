@@ -85,7 +85,6 @@ class CoManagementHandler:
         effective = workloads.effective(merged.flags, enrollment.enrolled)
         changed = self._take(merged, enrollment, effective)
         self._apply(policy)
-        self._alarm(report)
         if merged.allow and merged.auto_enroll and not enrollment.enrolled:
             await self._auto_enroll(policy, report)
             enrollment = self._machine.mdm.enrollment()
@@ -103,6 +102,7 @@ class CoManagementHandler:
         if self._handlers is not None:
             # After that, as an installation takes its time.
             await self._handlers.act()
+        self._alarm(report)
         state = self._state(policy, merged, enrollment, version, effects)
         self._report(state, report, policy)
 
@@ -173,9 +173,10 @@ class CoManagementHandler:
             if workload.value in self._memory.alarmed:
                 continue
             owner = "site" if holding.owner is Authority.SITE else "MDM service"
+            why = self._why(self._gate.awaited(workload))
             text = (
-                f"The hand-over of {workload.title} to the {owner} is overdue: it has set nothing"
-                " that was confirmed. What was in force before stays in force."
+                f"The hand-over of {workload.title} to the {owner} is overdue: {why}."
+                " What was in force before stays in force."
             )
             self._write(text, ERROR)
             data = {"code": "handover.overdue", "message": text, "workload": workload.value}
@@ -193,6 +194,16 @@ class CoManagementHandler:
         self._write("The planned MDM enrollment is canceled: no policy asks for it.")
         report(ccm.COMANAGEMENT_TOPIC, CANCELED, {})
         self._save()
+
+    def _why(self, awaited: list[str]) -> str:
+        """What a hand-over waits for: what was set and is not there yet, with the reason."""
+        if not awaited:
+            return "it has set nothing that was confirmed"
+        effects = {one.setting: one for one in (self._handlers.effects if self._handlers else ())}
+        told = effects.get(awaited[0])
+        more = f" (and {len(awaited) - 1} more)" if len(awaited) > 1 else ""
+        reason = f": {told.text.rstrip('.')}" if told is not None and told.failed else ""
+        return f"{awaited[0]}{more} was set and could not be read back on the device{reason}"
 
     async def _auto_enroll(self, policy: ccm.Policy, report: Report) -> None:
         """One try when it is due: three, a quarter of an hour apart, then at the next round.

@@ -6,7 +6,7 @@ force, how each workload is held, and the signed entries that tell of it are kep
 is whole or not there; from it the ledger is completed, so neither says what the other does not.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
@@ -40,6 +40,7 @@ from tandem.workloads import (
     owner_of,
     step,
 )
+from tandem.workloads.instructions import area_of
 
 FILE = "gate.json"
 # A device's next session with its MDM service is at most eight hours away; a day leaves room for
@@ -58,13 +59,15 @@ class NotKept(AppError):
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """A setting in force. `count` is how often it was written: never twice for one decision."""
+    """A setting in force. `count` is how often it was written: never twice for one decision.
+    `seen`: its effect on this machine was read back, where it has one."""
 
     value: str
     source: str
     workload: str
     at: datetime
     count: int = 1
+    seen: bool = False
 
 
 class _Kept(msgspec.Struct):
@@ -73,6 +76,10 @@ class _Kept(msgspec.Struct):
     settings: dict[str, Applied] = {}
     epoch: int = 0
     holdings: dict[str, Holding] = {}
+    # Whether handlers on this machine give values an effect, which is then waited for.
+    acts: bool = False
+    # Workload → the decision by which its owner said that it has set all that it wants there.
+    said: dict[str, int] = {}
     # The newest entry of the ledger, and those that may not be in its file yet.
     number: int = 0
     digest: str = ccm.GENESIS
@@ -305,6 +312,66 @@ class Gate:
                 text = "A write took longer than it may; its right to write is over."
                 self._journal.write(component, text, ERROR)
 
+    def brings_about(self, acts: bool) -> None:
+        """Whether there are handlers here: then a value is in force when its effect was read back,
+        and not already when the gate took it."""
+        self._refresh()
+        if self._kept.acts is acts:
+            return
+        with self._turn():
+            self._kept.acts, self._dirty = acts, True
+
+    def _is_seen(self, setting: str, one: Applied) -> bool:
+        return one.seen or not self._kept.acts or not area_of(setting)
+
+    def awaited(self, workload: Workload) -> list[str]:
+        """The values of its owner whose effects were not read back yet."""
+        self._refresh()
+        return self._awaited(workload)
+
+    def _awaited(self, workload: Workload) -> list[str]:
+        owner = self._holding(workload).owner.value
+        return [
+            name
+            for name, one in self._kept.settings.items()
+            if one.workload == workload.value
+            and one.source == owner
+            and not self._is_seen(name, one)
+        ]
+
+    def _settle(self, workload: Workload) -> None:
+        """End a hand-over whose new owner is confirmed: it has said all that it wants by this
+        decision, has set something itself, and everything that it set was read back."""
+        holding = self._holding(workload)
+        if holding.leaving is None or self._awaited(workload):
+            return
+        owner = holding.owner
+        if not self._left(workload, owner):
+            self._tell(workload, Cleared())
+            return
+        self._tell(workload, Confirmed(owner, self._kept.said.get(workload.value, -1)))
+
+    def read_back(self, source: Authority, setting: str, value: str) -> None:
+        """The effect of this value was found on the machine, as it is to be."""
+        self._refresh()
+        if not self._is_news(source, setting, value):
+            return
+        with self._turn():
+            if not self._is_news(source, setting, value):
+                return
+            found = self._kept.settings[setting]
+            self._kept.settings[setting] = msgspec.structs.replace(found, seen=True)
+            self._dirty = True
+            self._settle(Workload(found.workload))
+
+    def _is_news(self, source: Authority, setting: str, value: str) -> bool:
+        found = self._kept.settings.get(setting)
+        return (
+            found is not None
+            and (found.source, found.value) == (source.value, value)
+            and not found.seen
+        )
+
     def _left(self, workload: Workload, owner: Authority) -> list[str]:
         """Values in force in a workload that are not its owner's."""
         return [
@@ -338,6 +405,31 @@ class Gate:
         with self._turn():
             return self._decide(source, workload, setting, value)
 
+    def change(
+        self,
+        source: Authority,
+        wanted: Mapping[str, tuple[Workload, str]],
+        gone: Collection[str],
+    ) -> None:
+        """Offer values and withdraw others, in one decision: all of it is kept, or nothing.
+
+        Raises NotKept.
+        """
+        self._refresh()
+        held = self._kept.settings
+        if not any(name in held and held[name].source == source.value for name in gone) and all(
+            name in held
+            and (held[name].value, held[name].source) == (value, source.value)
+            and self._may_write(source, workload, held[name])
+            for name, (workload, value) in wanted.items()
+        ):
+            return
+        with self._turn():
+            for name, (workload, value) in wanted.items():
+                self._decide(source, workload, name, value)
+            for name in sorted(gone):
+                self._withdraw(source, name)
+
     def _may_write(self, source: Authority, workload: Workload, before: Applied | None) -> bool:
         """A setting that is in force as part of another workload is that one's owner's too."""
         both = {workload, *([Workload(before.workload)] if before is not None else [])}
@@ -357,8 +449,9 @@ class Gate:
         )
         digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
         self._record("write", workload, source, setting=_named(setting), value=digest)
-        if not self._left(workload, source):
-            self._tell(workload, Cleared())
+        # What it had said was without this.
+        self._kept.said.pop(workload.value, None)
+        self._settle(workload)
         self._journal.write(COMPONENTS[workload], f"Applied '{setting}' from {source.value}.")
         return True
 
@@ -388,18 +481,22 @@ class Gate:
                     self._withdraw(source, name)
 
     def confirm(self, source: Authority, epoch: int) -> None:
-        """All that this authority wants is in force, by what it knew at `epoch`. Where it has set
-        something itself, what was left over goes; where it has set nothing, that stays."""
+        """This authority has said all that it wants, by what it knew at `epoch`. Where it has set
+        something itself, what was left over goes, once the effects of that were read back; where it
+        has set nothing, what was left over stays."""
         if not self.handovers:
             return
         with self._turn():
-            for workload in Workload:
+            for workload in self.handovers:
                 ours = any(
                     one.workload == workload.value and one.source == source.value
                     for one in self._kept.settings.values()
                 )
-                if ours:
-                    self._tell(workload, Confirmed(source, epoch))
+                if ours and self._holding(workload).owner is source:
+                    before = self._kept.said.get(workload.value, -1)
+                    if before < epoch:
+                        self._kept.said[workload.value], self._dirty = epoch, True
+                    self._settle(workload)
 
     @contextmanager
     def writing(
@@ -419,9 +516,7 @@ class Gate:
     def _end_write(self, source: Authority, workload: Workload) -> None:
         with self._turn():
             self._tell(workload, WriteEnded(source))
-            holding = self._holding(workload)
-            if holding.leaving is not None and not self._left(workload, holding.owner):
-                self._tell(workload, Cleared())
+            self._settle(workload)
 
     def abandon(self, source: Authority) -> None:
         """No write of this authority is under way: whoever did them was started anew."""

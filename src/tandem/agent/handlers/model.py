@@ -46,6 +46,8 @@ class Record(msgspec.Struct):
     value: str
     effect: Effect
     done: bool = False
+    # Its setting says something else now, elsewhere; this stays until that was read back.
+    replaced: bool = False
     # Files: what was there, the digests of what may lie there by our hand, and folders made for it.
     before: Before | None = None
     wrote: list[str] = []

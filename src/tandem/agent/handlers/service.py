@@ -31,6 +31,8 @@ FACTS = "facts.json"
 KEPT, UNDO_FAILED = "kept", "undo.failed"
 # A unit's file comes before its links, and what apps need before the apps.
 _ORDER = (FILES, UNITS, APPS)
+# Between a setting's name, which has no spaces, and what it said before.
+_REPLACED = " before "
 
 
 def may_write(gate: Gate, source: Authority, workload: Workload) -> bool:
@@ -73,7 +75,8 @@ class Handlers:
     @property
     def effects(self) -> list[Effect]:
         """How each setting that has to do with this device stands."""
-        return [record.effect for record in self._records.values()]
+        shown = (r for r in self._records.values() if not r.replaced or r.effect.failed)
+        return [record.effect for record in shown]
 
     def facts(self, asks: Authority) -> dict[str, str]:
         """The compliance facts for an authority; none for one that does not own the workload."""
@@ -94,17 +97,60 @@ class Handlers:
                 self._client_folder.write(FACTS, data)
 
     async def act(self) -> None:
-        """Write what differs, undo what is withdrawn. What goes wrong is an effect, no exception."""
+        """Make what differs, then take away what it replaces. What goes wrong is an effect, no
+        exception.
+
+        An owner that withdraws something of its own means that it goes. What another had set, and
+        what a setting said before it said something else, stays until what comes in its place was
+        read back: the gate lets go of the former, the record of the latter.
+        """
         self._publish_facts()
+        await self._undo([record for record in self._gone() if self._is_owners(record)])
         applied = {name: one for name, one in self._gate.applied.items() if area_of(name)}
-        gone = [record for name, record in self._records.items() if name not in applied]
-        for record in sorted(gone, key=_order, reverse=True):
-            await self._withdraw(record)
         for name in sorted(applied, key=lambda name: (_ORDER.index(area_of(name)), name)):
             # Whatever came before took its time, so what is in force is asked for once more.
             wanted = self._gate.applied.get(name)
             if wanted is not None:
                 await self._follow(name, wanted)
+                self._confirm(name, wanted)
+        await self._undo([record for record in self._gone() if not self._waited_for(record)])
+
+    def _gone(self) -> list[Record]:
+        """What was made, and is in force no more."""
+        applied = self._gate.applied
+        return [record for name, record in self._records.items() if name not in applied]
+
+    def _is_owners(self, record: Record) -> bool:
+        workload = workload_of_area(area_of(record.setting))
+        return not record.replaced and may_write(self._gate, Authority(record.source), workload)
+
+    def _waited_for(self, record: Record) -> bool:
+        """Whether what replaces it was not read back yet."""
+        if not record.replaced:
+            return False
+        setting = record.setting.partition(_REPLACED)[0]
+        after, wanted = self._records.get(setting), self._gate.applied.get(setting)
+        if wanted is None:
+            return False
+        return after is None or not after.done or after.value != wanted.value
+
+    async def _undo(self, records: list[Record]) -> None:
+        for record in sorted(records, key=_order, reverse=True):
+            await self._withdraw(record)
+
+    def _confirm(self, setting: str, wanted: Applied) -> None:
+        """Tell the gate what was read back; a hand-over may wait for it."""
+        record = self._records.get(setting)
+        if record is None or not record.done or wanted.seen:
+            return
+        if (record.source, record.value) != (wanted.source, wanted.value):
+            return
+        source = Authority(wanted.source)
+        if may_write(self._gate, source, workload_of_area(area_of(setting))):
+            try:
+                self._gate.read_back(source, setting, wanted.value)
+            except AppError as error:
+                self._write(record, error.message, WARNING)  # Told again in a minute.
 
     # One setting.
 
@@ -130,9 +176,13 @@ class Handlers:
             if record.value and not _is_same(instruction, _instruction(record)):
                 if self._waits(record):
                     return
-                record.look_at = self._now() + self._minute * LOOK_AGAIN_MINUTES
-                await self._undone(record)
-                self._drop(record)
+                if isinstance(instruction, App):
+                    # Its removal could take away what the next one brought.
+                    record.look_at = self._now() + self._minute * LOOK_AGAIN_MINUTES
+                    await self._undone(record)
+                    self._drop(record)
+                else:
+                    self._set_aside(record)
                 record = self._new(setting, source)
             same = (record.source, record.value) == (source.value, wanted.value)
             record.source, record.value = source.value, wanted.value
@@ -142,6 +192,18 @@ class Handlers:
             self._fail(record, error.code, error)
         except OSError as error:
             self._fail(record, "effect.failed", Trouble("", f"{error.strerror or error}."))
+
+    def _set_aside(self, record: Record) -> None:
+        """Keep what a setting made before it said something else, to be undone when that is there."""
+        old = sha256(record.value.encode()).hexdigest()[:8]
+        aside = msgspec.structs.replace(
+            record, setting=f"{record.setting}{_REPLACED}{old}", replaced=True, look_at=None
+        )
+        kept = self._folder.read(f"{_name(record.setting)}.before")
+        if kept is not None:
+            self._folder.write(f"{_name(aside.setting)}.before", kept)
+        self._save(aside)
+        self._drop(record)
 
     def _waits(self, record: Record) -> bool:
         """Whether what failed is to be left alone for now."""
@@ -175,6 +237,7 @@ class Handlers:
         self._files.prepare(wanted, record, _name(record.setting))
         self._begin(record)
         self._files.write(wanted, record)
+        _is_read_back(self._files.in_place(wanted), wanted.path)
         what = "removed" if wanted.absent else "written"
         self._finish(record, "corrected" if settled else what, f"{wanted.path} was {what}.")
 
@@ -186,7 +249,7 @@ class Handlers:
             instruction = _instruction(other)
             if not isinstance(instruction, File) or instruction.path != wanted.path:
                 continue
-            if other.source == record.source:
+            if other.source == record.source and other.setting in self._gate.applied:
                 raise Trouble(
                     "file.claimed",
                     f"{other.setting} writes {wanted.path} already.",
@@ -210,6 +273,7 @@ class Handlers:
         self._units.prepare(wanted, record)
         self._begin(record)
         self._units.write(wanted, record)
+        _is_read_back(self._units.in_place(wanted), wanted.unit)
         self._finish(record, "corrected" if settled else "written", f"{wanted.unit} was {state}.")
 
     async def _enact_app(self, wanted: App, record: Record, settled: bool, same: bool) -> None:
@@ -334,6 +398,15 @@ class Handlers:
 
 
 _WHO: Mapping[Authority, str] = {Authority.SITE: "the site", Authority.MDM: "the MDM service"}
+
+
+def _is_read_back(there: bool, what: str) -> None:
+    if not there:
+        raise Trouble(
+            "effect.not-read-back",
+            f"{what} was written, and is not as it was written.",
+            cure="Look for another program on the device that writes it too.",
+        )
 
 
 def _name(setting: str) -> str:

@@ -1,12 +1,26 @@
 """The branches of the tree that are not about applications."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from tandem.agent.mdm.messages import Item
 from tandem.agent.mdm.session import Unenrolling
-from tandem.agent.mdm.tree import FORBIDDEN, NOT_ALLOWED, NOT_FOUND, OK, Path, Store, Value
+from tandem.agent.mdm.tree import (
+    FAILED,
+    FORBIDDEN,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    OK,
+    Path,
+    Store,
+    Value,
+)
 from tandem.agent.platform import ConfigurationGate
-from tandem.workloads import Authority, workload_of_area
+from tandem.infra.errors import AppError
+from tandem.infra.logs import get_logger
+from tandem.workloads import Authority, Workload, workload_of_area
+
+log = get_logger("mdm")
 
 # The one instance that Windows lets a program on the device write.
 AGENT = "WMI_Bridge_Server"
@@ -23,6 +37,7 @@ class Policy:
     def __init__(self, wanted: Store, gate: Callable[[], ConfigurationGate | None]) -> None:
         self._wanted = wanted
         self._gate = gate
+        wanted.settled = self._settled
 
     def get(self, path: Path) -> Value | None:
         head, rest = (path[0].lower() if path else ""), path[1:]
@@ -48,31 +63,51 @@ class Policy:
         gate, workload = self._gate(), workload_of_area(path[1])
         if gate is not None and gate.owner(workload) is not Authority.MDM:
             # Offered all the same: the refusal belongs into the agent's log.
-            gate.offer(Authority.MDM, workload, "/".join(path[1:]), item.data or "")
+            with suppress(AppError):
+                gate.offer(Authority.MDM, workload, "/".join(path[1:]), item.data or "")
             return FORBIDDEN
+        before = dict(self._wanted.kept)
         code = self._wanted.write(path[1:], item, add=add)
-        if code == OK:
-            self.offer()
-        return code
+        return code if code != OK or self._acts(before) else FAILED
+
+    def _acts(self, before: Mapping[str, tuple[str, str]]) -> bool:
+        """Hand what has changed to the gate, unless it is only tried. False: the gate cannot keep it,
+        and what was wanted before is wanted still."""
+        if self._wanted.trying or self._settled(before):
+            return True
+        self._wanted.kept.clear()
+        self._wanted.kept.update(before)
+        return False
+
+    def _settled(self, before: Mapping[str, tuple[str, str]]) -> bool:
+        gate = self._gate()
+        if gate is None:
+            return True
+        try:
+            gate.change(Authority.MDM, self._all(), set(before) - set(self._wanted.kept))
+        except AppError as error:
+            log.warning("mdm.not-kept", reason=error.message)
+            return False
+        return True
+
+    def _all(self) -> dict[str, tuple[Workload, str]]:
+        return {
+            name: (workload_of_area(name.partition("/")[0]), text)
+            for name, (text, _) in self._wanted.kept.items()
+        }
 
     def offer(self) -> None:
         """Hand all that the service wants to the gate, which decides by who owns what now."""
         gate = self._gate()
-        if gate is None:
-            return
-        for name, (text, _) in self._wanted.kept.items():
-            area = name.partition("/")[0]
-            gate.offer(Authority.MDM, workload_of_area(area), name, text)
+        if gate is not None:
+            gate.change(Authority.MDM, self._all(), ())
 
     def delete(self, path: Path) -> int:
         if not path or path[0].lower() != "config":
             return NOT_FOUND
-        before = set(self._wanted.kept)
-        code, gate = self._wanted.delete(path[1:]), self._gate()
-        if gate is not None:
-            for name in sorted(before - set(self._wanted.kept)):
-                gate.withdraw(Authority.MDM, name)
-        return code
+        before = dict(self._wanted.kept)
+        code = self._wanted.delete(path[1:])
+        return code if self._acts(before) else FAILED
 
     def run(self, path: Path, item: Item) -> int:
         return NOT_ALLOWED

@@ -244,18 +244,25 @@ def _get(
 
 
 def _atomic(tree: Tree, message: str, command: Command, statuses: list[Status]) -> None:
-    """All or nothing: what was written is taken back when one of them fails."""
-    undo = tree.remember()
+    """All or nothing: what was written is taken back when one of them fails, and nobody has acted
+    on it by then."""
+    attempt = tree.attempt()
     codes: list[int] = []
-    for child in command.children:
-        allowed = child.id and child.name in ("Add", "Replace", "Delete", "Exec")
-        code = tree.change(child) if allowed else NOT_ALLOWED
-        codes.append(code)
-        if code >= 300:
-            break
+    try:
+        for child in command.children:
+            allowed = child.id and child.name in ("Add", "Replace", "Delete", "Exec")
+            code = tree.change(child) if allowed else NOT_ALLOWED
+            codes.append(code)
+            if code >= 300:
+                break
+    except BaseException:
+        attempt.undo()
+        raise
     whole = bool(codes) and codes[-1] < 300
-    if not whole:
-        undo()
+    if whole:
+        whole = attempt.keep()
+    else:
+        attempt.undo()
     statuses.append(Status(message, command.id, "Atomic", str(OK if whole else ATOMIC_FAILED)))
     for number, child in enumerate(command.children):
         if number >= len(codes):

@@ -4,7 +4,7 @@ Each provider (CSP) answers for one branch. `./Device/Vendor/…` and `./Vendor/
 names are compared without regard to case, as the same node is written in many ways.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -78,10 +78,16 @@ class ReadOnly:
 
 
 class Store:
-    """Leaves that the service writes. `kept` maps a path (`A/B/C`) to text and format."""
+    """Leaves that the service writes. `kept` maps a path (`A/B/C`) to text and format.
+
+    While a group of commands is tried, nobody acts on what it wrote: `trying`. Whoever acts on the
+    leaves is told of its end by `settled`, with what was kept before.
+    """
 
     def __init__(self, kept: dict[str, tuple[str, str]]) -> None:
         self.kept = kept
+        self.trying = False
+        self.settled: Callable[[Mapping[str, tuple[str, str]]], bool] = lambda before: True
 
     def get(self, path: Path) -> Value | None:
         key = _key(path)
@@ -149,6 +155,30 @@ def parts_of(locuri: str) -> Path:
     return tuple(parts)
 
 
+class Attempt:
+    """What the service writes from now on is kept altogether, or taken back."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._before = [(store, dict(store.kept)) for store in stores]
+        for store in stores:
+            store.trying = True
+
+    def keep(self) -> bool:
+        """False: it could not be acted on, and was taken back."""
+        for store, _ in self._before:
+            store.trying = False
+        if all(store.settled(before) for store, before in self._before):
+            return True
+        self.undo()
+        return False
+
+    def undo(self) -> None:
+        for store, before in self._before:
+            store.trying = False
+            store.kept.clear()
+            store.kept.update(before)
+
+
 class Tree:
     """All branches; the longest that fits answers."""
 
@@ -164,16 +194,9 @@ class Tree:
                 return provider, parts[len(prefix) :]
         return None
 
-    def remember(self) -> Callable[[], None]:
-        """A function that puts back what the service wrote since now."""
-        stores = [(store, dict(store.kept)) for _, p in self._branches for store in p.stores]
-
-        def undo() -> None:
-            for store, kept in stores:
-                store.kept.clear()
-                store.kept.update(kept)
-
-        return undo
+    def attempt(self) -> "Attempt":
+        """Begin a group of commands that is all done, or not at all."""
+        return Attempt([store for _, provider in self._branches for store in provider.stores])
 
     def get(self, locuri: str) -> Value | int:
         found = self._provider(locuri)

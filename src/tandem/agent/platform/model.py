@@ -1,5 +1,6 @@
 """The machine: its MDM client, its directory broker, its network, clock and state folder."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +42,15 @@ class ConfigurationGate(Protocol):
 
     def offer(self, source: Authority, workload: Workload, setting: str, value: str) -> bool:
         """Apply a value from this source; False (and a log line) when the other one owns it."""
+        ...
+
+    def change(
+        self,
+        source: Authority,
+        wanted: Mapping[str, tuple[Workload, str]],
+        gone: Collection[str],
+    ) -> None:
+        """Offer all of the first and withdraw the others, at once. Raises AppError: then nothing."""
         ...
 
     def withdraw(self, source: Authority, setting: str) -> bool:
