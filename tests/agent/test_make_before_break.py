@@ -8,16 +8,15 @@ import os
 from pathlib import Path
 
 import pytest
-
+from test_handlers import CONFIGURATION, WANTS, Device, banner, device, machine, root
 
 from tandem.agent import open_gate
-from tandem.agent.mdm.session import Outcome, _carry_out
 from tandem.agent.mdm import messages
+from tandem.agent.mdm.session import Outcome, _carry_out
 from tandem.agent.mdm.tree import FORBIDDEN, OK, Tree
 from tandem.protocols import ccm
 from tandem.site import clients, ledgers
 from tandem.workloads import Authority
-from test_handlers import CONFIGURATION, WANTS, Device, banner, device, machine, root
 
 __all__ = ["device", "machine", "root"]
 KINDS = {"own": "owner", "confirm": "confirmed", "write": "wrote", "remove": "removed"}
@@ -38,7 +37,9 @@ async def story(device: Device) -> list[str]:
         assert await ledgers.check(tx, found) == []
         every = await ledgers.entries(tx, found)
     said = [one.said for one in reversed(every) if one.said["workload"] == CONFIGURATION.value]
-    return [f"{one['authority']} {KINDS[one['kind']]} {one.get('setting', '')}".strip() for one in said]
+    return [
+        f"{one['authority']} {KINDS[one['kind']]} {one.get('setting', '')}".strip() for one in said
+    ]
 
 
 async def settle(device: Device) -> ccm.ComanagementState:

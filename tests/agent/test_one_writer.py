@@ -1,15 +1,18 @@
 """The invariant, checked over random schedules: never two writers; none only within a bounded hand-over.
 
-The device's own handler, gate, ledger and MDM policy branch run here on a disk that dies, is full or
-half written at any write, below a network that loses, repeats and reorders. An observer looks at
-nothing but the values in force, and the ledger alone has to tell the same story.
+The device's own handler, gate, ledger, MDM policy branch and handlers run here on a disk that dies, is
+full or half written at any write, below a network that loses, repeats and reorders. An observer looks
+at nothing but the values in force and the files on the device, and the ledger alone has to tell the
+same story.
 """
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from tandem.agent import Machine, MdmEnrollment
 from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.folder import Folder, device_key
 from tandem.agent.gate import Gate
+from tandem.agent.handlers import Handlers
 from tandem.agent.journal import Journal
 from tandem.agent.mdm.branches import Policy as PolicyBranch
 from tandem.agent.mdm.messages import Item
@@ -42,7 +46,14 @@ from tandem.workloads import (
     workload_of_area,
 )
 
-SETTINGS = ("Defender/Scan", "Defender/Cloud", "Desktop/Banner", "Update/Defer")
+SETTINGS = (
+    "Defender/Scan",
+    "Defender/Cloud",
+    "Desktop/Banner",
+    "Update/Defer",
+    "TandemFiles/One",
+    "TandemFiles/Two",
+)
 MOVED = (Workload.ENDPOINT_PROTECTION, Workload.DEVICE_CONFIGURATION, Workload.WINDOWS_UPDATE)
 values = st.sampled_from(["1", "2", None])
 # The write at which the disk breaks, and how; mostly it does not.
@@ -59,16 +70,33 @@ class Killed(BaseException):
     """The process ends at this instruction."""
 
 
+@dataclass
+class Fuse:
+    """One for the folder and those below it: how many writes are left, and what happens then."""
+
+    writes: int = 0
+    way: str = ""
+
+
 class Fragile(Folder):
     """A disk that breaks at the n-th write from now on, in one of several ways."""
 
-    fuse, way = 0, ""
+    def __init__(self, path: Path, durable: bool = True, lit: "Fuse | None" = None) -> None:
+        super().__init__(path, durable)
+        self.lit = lit or Fuse()
+
+    def below(self, name: str) -> Folder:
+        return Fragile(self.path / name, durable=False, lit=self.lit)
+
+    @property
+    def way(self) -> str:
+        return self.lit.way
 
     def _burns(self) -> bool:
-        if not self.fuse:
+        if not self.lit.writes:
             return False
-        self.fuse -= 1
-        return not self.fuse
+        self.lit.writes -= 1
+        return not self.lit.writes
 
     def write(self, name: str, data: bytes) -> None:
         if not self._burns():
@@ -99,6 +127,8 @@ class OneWriter(RuleBasedStateMachine):
         self.clock = Moment()
         self.folder = Fragile(path / "CCM", durable=False)
         Folder.write(self.folder, "key.pem", KEY)
+        self.root = path / "root"
+        self.root.mkdir()
         self.bridge = Bridge(MdmEnrollment(True, "u", "MDM", True))
         self.machine = Machine(
             path,
@@ -130,6 +160,7 @@ class OneWriter(RuleBasedStateMachine):
         self.seen: dict[str, tuple[str, str, int]] = {}
         self.may: dict[Workload, set[Authority]] = {w: {Authority.MDM} for w in Workload}
         self.asked_gone: set[str] = set()
+        self.files: set[str] = set()
         self.offset = 0
         self.account = Account()
         self.site = Account()
@@ -138,7 +169,7 @@ class OneWriter(RuleBasedStateMachine):
 
     def start(self) -> None:
         """The device's processes, from what its disk holds."""
-        self.folder.fuse = 0
+        self.folder.lit.writes = 0
         self.dead += [held for _, held in self.busy.values()]
         self.busy.clear()
         self.session = None
@@ -146,20 +177,33 @@ class OneWriter(RuleBasedStateMachine):
         self.gate = Gate(self.folder, journal, self.clock)
         self.gate.abandon(Authority.SITE)
         self.gate.abandon(Authority.MDM)
-        self.handler = CoManagementHandler(self.machine, self.folder, self.gate, journal)
+        self.gate.brings_about(True)
+        self.handlers = Handlers(
+            self.root,
+            self.folder,
+            self.gate,
+            journal,
+            None,  # type: ignore[arg-type]
+            self.clock,
+            forbidden=self.folder.path,
+            minute_seconds=60,
+        )
+        self.handler = CoManagementHandler(
+            self.machine, self.folder, self.gate, journal, self.handlers
+        )
         self.branch = PolicyBranch(self.wanted, lambda: self.gate)
 
     @contextmanager
     def device(self, trouble: tuple[int, str] = (0, "")) -> Iterator[None]:
         """What happens on the device, and may end it."""
         if trouble[0]:
-            self.folder.fuse, self.folder.way = trouble
+            self.folder.lit.writes, self.folder.lit.way = trouble
         try:
             yield
         except Killed:
             self.start()
         except (AppError, OSError):
-            self.folder.fuse = 0
+            self.folder.lit.writes = 0
 
     # Administrators.
 
@@ -191,7 +235,7 @@ class OneWriter(RuleBasedStateMachine):
         )
         items = [
             ccm.Configuration(
-                name, workload_of_area(name.split("/")[0]).value, name, f"site {value}"
+                name, workload_of_area(name.split("/")[0]).value, name, _said("site", name, value)
             )
             for name, value in self.configured.items()
         ]
@@ -268,7 +312,9 @@ class OneWriter(RuleBasedStateMachine):
                     self.asked_gone = {name}
                     self.branch.delete(path)
                 else:
-                    self.branch.write(path, Item(data=f"mdm {value}", format="chr"), add=False)
+                    self.branch.write(
+                        path, Item(data=_said("mdm", name, value), format="chr"), add=False
+                    )
                 self.observe()
                 self.asked_gone = set()
                 if not last:
@@ -350,7 +396,7 @@ class OneWriter(RuleBasedStateMachine):
             self.pass_time(24 * days)
         before = self.gate.epoch
         self.evaluate()
-        if self.gate.epoch == before and not self.folder.fuse:
+        if self.gate.epoch == before and not self.folder.lit.writes:
             assert all(one.overdue for one in self.gate.handovers.values())
             assert all(self.gate.holding(w).writer is not None for w in Workload)
 
@@ -397,7 +443,22 @@ class OneWriter(RuleBasedStateMachine):
                 w == kind and s != source for s, w, _ in (*now.values(), *self.seen.values())
             )
             assert withdrawn or successor, f"{name} of {source} went before anything came"
+            if not withdrawn:
+                for other, (who, w, _) in now.items():
+                    if w == kind and who != source and other.startswith("TandemFiles/"):
+                        assert (self.root / _file(other, who)).exists(), f"{other} is not there yet"
         self.seen = now
+        self._observe_files()
+
+    def _observe_files(self) -> None:
+        """A file went because its setting did, by the rules above, or because what the setting says
+        now is there."""
+        files = set(os.listdir(self.root))
+        applied = self.gate.applied
+        for name in self.files - files:
+            setting = f"TandemFiles/{name.partition('.')[2]}"
+            assert setting not in applied or _file(setting, applied[setting].source) in files, name
+        self.files = files
 
     @invariant()
     def the_ledger_tells_the_same(self) -> None:
@@ -408,6 +469,9 @@ class OneWriter(RuleBasedStateMachine):
         for line in data[self.offset : end].decode().splitlines():
             entry = ccm.open_entry(line, self.public)
             assert self.account.follows(entry)
+            if entry.kind == "own" and entry.reason != "begin":
+                # What is decided for others leaves a workload, and its bound, alone.
+                assert self.account.owners[entry.workload].owner != entry.authority
             self.account, found = follow(self.account, entry, ccm.entry_digest(line), entry.at)
             assert not [one for one in found if one.flaw.breaks], found
         self.offset = end
@@ -455,7 +519,7 @@ class OneWriter(RuleBasedStateMachine):
             found = self.gate.applied.get(name)
             if wish is not None:
                 assert found is not None
-                assert (found.source, found.value) == (owner.value, f"{owner.value} {wish}")
+                assert (found.source, found.value) == (owner.value, _said(owner.value, name, wish))
             elif found is not None:
                 # Left over: nothing of its owner is in force in its workload.
                 assert found.source != owner.value
@@ -472,6 +536,17 @@ class _Head(msgspec.Struct):
     """Of the gate's file: how far its ledger goes."""
 
     number: int = 0
+
+
+def _file(setting: str, source: str) -> str:
+    return f"{source}.{setting.partition('/')[2]}"
+
+
+def _said(source: str, setting: str, value: str) -> str:
+    """A value; that of a file names one of the authority's own."""
+    if not setting.startswith("TandemFiles/"):
+        return f"{source} {value}"
+    return json.dumps({"path": f"/{_file(setting, source)}", "content": value})
 
 
 def _put(where: dict[str, str], setting: str, value: str | None) -> None:
