@@ -1,5 +1,6 @@
 """The ledger from the device's disk to the site's verdict, and what goes wrong on the way."""
 
+import contextlib
 import shutil
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from starlette.responses import Response
 
 from one_site import Moment, Site, enrolled, log
 from tandem.agent import Client, Machine
+from tandem.agent.folder import Folder
+from tandem.infra.errors import Invalid
 from tandem.protocols import ccm
 from tandem.site import clients, ledgers
 from tandem.workloads import Authority, Finding, Flaw, Workload, capabilities
@@ -300,6 +303,145 @@ async def test_another_devices_entries_are_not_taken(
     managed.gate.ledger.append([ccm.sign_entry(entry, key)])
     await goes_on(managed, site)
     assert flaws((await ledger(site)).findings) == [Flaw.BAD_ENTRY]
+
+
+# What was found, acknowledged.
+
+
+async def acknowledge(site: Site, reason: str, seen: int) -> ledgers.Ledger:
+    async with site.db.transaction() as tx:
+        (one,) = await clients.list_clients(tx)
+        return await ledgers.acknowledge(
+            tx, one.id, seen=seen, reason=reason, actor="siteadmin", now=site.now()
+        )
+
+
+async def test_a_fork_is_acknowledged_and_the_next_one_is_not(
+    site: Site, managed: Client, installed: Machine, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    shutil.copytree(installed.state, image)
+    await goes_on(managed, site, policy(EP))
+    for number in (1, 2):
+        shutil.rmtree(installed.state)
+        shutil.copytree(image, installed.state)
+        await goes_on(Client(installed), site, policy(configurations=[SCAN] * number))
+        found = await ledger(site)
+        assert (flaws(found.findings), found.holds) == ([Flaw.FORK] * number, False)
+        with pytest.raises(ledgers.FoundMore):
+            await acknowledge(site, "seen too late", number - 1)
+        with pytest.raises(Invalid):
+            await acknowledge(site, " ", number)
+        found = await acknowledge(site, "restored from Tuesday's image", number)
+        assert found.holds
+        assert found.findings[-1].reason == "restored from Tuesday's image"
+        with pytest.raises(ledgers.NothingToAcknowledge):
+            await acknowledge(site, "again", number)
+        # A check finds nothing new, and nothing that was acknowledged comes back with it.
+        assert flaws(await checked(site)) == [Flaw.FORK] * number
+        assert not any(one.breaks for one in await checked(site))
+
+
+# Shortening it.
+
+
+async def switched(client: Client, site: Site, times: int) -> None:
+    for number in range(times):
+        await goes_on(client, site, policy(*([EP] if number % 2 else [])))
+
+
+async def test_a_long_ledger_is_cut_at_a_point_that_the_device_signs(
+    site: Site, managed: Client, installed: Machine
+) -> None:
+    await switched(managed, site, 3)
+    before = numbers(managed)
+    assert not managed.gate.shorten(10_000_000)
+    assert managed.gate.shorten(0)
+    assert numbers(managed) == [before[-1] + 1]
+    # Started anew, it goes on from there; the site follows it over the cut.
+    again = Client(installed)
+    await switched(again, site, 2)
+    found = await ledger(site)
+    assert (found.account.number, found.findings) == (numbers(again)[-1], [])
+    assert await checked(site) == []
+    assert [one.number for one in found.checkpoints] == [before[-1] + 1]
+    # What is not sent yet stays: the site may still want it.
+    site.relay = lambda r: Response(status_code=503) if "ccm_incoming" in r.url.path else None
+    await switched(again, site, 1)
+    assert not again.gate.shorten(0)
+
+
+async def test_the_site_drops_old_entries_and_proves_the_rest(
+    site: Site, managed: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem.site.ledgers.service.KEEP_ENTRIES", 5)
+    for _ in range(4):
+        await switched(managed, site, 2)
+        assert managed.gate.shorten(0)
+    await switched(managed, site, 2)
+    found = await ledger(site)
+    assert found.kept_from == found.checkpoints[0].number > 1
+    async with site.db.transaction() as tx:
+        kept = [one.number for one in await ledgers.entries(tx, found, limit=1000)]
+    assert min(kept) == found.kept_from
+    assert found.account.number - found.kept_from >= 5
+    assert await checked(site) == []
+    # What the site remembers of the time before is held against the device's signature.
+    async with site.db.transaction() as tx:
+        await tx.execute(
+            """UPDATE ledgers_ledger SET checkpoints = jsonb_set(checkpoints,
+                   '{0,account,settings}', '{}')"""
+        )
+    assert Flaw.BAD_ENTRY in flaws(await checked(site))
+
+
+async def test_a_disk_from_before_the_sites_oldest_entry_is_a_fork(
+    site: Site, managed: Client, installed: Machine, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tandem.site.ledgers.service.KEEP_ENTRIES", 2)
+    image = tmp_path / "image"
+    shutil.copytree(installed.state, image)
+    for _ in range(3):
+        await switched(managed, site, 2)
+        assert managed.gate.shorten(0)
+    await switched(managed, site, 2)
+    assert (await ledger(site)).kept_from > numbers(managed)[0] - 20
+    shutil.rmtree(installed.state)
+    shutil.copytree(image, installed.state)
+    await goes_on(Client(installed), site, policy(configurations=[SCAN]))
+    assert Flaw.FORK in flaws((await ledger(site)).findings)
+
+
+@pytest.mark.parametrize("killed_at", range(5))
+async def test_killed_while_it_is_cut_the_ledger_is_whole(
+    site: Site, managed: Client, installed: Machine, killed_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    await switched(managed, site, 2)
+    left, real = [killed_at], Folder.write
+
+    class Killed(BaseException):
+        pass
+
+    def write(self: Folder, name: str, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        real(self, name, data)
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(Folder, "write", write)
+        managed.gate.shorten(0)
+    again = Client(installed)
+    await switched(again, site, 2)
+    found = await ledger(site)
+    assert (found.findings, found.account.number) == ([], numbers(again)[-1])
+    assert await checked(site) == []
+    # And is cut the next time.
+    length = len(numbers(again))
+    assert again.gate.shorten(0)
+    assert len(numbers(again)) < length
 
 
 async def _client(site: Site) -> clients.Client:

@@ -315,6 +315,23 @@ async def test_the_ledger_says_whether_its_proof_holds(api: Api, seen: Browser) 
     assert "has nothing of this device's ledger" in await seen.said(f"{DEVICES}/d-LAB-003/ledger")
 
 
+async def test_what_breaks_a_proof_is_acknowledged_with_a_reason(api: Api, seen: Browser) -> None:
+    await registered(api, "LAB-002")
+    await ledger_of(api, "LAB-002", ledger_setting="Defender/Scan", by="mdm")
+    at = f"{DEVICES}/d-LAB-002/ledger"
+    unsaid = await seen.post(f"{at}?seen=1", {"reason": ""}, on=at)
+    assert unsaid.status_code == 422
+    stale = await seen.post(f"{at}?seen=0", {"reason": "ours"}, on=at)
+    assert "1 findings by now, and 0 were seen" in text(html.fromstring(stale.content))
+    done = await seen.post(f"{at}?seen=1", {"reason": HOSTILE[0]}, on=at)
+    assert done.status_code in (200, 303)
+    page = await seen.page(at)
+    _harmless(page)
+    assert "The proof holds" in text(page)
+    assert f"Acknowledged by siteadmin: {HOSTILE[0]}" in text(page)
+    assert not page.xpath("//form[contains(@action, '/ledger')]")
+
+
 # Actions
 
 

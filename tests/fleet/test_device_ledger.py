@@ -175,3 +175,44 @@ async def test_the_command_names_what_is_wrong(api: Api, device: Device, tmp_pat
         assert "broken: Entry 4: mdm set Defender/Scan" in said
         refused = await tandem.refusal("device", "ledger", "nobody")
         assert "no device 'nobody'" in refused.message
+
+
+async def test_an_administrator_acknowledges_what_was_found_and_the_audit_says_so(
+    api: Api, device: Device, tmp_path: Path
+) -> None:
+    await device.sends(*honest(device))
+    clone = Device(api, device.name)
+    clone.key, clone.number, clone.digest = device.key, device.number, device.digest
+    for one in (device, clone):
+        await one.sends(
+            one.writes("confirm", workload=EP, authority="site", reason=f"{one is clone}")
+        )
+    path = f"{at(device)}/acknowledge"
+    status, error = await api.refusal("POST", path, {"reason": "x", "seen": 7})
+    assert (status, error["code"]) == (409, "ledger.found-more")
+    status, error = await api.refusal("POST", path, {"reason": "two\nlines", "seen": 1})
+    assert (status, "with a reason" in error["message"]) == (400, True)
+    assert (await api.web.post(path, json={}, headers={"Authorization": ""})).status_code == 401
+    async with commands(api, tmp_path) as tandem:
+        found = await tandem.run("device", "ledger", "LAB-001", "--acknowledge", "cloned by us")
+        assert found["holds"]
+        assert "(acknowledged by siteadmin: cloned by us)" in shown(found)
+        refused = await tandem.refusal("device", "ledger", "LAB-001", "--acknowledge", "again")
+        assert "Nothing that breaks this ledger's proof is open." in refused.message
+    async with api.db.transaction() as tx:
+        cursor = await tx.execute(
+            "SELECT actor, details FROM audit_entry WHERE action = 'ledger.acknowledge'"
+        )
+        (row,) = await cursor.fetchall()
+    assert row["actor"] == "siteadmin"
+    assert row["details"] == {"findings": ["fork at entry 4"], "reason": "cloned by us"}
+    # What comes after is judged as before.
+    await clone.sends(
+        clone.writes("write", workload=EP, authority="mdm", setting="A/B", value="0" * 64)
+    )
+    assert not (await api.get(at(device)))["holds"]
+
+
+async def test_a_checkpoint_that_lies_breaks_the_proof(api: Api, device: Device) -> None:
+    await device.sends(*honest(device), device.writes("checkpoint", value="0" * 64))
+    assert [one["flaw"] for one in (await api.get(at(device)))["findings"]] == ["bad-entry"]

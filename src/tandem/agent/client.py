@@ -458,6 +458,7 @@ class Client:
             if not done:
                 break
         await self._send_ledger()
+        self.gate.shorten()
         self._farewell = False
         self._messages_due = now + self._minutes(self.settings.state_reporting_minutes)
 

@@ -20,7 +20,7 @@ from tandem.agent import locks
 from tandem.agent.folder import Folder, device_key
 from tandem.agent.installation import client_folder, installed
 from tandem.agent.journal import ERROR, WARNING, Journal
-from tandem.agent.ledger import Ledger
+from tandem.agent.ledger import LIMIT_BYTES, Ledger
 from tandem.infra.clock import Clock
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
@@ -204,6 +204,28 @@ class Gate:
             # It is decided and kept; the ledger's file is completed at the next decision.
             text = f"The ledger cannot be written yet: {error.strerror or error}."
             self._journal.write("CoManagementHandler", text, WARNING)
+
+    def shorten(self, limit_bytes: int = LIMIT_BYTES) -> bool:
+        """Cut the ledger where it is long and the site has all of it. True when it was. Raises NotKept."""
+        if not self.ledger.may_be_cut(limit_bytes):
+            return False
+        with self._turn():
+            account = self.ledger.account()
+            if account is None or account.number != self._kept.number or self._entries:
+                return False
+            self._record("checkpoint", value=account.checkpoint)
+        try:
+            with locks.held(self._folder.path / "gate.lock"):
+                self.ledger.cut(account)
+        except OSError as error:
+            text = f"The ledger cannot be shortened yet: {error.strerror or error}."
+            self._journal.write("CoManagementHandler", text, WARNING)
+            return False
+        self._journal.write(
+            "CoManagementHandler",
+            f"The ledger was shortened: it begins with {account.number + 1} now.",
+        )
+        return True
 
     # Who holds what.
 

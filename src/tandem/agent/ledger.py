@@ -3,6 +3,9 @@
 What is in it was decided and kept by the gate first, together with the lines themselves, so a
 process that was killed between the two writes the rest when it is back, and never another line of
 the same number.
+
+When it is long and the site has all of it, an entry is added that says what stands at this point, and
+what comes before it goes. The chain goes on over it, and whoever has the rest can check the entry.
 """
 
 import os
@@ -15,8 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tandem.agent.folder import Folder
 from tandem.protocols import ccm
+from tandem.workloads import Account, follow
 
-FILE, SENT = "ledger.jws", "ledger.sent"
+FILE, SENT, BASE = "ledger.jws", "ledger.sent", "ledger.base"
+# Some four hundred entries: years of a device that is switched now and then.
+LIMIT_BYTES = 256 * 1024
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -108,6 +114,37 @@ class Ledger:
                 except ccm.BadEntry:
                     number += 1
                 yield Line(number, text, offset)
+
+    # Shortening it.
+
+    def may_be_cut(self, limit: int = LIMIT_BYTES) -> bool:
+        """Whether it is long, and the site has all of it."""
+        size = self._size()
+        return size > limit and self._sent.offset == size
+
+    def account(self) -> Account | None:
+        """What it says, from the last point at which it was shortened. None when it is damaged."""
+        account = self._folder.load(BASE, Account) or Account()
+        for line in self._lines(Sent()):
+            try:
+                entry = ccm.read_entry(line.text)
+            except ccm.BadEntry:
+                return None
+            if entry.number <= account.number:
+                continue
+            if not account.follows(entry):
+                return None
+            account, _ = follow(account, entry, ccm.entry_digest(line.text), entry.at)
+        return account
+
+    def cut(self, account: Account) -> None:
+        """Drop what comes before the entry after this account, which says so. Killed in between,
+        what was to go is still there, and goes the next time."""
+        kept = [line.text for line in self._lines(Sent()) if line.number > account.number]
+        self._folder.save(BASE, account)
+        # First, so that it never names a place in the middle of the new file.
+        self._folder.save(SENT, Sent(account.number, 0))
+        self._folder.write(FILE, "".join(f"{text}\n" for text in kept).encode())
 
     # How far the site has it.
 

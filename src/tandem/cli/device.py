@@ -129,9 +129,16 @@ def _shown(found: dict[str, Any]) -> str:
 def ledger(
     device: Annotated[str, typer.Argument(help="Id or name.")],
     check: Annotated[bool, typer.Option(help="Check every signature again.")] = False,
+    acknowledge: Annotated[
+        str, typer.Option(metavar="REASON", help="Take note of what breaks the proof, and say why.")
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Show who owned each workload of a device and who wrote what, and whether its proof holds."""
+    """Show who owned each workload of a device and who wrote what, and whether its proof holds.
+
+    What was found stays with the ledger. With --acknowledge it breaks the proof no longer: it holds
+    for what comes then.
+    """
     site = site_client()
     path = f"{_PATH}/{quote(device, safe='')}/ledger"
     asked = {"check": "true"} if check else {}
@@ -143,7 +150,11 @@ def ledger(
         listed = site.get(_PATH, search=device, limit=_MOST)["devices"]
         cure = "`tandem device list` shows all of them."
         id = named(listed, device, kind="device", cure=cure, key="name")["id"]
-        found = site.get(f"{_PATH}/{quote(id, safe='')}/ledger", **asked)
+        path = f"{_PATH}/{quote(id, safe='')}/ledger"
+        found = site.get(path, **asked)
+    if acknowledge:
+        seen = {"reason": acknowledge, "seen": found["findings_kept"]}
+        found = site.post(f"{path}/acknowledge", seen)
     emit(found, _proof, json)
 
 
@@ -155,9 +166,16 @@ def _proof(found: dict[str, Any]) -> str:
     ]
     if found["checked"]:
         lines.append("Every signature was checked again just now.")
-    lines += [
-        f"  {'broken' if one['breaks'] else 'doubt'}: {one['text']}" for one in found["findings"]
-    ]
+    if found["kept_from"] > 1:
+        lines.append(
+            f"The site keeps the entries from {found['kept_from']} on; what came before is in the"
+            " device's signature there."
+        )
+    for one in found["findings"]:
+        told = f"  {'broken' if one['breaks'] else 'doubt'}: {one['text']}"
+        if one["acknowledged_at"]:
+            told += f" (acknowledged by {one['acknowledged_by']}: {one['reason']})"
+        lines.append(told)
     owners = [{**one, "state": _state(one)} for one in found["owners"]]
     columns = {"workload": "Workload", "owner": "Owner", "since": "Since", "state": "State"}
     lines += ["", table(owners, columns)]

@@ -8,6 +8,7 @@ its successor was confirmed, and no hand-over went on in silence beyond its boun
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import Enum
+from hashlib import sha256
 
 import msgspec
 
@@ -43,11 +44,19 @@ class Flaw(Enum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """`number` is the entry at which it was found, `text` says it for people."""
+    """`number` is the entry at which it was found, `text` says it for people. An administrator may
+    have acknowledged it, with a reason: then it stays, and breaks the proof no longer."""
 
     flaw: Flaw
     number: int
     text: str
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str = ""
+    reason: str = ""
+
+    @property
+    def breaks(self) -> bool:
+        return self.flaw.breaks and self.acknowledged_at is None
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -71,13 +80,21 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What a ledger says as far as it was followed: its last entry, the owners, the settings."""
+    """What a ledger says as far as it was followed: its last entry, the owners, the settings.
+    `partial` when something before is not known."""
 
     number: int = 0
     digest: str = ccm.GENESIS
     at: datetime | None = None
     owners: dict[str, Held] = {}
     settings: dict[str, Written] = {}
+    partial: bool = False
+
+    @property
+    def checkpoint(self) -> str:
+        """What a device signs when it shortens its ledger: a digest of owners and settings."""
+        told = {"owners": self.owners, "settings": self.settings}
+        return sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
 
     def follows(self, entry: ccm.LedgerEntry) -> bool:
         """Whether this entry is the next."""
@@ -99,7 +116,7 @@ def follow(
     _times(account, entry, received_at, find)
     if entry.number == 1 and entry.kind != "begin":
         find(Flaw.BAD_ENTRY, "The ledger has no beginning.")
-    owners, settings = dict(account.owners), dict(account.settings)
+    owners, settings, partial = dict(account.owners), dict(account.settings), account.partial
     held = owners.get(entry.workload)
     match entry.kind:
         case "begin":
@@ -108,7 +125,12 @@ def follow(
                 find(Flaw.STATE_LOST, f"{text} installed anew; what was in force then is unknown.")
             alone = Held(Authority.MDM.value, entry.at, entry.number)
             owners = {workload.value: alone for workload in Workload}
-            settings = {}
+            settings, partial = {}, False
+        case "checkpoint" if not partial and entry.value != account.checkpoint:
+            text = (
+                f"Entry {entry.number}: what the device signed when it shortened its ledger is not"
+            )
+            find(Flaw.BAD_ENTRY, f"{text} what the entries before say.")
         case "own":
             owners[entry.workload] = Held(
                 entry.authority,
@@ -135,7 +157,7 @@ def follow(
         case "remove":
             settings.pop(entry.setting, None)
             _removed(entry, held, find)
-    made = Account(entry.number, digest, entry.at, owners, settings)
+    made = Account(entry.number, digest, entry.at, owners, settings, partial)
     return made, found
 
 
@@ -166,10 +188,23 @@ def _removed(entry: ccm.LedgerEntry, held: Held | None, find: _Find) -> None:
 
 
 def merge_findings(known: list[Finding], new: list[Finding]) -> list[Finding]:
-    """Each once, in the order in which they were found; the first of too many stay."""
+    """Each once, in the order in which they were found. Of too many those that break the proof stay.
+
+    What was acknowledged is known; what came at the same entry later, and says something else, is not.
+    """
     merged = list(known)
     for one in new:
-        same = any((a.flaw, a.number) == (one.flaw, one.number) for a in merged)
-        if not same and len(merged) < MOST_PROBLEMS:
-            merged.append(one)
+        same = any(
+            (a.flaw, a.number) == (one.flaw, one.number)
+            and (a.acknowledged_at is None or a.text == one.text)
+            for a in merged
+        )
+        if same:
+            continue
+        if len(merged) >= MOST_PROBLEMS:
+            spare = next((place for place, a in enumerate(merged) if not a.breaks), None)
+            if spare is None or not one.breaks:
+                continue
+            del merged[spare]
+        merged.append(one)
     return merged

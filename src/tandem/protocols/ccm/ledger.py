@@ -28,6 +28,7 @@ EntryKind = Literal[
     "overdue",  # The hand-over took longer than it may; the old values stay.
     "write",  # `authority` set `setting`.
     "remove",  # A value that `authority` had set is gone (`reason`: leftover, withdrawn).
+    "checkpoint",  # `value` is a digest of owners and settings; what comes before may be dropped.
 ]
 # No NUL: a database cannot keep it.
 _Text = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT, pattern=r"^[^\x00]*$")]
@@ -41,7 +42,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     workload: _Text = ""
     authority: _Text = ""
     setting: _Text = ""
-    # SHA-256 of the value that was set.
+    # SHA-256 of the value that was set, or of what the entries before say.
     value: _Text = ""
     reason: _Text = ""
     # Of "own": the flags that decided, and how many seconds the hand-over may take.

@@ -33,6 +33,13 @@ class _Asked(msgspec.Struct, frozen=True):
     counted: bool = True
 
 
+class _Acknowledgement(msgspec.Struct, frozen=True):
+    """`seen` is how many findings there were when somebody looked."""
+
+    reason: str
+    seen: int
+
+
 class _ToCollection(Selection, frozen=True):
     collection: str = ""
 
@@ -89,6 +96,21 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
             )
         return http.reply(_ledger(found))
 
+    async def acknowledge(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, _Acknowledgement)
+        async with db.transaction() as tx:
+            await service.look(tx, now())
+            found = await service.acknowledge(
+                tx,
+                _text(request.path_params["id"]),
+                seen=wanted.seen,
+                reason=wanted.reason,
+                actor=who.name,
+                now=now(),
+            )
+        return http.reply(_ledger(found))
+
     async def dashboard(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -140,6 +162,7 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route(f"{base}/add-to-collection", to_collection, methods=["POST"]),
         Route(f"{base}/{{id}}", shown, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger", ledger, methods=["GET"]),
+        Route(f"{base}/{{id}}/ledger/acknowledge", acknowledge, methods=["POST"]),
         Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
     ]
 
@@ -244,7 +267,7 @@ def _ledger(proof: Proof) -> dict[str, Any]:
     found, account = proof.ledger, proof.ledger.account
     return {
         "device": {"id": proof.device.id, "name": proof.device.name},
-        "holds": not any(one.flaw.breaks for one in proof.findings),
+        "holds": not any(one.breaks for one in proof.findings),
         "checked": proof.checked,
         "findings": [
             {
@@ -252,10 +275,16 @@ def _ledger(proof: Proof) -> dict[str, Any]:
                 "breaks": one.flaw.breaks,
                 "number": one.number,
                 "text": one.text,
+                "acknowledged_at": one.acknowledged_at,
+                "acknowledged_by": one.acknowledged_by,
+                "reason": one.reason,
             }
             for one in proof.findings
         ],
+        # What a check found only now is not kept, and cannot be acknowledged.
+        "findings_kept": len(found.findings),
         "entries_total": account.number,
+        "kept_from": found.kept_from,
         "digest": account.digest,
         "began_at": found.began_at,
         "received_at": found.received_at,

@@ -380,6 +380,17 @@ async def ledger(tx: Tx, device_id: str, *, check: bool = False) -> Proof:
     return Proof(device, found, findings, await ledgers.entries(tx, found), check)
 
 
+async def acknowledge(
+    tx: Tx, device_id: str, *, seen: int, reason: str, actor: str, now: datetime
+) -> Proof:
+    """Raises NoSuchDevice, NoLedger, NothingToAcknowledge, FoundMore, Invalid."""
+    device = await find(tx, device_id)
+    done = await ledgers.acknowledge(
+        tx, device.client_id, seen=seen, reason=reason, actor=actor, now=now
+    )
+    return Proof(device, done, done.findings, await ledgers.entries(tx, done), False)
+
+
 # Many devices at once
 
 

@@ -2,9 +2,21 @@
 
 Owns the tables ledgers_…. An entry is kept when the device's key signed it; with each, the account
 of its ledger goes on, and what is wrong is written down. One ledger a client and key.
+Older entries go at a point that the device signed (`checkpoint`).
 """
 
-from tandem.site.ledgers.model import Entry, Ledger, NoLedger
-from tandem.site.ledgers.service import check, entries, find, take
+from tandem.site.ledgers.model import Entry, FoundMore, Ledger, NoLedger, NothingToAcknowledge
+from tandem.site.ledgers.service import acknowledge, check, entries, find, take
 
-__all__ = ["Entry", "Ledger", "NoLedger", "check", "entries", "find", "take"]
+__all__ = [
+    "Entry",
+    "FoundMore",
+    "Ledger",
+    "NoLedger",
+    "NothingToAcknowledge",
+    "acknowledge",
+    "check",
+    "entries",
+    "find",
+    "take",
+]

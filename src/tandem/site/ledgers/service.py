@@ -6,11 +6,23 @@ from datetime import datetime
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tandem import audit
 from tandem.infra.database import Tx
+from tandem.infra.errors import Invalid
 from tandem.protocols import ccm
 from tandem.site.ledgers import store
-from tandem.site.ledgers.model import Entry, Ledger, NoLedger
+from tandem.site.ledgers.model import (
+    Checkpoint,
+    Entry,
+    FoundMore,
+    Ledger,
+    NoLedger,
+    NothingToAcknowledge,
+)
 from tandem.workloads import Account, Finding, Flaw, follow, merge_findings
+
+# So many of a device's entries the site keeps at least; older ones go at a checkpoint.
+KEEP_ENTRIES = 400
 
 
 async def take(
@@ -24,7 +36,11 @@ async def take(
     """Keep what is new and signed by this key. Returns the number of the entry that is wanted next:
     lower than what was sent when something before it is missing that the device may still have."""
     ledger, new = await store.hold(tx, client_id, thumbprint, key, now)
-    account, findings = ledger.account, list(ledger.findings)
+    account, findings, checkpoints = (
+        ledger.account,
+        list(ledger.findings),
+        list(ledger.checkpoints),
+    )
     if new and ledger.others:
         text = "The ledger begins anew: the client was registered with another key."
         findings = merge_findings(findings, [Finding(Flaw.NEW_KEY, 1, text)])
@@ -46,7 +62,7 @@ async def take(
         if not account.follows(entry):
             if entry.previous in here:
                 every = await store.entries(tx, ledger.id)
-                before = _up_to(every, entry.previous)
+                before = _up_to(every, entry.previous, checkpoints)
                 if entry.number != before.number + 1:
                     lost = True
                     bad = f"Entry {entry.number} follows entry {before.number}."
@@ -56,18 +72,40 @@ async def take(
                     continue
                 findings = merge_findings(findings, [_fork(entry, account)])
                 account = before
+            elif entry.number < ledger.kept_from:
+                # The site keeps no entry from so far back: this one is another, and signed.
+                findings = merge_findings(findings, [_fork(entry, account)])
+                account = Account(entry.number - 1, entry.previous, partial=True)
             elif lost or part.oldest > account.number + 1:
                 findings = merge_findings(findings, [_gap(account.number, entry.number)])
-                account = Account(entry.number - 1, entry.previous)
+                account = Account(entry.number - 1, entry.previous, partial=True)
             else:
                 break
+        if entry.kind == "checkpoint":
+            checkpoints.append(Checkpoint(entry.number, account))
         account, found = follow(account, entry, digest, now)
         findings = merge_findings(findings, found)
         await store.add(tx, ledger.id, entry.number, digest, text, now)
         here.add(digest)
     if (account, findings) != (ledger.account, ledger.findings):
-        await store.save(tx, ledger.id, account, findings, now)
+        kept, from_ = _kept(checkpoints, account), ledger.kept_from
+        if kept and kept[0].number > from_:
+            from_ = kept[0].number
+            await store.drop_before(tx, ledger.id, from_)
+        await store.save(tx, ledger.id, account, findings, kept or checkpoints, from_, now)
     return account.number + 1
+
+
+def _kept(checkpoints: list[Checkpoint], account: Account) -> list[Checkpoint]:
+    """From the checkpoint on at which the site's entries may begin; empty when all are to stay.
+
+    The device may send again what follows its newest one but one, so that stays in any case.
+    """
+    for place in range(len(checkpoints) - 2, -1, -1):
+        one = checkpoints[place]
+        if account.number - one.number >= KEEP_ENTRIES and not one.account.partial:
+            return checkpoints[place:]
+    return []
 
 
 def _open(text: str, key: ec.EllipticCurvePublicKey) -> tuple[ccm.LedgerEntry | None, str, str]:
@@ -101,7 +139,7 @@ def _gap(last: int, number: int) -> Finding:
     return Finding(Flaw.GAP, last + 1, f"{missing} missing, and the device has it no longer.")
 
 
-def _up_to(entries: Sequence[Entry], digest: str) -> Account:
+def _up_to(entries: Sequence[Entry], digest: str, checkpoints: Sequence[Checkpoint]) -> Account:
     """The account of the branch that ends with this entry."""
     of = {one.digest: one for one in entries}
     branch: list[tuple[Entry, ccm.LedgerEntry]] = []
@@ -111,7 +149,8 @@ def _up_to(entries: Sequence[Entry], digest: str) -> Account:
         digest = said.previous
     account = Account()
     if digest != ccm.GENESIS and branch:
-        account = Account(branch[-1][1].number - 1, digest)
+        known = (one.account for one in checkpoints if one.account.digest == digest)
+        account = next(known, Account(branch[-1][1].number - 1, digest, partial=True))
     for one, said in reversed(branch):
         account, _ = follow(account, said, one.digest, one.received_at)
     return account
@@ -126,6 +165,45 @@ async def find(tx: Tx, client_id: str) -> Ledger:
             cure="It comes with the device's next messages; clients before this version keep none.",
         )
     return found
+
+
+async def acknowledge(
+    tx: Tx, client_id: str, *, seen: int, reason: str, actor: str, now: datetime
+) -> Ledger:
+    """Take note of all that breaks the proof, so that it holds again for what comes.
+
+    `seen` is how many findings the administrator has seen: what came since is not acknowledged with
+    them. Raises NoLedger, NothingToAcknowledge, FoundMore, Invalid without a reason.
+    """
+    why = reason.strip()
+    if not why or len(why) > 500 or not why.isprintable():
+        raise Invalid(
+            "A finding is acknowledged with a reason of 1 to 500 characters on one line.",
+            cure="Say what happened, like 'restored from the snapshot of Tuesday'.",
+            field="reason",
+        )
+    ledger = await store.lock(tx, (await find(tx, client_id)).id)
+    open_ = [one for one in ledger.findings if one.breaks]
+    if not open_:
+        raise NothingToAcknowledge("Nothing that breaks this ledger's proof is open.")
+    known = len(ledger.findings)
+    if known != seen:
+        raise FoundMore(
+            f"The ledger has {known} findings by now, and {seen} were seen.",
+            cure="Look at them again.",
+        )
+    findings = [
+        msgspec.structs.replace(one, acknowledged_at=now, acknowledged_by=actor, reason=why)
+        if one.breaks
+        else one
+        for one in ledger.findings
+    ]
+    await store.save_findings(tx, ledger.id, findings)
+    told = {"findings": [f"{one.flaw.value} at entry {one.number}" for one in open_], "reason": why}
+    await audit.record(
+        tx, actor=actor, action="ledger.acknowledge", target=client_id, details=told, now=now
+    )
+    return msgspec.structs.replace(ledger, findings=findings)
 
 
 async def entries(tx: Tx, ledger: Ledger, limit: int = 200) -> list[Entry]:
@@ -150,13 +228,22 @@ async def check(tx: Tx, ledger: Ledger) -> list[Finding]:
     key = ccm.public_key(ledger.key)
     found = list(ledger.findings)
     accounts: dict[str, Account] = {ccm.GENESIS: Account()}
+    if ledger.kept_from > 1:
+        # What the device signed at this point says whether the site remembers it rightly.
+        first = ledger.checkpoints[0]
+        accounts[first.account.digest] = first.account
     told = {one.number for one in found if one.flaw in (Flaw.GAP, Flaw.FORK, Flaw.BEGAN_ANEW)}
     for one in await store.entries(tx, ledger.id):
         found = merge_findings(found, _check_one(one, key, accounts, told))
-    if accounts.get(ledger.account.digest) != ledger.account:
+    again = accounts.get(ledger.account.digest)
+    if again is None or _whole(again) != _whole(ledger.account):
         text = "What the site says of this ledger is not what its entries say."
         found = merge_findings(found, [Finding(Flaw.ALTERED, ledger.account.number, text)])
     return found
+
+
+def _whole(account: Account) -> Account:
+    return msgspec.structs.replace(account, partial=False)
 
 
 def _check_one(
@@ -171,7 +258,7 @@ def _check_one(
     before = accounts.get(entry.previous)
     findings: list[Finding] = []
     if before is None:
-        before = Account(entry.number - 1, entry.previous)
+        before = Account(entry.number - 1, entry.previous, partial=True)
         if not any(number <= entry.number for number in told):
             text = f"What comes before entry {entry.number} is missing in the site's database."
             findings.append(Finding(Flaw.ALTERED, entry.number, text))

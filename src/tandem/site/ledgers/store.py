@@ -8,17 +8,19 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
-from tandem.site.ledgers.model import Entry, Ledger
+from tandem.site.ledgers.model import Checkpoint, Entry, Ledger
 from tandem.workloads import Account, Finding
 
-_LEDGER = """id, client_id, thumbprint, key, began_at, received_at, account, findings,
+_LEDGER = """id, client_id, thumbprint, key, began_at, received_at, account, findings, checkpoints,
+    kept_from,
     (SELECT count(*) FROM ledgers_ledger o WHERE o.client_id = l.client_id) - 1 AS others"""
 
 
 def _ledger(row: dict[str, Any]) -> Ledger:
     account = msgspec.convert(row.pop("account"), Account)
     findings = msgspec.convert(row.pop("findings"), list[Finding])
-    return Ledger(**row, account=account, findings=findings)
+    checkpoints = msgspec.convert(row.pop("checkpoints"), list[Checkpoint])
+    return Ledger(**row, account=account, findings=findings, checkpoints=checkpoints)
 
 
 async def hold(
@@ -41,17 +43,50 @@ async def hold(
 
 
 async def save(
-    tx: Tx, ledger_id: int, account: Account, findings: Sequence[Finding], now: datetime
+    tx: Tx,
+    ledger_id: int,
+    account: Account,
+    findings: Sequence[Finding],
+    checkpoints: Sequence[Checkpoint],
+    kept_from: int,
+    now: datetime,
 ) -> None:
     await tx.execute(
-        "UPDATE ledgers_ledger SET account = %s, findings = %s, received_at = %s WHERE id = %s",
+        """UPDATE ledgers_ledger SET account = %s, findings = %s, checkpoints = %s, kept_from = %s,
+               received_at = %s WHERE id = %s""",
         (
             Jsonb(msgspec.to_builtins(account)),
             Jsonb(msgspec.to_builtins(list(findings))),
+            Jsonb(msgspec.to_builtins(list(checkpoints))),
+            kept_from,
             now,
             ledger_id,
         ),
     )
+
+
+async def save_findings(tx: Tx, ledger_id: int, findings: Sequence[Finding]) -> None:
+    await tx.execute(
+        "UPDATE ledgers_ledger SET findings = %s WHERE id = %s",
+        (Jsonb(msgspec.to_builtins(list(findings))), ledger_id),
+    )
+
+
+async def drop_before(tx: Tx, ledger_id: int, number: int) -> None:
+    await tx.execute(
+        "DELETE FROM ledgers_entry WHERE ledger_id = %s AND number < %s", (ledger_id, number)
+    )
+
+
+async def lock(tx: Tx, ledger_id: int) -> Ledger:
+    """The ledger, which nobody else writes until this transaction ends."""
+    cursor = await tx.execute(
+        f"SELECT {_LEDGER} FROM ledgers_ledger l WHERE id = %s FOR UPDATE".encode(),  # noqa: S608
+        (ledger_id,),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return _ledger(row)
 
 
 async def newest(tx: Tx, client_id: str) -> Ledger | None:

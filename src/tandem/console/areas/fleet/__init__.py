@@ -15,6 +15,7 @@ def _routes(console: Console) -> list[BaseRoute]:  # type: ignore[type-arg]
         console.route(f"{ROOT}/devices/action", actions.act, post=True),
         console.route(one, device.page_of("")),
         console.route(f"{one}/panel", device.panel),
+        console.route(f"{one}/ledger", device.acknowledge, post=True),
         *(console.route(f"{one}/{tab}", device.page_of(tab)) for tab in device.TABS if tab),
     ]
 

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from tandem.console import labels
 from tandem.console.areas.fleet import words
 from tandem.console.areas.fleet.words import DEVICES
-from tandem.console.kit import N_, ROOT, Fact, Page, Refused, UnknownPage
+from tandem.console.kit import N_, ROOT, Fact, Page, Refused, UnknownPage, drawn, field, read
+from tandem.infra.errors import AppError, Kind
 
 REFRESH_SECONDS = 5
 # All signatures are checked again for each answer.
@@ -27,6 +28,16 @@ TABS = {
 SETUP_TOPIC, COMANAGEMENT_TOPIC = 800, 810
 FAILED_SETUP = range(301, 330)
 SITE = N_("Site")
+
+
+_REASON = (
+    field(
+        "reason",
+        N_("Reason"),
+        required=True,
+        hint=N_("What happened, like: restored from the snapshot of Tuesday."),
+    ),
+)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -50,7 +61,35 @@ async def panel(page: Page[Any]) -> Response:
     return await _render(page, "fleet/panel.html", "")
 
 
-async def _render(page: Page[Any], template: str, tab: str) -> Response:
+async def acknowledge(page: Page[Any]) -> Response:
+    """Take note of what breaks the proof of a device's ledger, with a reason."""
+    id = page.request.path_params["device_id"]
+    at = f"{ROOT}/devices/{quote(id, safe='')}/ledger"
+    given, problems = read(_REASON, await page.form())
+    seen = str(page.request.query_params.get("seen", ""))
+    if not problems:
+        wanted = {
+            "reason": given["reason"],
+            "seen": int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 6 else 0,
+        }
+        try:
+            await page.api.post(f"{DEVICES}/{quote(id, safe='')}/ledger/acknowledge", wanted)
+        except AppError as error:
+            if error.kind not in (Kind.INVALID, Kind.CONFLICT):
+                raise
+            problems[str(error.details.get("field", ""))] = error
+        else:
+            return page.to(at, N_("It was acknowledged. The proof holds for what comes now."))
+    return await _render(page, "fleet/device.html", "ledger", given, problems)
+
+
+async def _render(
+    page: Page[Any],
+    template: str,
+    tab: str,
+    values: dict[str, Any] | None = None,
+    problems: dict[str, AppError] | None = None,
+) -> Response:
     device_id = page.request.path_params["device_id"]
     try:
         found = await page.api.get(f"{DEVICES}/{quote(device_id, safe='')}")
@@ -66,6 +105,9 @@ async def _render(page: Page[Any], template: str, tab: str) -> Response:
     theirs = f"{tenant.url}{at}" if tenant and found["directory"] else ""
     return page.render(
         template,
+        422 if problems else 200,
+        fields=await drawn(page, _REASON, values or {}, problems or {}),
+        general=(problems or {}).get(""),
         device=device,
         found=found,
         tab=tab,

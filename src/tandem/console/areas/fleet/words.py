@@ -94,6 +94,7 @@ ENTRY = {
     "overdue": N_("Hand-over overdue: the old values stay"),
     "write": N_("Setting written"),
     "remove": N_("Setting removed"),
+    "checkpoint": N_("Shortened: what comes before is in this signature"),
 }
 
 # Of each filter: its name, and the words of its values; None where the value is data.

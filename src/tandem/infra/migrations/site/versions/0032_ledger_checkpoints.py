@@ -1,0 +1,14 @@
+"""Points at which devices shortened their ledgers, from which the site may drop older entries."""
+
+from alembic import op
+
+revision = "0032"
+down_revision = "0031"
+
+
+def upgrade() -> None:
+    op.execute(
+        "ALTER TABLE ledgers_ledger"
+        " ADD COLUMN checkpoints jsonb NOT NULL DEFAULT '[]',"
+        " ADD COLUMN kept_from bigint NOT NULL DEFAULT 1"
+    )
