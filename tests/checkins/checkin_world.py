@@ -147,7 +147,8 @@ class World:
         """What computing says, and leaves no trace."""
         async with self.db.transaction() as tx:
             client = await clients.find(tx, device.client_id)
-            found = (await self.afresh.policy(tx, client, "")).etag
+            key = pki.public_jwk(device.key)
+            found = (await self.afresh.policy(tx, client, key, "")).etag
             await tx.rollback()
         return found
 

@@ -437,7 +437,11 @@ async def test_each_answer_is_of_a_moment_between_question_and_answer(
                 document = answer.text
                 if answer.status_code == 200:
                     payload = ccm.open_policy(
-                        document, world.root, world.now(), client_id=device.client_id
+                        document,
+                        world.root,
+                        world.now(),
+                        client_id=device.client_id,
+                        key=device.key,
                     )
                     minutes = int(payload.settings["policy_polling_minutes"])
                     etags[device.name][minutes] = device.etag
