@@ -1,12 +1,12 @@
 // Devices that send signed requests to their site through a gateway.
 //
-//   checkin_client -p PORT -f DEVICES -P PREFIX -d SECONDS [-c CONNECTIONS | -n] [-s SEED] -k KIND …
+//   checkin_client -p PORT -f DEVICES -P PREFIX -d SECONDS [-c CONNECTIONS | -n] [-m REQUESTS] [-s SEED] -k KIND …
 //
 // DEVICES has a line for each device: client id, token, and the private key (P-256) in hex. PREFIX is what stands before the
 // signed part of the URL. A KIND is NAME:METHOD:TARGET:RATE[:BODY]; BODY is a file in which @ID becomes a new message id and
 // @AT the time. With RATE 0 each connection sends its next request when the last one is answered; otherwise requests begin at
 // that rate each second, and their time counts from when they were due. Devices take turns, each kind from its own place. With
-// -c connections are kept and shared, with -n each request has one of its own. A device sends the ETag that it was told last.
+// -c connections are kept and shared, with -n each request has one of its own. After -m REQUESTS it ends. A device sends the ETag that it was told last.
 // Prints JSON: seconds, CPU seconds, and of each kind: answers, errors, 304s, 200s, p50, p99 and the longest in microseconds.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -56,7 +56,7 @@ typedef struct {
 static Device *devices;
 static Kind kinds[KINDS];
 static Connection **idle;
-static int device_count, kind_count, idle_count, busy_count, poller, fresh, port, told;
+static int device_count, kind_count, idle_count, busy_count, poller, fresh, port, told, begun_count, most_count;
 static SSL_CTX *context;
 static const char *prefix = "";
 static double ends;
@@ -172,6 +172,7 @@ static void begin(Connection *c, int which, double due) {
   c->begun = due;
   c->busy = 1;
   busy_count++;
+  begun_count++;
   if (fresh)
     open_connection(c);
   else
@@ -195,7 +196,7 @@ static void over(Connection *c) {
     SSL_free(c->tls);
     close(c->socket);
     idle[idle_count++] = c;
-  } else if (kind->rate == 0 && now() < ends) {
+  } else if (kind->rate == 0 && now() < ends && (!most_count || begun_count < most_count)) {
     begin(c, c->kind, now());
   } else {
     idle[idle_count++] = c;
@@ -280,13 +281,14 @@ int main(int count, char **words) {
   const char *file = "";
   int connections = 8, option, seed = 0;
   double seconds = 5;
-  while ((option = getopt(count, words, "p:f:P:d:c:ns:k:")) > 0) {
+  while ((option = getopt(count, words, "p:f:P:d:c:nm:s:k:")) > 0) {
     if (option == 'p') port = atoi(optarg);
     if (option == 'f') file = optarg;
     if (option == 'P') prefix = optarg;
     if (option == 'd') seconds = atof(optarg);
     if (option == 'c') connections = atoi(optarg);
     if (option == 'n') fresh = 1;
+    if (option == 'm') most_count = atoi(optarg);
     if (option == 's') seed = atoi(optarg);
     if (option == 'k') read_kind(optarg);
   }
@@ -324,6 +326,7 @@ int main(int count, char **words) {
         kinds[i].due += 1 / kinds[i].rate;
       }
     if ((t >= ends && !busy_count) || t > ends + 20) break;
+    if (most_count && begun_count >= most_count && !busy_count) break;
     int n = epoll_wait(poller, events, 256, kinds[0].rate ? 1 : 100);
     for (int i = 0; i < n; i++) ready(events[i].data.ptr);
   }

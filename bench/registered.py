@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import psutil
 import psycopg
@@ -111,12 +112,14 @@ class Registered:
         self.folder, self.stack, self.devices = folder, stack, devices
         self.port, self.tunnel_port = free_port(), free_port()
         self.management_port = free_port()
+        self.gateway_health = free_port()
         self.pids: dict[str, list[int]] = {}
         self.file = folder / "devices"
 
     # ------------------------------------------------------------------ setting up
 
-    def prepare(self) -> None:
+    def migrate(self) -> None:
+        """A database without a row of the bench."""
         private_folder(self.folder / "state")
         embedded = Embedded.start(self.folder / "pg")
         self.stack.callback(embedded.stop)
@@ -124,6 +127,10 @@ class Registered:
         self.pids["postgres"] = [embedded.pid]
         self.dsn = embedded.dsn("site")
         migrate(self.dsn, "site")
+
+    def prepare(self) -> None:
+        if not self.pids:
+            self.migrate()
         asyncio.run(self._site(datetime.now(UTC)))
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
@@ -254,7 +261,7 @@ class Registered:
             "host": "127.0.0.1",
             "port": self.port,
             "tunnel_port": self.tunnel_port,
-            "health": f"127.0.0.1:{free_port()}",
+            "health": f"127.0.0.1:{self.gateway_health}",
             "pfx": str(self.folder / "gateway.pfx"),
             "pfx_password_file": str(self.folder / "gateway.password"),
             "connector_ca": str(self.folder / "site-root.pem"),
@@ -281,7 +288,18 @@ class Registered:
         }
         command = [sys.executable, "-c", _ROLE, "connector"]
         self._start("connector", command, connector, self.health_port)
-        self._settled()
+        self._connected()
+        self.rest()
+
+    def _connected(self, seconds: float = 60) -> None:
+        """The gateway has its tunnel, and its configuration from it."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            told = httpx.get(f"http://127.0.0.1:{self.gateway_health}/readyz", trust_env=False)
+            if told.status_code == 200 and told.json().get("version") == 1:
+                return
+            time.sleep(0.2)
+        raise SystemExit("the connection point did not reach the gateway")
 
     def _start(self, name: str, command: list[str], settings: dict[str, Any], port: int) -> None:
         file = self.folder / f"{name}.toml"
@@ -310,7 +328,7 @@ class Registered:
         ]
         return tunnel.ConnectorConfiguration("CP01", [target], mappings)
 
-    def _settled(self, seconds: float = 300) -> None:
+    def rest(self, seconds: float = 300) -> None:
         """What the site does of itself after so much has changed is done."""
         until = time.monotonic() + seconds
         with psycopg.connect(self.dsn, autocommit=True) as connection:

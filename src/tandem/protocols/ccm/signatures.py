@@ -26,6 +26,7 @@ SIGNATURE_HEADER = "CCM-Signature"
 # How far a device's clock may be off. A nonce has to be remembered twice as long.
 SKEW = timedelta(minutes=5)
 
+_DATE = pattern(r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$")
 _NONCE = pattern(r"^[A-Za-z0-9_-]{16,64}$")
 _CLIENT = pattern(r"^[A-Za-z0-9:-]{0,64}$")
 _PREFIX = pattern(r"^/CCM_Proxy_(?:Mutual|Server)Auth/\d+(?=/)")
@@ -82,7 +83,9 @@ def read_signature(headers: Mapping[str, str]) -> Signed:
     """The headers of a request, not yet verified. Raises BadSignature."""
     date, nonce = headers.get(DATE_HEADER.lower(), ""), headers.get(NONCE_HEADER.lower(), "")
     try:
-        at = datetime.strptime(date, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        if not _DATE.match(date):
+            raise ValueError("not a date")
+        at = datetime.fromisoformat(date)
         signature = jws.unb64(headers.get(SIGNATURE_HEADER.lower(), ""))
     except ValueError:
         raise BadSignature(
@@ -112,7 +115,7 @@ def verify_request(
             cure="Set the clock of the device.",
             server_time=now.astimezone(UTC).isoformat(),
         )
-    date = signed.at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    date = f"{signed.at.isoformat()[:19]}Z"
     data = _lines(method, target, body, signed.client_id, date, signed.nonce)
     if not jws.is_signed(key, signed.signature, data):
         raise BadSignature(
