@@ -2,11 +2,12 @@
 //
 //   checkin_client -p PORT -f DEVICES -P PREFIX -d SECONDS [-c CONNECTIONS | -n] [-m REQUESTS] [-s SEED] -k KIND …
 //
-// DEVICES has a line for each device: client id, token, and the private key (P-256) in hex. PREFIX is what stands before the
-// signed part of the URL. A KIND is NAME:METHOD:TARGET:RATE[:BODY]; BODY is a file in which @ID becomes a new message id and
-// @AT the time. With RATE 0 each connection sends its next request when the last one is answered; otherwise requests begin at
-// that rate each second, and their time counts from when they were due. Devices take turns, each kind from its own place. With
-// -c connections are kept and shared, with -n each request has one of its own. After -m REQUESTS it ends. A device sends the ETag that it was told last.
+// DEVICES has a line for each device: client id, token, the private key (P-256) in hex, and the ETag that it was told last,
+// which is written there at the end. PREFIX is what stands before the signed part of the URL. A KIND is
+// NAME:METHOD:TARGET:RATE[:BODY]; BODY is a file in which @ID becomes a new message id and @AT the time. With RATE 0 each
+// connection sends its next request when the last one is answered; otherwise requests begin at that rate each second, and
+// their time counts from when they were due. Devices take turns, each kind from its own place. With -c connections are kept
+// and shared, with -n each request has one of its own. After -m REQUESTS it ends.
 // Prints JSON: seconds, CPU seconds, and of each kind: answers, errors, 304s, 200s, p50, p99 and the longest in microseconds.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -255,6 +256,17 @@ static void read_devices(const char *path) {
   fclose(file);
 }
 
+static void write_devices(const char *path) {
+  FILE *file = fopen(path, "w");
+  if (!file) die(path);
+  for (int i = 0; i < device_count; i++) {
+    char key[65];
+    hex(key, devices[i].key, 32);
+    fprintf(file, "%s %s %s %s\n", devices[i].client, devices[i].token, key, devices[i].etag);
+  }
+  fclose(file);
+}
+
 static void read_kind(char *text) {
   Kind *kind = &kinds[kind_count++];
   char path[LINE] = "", *part = strdup(text);
@@ -331,6 +343,7 @@ int main(int count, char **words) {
     for (int i = 0; i < n; i++) ready(events[i].data.ptr);
   }
   double took = now() - begun;
+  write_devices(file);
   struct rusage used;
   getrusage(RUSAGE_SELF, &used);
   printf("{\"secs\":%.4f,\"lost\":%d,\"cpu\":%.4f,\"kinds\":{", took, busy_count,

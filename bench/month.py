@@ -104,7 +104,7 @@ class _Month:
         return clients.ManagementPointService("CM1", self.site.box, with_, now=lambda: self.now)
 
     def _device(self, line: str) -> tuple[str, ec.EllipticCurvePrivateKey]:
-        id, _, secret = line.split()
+        id, _, secret = line.split()[:3]
         return id, ec.derive_private_key(int(secret, 16), ec.SECP256R1())
 
     async def _day(

@@ -147,13 +147,23 @@ async def save(tx: Tx, devices: Sequence[Device]) -> None:
     await _uncount(tx, [device.id for device in devices])
     await _count(tx, Counter(tuple(row[name] for name in _COUNTED) for row in rows))
     names = list(rows[0])
-    change = ", ".join(f"{name} = excluded.{name}" for name in names if name != "device_id")
+    # That a client was heard of is written beside this, by a trigger, and may be newer.
+    newest = "CASE WHEN f.client_id = excluded.client_id THEN greatest(f.{0}, excluded.{0})"
+    newest += " ELSE excluded.{0} END"
+    change = ", ".join(
+        f"{name} = " + (newest if name in _SEEN else "excluded.{0}").format(name)
+        for name in names
+        if name != "device_id"
+    )
     await tx.execute(
         f"""INSERT INTO fleet_device AS f ({", ".join(names)})
             SELECT {", ".join(names)} FROM jsonb_populate_recordset(NULL::fleet_device, %s)
             ON CONFLICT (device_id) DO UPDATE SET {change}""".encode(),  # noqa: S608
         (Jsonb(rows, dumps=_dumps),),
     )
+
+
+_SEEN = {"last_seen_at", "seen_key"}
 
 
 def _dumps(value: Any) -> bytes:
