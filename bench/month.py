@@ -98,9 +98,10 @@ class _Month:
         async def nothing(*_: Any) -> Any:
             return None
 
-        with_ = clients.Collaborators(
-            nothing, comanagement.policy_content, signing, nothing, nothing, nothing
-        )
+        async def policy(tx: Tx, client: clients.Client) -> ccm.PolicyContent:
+            return await comanagement.policy_content(tx, client.id)
+
+        with_ = clients.Collaborators(nothing, policy, signing, nothing, nothing, nothing)
         return clients.ManagementPointService("CM1", self.site.box, with_, now=lambda: self.now)
 
     def _device(self, line: str) -> tuple[str, ec.EllipticCurvePrivateKey]:

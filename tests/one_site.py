@@ -185,7 +185,7 @@ class Site:
             now=moment,
         )
 
-    async def _policy(self, tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+    async def _policy(self, tx: Tx, client: clients.Client) -> ccm.PolicyContent:
         return self.content
 
     async def _resource(self, tx: Tx, client: clients.Client, now: datetime) -> None:

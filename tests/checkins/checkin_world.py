@@ -22,7 +22,7 @@ from tandem.site import clients, collections, comanagement, deployments, propert
 from tandem.workloads import Position, Workload
 
 PATH = "/SMS_MP/.sms_pol"
-Policy = Callable[[Tx, clients.ClientId], Awaitable[ccm.PolicyContent]]
+Policy = Callable[[Tx, clients.Client], Awaitable[ccm.PolicyContent]]
 
 
 @dataclass
@@ -99,10 +99,10 @@ class World:
         self.computed = 0
 
         def policy_by(memory: clients.CheckIns) -> Policy:
-            async def policy(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+            async def policy(tx: Tx, client: clients.Client) -> ccm.PolicyContent:
                 self.computed += 1
                 plan = await memory.shared(lambda: comanagement.plan(tx))
-                return await comanagement.content_of(tx, plan, client_id)
+                return await comanagement.content_of(tx, plan, client.id, client.registered_at)
 
             return policy
 
@@ -123,7 +123,7 @@ class World:
         self.memories = [clients.CheckIns(db, now=now) for _ in range(2)]
         self.points = [point(policy_by(memory)) for memory in self.memories]
         # Computes, and remembers nothing.
-        self.afresh = point(comanagement.policy_content)
+        self.afresh = point(lambda tx, client: comanagement.policy_content(tx, client.id))
         apps = [
             memory.before(http.application(clients.routes(db, point, memory), role="site"))
             for point, memory in zip(self.points, self.memories, strict=True)

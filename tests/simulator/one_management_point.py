@@ -63,7 +63,7 @@ class Site:
     async def _verify(self, tx: Tx, token: str) -> clients.TenantIdentity:
         return await self.verify(tx, token)
 
-    async def _policy(self, tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+    async def _policy(self, tx: Tx, client: clients.Client) -> ccm.PolicyContent:
         return self.content
 
     async def _signing(self, tx: Tx) -> ccm.SigningIdentity:

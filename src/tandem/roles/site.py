@@ -324,9 +324,9 @@ def _management_point(
             signers.append(await properties.signing_identity(tx, box))
         return signers[0]
 
-    async def policy(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:
+    async def policy(tx: Tx, client: clients.Client) -> ccm.PolicyContent:
         plan = await checkins.shared(lambda: comanagement.plan(tx))
-        return await comanagement.content_of(tx, plan, client_id)
+        return await comanagement.content_of(tx, plan, client.id, client.registered_at)
 
     async def package(sha256: str) -> clients.Package | None:
         found = await packages.content(sha256)

@@ -22,7 +22,6 @@ from tandem.site import collections, ledgers
 from tandem.site.clients import store, tokens
 from tandem.site.clients.model import (
     APPROVED,
-    POLICY_DELIVERED,
     REGISTERED,
     REGISTERED_AGAIN,
     SITE_TOPIC,
@@ -105,7 +104,7 @@ class Collaborators:
     """
 
     verify_token: Callable[[Tx, str], Awaitable[TenantIdentity]]
-    policy: Callable[[Tx, ClientId], Awaitable[ccm.PolicyContent]]
+    policy: Callable[[Tx, Client], Awaitable[ccm.PolicyContent]]
     signing: Callable[[Tx], Awaitable[ccm.SigningIdentity]]
     management_points: Callable[[Tx], Awaitable[list[ccm.ManagementPoint]]]
     manifest: Callable[[Tx], Awaitable[ccm.ClientManifest | None]]
@@ -336,9 +335,15 @@ class ManagementPointService:
         etag = f'"{sha256(subject.encode()).hexdigest()[:32]}"'
         if have == etag:
             return SealedPolicy(etag, ends, None)
+        names = [f"{p.name} ({p.version})" for p in content.configuration_policies]
         version = client.policy_version
-        if not user:
-            version = await store.policy_version(tx, client.id, digest, now)
+        if user:
+            told = {"version": version, "policies": names}
+            await self._enter(tx, client, USER_POLICY_DELIVERED, told)
+        else:
+            version = await store.deliver(tx, client, digest, f"site:{uuid4().hex}", names, now)
+            data = {"device": client.device_id, "version": version}
+            await events.record(tx, "client.policy-delivered", client.id, data)
         policy = ccm.Policy(
             client_id=client.id,
             site_code=self.site_code,
@@ -353,16 +358,10 @@ class ManagementPointService:
             hidden=ccm.hide(content.configurations, ccm.public_key(key)),
         )
         document = ccm.seal("policy", policy, await self._with.signing(tx))
-        state = USER_POLICY_DELIVERED if user else POLICY_DELIVERED
-        policies = [f"{p.name} ({p.version})" for p in content.configuration_policies]
-        await self._enter(tx, client, state, {"version": version, "policies": policies})
-        if not user:
-            data = {"device": client.device_id, "version": version}
-            await events.record(tx, "client.policy-delivered", client.id, data)
         return SealedPolicy(etag, ends, document)
 
     async def _content(self, tx: Tx, client: Client, user_id: str) -> ccm.PolicyContent:
-        content = await self._with.policy(tx, client.id)
+        content = await self._with.policy(tx, client)
         # Nothing is deployed to users yet: their policy carries the settings alone.
         return ccm.PolicyContent(settings=content.settings) if user_id else content
 

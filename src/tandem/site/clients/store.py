@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
 from tandem.site.clients.model import (
+    POLICY_DELIVERED,
     REGISTERED,
     REGISTERED_AGAIN,
     SITE_TOPIC,
@@ -223,15 +224,36 @@ async def delete_client(tx: Tx, client_id: str) -> None:
     await tx.execute("DELETE FROM clients_client WHERE id = %s", (client_id,))
 
 
-async def policy_version(tx: Tx, client_id: str, digest: str, now: datetime) -> int:
-    """The number of this content for this client, which gets it now: one more than the last, when
-    it differs."""
+async def deliver(
+    tx: Tx, client: Client, digest: str, entry_id: str, policies: Sequence[str], now: datetime
+) -> int:
+    """Note that this client gets this content now, also in its timeline. Returns the content's number:
+    one more than the last, when it differs."""
     cursor = await tx.execute(
-        """UPDATE clients_client SET policy_at = %(now)s, policy_digest = %(digest)s,
-               policy_version = policy_version
-                   + CASE WHEN policy_digest = %(digest)s THEN 0 ELSE 1 END
-           WHERE id = %(id)s RETURNING policy_version""",
-        {"digest": digest, "id": client_id, "now": now},
+        """WITH given AS (
+               UPDATE clients_client SET policy_at = %(now)s, policy_digest = %(digest)s,
+                   policy_version = policy_version
+                       + CASE WHEN policy_digest = %(digest)s THEN 0 ELSE 1 END
+               WHERE id = %(id)s RETURNING policy_version
+           ), entered AS (
+               INSERT INTO clients_timeline
+                   (tenant_id, device_id, message_id, topic, state, at, received_at, data)
+               SELECT %(tenant)s, %(device)s, %(entry)s, %(topic)s, %(state)s, %(now)s, %(now)s,
+                   jsonb_build_object('version', policy_version, 'policies', %(policies)s::jsonb)
+               FROM given
+           )
+           SELECT policy_version FROM given""",
+        {
+            "digest": digest,
+            "id": client.id,
+            "now": now,
+            "tenant": client.tenant_id,
+            "device": client.device_id,
+            "entry": entry_id,
+            "topic": SITE_TOPIC,
+            "state": POLICY_DELIVERED,
+            "policies": Jsonb(list(policies)),
+        },
     )
     row = await cursor.fetchone()
     assert row is not None

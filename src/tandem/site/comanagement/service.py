@@ -695,12 +695,15 @@ async def plan(tx: Tx) -> Plan:
     )
 
 
-async def content_of(tx: Tx, plan: Plan, client_id: clients.ClientId) -> ccm.PolicyContent:
-    """Everything that the site wants of one client, computed when it asks."""
+async def content_of(
+    tx: Tx, plan: Plan, client_id: clients.ClientId, registered_at: datetime | None = None
+) -> ccm.PolicyContent:
+    """Everything that the site wants of one client, computed when it asks. When it was registered
+    is looked up where it is not known."""
     _, of = await collections.answer(tx, plan.collections, client_id)
     spread, enabled = 0, plan.enablement
     if enabled is not None and enabled.auto_enroll is not AutoEnroll.NONE:
-        since = (await clients.find(tx, client_id)).registered_at
+        since = registered_at or (await clients.find(tx, client_id)).registered_at
         # Whoever comes later is one more, and enrols at once (spec F15).
         spread = enabled.spread_minutes if since <= (enabled.enrolls_since or since) else 0
     return ccm.PolicyContent(
