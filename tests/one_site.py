@@ -169,7 +169,7 @@ class Site:
         self.package_of = self._package
         # Fingerprints of join certificates.
         self.joined: set[str] = set()
-        box = SecretBox.open(folder / "keys" / "box")
+        self.box = box = SecretBox.open(folder / "keys" / "box")
         self.point = clients.ManagementPointService(
             "CM1",
             box,
@@ -265,6 +265,7 @@ class Site:
                 Route(f"/{TENANT}/oauth2/v2.0/token", self._directory, methods=["POST"]),
                 Mount(PREFIX, routes=clients.routes(self.db, self.point)),
                 *clients.admin_routes(self.db, require=_anyone, now=self.now),
+                *clients.identity_routes(self.db, self.box, "CM1", require=_anyone, now=self.now),
             ],
             role="site",
         )
@@ -288,7 +289,7 @@ class Site:
         await task
 
 
-async def _anyone(request: Request) -> administrators.Administrator:
+async def _anyone(request: Request, role: object = None) -> administrators.Administrator:
     return ADMINISTRATOR
 
 

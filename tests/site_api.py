@@ -229,6 +229,9 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
         *auditing.routes(db, gate, now, signer),
         *search.routes(db, gate, cloud.searched),
         *clients.admin_routes(db, require=gate, now=now),
+        *clients.identity_routes(
+            db, SecretBox.open(folder / "keys" / "box.key"), "CM1", require=gate, now=now
+        ),
         *fleet.routes(db, cloud.fleet, gate, now),
         *adminservice.routes(db, gate, now),
     ]

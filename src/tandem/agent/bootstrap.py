@@ -3,6 +3,9 @@
     tandem-ccmsetup --config agent.toml --trusted-root root.pem \\
         'CCMSETUPCMD="CCMHOSTNAME=… SMSSITECODE=…"'
 
+With `-` the command line is read from standard input: a registration token in it is then not in the
+list of processes.
+
 Exits with ccmsetup's return code. The client itself is `tandem agent run`.
 """
 
@@ -32,8 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", type=Path, required=True, help="the agent's settings, TOML")
     parser.add_argument("--trusted-root", type=Path, required=True, help="the site's root, PEM")
-    parser.add_argument("command_line", help="CCMSETUPCMD=… as the MSI gets it")
+    parser.add_argument(
+        "command_line",
+        help="CCMSETUPCMD=… as the MSI gets it; - reads it from standard input, where others do not"
+        " see a registration token",
+    )
     given = parser.parse_args(arguments)
+    if given.command_line == "-":
+        given.command_line = sys.stdin.readline().strip()
     try:
         settings = config.load(given.config, AgentSettings)
         pem = given.trusted_root.read_text()
@@ -55,5 +64,5 @@ async def _setup(settings: AgentSettings, command_line: str, pem: str) -> SetupR
         machine = machine_of(settings, place, http, x509.load_pem_x509_certificate(pem.encode()))
         result = await Bootstrap(machine, command_line).run(asyncio.Event())
     if result.code == 0:
-        place.install(SetupRequest(command_line, pem))
+        place.install(SetupRequest(commandline.kept(command_line), pem))
     return result

@@ -19,7 +19,7 @@ from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate
-from tandem.agent.handlers import Handlers, Root, hardware
+from tandem.agent.handlers import Handlers, Root, hardware, hardware_id
 from tandem.agent.installation import FILE, Installation, client_folder, installed
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.platform import Machine
@@ -39,6 +39,8 @@ RETRY_MINUTES = 10
 # State ids of topic 800 (spec 3.2).
 ASSIGNMENT_STARTED, WRONG_SITE, NO_MANAGEMENT_POINT, ASSIGNED = 500, 602, 603, 700
 _BATCH = 100
+# How far a clock may go back without a word: it is set by the network all the time.
+_SKEW = timedelta(minutes=5)
 # Entries of the ledger in one message: far below what one message may hold.
 _ENTRIES = 100
 
@@ -82,10 +84,14 @@ class Client:
             machine, self._folder, found.connection, self._journal, "ClientIDManagerStartup"
         )
         self._session.client_id = found.client_id
+        root = machine.root
+        self._hardware_id = machine.hardware_id or (
+            hardware_id(Root(root, machine.state)) if root is not None else ""
+        )
         self._policy = self._stored_policy()
         self._expired = self._farewell = self._asked = False
         self._effects: dict[str, str] = {}
-        start = machine.now()
+        start = self._looked_at = machine.now()
         self._policy_due = self._messages_due = start
         self._user_etag = ""  # Of the user's policy in hand; it is asked for anew at each start.
         self._check_due = start
@@ -174,6 +180,7 @@ class Client:
 
         What the device decides by itself is decided whether or not the site answers.
         """
+        self._notice_clock()
         heard = await self._attempt(self._hear)
         done = await self._attempt(self._evaluate)
         # A site that did not answer a moment ago is not asked twice in one step.
@@ -181,6 +188,23 @@ class Client:
         if heard is done is said is None:
             return self._rest_seconds()
         return self._after_failure()
+
+    def _notice_clock(self) -> None:
+        """A clock that was ahead has put off what is due: nothing is further away than its interval."""
+        now, settings = self._machine.now(), self.settings
+        if now + _SKEW >= self._looked_at:
+            self._looked_at = max(now, self._looked_at)
+            return
+        self._looked_at = now
+        self._write("CcmMessaging", "The clock of this device was put back.", WARNING)
+        polling = self._minutes(settings.policy_polling_minutes)
+        self._policy_due = min(self._policy_due, now + polling)
+        self._messages_due = min(
+            self._messages_due, now + self._minutes(settings.state_reporting_minutes)
+        )
+        self._heartbeat_due = min(self._heartbeat_due, now + self._minutes(HEARTBEAT_MINUTES))
+        self._inventory_due = min(self._inventory_due, now + self._minutes(INVENTORY_MINUTES))
+        self._check_due = min(self._check_due, now + self._minutes(check.EVERY_MINUTES))
 
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> type[AppError] | None:
         """What kept the work from being done, which is in the log, or None."""
@@ -225,6 +249,7 @@ class Client:
             self._installation.version,
             machine.os_version,
             machine.os_name,
+            hardware_id=self._hardware_id,
         )
         self._session.client_id = ""
         try:
@@ -244,6 +269,10 @@ class Client:
         )
         self._folder.save(FILE, self._installation)
         self._session.client_id = reply.client_id
+        if reply.token:
+            self._session.keep_site_token(reply.token, reply.expires_in)
+        else:
+            self._session.forget_site_token()
         self._write(
             log,
             f"[RegTask] - Client is registered. Server assigned ClientID is {reply.client_id}. "
@@ -532,7 +561,9 @@ class Client:
         stored = self._folder.read("heartbeat")
         with suppress(ValueError):
             if stored:
-                return datetime.fromisoformat(stored.decode())
+                # Written down by a clock that was ahead, it would be waited for.
+                latest = now + self._minutes(HEARTBEAT_MINUTES)
+                return min(datetime.fromisoformat(stored.decode()), latest)
         return now
 
     def _stored_policy(self) -> ccm.Policy | None:

@@ -16,7 +16,7 @@ from tandem.protocols import ccm
 # What an MDM service carries (spec 3.5).
 MAX_CHARACTERS = 1024
 
-_USED_PARAMETERS = {"retry", "downloadtimeout", "forceinstall", "logon", "uninstall"}
+_USED_PARAMETERS = {"retry", "downloadtimeout", "forceinstall", "logon", "uninstall", "regtoken"}
 _KNOWN_PARAMETERS = {
     "mp": "the management point is CCMHOSTNAME",
     "nocrlcheck": "the operating system's own rules for revocation apply",
@@ -30,7 +30,6 @@ _KNOWN_PARAMETERS = {
 _REFUSED_PARAMETERS = {
     "?": "help installs nothing; `tandem-ccmsetup --help` shows it",
     "source": "installing from a share is not possible; the client comes from CCMHOSTNAME",
-    "regtoken": "bulk registration tokens are not in this version",
     "usepkicert": "PKI client certificates are not in this version",
     "config": "property files are not in this version; name the properties themselves",
 }
@@ -62,6 +61,7 @@ _REFUSED_PROPERTIES = {
     "CCMCERTISSUERS": "PKI client certificates are not in this version",
 }
 _WRAPPED = re.compile(r'(?:^|\s)CCMSETUPCMD=(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+))', re.IGNORECASE)
+_REGTOKEN = re.compile(r'(?P<name>/regtoken:)[^\s"]*\s*', re.IGNORECASE)
 _SITE_CODE = re.compile(r"^[A-Z0-9]{3}$")
 
 
@@ -97,6 +97,11 @@ class CommandLine(msgspec.Struct, frozen=True):
     @property
     def uninstall(self) -> bool:
         return "uninstall" in self.parameters
+
+    @property
+    def registration_token(self) -> str:
+        """A bulk registration token, which is used once and never kept."""
+        return self.parameters.get("regtoken", "")
 
     @property
     def retry_minutes(self) -> int:
@@ -144,6 +149,16 @@ def parse(text: str) -> CommandLine:
     return CommandLine(_host(properties), _site_code(properties), parameters, properties, remarks)
 
 
+def masked(text: str) -> str:
+    """For logs and reports: without the registration token."""
+    return _REGTOKEN.sub(r"\g<name>*** ", text)
+
+
+def kept(text: str) -> str:
+    """For what lies on the disk: as if there had been no registration token."""
+    return _REGTOKEN.sub("", text)
+
+
 def _unwrapped(text: str) -> str:
     found = _WRAPPED.search(text)
     if found is None:
@@ -180,6 +195,11 @@ def _take_parameter(name: str, value: str, parameters: dict[str, str], remarks: 
         if key in ("retry", "downloadtimeout") and not _is_minutes(value):
             raise BadCommandLine(
                 f"/{name}:{value} is not a number of minutes.", cure=f"Write /{name}:10, say."
+            )
+        if key == "regtoken" and not value:
+            raise BadCommandLine(
+                "/regtoken has no token.",
+                cure="Write /regtoken:<token>, as `tandem bulk-registration-token new` shows it.",
             )
         parameters[key] = value
     elif key in _KNOWN_PARAMETERS:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from cryptography import x509
 
+from tandem.agent import commandline
 from tandem.agent.client import Client
 from tandem.agent.platform import Machine
 from tandem.agent.platform.meeting import MeetingPlace, SetupRequest
@@ -49,6 +50,11 @@ class Host:
         while not over.is_set():
             result = await Bootstrap(machine, request.command_line).run(over)
             if result.code == SUCCESS:
+                kept = commandline.kept(request.command_line)
+                if kept != request.command_line:
+                    # The token in it has done its work. Whoever asked is asked again, without it.
+                    self._place.install(SetupRequest(kept, request.trusted_root))
+                    return
                 await Client(machine).run(over)
                 return
             await pause(over, SETUP_AGAIN_MINUTES * machine.minute_seconds)

@@ -20,9 +20,17 @@ T = TypeVar("T")
 
 Account = Literal["device", "user"]
 
+# How far a device's clock may be off before the site refuses what it signs.
+_SKEW = timedelta(minutes=5)
+
 # The name under which the machine's own token is cached, and what the log calls a user's.
 _SID = {"device": "S-1-5-18", "user": "S-1-5-21-0-0-0-1001"}
 _CONTEXT = "agent.ccm-token"
+_SITE_TOKEN = "site-token"  # noqa: S105 - the name of a file.
+_TO_REGISTER = (
+    "Join the device to the directory, or run ccmsetup with a bulk registration token of the site:"
+    " /regtoken:<token>."
+)
 
 
 class Unreachable(AppError):
@@ -64,6 +72,19 @@ class _Cached(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
+class _SiteToken(msgspec.Struct, frozen=True):
+    """The site's own token of a client that no directory knows."""
+
+    token: str
+    made_at: datetime
+    renew_at: datetime
+    expires_at: datetime
+
+
+def has_site_token(folder: Folder) -> bool:
+    return folder.read(_SITE_TOKEN) is not None
+
+
 class Session:
     """Signed requests of one device to one management point."""
 
@@ -80,6 +101,8 @@ class Session:
         self.client_id = ""
         # Base URL of the intranet's management point, when the gateway is not to be used.
         self.intranet = ""
+        self._registration_token = ""
+        self._stale = False
 
     @property
     def base(self) -> str:
@@ -100,6 +123,7 @@ class Session:
         if response.status_code == 401:
             # The token may have lost its worth before its time, and a download may be long.
             self._folder.remove("token-device")
+            self._stale = True
             response = await self._opened(target, headers)
         if response.status_code in (200, 206, 416):
             return response
@@ -120,6 +144,30 @@ class Session:
             await response.aclose()
         return response
 
+    def show(self, registration_token: str) -> None:
+        """Ask the management point with this from now on, where there is no directory to ask. It is
+        not kept."""
+        self._registration_token = registration_token
+        if registration_token:
+            self._folder.remove("token-device")
+
+    def keep_site_token(self, token: str, expires_in: int) -> None:
+        """The site's own token, which stands in for a directory's from now on."""
+        now = self._machine.now()
+        life = timedelta(seconds=expires_in)
+        fresh = _SiteToken(token, now, now + life / 3, now + life)
+        self._folder.write(_SITE_TOKEN, self._box.seal(msgspec.json.encode(fresh), _CONTEXT))
+        self._folder.remove("token-device")
+        self._stale = False
+        self._journal.write(
+            self._component,
+            f"Cached encrypted site token. Will be renewed at '{fresh.renew_at:%m/%d/%Y %H:%M:%S}',"
+            f" will expire at '{fresh.expires_at:%m/%d/%Y %H:%M:%S}'",
+        )
+
+    def forget_site_token(self) -> None:
+        self._folder.remove(_SITE_TOKEN)
+
     async def _request(
         self, method: str, target: str, body: bytes, headers: dict[str, str], account: Account
     ) -> httpx.Response:
@@ -128,6 +176,7 @@ class Session:
         if response.status_code == 401 and _reason(response) != "client.unknown":
             # The token may have lost its worth before its time: keys change, gateways restart.
             self._folder.remove(f"token-{account}")
+            self._stale = True
             token = await self.token(account)
             response = await self._attempt(method, target, body, headers, token)
         _check(response)
@@ -168,22 +217,66 @@ class Session:
         cached = self._cached(account)
         if cached is not None and cached.expires_at > now:
             return cached.token
-        directory = await self._directory_token(account)
+        no_directory = (
+            self._machine.directory.join() is None or not self._connection.info.resource_uri
+        )
+        if account == "device" and no_directory:
+            return await self._without_directory(now)
+        reply = await self._exchange(await self._directory_token(account), now)
+        return self._cache(account, reply, now)
+
+    async def _without_directory(self, now: datetime) -> str:
+        """A token for a device that no directory knows. Raises NoToken."""
+        if self._registration_token:
+            return self._cache("device", await self._exchange(self._registration_token, now), now)
+        own = self._site_token()
+        if own is None:
+            raise NoToken(
+                "This device is in no directory, and the site has given it no token.",
+                cure=_TO_REGISTER,
+            )
+        # A clock that was put back must not keep a token from being renewed.
+        due = self._stale or not own.made_at - _SKEW <= now < own.renew_at
+        if due:
+            self._journal.write(self._component, "Renewing the site token...")
+            try:
+                reply = await self._exchange(own.token, now)
+            except Unreachable:
+                if self._stale or now >= own.expires_at:
+                    raise
+                return own.token  # Still good: another time.
+            self.keep_site_token(reply.access_token, reply.expires_in)
+            return reply.access_token
+        return own.token
+
+    def _site_token(self) -> _SiteToken | None:
+        sealed = self._folder.read(_SITE_TOKEN)
+        if sealed is None:
+            return None
+        try:
+            return msgspec.json.decode(self._box.unseal(sealed, _CONTEXT), type=_SiteToken)
+        except (Unsealable, msgspec.DecodeError):
+            return None
+
+    async def _exchange(self, bearer: str, now: datetime) -> ccm.TokenReply:
+        """What CCM_STS gives for a token and the proof of this device's key."""
         url = f"{self.base}/CCM_STS"
         self._journal.write(self._component, f"Getting CCM Token from {url}")
         wanted = ccm.TokenRequest(
             pki.public_jwk(self.key),
-            ccm.key_proof(self.key, directory, now, secrets.token_urlsafe(18)),
+            ccm.key_proof(self.key, bearer, now, secrets.token_urlsafe(18)),
         )
         request = self._machine.http.build_request(
             "POST",
             url,
             content=msgspec.json.encode(wanted),
-            headers={"Authorization": f"Bearer {directory}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"},
         )
         response = await _send(self._machine.http, request)
         _check(response)
-        reply = decode(response, ccm.TokenReply)
+        return decode(response, ccm.TokenReply)
+
+    def _cache(self, account: Account, reply: ccm.TokenReply, now: datetime) -> str:
         # Renewed when a tenth of its life is left, so no request meets its end.
         expires = now + timedelta(seconds=reply.expires_in * 0.9)
         fresh = _Cached(reply.access_token, expires)

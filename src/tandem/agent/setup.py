@@ -23,6 +23,7 @@ from tandem.agent.session import (
     auth_info,
     decode,
     describe,
+    has_site_token,
 )
 from tandem.agent.spool import Spool
 from tandem.agent.waiting import pause
@@ -73,7 +74,9 @@ class Bootstrap:
 
     def __init__(self, machine: Machine, command_line: str) -> None:
         self._machine = machine
-        self._text = command_line
+        self._given = command_line
+        # What is kept and shown. A registration token lets others in: it is neither.
+        self._text = commandline.kept(command_line)
         self._folder = Folder(machine.state / "ccmsetup", machine.durable)
         self._client = client_folder(machine.state, machine.durable)
         self._journal = Journal(machine.logs, machine.now)
@@ -92,7 +95,7 @@ class Bootstrap:
                 self._journal.write(LOG, text, WARNING)
                 return SetupResult(ALREADY_RUNNING, 0, text, "Wait until it has ended.")
             try:
-                line = commandline.parse(self._text)
+                line = commandline.parse(self._given)
             except BadCommandLine as error:
                 return await self._refuse(error)
             if line.uninstall:
@@ -123,7 +126,7 @@ class Bootstrap:
         self._journal.limit(*line.log_limits)
         write = self._journal.write
         write(LOG, f"==========[ ccmsetup started on {self._machine.name} ]==========")
-        write(LOG, f"Command line: {self._text}")
+        write(LOG, f"Command line: {commandline.masked(self._given)}")
         for remark in line.remarks:
             write(LOG, remark, WARNING)
         write(LOG, "CCMSETUP bootstrap from Internet: 1")
@@ -143,6 +146,7 @@ class Bootstrap:
             return SetupResult(SUCCESS, SUCCEEDED, "Already installed.", version=before.version)
         connection = Connection(line.host, await self._auth_info(line))
         session = Session(machine, self._client, connection, self._journal, LOG)
+        session.show(line.registration_token)
         self._session = session
         await session.token("device")
         await self._check_site(session, line)
@@ -177,14 +181,19 @@ class Bootstrap:
     def _stays(self, before: Installation, line: CommandLine) -> bool:
         if "logon" in line.parameters:
             return True
+        if line.registration_token and not before.client_id:
+            return False
         return before.command_line == self._text and "forceinstall" not in line.parameters
 
     async def _auth_info(self, line: CommandLine) -> ccm.AuthInfo:
         join = self._machine.directory.join()
         if join is None:
+            if line.registration_token or has_site_token(self._client):
+                return ccm.AuthInfo("", "", "")
             raise NotJoined(
                 "This device is not joined to a directory, so it gets no token for the gateway.",
-                cure="Join the device (a registration is not enough), then the setup can run.",
+                cure="Join the device (a registration is not enough), then the setup can run; or"
+                " run it with a bulk registration token: /regtoken:<token>.",
             )
         given = line.properties
         if "AADCLIENTAPPID" in given and "AADRESOURCEURI" in given:

@@ -176,6 +176,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *auditing.routes(db, gate, utc_now, signer),
             *search.routes(db, gate, search.Collaborators.of(db, cloud)),
             *clients.admin_routes(db, require=gate, now=utc_now),
+            *clients.identity_routes(
+                db, box, settings.site_code.upper(), require=gate, now=utc_now
+            ),
             *deployments.routes(db, gate, utc_now),
             *discovery.routes(db, found, gate),
             *cloud_services.routes(cloud, gate),

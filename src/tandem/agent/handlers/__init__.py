@@ -9,9 +9,9 @@ comes back when the setting is withdrawn. Killed at any point, the next call goe
 """
 
 from tandem.agent.handlers.compliance import facts
-from tandem.agent.handlers.hardware import hardware
+from tandem.agent.handlers.hardware import hardware, hardware_id
 from tandem.agent.handlers.model import Effect
 from tandem.agent.handlers.root import Root
 from tandem.agent.handlers.service import FACTS, Handlers
 
-__all__ = ["FACTS", "Effect", "Handlers", "Root", "facts", "hardware"]
+__all__ = ["FACTS", "Effect", "Handlers", "Root", "facts", "hardware", "hardware_id"]

@@ -5,6 +5,7 @@ not here, so a report is news.
 """
 
 import re
+from hashlib import sha256
 
 from tandem.agent.handlers.compliance import os_release, text
 from tandem.agent.handlers.root import Root
@@ -53,6 +54,26 @@ def hardware(root: Root) -> dict[str, Rows]:
         "SMS_G_System_NETWORK_ADAPTER": _adapters(root),
     }
     return {name: [row for row in map(_said, rows) if row] for name, rows in found.items()}
+
+
+# What makers write where they write nothing; such an id would make one machine of many.
+_NO_ID = re.compile(
+    r"^(0+|f+|03000200040005000006000700080009|.*(filled|default|specified|settable|none).*|)$"
+)
+
+
+def hardware_id(root: Root) -> str:
+    """Which machine this is, whatever is on its disk, as the field writes it; empty where the
+    firmware does not say, or not to us: its serial numbers are for root alone."""
+    for name in ("product_uuid", "product_serial"):
+        found = _bare(_line(root, f"{_DMI}/{name}"))
+        if not _NO_ID.match(found):
+            return "2:" + sha256(f"{name}:{found}".encode()).hexdigest()[:40].upper()
+    return ""
+
+
+def _bare(found: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", found.lower())
 
 
 def _said(row: dict[str, str | int]) -> dict[str, str | int]:

@@ -138,6 +138,9 @@ class Machine:
     durable: bool = True
     # Where handlers have their effects: "/" on a device of its own, a folder in tests. None: nowhere.
     root: Path | None = None
+    # What the machine says it is, whatever is on its disk: "2:" and 40 digits in hex. Empty: read
+    # from below `root`, where it says so there.
+    hardware_id: str = ""
     # Whether a connection to the tenant is held open, by which it calls the device at once.
     waits_for_calls: bool = True
     now: Clock = utc_now

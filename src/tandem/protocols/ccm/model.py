@@ -25,15 +25,25 @@ class AuthInfo(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class TokenRequest(msgspec.Struct, frozen=True):
-    """`key` is the device's public JWK; `proof` shows that the sender of the token holds it."""
+    """`key` is the device's public JWK; `proof` shows that the sender of the token holds it.
+
+    `certificates` are for a device without a token: its client certificate and those above it, as
+    base64 of DER. The proof is then over the SHA-256 of the first in hex, and `possession` is the
+    same proof by the certificate's own key.
+    """
 
     key: dict[str, str]
     proof: str
+    certificates: Annotated[list[str], msgspec.Meta(max_length=8)] = []
+    possession: str = ""
 
 
 class TokenReply(msgspec.Struct, frozen=True):
+    """`kind`: "ccm", or "site" for the long-lived token of a client that no directory knows."""
+
     access_token: str
     expires_in: int
+    kind: Literal["ccm", "site"] = "ccm"
 
 
 class SiteSigningCertificate(msgspec.Struct, frozen=True):
@@ -76,12 +86,19 @@ class RegistrationRequest(msgspec.Struct, frozen=True):
     os_name: str = "Windows"
     # The client id this device had before, when it registers again.
     client_id: str = ""
+    # What the machine says it is, whatever is on its disk; empty where it does not say.
+    hardware_id: Annotated[str, msgspec.Meta(pattern=r"^([0-9]:[0-9A-F]{40})?$")] = ""
 
 
-class RegistrationReply(msgspec.Struct, frozen=True):
+class RegistrationReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`token` is the site's own token for a client that no directory knows; good for `expires_in`
+    seconds, and to be renewed after a third of them."""
+
     client_id: str
     approval: int
     site_code: str
+    token: str = ""
+    expires_in: int = 0
 
 
 class ConfigurationPolicy(msgspec.Struct, frozen=True):

@@ -1,12 +1,14 @@
 """Clients of the site, and the management point that they talk to.
 
-Owns the tables clients_token_key, clients_client, clients_timeline and clients_nonce. Knows nothing
-of co-management: what a client's policy says is handed in (`Collaborators.policy`). `checkins` answers
-who has it already from memory. `jobs` has the clean-up of what replays need no longer.
+Owns the tables clients_token_key, clients_client, clients_timeline, clients_nonce,
+clients_registration_token and clients_conflict. Knows nothing of co-management: what a client's
+policy says is handed in (`Collaborators.policy`). `checkins` answers who has it already from memory.
+`jobs` has the clean-up of what replays need no longer.
 """
 
 from tandem.site.clients.checkins import CheckIns
 from tandem.site.clients.http import admin_routes, routes
+from tandem.site.clients.identity_http import identity_routes
 from tandem.site.clients.jobs import FORGET_NONCES, register
 from tandem.site.clients.model import (
     ENDPOINTS,
@@ -91,6 +93,7 @@ __all__ = [
     "find",
     "find_by_device",
     "forget",
+    "identity_routes",
     "in_force",
     "keep_resource",
     "keep_state",

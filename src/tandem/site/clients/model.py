@@ -12,22 +12,27 @@ from tandem.protocols import ccm
 
 ClientId = NewType("ClientId", str)
 
-# Registration by a directory token is approved by the directory's word.
-APPROVED = 3
+# Registration by a directory token is approved by the directory's word, and one by a certificate by
+# its authority's. For a bulk registration token stands the administrator who made it.
+APPROVED_BY_DIRECTORY, APPROVED = 3, 1
 # Topics of what the site itself writes into a device's timeline.
 SITE_TOPIC = 9100
 REGISTERED, REGISTERED_AGAIN, POLICY_DELIVERED, USER_POLICY_DELIVERED = 1, 2, 3, 4
+SUPERSEDED, REVIVED, CONFLICT = 5, 6, 7
 
 
 class ClientsSettings(Settings, frozen=True):
     """`token_hours`: after how long a client has to show its directory token again.
 
     `policy_days`: how long a policy is in force without news; a client notices when news is
-    withheld from it for that long.
+    withheld from it for that long. `site_token_days`: how long a client that no directory knows may
+    stay away; `site_token_grace_days`: for how long after that its key alone still renews the token.
     """
 
     token_hours: float = 8
     policy_days: float = 7
+    site_token_days: float = 90
+    site_token_grace_days: float = 90
 
 
 class TenantIdentity(msgspec.Struct, frozen=True):
@@ -45,8 +50,14 @@ class TenantIdentity(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...] = ()
 
 
+# By what a client showed who it is when it registered.
+Credential = Literal["directory", "certificate", "bulk-token"]
+ConflictKind = Literal["clone", "sequence", "hardware"]
+
+
 class TokenHolder(msgspec.Struct, frozen=True):
-    """Who a CCM token speaks for, the key that it is bound to, and until when it is taken."""
+    """Who a CCM token speaks for, the key that it is bound to, and until when it is taken.
+    `registration_token` is the id of the bulk registration token that stands behind it."""
 
     tenant_id: str
     device_id: str
@@ -55,6 +66,8 @@ class TokenHolder(msgspec.Struct, frozen=True):
     thumbprint: str
     key: dict[str, str]
     expires: float
+    by: Credential = "directory"
+    registration_token: str = ""
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -76,6 +89,11 @@ class Client(msgspec.Struct, frozen=True):
     policy_version: int
     state_at: datetime | None
     state: ccm.ComanagementState | None
+    registered_by: Credential = "directory"
+    registration_token: str = ""
+    hardware_id: str = ""
+    # Another record of the same machine took this one's place.
+    obsolete: bool = False
 
 
 class ClientSummary(msgspec.Struct, frozen=True):
@@ -95,6 +113,8 @@ class ClientSummary(msgspec.Struct, frozen=True):
     flags: int
     mdm_enrolled: bool
     policy_present: bool
+    registered_by: Credential = "directory"
+    obsolete: bool = False
 
     @classmethod
     def of(cls, client: Client) -> "ClientSummary":
@@ -114,7 +134,45 @@ class ClientSummary(msgspec.Struct, frozen=True):
             state.flags if state else 0,
             state.mdm_enrolled if state else False,
             state.policy_present if state else False,
+            client.registered_by,
+            client.obsolete,
         )
+
+
+class RegistrationToken(msgspec.Struct, frozen=True):
+    """A bulk registration token without the token. `registered`: how many clients came by it."""
+
+    id: str
+    description: str
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    blocked: bool
+    registered: int
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Two machines that are one client, or one machine that is two.
+
+    `kind`: "clone", the client spoke from hardware `other`; "sequence", it repeated a number that
+    it had used: its disk was put back, or copied; "hardware", the client `other` has the same
+    hardware. `decision` is what an administrator wants done, until it is.
+    """
+
+    id: int
+    client_id: str
+    name: str
+    kind: ConflictKind
+    other: str
+    first_at: datetime
+    last_at: datetime
+    times: int
+    decision: str
+    decided_by: str
+    resolved_at: datetime | None
+    registered_by: Credential
+    text: str = ""
+    cure: str = ""
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -284,6 +342,9 @@ _STATES = {
     (SITE_TOPIC, REGISTERED_AGAIN): "Registered again, with a new key",
     (SITE_TOPIC, POLICY_DELIVERED): "Policy delivered",
     (SITE_TOPIC, USER_POLICY_DELIVERED): "Policy of a user delivered",
+    (SITE_TOPIC, SUPERSEDED): "Obsolete: the machine registered anew",
+    (SITE_TOPIC, REVIVED): "No longer obsolete: the client spoke again",
+    (SITE_TOPIC, CONFLICT): "Two machines may be this one client",
 }
 
 
@@ -317,6 +378,16 @@ class ExpiredToken(AppError):
 
 class Replayed(AppError):
     kind, code = Kind.UNAUTHENTICATED, "client.replayed"
+
+
+class NewKeyNeeded(AppError):
+    """The key to register is another machine's."""
+
+    kind, code = Kind.CONFLICT, "client.new-key-needed"
+
+
+class BadCertificate(AppError):
+    kind, code = Kind.FORBIDDEN, "client.bad-certificate"
 
 
 class UnknownSiteCode(AppError):

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tandem import audit, pki
 from tandem.infra import events
@@ -19,18 +20,21 @@ from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
 from tandem.site import collections, ledgers
-from tandem.site.clients import store, tokens
+from tandem.site.clients import registration_tokens, store, tokens
 from tandem.site.clients.model import (
     APPROVED,
+    APPROVED_BY_DIRECTORY,
     REGISTERED,
     REGISTERED_AGAIN,
     SITE_TOPIC,
     USER_POLICY_DELIVERED,
+    BadToken,
     BlockedClient,
     Client,
     ClientId,
     ClientsSettings,
     ClientSummary,
+    Credential,
     DeviceFacts,
     DeviceUnnamed,
     EnrollmentProgress,
@@ -59,6 +63,8 @@ MAX_MESSAGES = 200
 # Of all that devices reported lately; a story of one page needs no more.
 _MOST_MILESTONES = 5000
 _SEEN_EVERY = timedelta(seconds=30)
+# Names of devices are made in this space, of the keys that they have.
+_DEVICES = UUID("5b1f3f0e-2c53-4d0f-9a1c-0c9b0f7c5a54")
 # An entry of the audit names so many of the clients that it is about; more are counted.
 _NAMED_IN_AUDIT = 1000
 
@@ -120,6 +126,20 @@ class Caller:
     client: Client | None
 
 
+def _by_key(key: ec.EllipticCurvePublicKey) -> TenantIdentity:
+    """Who a device is that no directory knows: always the same while it has this key."""
+    device = str(uuid5(_DEVICES, pki.jwk_thumbprint(key)))
+    return TenantIdentity("", device, "device", device)
+
+
+def _refuse_blocked(client: Client) -> None:
+    if client.blocked:
+        raise BlockedClient(
+            f"The client {client.name} is blocked.",
+            cure="An administrator of the site can unblock it.",
+        )
+
+
 class SealedPolicy(msgspec.Struct, frozen=True):
     """`document` is None when the client has this policy already. From `etag_ends` on the same
     content has another ETag."""
@@ -166,9 +186,28 @@ class ManagementPointService:
         if file is not None:
             file.write(cmtrace.line(message, component, self.now(), severity))
 
-    async def exchange(self, tx: Tx, bearer: str, request: ccm.TokenRequest) -> ccm.TokenReply:
-        """A CCM token for a directory token whose sender proves to hold the device's key."""
+    async def exchange(
+        self, tx: Tx, bearer: str | None, request: ccm.TokenRequest
+    ) -> ccm.TokenReply:
+        """A CCM token for who proves to hold the device's key, and shows besides one of these: a
+        directory token, a bulk registration token, a client certificate, or the site's own token
+        that is to be renewed."""
         now = self.now()
+        if bearer is None:
+            return await self._exchange_certificate(tx, request, now)
+        if not tokens.names_a_site(bearer):
+            return await self._exchange_directory(tx, bearer, request, now)
+        id = await tokens.registration_token_id(self._keys, tx, bearer, self.site_code, now)
+        if id is None:
+            return await self._renew(tx, bearer, request, now)
+        await registration_tokens.admit(tx, id)
+        key = await self._proven(tx, request, bearer, now)
+        self._log("CCM_STS", f"Validated bulk registration token. UniqueId: {id}")
+        return await self._short(tx, _by_key(key), key, now, "bulk-token", id)
+
+    async def _exchange_directory(
+        self, tx: Tx, bearer: str, request: ccm.TokenRequest, now: datetime
+    ) -> ccm.TokenReply:
         identity = await self._with.verify_token(tx, bearer)
         if not identity.device_id:
             raise DeviceUnnamed(
@@ -181,16 +220,86 @@ class ManagementPointService:
             f"TenantId: {identity.tenant_id} UserId: {identity.object_id} "
             f"DeviceId: {identity.device_id}",
         )
+        key = await self._proven(tx, request, bearer, now)
+        return await self._short(tx, identity, key, now, "directory", "")
+
+    async def _exchange_certificate(
+        self, tx: Tx, request: ccm.TokenRequest, now: datetime
+    ) -> ccm.TokenReply:
+        raise BadToken("The request carries no token.", cure="Send it as `Authorization: Bearer`.")
+
+    async def _proven(
+        self, tx: Tx, request: ccm.TokenRequest, over: str, now: datetime
+    ) -> ec.EllipticCurvePublicKey:
+        """The key in the request, whose holder sent it, and sent it once."""
         key = ccm.public_key(request.key)
-        nonce = ccm.open_key_proof(request.proof, key, bearer, now)
+        nonce = ccm.open_key_proof(request.proof, key, over, now)
         await self._once(tx, pki.jwk_thumbprint(key), nonce, now)
+        return key
+
+    async def _short(
+        self,
+        tx: Tx,
+        identity: TenantIdentity,
+        key: ec.EllipticCurvePublicKey,
+        now: datetime,
+        by: Credential,
+        registration_token: str,
+    ) -> ccm.TokenReply:
         life = timedelta(hours=self._settings.token_hours)
         kid, signing = await self._keys.signing(tx, now)
         token = tokens.issue(
-            kid, signing, self.site_code, identity, key, now=now, life=life, token_id=uuid4().hex
+            kid,
+            signing,
+            self.site_code,
+            identity,
+            key,
+            now=now,
+            life=life,
+            token_id=uuid4().hex,
+            by=by,
+            registration_token=registration_token,
         )
         self._log("CCM_STS", "Return token to client")
         return ccm.TokenReply(token, int(life.total_seconds()))
+
+    async def _renew(
+        self, tx: Tx, bearer: str, request: ccm.TokenRequest, now: datetime
+    ) -> ccm.TokenReply:
+        """A site token anew. Its end may have passed: then the device's key alone speaks for it."""
+        grace = timedelta(days=self._settings.site_token_grace_days)
+        holder = await tokens.holder(self._keys, tx, bearer, self.site_code, now, grace)
+        key = await self._proven(tx, request, bearer, now)
+        if pki.jwk_thumbprint(key) != holder.thumbprint:
+            raise ccm.BadSignature("The site token is bound to another key.")
+        client = await store.client_of_key(tx, holder.thumbprint)
+        if client is None:
+            raise UnknownClient(
+                "The site does not know this client any more.",
+                cure="Run ccmsetup again with a bulk registration token: /regtoken:<token>.",
+            )
+        _refuse_blocked(client)
+        token, seconds = await self._lasting(tx, holder, now)
+        self._log("CCM_STS", f"Renewed the site token of {client.id}")
+        return ccm.TokenReply(token, seconds, "site")
+
+    async def _lasting(self, tx: Tx, holder: TokenHolder, now: datetime) -> tuple[str, int]:
+        life = timedelta(days=self._settings.site_token_days)
+        kid, signing = await self._keys.signing(tx, now)
+        token = tokens.issue(
+            kid,
+            signing,
+            self.site_code,
+            TenantIdentity(holder.tenant_id, holder.device_id, "device", holder.object_id),
+            ccm.public_key(holder.key),
+            now=now,
+            life=life,
+            token_id=uuid4().hex,
+            by=holder.by,
+            registration_token=holder.registration_token,
+            lasting=True,
+        )
+        return token, int(life.total_seconds())
 
     async def _once(self, tx: Tx, thumbprint: str, nonce: str, now: datetime) -> None:
         if not await store.use_nonce(tx, thumbprint, nonce, now):
@@ -231,11 +340,7 @@ class ManagementPointService:
                 "The site does not know this client, or not with this key.",
                 cure="The client registers again by itself.",
             )
-        if client.blocked:
-            raise BlockedClient(
-                f"The client {client.name} is blocked.",
-                cure="An administrator of the site can unblock it.",
-            )
+        _refuse_blocked(client)
         return client
 
     async def register(
@@ -251,35 +356,57 @@ class ManagementPointService:
             )
         if pki.jwk_thumbprint(ccm.public_key(request.key)) != holder.thumbprint:
             raise ccm.BadSignature("The key to register is not the key that the token is bound to.")
+        how = {"directory": "AAD", "certificate": "PKI", "bulk-token": "token"}[holder.by]
         self._log(
             "MP_RegistrationManager",
-            f"Registering device using AAD auth: DeviceId='{holder.device_id}', "
+            f"Registering device using {how} auth: DeviceId='{holder.device_id}', "
             f"TenantId='{holder.tenant_id}'",
         )
         before = await store.client_of_device(tx, holder.tenant_id, holder.device_id)
-        if before is not None and before.blocked:
-            raise BlockedClient(
-                f"The client {before.name} is blocked.",
-                cure="An administrator of the site can unblock it.",
+        if before is not None:
+            _refuse_blocked(before)
+        elif holder.registration_token:
+            # It may have been blocked since it was shown.
+            await registration_tokens.admit(tx, holder.registration_token)
+        before = await self._settle_key(tx, holder, request, before) or before
+        record = self._record(holder, request, now)
+        if before is not None and holder.by != "directory":
+            # Its place in the directory stays its place, whatever it shows today.
+            record = msgspec.structs.replace(
+                record, tenant_id=before.tenant_id, device_id=before.device_id
             )
-        await self._settle_key(tx, holder, before)
-        client = await store.save_client(tx, self._record(holder, request, now))
+        client = await store.save_client(tx, record)
         if before is None or before.thumbprint != client.thumbprint:
             state = REGISTERED if before is None else REGISTERED_AGAIN
             await self._enter(tx, client, state, {"client_id": client.id, "name": client.name})
             await events.record(tx, "client.registered", client.id, {"device": client.device_id})
         await self._with.resource(tx, client, self.now())
-        return ccm.RegistrationReply(client.id, client.approval, self.site_code)
+        token, seconds = "", 0
+        if holder.by != "directory":
+            token, seconds = await self._lasting(tx, holder, now)
+        return ccm.RegistrationReply(client.id, client.approval, self.site_code, token, seconds)
 
-    async def _settle_key(self, tx: Tx, holder: TokenHolder, before: Client | None) -> None:
-        """A device that left its directory and joined again has a new device id and its old key."""
+    async def _settle_key(
+        self,
+        tx: Tx,
+        holder: TokenHolder,
+        request: ccm.RegistrationRequest,
+        before: Client | None,
+    ) -> Client | None:
+        """A device that left its directory and joined again has a new device id and its old key.
+        Returns the client that this key spoke for, where that is the one that registers."""
         same_key = await store.client_of_key(tx, holder.thumbprint)
         if same_key is None or (before is not None and same_key.id == before.id):
-            return
-        if before is None:
-            await store.move_client(tx, same_key.id, holder.tenant_id, holder.device_id)
-        else:
+            return None
+        _refuse_blocked(same_key)
+        if before is not None:
             await store.retire_key(tx, same_key.id)
+            return None
+        if holder.by == "directory":
+            await store.move_client(tx, same_key.id, holder.tenant_id, holder.device_id)
+            await store.move_timeline(tx, same_key, holder.tenant_id, holder.device_id)
+            return None
+        return same_key
 
     def _record(
         self, holder: TokenHolder, request: ccm.RegistrationRequest, now: datetime
@@ -293,7 +420,7 @@ class ManagementPointService:
             os_name=request.os_name[:64],
             os_version=request.os_version[:64],
             client_version=request.client_version[:64],
-            approval=APPROVED,
+            approval=APPROVED_BY_DIRECTORY if holder.by == "directory" else APPROVED,
             blocked=False,
             registered_at=now,
             last_seen_at=now,
@@ -301,6 +428,9 @@ class ManagementPointService:
             policy_version=0,
             state_at=None,
             state=None,
+            registered_by=holder.by,
+            registration_token=holder.registration_token,
+            hardware_id=request.hardware_id,
         )
 
     async def _enter(self, tx: Tx, client: Client, state: int, data: dict[str, object]) -> None:
@@ -370,14 +500,15 @@ class ManagementPointService:
     ) -> ccm.IncomingReply:
         """Take messages, each exactly once. Returns the ids that need not be sent again."""
         now = self.now()
-        holder, client = caller.holder, caller.client
+        client = caller.client
+        whose = client or caller.holder
         ledger_next = 0
         for message in messages:
             if message.topic == ccm.LEDGER_TOPIC:
                 # A ledger counts its entries itself, and is shown in a place of its own.
                 ledger_next = await self._take_ledger(tx, caller, message)
                 continue
-            if not await store.add_entry(tx, holder.tenant_id, holder.device_id, message, now):
+            if not await store.add_entry(tx, whose.tenant_id, whose.device_id, message, now):
                 continue
             if client is not None:
                 await self._act(tx, client, message)

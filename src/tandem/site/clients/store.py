@@ -19,11 +19,13 @@ from tandem.site.clients.model import (
     FailedEffect,
     InForce,
     Milestone,
+    RegistrationToken,
     Reported,
 )
 
 _CLIENT = """id, tenant_id, device_id, thumbprint, name, os_name, os_version, client_version,
-    approval, blocked, registered_at, last_seen_at, policy_at, policy_version, state_at, state"""
+    approval, blocked, registered_at, last_seen_at, policy_at, policy_version, state_at, state,
+    registered_by, registration_token, hardware_id, obsolete"""
 
 
 def _client(row: dict[str, Any]) -> Client:
@@ -164,11 +166,15 @@ async def save_client(tx: Tx, wanted: Client) -> Client:
     """The client as it is now. A device that registers again keeps the id of its record."""
     cursor = await tx.execute(
         f"""INSERT INTO clients_client (id, tenant_id, device_id, thumbprint, name, os_name,
-                os_version, client_version, approval, registered_at, last_seen_at)
+                os_version, client_version, approval, registered_at, last_seen_at, registered_by,
+                registration_token, hardware_id)
             VALUES (%(id)s, %(tenant_id)s, %(device_id)s, %(thumbprint)s, %(name)s, %(os_name)s,
                 %(os_version)s, %(client_version)s, %(approval)s, %(registered_at)s,
-                %(last_seen_at)s)
+                %(last_seen_at)s, %(registered_by)s, %(registration_token)s, %(hardware_id)s)
             ON CONFLICT (tenant_id, device_id) DO UPDATE SET
+                approval = excluded.approval, registered_by = excluded.registered_by,
+                registration_token = excluded.registration_token,
+                hardware_id = excluded.hardware_id, obsolete = false,
                 thumbprint = excluded.thumbprint, name = excluded.name,
                 os_name = excluded.os_name, os_version = excluded.os_version,
                 client_version = excluded.client_version, last_seen_at = excluded.last_seen_at
@@ -185,6 +191,22 @@ async def move_client(tx: Tx, client_id: str, tenant_id: str, device_id: str) ->
     await tx.execute(
         "UPDATE clients_client SET tenant_id = %s, device_id = %s WHERE id = %s",
         (tenant_id, device_id, client_id),
+    )
+
+
+async def move_timeline(tx: Tx, before: Client, tenant_id: str, device_id: str) -> None:
+    """Its history with it: else a message that comes again after the move would count again."""
+    await tx.execute(
+        """UPDATE clients_timeline t SET tenant_id = %(tenant)s, device_id = %(device)s
+           WHERE tenant_id = %(was)s AND device_id = %(old)s AND NOT EXISTS (
+               SELECT FROM clients_timeline n WHERE n.tenant_id = %(tenant)s
+                   AND n.device_id = %(device)s AND n.message_id = t.message_id)""",
+        {
+            "tenant": tenant_id,
+            "device": device_id,
+            "was": before.tenant_id,
+            "old": before.device_id,
+        },
     )
 
 
@@ -398,6 +420,47 @@ async def milestones(tx: Tx, limit: int) -> list[Milestone]:
         ),
     )
     return [Milestone(**row) for row in await cursor.fetchall()]
+
+
+_REGISTRATION = """t.id, t.description, t.created_by, t.created_at, t.expires_at, t.blocked,
+    (SELECT count(*) FROM clients_client c WHERE c.registration_token = t.id) AS registered"""
+
+
+async def add_registration_token(tx: Tx, made: RegistrationToken) -> None:
+    await tx.execute(
+        "INSERT INTO clients_registration_token (id, description, created_by, created_at,"
+        " expires_at) VALUES (%s, %s, %s, %s, %s)",
+        (made.id, made.description, made.created_by, made.created_at, made.expires_at),
+    )
+
+
+async def registration_token(tx: Tx, id: str) -> RegistrationToken | None:
+    cursor = await tx.execute(
+        f"SELECT {_REGISTRATION} FROM clients_registration_token t WHERE t.id = %s".encode(),  # noqa: S608
+        (id,),
+    )
+    row = await cursor.fetchone()
+    return RegistrationToken(**row) if row is not None else None
+
+
+async def registration_tokens(tx: Tx) -> list[RegistrationToken]:
+    cursor = await tx.execute(
+        f"SELECT {_REGISTRATION} FROM clients_registration_token t"  # noqa: S608
+        " ORDER BY t.created_at DESC, t.id".encode()
+    )
+    return [RegistrationToken(**row) for row in await cursor.fetchall()]
+
+
+async def block_registration_token(tx: Tx, id: str, blocked: bool) -> bool:
+    done = await tx.execute(
+        "UPDATE clients_registration_token SET blocked = %s WHERE id = %s", (blocked, id)
+    )
+    return done.rowcount == 1
+
+
+async def delete_registration_token(tx: Tx, id: str) -> bool:
+    done = await tx.execute("DELETE FROM clients_registration_token WHERE id = %s", (id,))
+    return done.rowcount == 1
 
 
 def new_id(guid: str) -> ClientId:

@@ -1,21 +1,32 @@
 """The site's own tokens for clients: signed by a key that lies sealed in the database."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
+from joserfc.jws import extract_compact
 
 from tandem import pki
 from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.site.clients import store
-from tandem.site.clients.model import BadToken, ExpiredToken, TenantIdentity, TokenHolder
+from tandem.site.clients.model import (
+    BadToken,
+    Credential,
+    ExpiredToken,
+    TenantIdentity,
+    TokenHolder,
+)
 
 AUDIENCE = "urn:sccm:service"
+# The field's word for a bulk registration token.
+_PRE_AUTH = "SCCMPreAuthToken"
+SITE_TOKEN = "SITE"  # noqa: S105 - a kind of token.
 _CONTEXT = "clients.token-key"
 _LEEWAY = timedelta(seconds=60)
 
@@ -72,8 +83,14 @@ def issue(
     now: datetime,
     life: timedelta,
     token_id: str,
+    by: Credential = "directory",
+    registration_token: str = "",
+    lasting: bool = False,
 ) -> str:
-    """A token that is of use only together with the device's key (RFC 7800, RFC 9449 `jkt`)."""
+    """A token that is of use only together with the device's key (RFC 7800, RFC 9449 `jkt`).
+
+    `lasting` makes the site's own token of a registered client: the only kind that is renewed.
+    """
     jwk = pki.public_jwk(device_key)
     issued = int(now.timestamp())
     claims: dict[str, Any] = {
@@ -84,7 +101,7 @@ def issue(
         "deviceid": identity.device_id,
         "oid": identity.object_id,
         "idtyp": identity.kind,
-        "token_type": "UDA" if identity.kind == "user" else "DA",
+        "token_type": _token_type(identity, by, lasting),
         "site": site_code,
         "iat": issued,
         "nbf": issued,
@@ -92,7 +109,70 @@ def issue(
         "jti": token_id,
         "cnf": {"jkt": pki.jwk_thumbprint(device_key), "jwk": jwk},
     }
+    if by != "directory":
+        claims |= {"by": by, "reg": registration_token}
     return jwt.encode({"alg": "ES256", "typ": "JWT", "kid": kid}, claims, key)
+
+
+def _token_type(identity: TenantIdentity, by: Credential, lasting: bool) -> str:
+    if lasting:
+        return SITE_TOKEN
+    if by == "directory":
+        return "UDA" if identity.kind == "user" else "DA"
+    return "PKI" if by == "certificate" else "BULK"
+
+
+def issue_registration_token(
+    kid: str, key: ECKey, site_code: str, token_id: str, *, starts: datetime, ends: datetime
+) -> str:
+    """A bulk registration token, with the field's claims as far as they mean something here: a
+    command line carries 1,024 characters and not more."""
+    claims: dict[str, Any] = {
+        "SCCMTokenCategory": _PRE_AUTH,
+        "Type": "BulkRegistration",
+        "UniqueId": token_id,
+        "iss": issuer(site_code),
+        "aud": AUDIENCE,
+        "nbf": int(starts.timestamp()),
+        "exp": int(ends.timestamp()),
+    }
+    return jwt.encode({"alg": "ES256", "typ": "JWT", "kid": kid}, claims, key)
+
+
+def names_a_site(token: str) -> bool:
+    """Whether this says of itself that a site made it; a directory's token does not."""
+    return str(_unverified(token).get("iss", "")).startswith("urn:sccm:")
+
+
+async def registration_token_id(
+    keys: TokenKeys, tx: Tx, token: str, site_code: str, now: datetime
+) -> str | None:
+    """The id of a bulk registration token of this site that is good now; None when it is a token of
+    another kind. Raises BadToken or ExpiredToken."""
+    if _unverified(token).get("SCCMTokenCategory") != _PRE_AUTH:
+        return None
+    claims = await _claims(keys, tx, token, site_code, _BRING_A_NEW_ONE)
+    try:
+        found, starts, ends = str(claims["UniqueId"]), float(claims["nbf"]), float(claims["exp"])
+    except (KeyError, TypeError, ValueError):
+        raise BadToken("The token cannot be read.", cure=_BRING_A_NEW_ONE) from None
+    if ends <= now.timestamp():
+        raise ExpiredToken(
+            f"The bulk registration token expired at {_utc(ends)}.", cure=_BRING_A_NEW_ONE
+        )
+    if starts > (now + _LEEWAY).timestamp():
+        raise BadToken("The bulk registration token is not good yet.", cure="Look at the clocks.")
+    return found
+
+
+_BRING_A_NEW_ONE = (
+    "An administrator of the site makes a new one (`tandem bulk-registration-token new`), and ccmsetup"
+    " runs again with it: /regtoken:<token>."
+)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 async def probe_token(tx: Tx, box: SecretBox, site_code: str, now: datetime) -> str:
@@ -109,12 +189,20 @@ async def probe_token(tx: Tx, box: SecretBox, site_code: str, now: datetime) -> 
     return issue(kid, key, site_code, identity, nobody, now=now, life=life, token_id=str(uuid4()))
 
 
-async def holder(keys: TokenKeys, tx: Tx, token: str, site_code: str, now: datetime) -> TokenHolder:
-    """Whom a CCM token speaks for. Raises BadToken or ExpiredToken."""
-    kid = _kid(token)
-    key = await keys.verification(tx, kid)
+async def holder(
+    keys: TokenKeys,
+    tx: Tx,
+    token: str,
+    site_code: str,
+    now: datetime,
+    grace: timedelta | None = None,
+) -> TokenHolder:
+    """Whom a CCM token speaks for. Raises BadToken or ExpiredToken.
+
+    `grace` is for who renews a site token, and takes no other: for so long after its end.
+    """
+    claims = await _claims(keys, tx, token, site_code, _ASK_AGAIN)
     try:
-        claims = jwt.decode(token, key, algorithms=["ES256"]).claims
         found = TokenHolder(
             claims["tid"],
             claims["deviceid"],
@@ -123,23 +211,52 @@ async def holder(keys: TokenKeys, tx: Tx, token: str, site_code: str, now: datet
             claims["cnf"]["jkt"],
             claims["cnf"]["jwk"],
             claims["exp"] + _LEEWAY.total_seconds(),
+            claims.get("by", "directory"),
+            claims.get("reg", ""),
         )
-        issuer_, audience = claims["iss"], claims["aud"]
-    except (JoseError, KeyError, TypeError, ValueError):
-        raise BadToken(
-            "The token was not issued by this site, or it was altered.",
-            cure="Ask CCM_STS for a new token.",
-        ) from None
-    if issuer_ != issuer(site_code) or audience != AUDIENCE:
-        raise BadToken("The token is meant for another site.", cure="Ask CCM_STS for a new token.")
-    if found.expires <= now.timestamp():
-        raise ExpiredToken("The token has expired.", cure="Ask CCM_STS for a new token.")
+        lasting = claims["token_type"] == SITE_TOKEN
+    except (KeyError, TypeError, ValueError):
+        raise BadToken("This is not a token of a client.", cure=_ASK_AGAIN) from None
+    if grace is not None and not lasting:
+        raise BadToken("Only a site token can be renewed.", cure=_ASK_AGAIN)
+    if found.expires + (grace.total_seconds() if grace else 0) <= now.timestamp():
+        raise ExpiredToken(
+            f"The token expired at {_utc(claims['exp'])}.",
+            cure=_BRING_A_NEW_ONE if grace else _ASK_AGAIN,
+        )
     return found
 
 
-def _kid(token: str) -> str:
-    from joserfc.jws import extract_compact
+_ASK_AGAIN = "Ask CCM_STS for a new token."
 
+
+async def _claims(keys: TokenKeys, tx: Tx, token: str, site_code: str, cure: str) -> dict[str, Any]:
+    """What a token of this site says; its times are not looked at. Raises BadToken."""
+    said = str(_unverified(token).get("iss", ""))
+    other = said.removeprefix("urn:sccm:site:")
+    if said != other and other != site_code and other.isalnum():
+        raise BadToken(f"The token is of site {other[:8]}, and this is {site_code}.", cure=cure)
+    key = await keys.verification(tx, _kid(token))
+    try:
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["ES256"]).claims
+    except (JoseError, KeyError, TypeError, ValueError):
+        raise BadToken(
+            "The token was not issued by this site, or it was altered.", cure=cure
+        ) from None
+    if claims.get("iss") != issuer(site_code) or claims.get("aud") != AUDIENCE:
+        raise BadToken("The token is meant for another site.", cure=cure)
+    return claims
+
+
+def _unverified(token: str) -> dict[str, Any]:
+    """What a token says before anybody believes it: to tell which kind it wants to be."""
+    try:
+        return msgspec.json.decode(extract_compact(token.encode()).payload, type=dict[str, Any])
+    except (JoseError, msgspec.DecodeError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _kid(token: str) -> str:
     try:
         kid = extract_compact(token.encode()).headers().get("kid", "")
     except (JoseError, ValueError, TypeError):

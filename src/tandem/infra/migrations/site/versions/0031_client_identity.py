@@ -1,0 +1,51 @@
+"""How clients came to be known: bulk registration tokens, hardware, records that are superseded."""
+
+from alembic import op
+
+revision = "0031"
+down_revision = "0030"
+
+
+def upgrade() -> None:
+    op.execute("""
+        -- Of a bulk registration token everything but the token: who holds a copy of this table
+        -- registers nothing.
+        CREATE TABLE clients_registration_token (
+            id text PRIMARY KEY,
+            description text NOT NULL,
+            created_by text NOT NULL,
+            created_at timestamptz NOT NULL,
+            expires_at timestamptz NOT NULL,
+            blocked boolean NOT NULL DEFAULT false
+        );
+
+        ALTER TABLE clients_client
+            ADD COLUMN registered_by text NOT NULL DEFAULT 'directory',
+            ADD COLUMN registration_token text NOT NULL DEFAULT '',
+            ADD COLUMN hardware_id text NOT NULL DEFAULT '',
+            ADD COLUMN obsolete boolean NOT NULL DEFAULT false,
+            -- The number of the last batch of messages, and the hardware that sent it.
+            ADD COLUMN sequence bigint NOT NULL DEFAULT 0,
+            ADD COLUMN sequence_hardware text NOT NULL DEFAULT '',
+            -- The number of the last inventory report that was taken.
+            ADD COLUMN inventory_sequence bigint NOT NULL DEFAULT 0;
+        CREATE INDEX ON clients_client (hardware_id) WHERE hardware_id <> '';
+        CREATE INDEX ON clients_client (registration_token) WHERE registration_token <> '';
+        CREATE INDEX ON clients_client (id) WHERE obsolete;
+
+        -- Two machines that say they are one client, and one machine that is two.
+        CREATE TABLE clients_conflict (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            client_id text NOT NULL REFERENCES clients_client ON DELETE CASCADE,
+            kind text NOT NULL,
+            other text NOT NULL,
+            first_at timestamptz NOT NULL,
+            last_at timestamptz NOT NULL,
+            times integer NOT NULL DEFAULT 1,
+            -- What an administrator decided, until the devices have followed; then resolved_at.
+            decision text NOT NULL DEFAULT '',
+            decided_by text NOT NULL DEFAULT '',
+            resolved_at timestamptz
+        );
+        CREATE UNIQUE INDEX ON clients_conflict (client_id, kind, other) WHERE resolved_at IS NULL;
+    """)
