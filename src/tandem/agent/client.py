@@ -11,9 +11,10 @@ from uuid import uuid4
 
 import httpx
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tandem import pki
-from tandem.agent import check, commandline
+from tandem.agent import check, commandline, identity
 from tandem.agent.calls import Calls
 from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.commandline import BadCommandLine
@@ -56,6 +57,14 @@ class _PolicyInHand(msgspec.Struct, frozen=True):
     sealed: str
 
 
+class _Inventoried(msgspec.Struct, frozen=True):
+    """What was reported last: the number of the report in its series, and a digest of each class."""
+
+    series: str
+    number: int = 0
+    digests: dict[str, str] = {}
+
+
 class Client:
     """The installed client of one machine. Raises NotInstalled when ccmsetup has not run."""
 
@@ -73,6 +82,9 @@ class Client:
             self._journal.limit(*commandline.parse(found.command_line).log_limits)
         self._spool = Spool(self._folder.below("spool"))
         self.gate = Gate(self._folder, self._journal, machine.now)
+        if identity.complete(self._folder, self.gate):
+            found = self._installation = installed(self._folder) or found
+            self._write("ClientIDManagerStartup", "This machine has a new key of its own.", WARNING)
         for authority in Authority:
             self.gate.abandon(authority)
         self.gate.brings_about(machine.root is not None)
@@ -99,6 +111,8 @@ class Client:
         self._heartbeat_due = self._heartbeat_after(start)
         self._inventory_due = start
         self._woken = asyncio.Event()
+        # Another identity is prepared: a new object on this folder becomes it.
+        self.over = self._leaves = False
         self._write(
             "LocationServices",
             "Currently Internet" if not found.always_internet else "Always Internet",
@@ -149,10 +163,11 @@ class Client:
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Be a client until `stop` is set. Nothing that the network does ends it."""
+        """Be a client until `stop` is set, or until this machine is to be another one (`over`).
+        Nothing that the network does ends it."""
         called = asyncio.create_task(self._called(stop))
         try:
-            while not stop.is_set():
+            while not stop.is_set() and not self.over:
                 self._woken.clear()
                 seconds = await self.step()
                 await self._rest(stop, seconds)
@@ -214,6 +229,11 @@ class Client:
             describe(self._journal, "CcmMessaging", error)
             if isinstance(error, Refused) and error.reason == "client.unknown":
                 self._forget_registration()
+            if isinstance(error, Refused) and error.reason == "client.new-key-needed":
+                key = pki.generate_key("p256")
+                assert isinstance(key, ec.EllipticCurvePrivateKey)
+                identity.prepare(self._folder, key)
+                self.over = True
             return type(error)
         return None
 
@@ -489,6 +509,8 @@ class Client:
         await self._send_ledger()
         self.gate.shorten()
         self._farewell = False
+        if self._leaves and not len(self._spool):
+            await self._become_another()
         self._messages_due = now + self._minutes(self.settings.state_reporting_minutes)
 
     def _report_hardware(self, now: datetime, *, whole: bool) -> None:
@@ -502,16 +524,16 @@ class Client:
             name: sha256(msgspec.json.encode([self.client_id, rows], order="sorted")).hexdigest()
             for name, rows in found.items()
         }
-        before = self._folder.read("inventory")
-        try:
-            known = msgspec.json.decode(before or b"{}", type=dict[str, str])
-        except msgspec.DecodeError:
-            known = {}
+        # A series begins with the whole: what is lost, or cannot be read, is not gone on with.
+        before = self._folder.load("inventory", _Inventoried) or _Inventoried(uuid4().hex)
+        whole = whole or not before.number
+        known = before.digests
         news = {name: rows for name, rows in found.items() if digests[name] != known.get(name)}
         if whole or news:
-            classes = found if whole else news
-            self._spool.add(ccm.INVENTORY_TOPIC, 1, now, {"classes": classes})
-            self._folder.write("inventory", msgspec.json.encode(digests))
+            after = _Inventoried(before.series, before.number + 1, digests)
+            report = ccm.Inventory(found if whole else news, after.series, after.number, whole)
+            self._spool.add(ccm.INVENTORY_TOPIC, 1, now, msgspec.to_builtins(report))
+            self._folder.save("inventory", after)
             self._messages_due = now
 
     async def _send_ledger(self) -> None:
@@ -541,21 +563,59 @@ class Client:
 
     async def _forward(self, messages: list[ccm.Message]) -> list[str]:
         """The ids that need not be sent again."""
+        number = self._next_number()
         try:
-            response = await self._session.post("/ccm_incoming", ccm.IncomingRequest(messages))
+            response = await self._session.post(
+                "/ccm_incoming", ccm.IncomingRequest(messages, number, self._hardware_id)
+            )
         except Refused as error:
             if error.status not in (400, 413):
                 raise
             if len(messages) == 1:
                 # It will never be taken, and must not hold up what comes after it.
                 self._write("StateMessage", f"A message is dropped: {error.message}", ERROR)
+                self._tell_dropped(messages[0], error)
                 return [messages[0].id]
             half = len(messages) // 2
             return await self._forward(messages[:half]) + await self._forward(messages[half:])
-        accepted: list[str] = decode(response, ccm.IncomingReply).accepted
-        text = f"Successfully forwarded {len(accepted)} state messages to the MP"
+        reply = decode(response, ccm.IncomingReply)
+        if reply.sequence > number:
+            self._folder.write("sequence", str(reply.sequence).encode())
+        if reply.resync:
+            self._write("InventoryAgent", "The site wants the whole inventory.")
+            self._folder.remove("inventory")
+            self._inventory_due = self._machine.now()
+        self._leaves = reply.new_identity
+        text = f"Successfully forwarded {len(reply.accepted)} state messages to the MP"
         self._write("StateMessage", text)
-        return accepted
+        return reply.accepted
+
+    def _next_number(self) -> int:
+        """Of a batch of messages. It is on the disk before it is used, so none is used twice, but by
+        a disk that was copied or put back."""
+        stored = self._folder.read("sequence") or b"0"
+        number = int(stored) + 1 if stored.isdigit() and len(stored) < 16 else 1
+        self._folder.write("sequence", str(number).encode())
+        return number
+
+    def _tell_dropped(self, message: ccm.Message, error: Refused) -> None:
+        if message.topic == ccm.FRAMEWORK_TOPIC:
+            return  # One that tells of itself for ever helps nobody.
+        data = {
+            "code": "message.dropped",
+            "message": f"A message of topic {message.topic} was dropped: {error.message}",
+        }
+        self._report(ccm.FRAMEWORK_TOPIC, 2, data)
+
+    async def _become_another(self) -> None:
+        """The site says that another machine is this client: take a key of one's own. All there was
+        to say has been said as who we were."""
+        self._write(
+            "ClientIDManagerStartup", "The site wants this machine to be a client of its own."
+        )
+        key, token = await self._session.take_new_key()
+        identity.prepare(self._folder, key, token)
+        self.over = True
 
     def _heartbeat_after(self, now: datetime) -> datetime:
         stored = self._folder.read("heartbeat")

@@ -162,6 +162,17 @@ class Gate:
         if kept.number == 0:
             self._begin("")
 
+    def begin_anew(self) -> None:
+        """A ledger of its own for a device that gets a key of its own. Who owns what stays."""
+        with locks.held(self._folder.path / "gate.lock"):
+            self._load()
+            kept = self._kept
+            kept.number, kept.digest, kept.unwritten = 0, ccm.GENESIS, []
+            self._folder.save(FILE, kept)
+            self._stamp = self._on_disk()
+            self._key = None
+            self.ledger.forget()
+
     def _begin(self, reason: str) -> None:
         self._record("begin", reason=reason)
         for workload in Workload:

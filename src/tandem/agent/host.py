@@ -55,6 +55,8 @@ class Host:
                     # The token in it has done its work. Whoever asked is asked again, without it.
                     self._place.install(SetupRequest(kept, request.trusted_root))
                     return
-                await Client(machine).run(over)
+                while not over.is_set():
+                    # Again when it ends by itself: this machine is a client of its own then.
+                    await Client(machine).run(over)
                 return
             await pause(over, SETUP_AGAIN_MINUTES * machine.minute_seconds)

@@ -146,6 +146,11 @@ class Ledger:
         self._folder.save(SENT, Sent(account.number, 0))
         self._folder.write(FILE, "".join(f"{text}\n" for text in kept).encode())
 
+    def forget(self) -> None:
+        """Delete it: the machine that wrote it was another one."""
+        for name in (FILE, SENT, BASE):
+            self._folder.remove(name)
+
     # How far the site has it.
 
     @property

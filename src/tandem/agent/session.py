@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 import httpx
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tandem import pki
 from tandem.agent.folder import Folder, device_key, token_box
@@ -165,6 +166,19 @@ class Session:
             f" will expire at '{fresh.expires_at:%m/%d/%Y %H:%M:%S}'",
         )
 
+    async def take_new_key(self) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
+        """A key of its own for this machine, and the sealed token that the site gives for it; this
+        client's key vouches for it. Nothing is changed yet. Raises NoToken."""
+        now, own = self._machine.now(), self._site_token()
+        if own is None:
+            raise NoToken("The site has given this device no token.", cure=_TO_REGISTER)
+        key = pki.generate_key("p256")
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        vouched = ccm.key_proof(self.key, pki.jwk_thumbprint(key), now, secrets.token_urlsafe(18))
+        reply = await self._exchange(own.token, now, key, vouched)
+        fresh = _Cached(reply.access_token, now + timedelta(seconds=reply.expires_in * 0.9))
+        return key, self._box.seal(msgspec.json.encode(fresh), _CONTEXT)
+
     def forget_site_token(self) -> None:
         self._folder.remove(_SITE_TOKEN)
 
@@ -258,13 +272,21 @@ class Session:
         except (Unsealable, msgspec.DecodeError):
             return None
 
-    async def _exchange(self, bearer: str, now: datetime) -> ccm.TokenReply:
-        """What CCM_STS gives for a token and the proof of this device's key."""
+    async def _exchange(
+        self,
+        bearer: str,
+        now: datetime,
+        key: ec.EllipticCurvePrivateKey | None = None,
+        possession: str = "",
+    ) -> ccm.TokenReply:
+        """What CCM_STS gives for a token and the proof of this device's key, or of a new one."""
+        key = key or self.key
         url = f"{self.base}/CCM_STS"
         self._journal.write(self._component, f"Getting CCM Token from {url}")
         wanted = ccm.TokenRequest(
-            pki.public_jwk(self.key),
-            ccm.key_proof(self.key, bearer, now, secrets.token_urlsafe(18)),
+            pki.public_jwk(key),
+            ccm.key_proof(key, bearer, now, secrets.token_urlsafe(18)),
+            possession=possession,
         )
         request = self._machine.http.build_request(
             "POST",

@@ -15,6 +15,10 @@ INVENTORY_TOPIC = 9002
 LEDGER_TOPIC = 9003
 
 
+# As the field writes it: a version, and a hash in hex.
+HardwareId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]:[0-9A-F]{40})?$")]
+
+
 class AuthInfo(msgspec.Struct, frozen=True, rename="camel"):
     """What the gateway tells a device of a tenant that the site knows."""
 
@@ -87,7 +91,7 @@ class RegistrationRequest(msgspec.Struct, frozen=True):
     # The client id this device had before, when it registers again.
     client_id: str = ""
     # What the machine says it is, whatever is on its disk; empty where it does not say.
-    hardware_id: Annotated[str, msgspec.Meta(pattern=r"^([0-9]:[0-9A-F]{40})?$")] = ""
+    hardware_id: HardwareId = ""
 
 
 class RegistrationReply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -175,15 +179,26 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class IncomingRequest(msgspec.Struct, frozen=True):
+    """`sequence` is higher each time; it and `hardware_id` show that two machines use one identity,
+    or that a disk was put back. A client without them says 0 and nothing."""
+
     messages: list[Message]
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    hardware_id: HardwareId = ""
 
 
 class IncomingReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ledger_next`: where a message brought a part of the device's ledger, the number of the entry
-    that the site wants next; lower than what was sent when the site lacks what comes before."""
+    that the site wants next; lower than what was sent when the site lacks what comes before.
+    `sequence`: the highest that the site has seen; the client goes on above it. `resync`: the site
+    wants the whole inventory. `new_identity`: this machine has the identity of another one, and is
+    to register with a key of its own once it has said all it has to say."""
 
     accepted: list[str]
     ledger_next: int = 0
+    sequence: int = 0
+    resync: bool = False
+    new_identity: bool = False
 
 
 class Enacted(msgspec.Struct, frozen=True):
@@ -225,12 +240,19 @@ class ComanagementState(msgspec.Struct, frozen=True):
 
 class Inventory(msgspec.Struct, frozen=True):
     """`data` of a message with topic 9002: classes that have changed since the last report, each
-    with all its rows. A class without rows is not there any more."""
+    with all its rows. A class without rows is not there any more.
+
+    Reports of one `series` count up. What comes before its turn is not used, and the site asks for
+    a `whole` report; a series begins with one. A client without series is believed by its clock.
+    """
 
     classes: Annotated[
         dict[str, Annotated[list[dict[str, str | int]], msgspec.Meta(max_length=64)]],
         msgspec.Meta(max_length=64),
     ]
+    series: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{0,32}$")] = ""
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    whole: bool = False
 
 
 class ConfigInfo(msgspec.Struct, frozen=True):

@@ -128,10 +128,10 @@ class _Edge:
     async def incoming(self, request: Request) -> Response:
         async with self._db.transaction() as tx:
             caller, raw = await self._caller(tx, request, MESSAGES_LIMIT)
-            messages = _read(raw, ccm.IncomingRequest).messages
-            if len(messages) > service.MAX_MESSAGES:
+            wanted = _read(raw, ccm.IncomingRequest)
+            if len(wanted.messages) > service.MAX_MESSAGES:
                 raise Invalid(f"At most {service.MAX_MESSAGES} messages are taken at once.")
-            return http.reply(await self._point.receive(tx, caller, messages))
+            return http.reply(await self._point.receive(tx, caller, wanted))
 
     async def _caller(
         self, tx: Tx, request: Request, limit: int, note: bool = True
@@ -208,9 +208,10 @@ def admin_routes(db: Database, *, require: administrators.Require, now: Clock) -
         search = _text(request.query_params.get("search", ""))
         limit = _number(request, "limit", 100, 1000)
         offset = _number(request, "offset", 0, 10_000_000)
+        obsolete = request.query_params.get("obsolete", "") == "true"
         async with db.transaction() as tx:
-            found = await service.list_clients(tx, search, limit, offset)
-            total = await service.count(tx, search)
+            found = await service.list_clients(tx, search, limit, offset, obsolete)
+            total = await service.count(tx, search, obsolete)
         return http.reply({"clients": found, "total": total})
 
     async def show(request: Request) -> Response:

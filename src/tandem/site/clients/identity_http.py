@@ -1,4 +1,4 @@
-"""The admin API of how clients come to be known: bulk registration tokens."""
+"""The admin API of how clients come to be known, and of those that are not one machine each."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from tandem.infra.errors import Invalid
 from tandem.infra.secrets import SecretBox
 from tandem.site import administrators
 from tandem.site.administrators import Role
-from tandem.site.clients import registration_tokens
+from tandem.site.clients import conflicts, registration_tokens
 
 _LIMIT = 4096
 
@@ -26,10 +26,14 @@ class _NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
 
 
+class _Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    decision: str
+
+
 def identity_routes(
     db: Database, box: SecretBox, site_code: str, *, require: administrators.Require, now: Clock
 ) -> list[BaseRoute]:
-    """`/api/v1/registration-tokens…`. What lets devices in needs a full administrator; to block is
+    """`/api/v1/registration-tokens…` and `/api/v1/client-conflicts…`. What lets devices in needs a full administrator; to block is
     anybody's who may change something."""
 
     async def list_(request: Request) -> Response:
@@ -68,6 +72,23 @@ def identity_routes(
                 )
             )
 
+    async def listed(request: Request) -> Response:
+        await require(request)
+        resolved = request.query_params.get("resolved", "") == "true"
+        async with db.transaction() as tx:
+            return http.reply({"conflicts": await conflicts.every(tx, resolved)})
+
+    async def decide(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, _Decision, _LIMIT)
+        id = _id(request)
+        if not id.isascii() or not id.isdigit() or len(id) > 18:
+            raise Invalid("A conflict is named by its number.")
+        async with db.transaction() as tx:
+            return http.reply(
+                await conflicts.decide(tx, int(id), wanted.decision, actor=who.name, now=now())
+            )
+
     async def delete(request: Request) -> Response:
         who = await require(request, Role.FULL_ADMINISTRATOR)
         async with db.transaction() as tx:
@@ -75,6 +96,8 @@ def identity_routes(
         return Response(status_code=204)
 
     return [
+        Route("/api/v1/client-conflicts", listed, methods=["GET"]),
+        Route("/api/v1/client-conflicts/{id}/decide", decide, methods=["POST"]),
         Route("/api/v1/registration-tokens", list_, methods=["GET"]),
         Route("/api/v1/registration-tokens", create, methods=["POST"]),
         Route("/api/v1/registration-tokens/{id}", delete, methods=["DELETE"]),

@@ -1,4 +1,4 @@
-"""Background work: forgetting nonces."""
+"""Background work: forgetting nonces, and records that were superseded."""
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
@@ -14,5 +14,6 @@ def register(jobs: Jobs, db: Database, *, now: Clock) -> None:
     async def forget() -> None:
         async with db.transaction() as tx:
             await service.forget_nonces(tx, now())
+            await service.forget_obsolete(tx, now())
 
     jobs.register(FORGET_NONCES, forget)

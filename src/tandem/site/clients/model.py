@@ -68,6 +68,8 @@ class TokenHolder(msgspec.Struct, frozen=True):
     expires: float
     by: Credential = "directory"
     registration_token: str = ""
+    # The client whose copy this was, when it registers for the first time with a key of its own.
+    successor_of: str = ""
 
 
 class Client(msgspec.Struct, frozen=True):

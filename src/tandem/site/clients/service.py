@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -20,7 +21,7 @@ from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
 from tandem.site import collections, ledgers
-from tandem.site.clients import registration_tokens, store, tokens
+from tandem.site.clients import conflicts, inventory, registration_tokens, store, tokens
 from tandem.site.clients.model import (
     APPROVED,
     APPROVED_BY_DIRECTORY,
@@ -41,6 +42,7 @@ from tandem.site.clients.model import (
     FailedEffect,
     InForce,
     Milestone,
+    NewKeyNeeded,
     NoPackage,
     NoSuchClient,
     Package,
@@ -130,6 +132,14 @@ def _by_key(key: ec.EllipticCurvePublicKey) -> TenantIdentity:
     """Who a device is that no directory knows: always the same while it has this key."""
     device = str(uuid5(_DEVICES, pki.jwk_thumbprint(key)))
     return TenantIdentity("", device, "device", device)
+
+
+def _in_time(message: ccm.Message, now: datetime) -> ccm.Message:
+    """A message from the future happened before it arrived, and before all that has a right time."""
+    if message.at <= now + ccm.SKEW:
+        return message
+    data = {**message.data, "device_time": message.at.isoformat()}
+    return msgspec.structs.replace(message, at=now - ccm.SKEW, data=data)
 
 
 def _refuse_blocked(client: Client) -> None:
@@ -245,6 +255,7 @@ class ManagementPointService:
         now: datetime,
         by: Credential,
         registration_token: str,
+        successor_of: str = "",
     ) -> ccm.TokenReply:
         life = timedelta(hours=self._settings.token_hours)
         kid, signing = await self._keys.signing(tx, now)
@@ -259,6 +270,7 @@ class ManagementPointService:
             token_id=uuid4().hex,
             by=by,
             registration_token=registration_token,
+            successor_of=successor_of,
         )
         self._log("CCM_STS", "Return token to client")
         return ccm.TokenReply(token, int(life.total_seconds()))
@@ -270,7 +282,8 @@ class ManagementPointService:
         grace = timedelta(days=self._settings.site_token_grace_days)
         holder = await tokens.holder(self._keys, tx, bearer, self.site_code, now, grace)
         key = await self._proven(tx, request, bearer, now)
-        if pki.jwk_thumbprint(key) != holder.thumbprint:
+        thumbprint = pki.jwk_thumbprint(key)
+        if thumbprint != holder.thumbprint and not request.possession:
             raise ccm.BadSignature("The site token is bound to another key.")
         client = await store.client_of_key(tx, holder.thumbprint)
         if client is None:
@@ -279,9 +292,33 @@ class ManagementPointService:
                 cure="Run ccmsetup again with a bulk registration token: /regtoken:<token>.",
             )
         _refuse_blocked(client)
+        if thumbprint != holder.thumbprint:
+            await self._hand_over(tx, holder, client, request, thumbprint, now)
+            by, reg = holder.by, holder.registration_token
+            return await self._short(tx, _by_key(key), key, now, by, reg, client.id)
         token, seconds = await self._lasting(tx, holder, now)
         self._log("CCM_STS", f"Renewed the site token of {client.id}")
         return ccm.TokenReply(token, seconds, "site")
+
+    async def _hand_over(
+        self,
+        tx: Tx,
+        holder: TokenHolder,
+        client: Client,
+        request: ccm.TokenRequest,
+        thumbprint: str,
+        now: datetime,
+    ) -> None:
+        """Whether the key of this client vouches for another one, and an administrator asked for it.
+        A key alone makes no second client."""
+        before = ccm.public_key(holder.key)
+        nonce = ccm.open_key_proof(request.possession, before, thumbprint, now)
+        await self._once(tx, holder.thumbprint, nonce, now)
+        if not await store.decided(tx, client.id, conflicts.NEW_IDENTITY):
+            raise ccm.BadSignature(
+                "The site token is bound to another key, and nobody asked for a new identity.",
+                cure="Run ccmsetup again with a bulk registration token: /regtoken:<token>.",
+            )
 
     async def _lasting(self, tx: Tx, holder: TokenHolder, now: datetime) -> tuple[str, int]:
         life = timedelta(days=self._settings.site_token_days)
@@ -329,6 +366,8 @@ class ManagementPointService:
         )
         client = await self._client(tx, signed.client_id, holder) if signed.client_id else None
         await self._once(tx, holder.thumbprint, signed.nonce, now)
+        if client is not None and client.obsolete:
+            await conflicts.revive(tx, client, now)
         if client is not None and note:
             await store.mark_seen(tx, client.id, now, now - _SEEN_EVERY)
         return Caller(holder, client)
@@ -380,6 +419,10 @@ class ManagementPointService:
             state = REGISTERED if before is None else REGISTERED_AGAIN
             await self._enter(tx, client, state, {"client_id": client.id, "name": client.name})
             await events.record(tx, "client.registered", client.id, {"device": client.device_id})
+        if before is None:
+            await conflicts.supersede(tx, client, now)
+        if holder.successor_of:
+            await conflicts.settled(tx, holder.successor_of, now)
         await self._with.resource(tx, client, self.now())
         token, seconds = "", 0
         if holder.by != "directory":
@@ -399,6 +442,12 @@ class ManagementPointService:
         if same_key is None or (before is not None and same_key.id == before.id):
             return None
         _refuse_blocked(same_key)
+        elsewhere = request.hardware_id and same_key.hardware_id
+        if elsewhere and request.hardware_id != same_key.hardware_id:
+            raise NewKeyNeeded(
+                f"This device has the key of another machine, {same_key.name}: its disk was copied.",
+                cure="The client makes a key of its own, and registers with that.",
+            )
         if before is not None:
             await store.retire_key(tx, same_key.id)
             return None
@@ -496,14 +545,18 @@ class ManagementPointService:
         return ccm.PolicyContent(settings=content.settings) if user_id else content
 
     async def receive(
-        self, tx: Tx, caller: Caller, messages: list[ccm.Message]
+        self, tx: Tx, caller: Caller, request: ccm.IncomingRequest
     ) -> ccm.IncomingReply:
         """Take messages, each exactly once. Returns the ids that need not be sent again."""
+        messages = request.messages
         now = self.now()
         client = caller.client
         whose = client or caller.holder
-        ledger_next = 0
-        for message in messages:
+        ledger_next, sequence, leaves, resync = 0, 0, False, False
+        if client is not None:
+            sequence, leaves = await conflicts.note_batch(tx, client, request, now)
+        for sent in messages:
+            message = _in_time(sent, now)
             if message.topic == ccm.LEDGER_TOPIC:
                 # A ledger counts its entries itself, and is shown in a place of its own.
                 ledger_next = await self._take_ledger(tx, caller, message)
@@ -512,7 +565,10 @@ class ManagementPointService:
                 continue
             if client is not None:
                 await self._act(tx, client, message)
-        return ccm.IncomingReply([message.id for message in messages], ledger_next)
+        if client is not None and sequence:
+            resync = await store.inventory_wanted(tx, client.id)
+        ids = [message.id for message in messages]
+        return ccm.IncomingReply(ids, ledger_next, sequence, resync, leaves)
 
     async def _take_ledger(self, tx: Tx, caller: Caller, message: ccm.Message) -> int:
         if caller.client is None:
@@ -531,15 +587,7 @@ class ManagementPointService:
         if message.topic == ccm.HEARTBEAT_TOPIC:
             await self._with.resource(tx, client, self.now())
         elif message.topic == ccm.INVENTORY_TOPIC and message.state == 1:
-            try:
-                inventory = msgspec.convert(message.data, ccm.Inventory)
-            except msgspec.ValidationError as error:
-                log.warning("unreadable inventory", client=client.id, reason=str(error))
-                return
-            at = min(message.at, self.now())
-            for of in collections.HARDWARE:
-                if of.name in inventory.classes:
-                    await collections.report(tx, client.id, of, inventory.classes[of.name], at)
+            await inventory.take(tx, client.id, message, self.now())
         elif message.topic == ccm.COMANAGEMENT_TOPIC and message.state == 100:
             try:
                 state = msgspec.convert(message.data, ccm.ComanagementState)
@@ -597,10 +645,12 @@ async def token_keys(tx: Tx, box: SecretBox, now: datetime) -> dict[str, list[di
 
 
 async def list_clients(
-    tx: Tx, search: str = "", limit: int | None = None, offset: int = 0
+    tx: Tx, search: str = "", limit: int | None = None, offset: int = 0, obsolete: bool = False
 ) -> list[ClientSummary]:
-    """By name; all of them without a limit. `search` is part of a name, or a client or device id."""
-    return [ClientSummary.of(client) for client in await store.clients(tx, search, limit, offset)]
+    """By name; all of them without a limit. `search` is part of a name, or a client or device id;
+    `obsolete`: with those that another record of the same machine superseded."""
+    found = await store.clients(tx, search, limit, offset, obsolete)
+    return [ClientSummary.of(client) for client in found]
 
 
 async def reported(tx: Tx) -> list[Reported]:
@@ -623,8 +673,8 @@ async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
     return await store.failed_effects(tx, source)
 
 
-async def count(tx: Tx, search: str = "") -> int:
-    return await store.count(tx, search)
+async def count(tx: Tx, search: str = "", obsolete: bool = False) -> int:
+    return await store.count(tx, search, obsolete)
 
 
 async def find(tx: Tx, client_id: str) -> Client:
@@ -775,6 +825,20 @@ async def forget(tx: Tx, resource_id: int, *, actor: str, now: datetime) -> None
         )
     await store.delete_client(tx, found.client_id)
     await collections.forget(tx, found.id, actor=actor, now=now)
+
+
+async def forget_obsolete(tx: Tx, now: datetime) -> int:
+    """Delete what a newer record superseded and nobody has heard of for a week."""
+    gone = await store.obsolete_since(tx, now - conflicts.KEEP_OBSOLETE)
+    for client_id in gone:
+        found = await store.client(tx, client_id)
+        if found is None or found.blocked:
+            continue
+        await store.delete_client(tx, client_id)
+        with suppress(collections.NoSuchResource):
+            resource = await collections.resource_of(tx, client_id)
+            await collections.forget(tx, resource.id, actor="site", now=now)
+    return len(gone)
 
 
 async def forget_nonces(tx: Tx, now: datetime) -> int:

@@ -16,6 +16,7 @@ from tandem.site.clients.model import (
     SITE_TOPIC,
     Client,
     ClientId,
+    Conflict,
     FailedEffect,
     InForce,
     Milestone,
@@ -96,13 +97,21 @@ async def _one(tx: Tx, condition: str, *values: str) -> Client | None:
     return _client(row) if row is not None else None
 
 
-async def clients(tx: Tx, search: str, limit: int | None, offset: int) -> list[Client]:
+async def clients(
+    tx: Tx, search: str, limit: int | None, offset: int, obsolete: bool
+) -> list[Client]:
     cursor = await tx.execute(
         f"""SELECT {_CLIENT} FROM clients_client
-            WHERE %(search)s = '' OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s
-               OR device_id = %(search)s
+            WHERE (%(obsolete)s OR NOT obsolete) AND (%(search)s = ''
+               OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s OR device_id = %(search)s)
             ORDER BY lower(name), id LIMIT %(limit)s OFFSET %(offset)s""".encode(),  # noqa: S608
-        {"search": search, "like": _like(search), "limit": limit, "offset": offset},
+        {
+            "search": search,
+            "like": _like(search),
+            "limit": limit,
+            "offset": offset,
+            "obsolete": obsolete,
+        },
     )
     return [_client(row) for row in await cursor.fetchall()]
 
@@ -113,7 +122,7 @@ async def reported(tx: Tx) -> list[Reported]:
                coalesce((state->>'mdm_enrolled')::boolean, false) AS mdm_enrolled,
                coalesce((state->>'policy_present')::boolean, false) AS policy_present, policy_at,
                device_id, blocked, last_seen_at, state_at
-           FROM clients_client ORDER BY lower(name), id"""
+           FROM clients_client WHERE NOT obsolete ORDER BY lower(name), id"""
     )
     return [Reported(**row) for row in await cursor.fetchall()]
 
@@ -146,12 +155,12 @@ async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
     return [FailedEffect(**row) for row in await cursor.fetchall()]
 
 
-async def count(tx: Tx, search: str) -> int:
+async def count(tx: Tx, search: str, obsolete: bool) -> int:
     cursor = await tx.execute(
         """SELECT count(*) AS n FROM clients_client
-           WHERE %(search)s = '' OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s
-              OR device_id = %(search)s""",
-        {"search": search, "like": _like(search)},
+           WHERE (%(obsolete)s OR NOT obsolete) AND (%(search)s = ''
+              OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s OR device_id = %(search)s)""",
+        {"search": search, "like": _like(search), "obsolete": obsolete},
     )
     row = await cursor.fetchone()
     return int(row["n"]) if row else 0
@@ -349,7 +358,8 @@ async def clients_of_devices(tx: Tx, device_ids: Sequence[str]) -> list[Client]:
     """The newest client of each device."""
     cursor = await tx.execute(
         f"""SELECT DISTINCT ON (device_id) {_CLIENT} FROM clients_client
-            WHERE device_id = ANY(%s) ORDER BY device_id, registered_at DESC, id""".encode(),  # noqa: S608
+            WHERE device_id = ANY(%s) AND NOT obsolete
+            ORDER BY device_id, registered_at DESC, id""".encode(),  # noqa: S608
         (list(device_ids),),
     )
     return [_client(row) for row in await cursor.fetchall()]
@@ -420,6 +430,179 @@ async def milestones(tx: Tx, limit: int) -> list[Milestone]:
         ),
     )
     return [Milestone(**row) for row in await cursor.fetchall()]
+
+
+async def same_hardware(tx: Tx, hardware_id: str, but: str) -> list[Client]:
+    """Other clients that are not obsolete and say they are this hardware."""
+    cursor = await tx.execute(
+        f"SELECT {_CLIENT} FROM clients_client"  # noqa: S608
+        " WHERE hardware_id = %s AND hardware_id <> '' AND id <> %s AND NOT obsolete".encode(),
+        (hardware_id, but),
+    )
+    return [_client(row) for row in await cursor.fetchall()]
+
+
+async def set_obsolete(tx: Tx, client_id: str, obsolete: bool) -> bool:
+    """False when it was so already."""
+    done = await tx.execute(
+        "UPDATE clients_client SET obsolete = %s WHERE id = %s AND obsolete <> %s",
+        (obsolete, client_id, obsolete),
+    )
+    return done.rowcount == 1
+
+
+async def obsolete_since(tx: Tx, before: datetime) -> list[str]:
+    """Obsolete clients that nobody has heard of since."""
+    cursor = await tx.execute(
+        "SELECT id FROM clients_client WHERE obsolete AND last_seen_at < %s", (before,)
+    )
+    return [row["id"] for row in await cursor.fetchall()]
+
+
+class Continuity(msgspec.Struct, frozen=True):
+    """The last batch of messages of a client: its number, and the hardware that sent it."""
+
+    sequence: int
+    hardware: str
+
+
+async def hold_continuity(tx: Tx, client_id: str) -> Continuity:
+    """Two batches at once wait for each other here."""
+    cursor = await tx.execute(
+        "SELECT sequence, sequence_hardware AS hardware FROM clients_client"
+        " WHERE id = %s FOR UPDATE",
+        (client_id,),
+    )
+    row = await cursor.fetchone()
+    return Continuity(**row) if row is not None else Continuity(0, "")
+
+
+async def save_continuity(tx: Tx, client_id: str, found: Continuity) -> None:
+    await tx.execute(
+        "UPDATE clients_client SET sequence = %s, sequence_hardware = %s WHERE id = %s",
+        (found.sequence, found.hardware, client_id),
+    )
+
+
+async def forget_last_hardware(tx: Tx, client_id: str) -> None:
+    """What the copy said of itself is not what this client is."""
+    await tx.execute("UPDATE clients_client SET sequence_hardware = '' WHERE id = %s", (client_id,))
+
+
+async def settle_hardware(tx: Tx, client_id: str) -> None:
+    """The client is on the hardware that it speaks from now."""
+    await tx.execute(
+        "UPDATE clients_client SET hardware_id = sequence_hardware"
+        " WHERE id = %s AND sequence_hardware <> ''",
+        (client_id,),
+    )
+
+
+async def add_conflict(
+    tx: Tx, client_id: str, kind: str, other: str, now: datetime
+) -> tuple[int, str]:
+    """How often this was seen since somebody last decided, and what was decided."""
+    cursor = await tx.execute(
+        """INSERT INTO clients_conflict AS c (client_id, kind, other, first_at, last_at)
+           VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (client_id, kind, other) WHERE resolved_at IS NULL
+           DO UPDATE SET times = c.times + 1, last_at = excluded.last_at
+           RETURNING times, decision""",
+        (client_id, kind, other, now, now),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row["times"]), str(row["decision"])
+
+
+_CONFLICT = """f.id, f.client_id, c.name, f.kind, f.other, f.first_at, f.last_at, f.times,
+    f.decision, f.decided_by, f.resolved_at, c.registered_by"""
+
+
+async def conflicts(tx: Tx, resolved: bool, limit: int) -> list[Conflict]:
+    cursor = await tx.execute(
+        f"""SELECT {_CONFLICT} FROM clients_conflict f JOIN clients_client c ON c.id = f.client_id
+            WHERE %s OR f.resolved_at IS NULL
+            ORDER BY f.resolved_at IS NOT NULL, f.last_at DESC, f.id LIMIT %s""".encode(),  # noqa: S608
+        (resolved, limit),
+    )
+    return [Conflict(**row) for row in await cursor.fetchall()]
+
+
+async def conflict(tx: Tx, id: int) -> Conflict | None:
+    cursor = await tx.execute(
+        f"""SELECT {_CONFLICT} FROM clients_conflict f JOIN clients_client c ON c.id = f.client_id
+            WHERE f.id = %s FOR UPDATE OF f""".encode(),  # noqa: S608
+        (id,),
+    )
+    row = await cursor.fetchone()
+    return Conflict(**row) if row is not None else None
+
+
+async def decide(tx: Tx, id: int, decision: str, actor: str, resolved_at: datetime | None) -> None:
+    await tx.execute(
+        "UPDATE clients_conflict SET decision = %s, decided_by = %s, resolved_at = %s"
+        " WHERE id = %s",
+        (decision, actor, resolved_at, id),
+    )
+
+
+async def decided(tx: Tx, client_id: str, decision: str) -> list[int]:
+    """Conflicts of this client of which this was decided, and which are not over."""
+    cursor = await tx.execute(
+        "SELECT id FROM clients_conflict"
+        " WHERE client_id = %s AND decision = %s AND resolved_at IS NULL",
+        (client_id, decision),
+    )
+    return [row["id"] for row in await cursor.fetchall()]
+
+
+async def resolve(tx: Tx, ids: Sequence[int], now: datetime) -> None:
+    await tx.execute(
+        "UPDATE clients_conflict SET resolved_at = %s WHERE id = ANY(%s)", (now, list(ids))
+    )
+
+
+class InventoryPlace(msgspec.Struct, frozen=True):
+    """How far a client's inventory was followed."""
+
+    series: str
+    number: int
+    past: list[str]
+    wanted: bool
+
+
+async def inventory_place(tx: Tx, client_id: str) -> InventoryPlace:
+    cursor = await tx.execute(
+        "SELECT inventory_series AS series, inventory_number AS number, inventory_past AS past,"
+        " inventory_wanted AS wanted FROM clients_client WHERE id = %s FOR UPDATE",
+        (client_id,),
+    )
+    row = await cursor.fetchone()
+    return InventoryPlace(**row) if row is not None else InventoryPlace("", 0, [], False)
+
+
+async def save_inventory_place(tx: Tx, client_id: str, place: InventoryPlace) -> None:
+    await tx.execute(
+        "UPDATE clients_client SET inventory_series = %s, inventory_number = %s,"
+        " inventory_past = %s, inventory_wanted = %s WHERE id = %s",
+        (place.series, place.number, place.past, place.wanted, client_id),
+    )
+
+
+async def want_inventory(tx: Tx, client_id: str) -> bool:
+    done = await tx.execute(
+        "UPDATE clients_client SET inventory_wanted = true WHERE id = %s", (client_id,)
+    )
+    return done.rowcount == 1
+
+
+async def inventory_wanted(tx: Tx, client_id: str) -> bool:
+    cursor = await tx.execute(
+        "SELECT inventory_wanted FROM clients_client WHERE id = %s", (client_id,)
+    )
+    row = await cursor.fetchone()
+    return bool(row and row["inventory_wanted"])
 
 
 _REGISTRATION = """t.id, t.description, t.created_by, t.created_at, t.expires_at, t.blocked,

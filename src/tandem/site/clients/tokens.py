@@ -85,6 +85,7 @@ def issue(
     token_id: str,
     by: Credential = "directory",
     registration_token: str = "",
+    successor_of: str = "",
     lasting: bool = False,
 ) -> str:
     """A token that is of use only together with the device's key (RFC 7800, RFC 9449 `jkt`).
@@ -111,6 +112,8 @@ def issue(
     }
     if by != "directory":
         claims |= {"by": by, "reg": registration_token}
+    if successor_of:
+        claims["succ"] = successor_of
     return jwt.encode({"alg": "ES256", "typ": "JWT", "kid": kid}, claims, key)
 
 
@@ -213,6 +216,7 @@ async def holder(
             claims["exp"] + _LEEWAY.total_seconds(),
             claims.get("by", "directory"),
             claims.get("reg", ""),
+            claims.get("succ", ""),
         )
         lasting = claims["token_type"] == SITE_TOKEN
     except (KeyError, TypeError, ValueError):

@@ -27,8 +27,11 @@ def upgrade() -> None:
             -- The number of the last batch of messages, and the hardware that sent it.
             ADD COLUMN sequence bigint NOT NULL DEFAULT 0,
             ADD COLUMN sequence_hardware text NOT NULL DEFAULT '',
-            -- The number of the last inventory report that was taken.
-            ADD COLUMN inventory_sequence bigint NOT NULL DEFAULT 0;
+            -- Which series of inventory reports is being followed, how far, and those before it.
+            ADD COLUMN inventory_series text NOT NULL DEFAULT '',
+            ADD COLUMN inventory_number bigint NOT NULL DEFAULT 0,
+            ADD COLUMN inventory_past text[] NOT NULL DEFAULT '{}',
+            ADD COLUMN inventory_wanted boolean NOT NULL DEFAULT false;
         CREATE INDEX ON clients_client (hardware_id) WHERE hardware_id <> '';
         CREATE INDEX ON clients_client (registration_token) WHERE registration_token <> '';
         CREATE INDEX ON clients_client (id) WHERE obsolete;
@@ -48,4 +51,11 @@ def upgrade() -> None:
             resolved_at timestamptz
         );
         CREATE UNIQUE INDEX ON clients_conflict (client_id, kind, other) WHERE resolved_at IS NULL;
+
+        -- The table of devices of both authorities leaves out a record that is superseded.
+        DROP TRIGGER fleet_note_change ON clients_client;
+        CREATE TRIGGER fleet_note_change
+            AFTER UPDATE OF device_id, name, os_version, client_version, blocked, state,
+                last_seen_at, obsolete
+            ON clients_client FOR EACH ROW EXECUTE FUNCTION fleet_note();
     """)
