@@ -82,13 +82,15 @@ async def test_a_real_agent_registers_by_a_bulk_token(
     agent = subprocess.Popen([sys.executable, "-c", AGENT, file], stderr=subprocess.DEVNULL)
     try:
         async with asyncio.timeout(40):
-            while not ccm.ConfigInfo.read(place.config_info).policy:
+            while not (settings.state / "CCM" / "policy.json").exists():
                 await asyncio.sleep(0.05)
     finally:
         agent.terminate()
         await asyncio.to_thread(agent.wait, 20)
+    client_id = ccm.ConfigInfo.read(place.config_info).client
     async with edge.point.db.transaction() as tx:
         (found,) = await clients.list_clients(tx)
+    assert found.id == client_id
     assert (found.name, found.registered_by, found.tenant_id) == ("KIOSK-1", "bulk-token", "")
     for path in [*settings.state.rglob("*"), *settings.meeting.rglob("*"), *edge.folder.rglob("*")]:
         if path.is_file():

@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, emit, progress, site_client
+from tandem.cli.context import Json, confirm, emit, progress, site_client, table
 
-app = typer.Typer(help="The client that devices install.", no_args_is_help=True)
+app = typer.Typer(
+    help="The client that devices install, and clients that are not one machine each.",
+    no_args_is_help=True,
+)
 
 
 @app.callback()
@@ -31,6 +34,57 @@ def package(
             target.write_bytes(api.get(found["path"]))
             found["saved"] = str(target.absolute())
     emit(found, _text, json)
+
+
+@app.command()
+def conflicts(
+    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    json: Json = False,
+) -> None:
+    """List clients that are two machines, and machines that are two clients."""
+    found = site_client().get("/api/v1/client-conflicts", resolved="true" if every else None)
+    emit(found["conflicts"], _conflicts, json)
+
+
+def _conflicts(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "Every client is one machine, as far as the site can see."
+    columns = {
+        "id": "Id",
+        "name": "Device",
+        "client_id": "Client",
+        "times": "Seen",
+        "last_at": "Last",
+        "decision": "Decision",
+        "text": "What was seen",
+    }
+    cures = "\n".join(f"{row['id']}: {row['cure']}" for row in rows if not row["decision"])
+    return f"{table(rows, columns)}\n{cures}"
+
+
+_Conflict = Annotated[int, typer.Argument(help="The conflict's number, as `conflicts` shows it.")]
+
+
+@app.command("new-identity")
+def new_identity(
+    conflict: _Conflict,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Have the copy of a client make a key of its own and register as another device."""
+    confirm(f"Give the copy of conflict {conflict} an identity of its own?", yes, json)
+    _decide(conflict, "new-identity", "The copy does it when it next reports.", json)
+
+
+@app.command()
+def dismiss(conflict: _Conflict, json: Json = False) -> None:
+    """Say that a conflict is none: the disk was moved or put back, or both machines are real."""
+    _decide(conflict, "dismiss", "The conflict is dismissed.", json)
+
+
+def _decide(conflict: int, decision: str, text: str, json: bool) -> None:
+    path = f"/api/v1/client-conflicts/{conflict}/decide"
+    emit(site_client().post(path, {"decision": decision}), lambda _: text, json)
 
 
 def _text(found: dict[str, Any]) -> str:

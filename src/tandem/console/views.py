@@ -9,7 +9,16 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tandem.console import wizards
-from tandem.console.areas import cloud, collections, comgmt, directory, fleet, gateways, mdm
+from tandem.console.areas import (
+    clients,
+    cloud,
+    collections,
+    comgmt,
+    directory,
+    fleet,
+    gateways,
+    mdm,
+)
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
 from tandem.console.language import Language
@@ -39,6 +48,7 @@ SITE_GROUPS = (
 TENANT_GROUPS = (N_("Devices"), N_("Apps"), N_("Directory"), N_("Administration"))
 SITE_AREAS: tuple[Area, ...] = (
     fleet.AREA,
+    clients.AREA,
     cloud.AREA,
     gateways.AREA,
     collections.AREA,
