@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0032"
-down_revision = "0031"
+revision = "0033"
+down_revision = "0032"
 
 
 def upgrade() -> None:
@@ -58,4 +58,14 @@ def upgrade() -> None:
             AFTER UPDATE OF device_id, name, os_version, client_version, blocked, state,
                 last_seen_at, obsolete
             ON clients_client FOR EACH ROW EXECUTE FUNCTION fleet_note();
+
+        -- An obsolete client that speaks again has to be noticed, so it gets no answer from memory.
+        DROP TRIGGER clients_policy_change ON clients_client;
+        CREATE TRIGGER clients_policy_change
+            AFTER UPDATE OF id, tenant_id, device_id, thumbprint, blocked, obsolete
+            ON clients_client FOR EACH ROW
+            WHEN ((OLD.id, OLD.tenant_id, OLD.device_id, OLD.thumbprint, OLD.blocked, OLD.obsolete)
+                IS DISTINCT FROM (NEW.id, NEW.tenant_id, NEW.device_id, NEW.thumbprint, NEW.blocked,
+                NEW.obsolete))
+            EXECUTE FUNCTION clients_policy_of_client();
     """)
