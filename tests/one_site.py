@@ -38,6 +38,7 @@ from tandem.site import administrators, clients
 TENANT = "3f6b1b62-7b1c-4c55-9d58-0e6f9b6f5a11"
 ROLE_ID = "72057594037927941"
 PREFIX = f"/CCM_Proxy_ServerAuth/{ROLE_ID}"
+MUTUAL_PREFIX = f"/CCM_Proxy_MutualAuth/{ROLE_ID}"
 PACKAGE = bytes(range(256)) * 2000
 
 
@@ -159,6 +160,9 @@ class Site:
         self.manifest = ccm.ClientManifest(
             "CM1", "0.1.0", "client.whl", sha256(PACKAGE).hexdigest(), len(PACKAGE)
         )
+        # Authorities of client certificates, and their revocation lists; None: nobody looks.
+        self.client_roots: list[x509.Certificate] = []
+        self.crls: list[x509.CertificateRevocationList] | None = None
         self.resources: list[str] = []
         self.seen: list[Request] = []
         # May answer a request in the management point's stead, as a bad relay would.
@@ -175,6 +179,7 @@ class Site:
             box,
             clients.Collaborators(
                 verify_token=lambda tx, token: self.verify_token(tx, token),
+                verify_certificate=self._verify_certificate,
                 policy=self._policy,
                 resource=self._resource,
                 signing=self._signing,
@@ -184,6 +189,9 @@ class Site:
             ),
             now=moment,
         )
+
+    async def _verify_certificate(self, tx: Tx, leaf: x509.Certificate) -> None:
+        pki.check_client(leaf, self.client_roots, self.crls, self.now())
 
     async def _policy(self, tx: Tx, client: clients.Client) -> ccm.PolicyContent:
         return self.content
@@ -264,6 +272,7 @@ class Site:
                 Route("/CCM_Proxy_ServerAuth/AADAuthInfo", self._auth_info),
                 Route(f"/{TENANT}/oauth2/v2.0/token", self._directory, methods=["POST"]),
                 Mount(PREFIX, routes=clients.routes(self.db, self.point)),
+                Mount(MUTUAL_PREFIX, routes=clients.routes(self.db, self.point)),
                 *clients.admin_routes(self.db, require=_anyone, now=self.now),
                 *clients.identity_routes(self.db, self.box, "CM1", require=_anyone, now=self.now),
             ],

@@ -1,20 +1,27 @@
-"""How a client comes to be known: by a directory's token or by a bulk registration token."""
+"""How a client comes to be known: by a directory's token, a client certificate or a bulk token."""
 
 import asyncio
-from base64 import urlsafe_b64encode
+import secrets
+from base64 import b64encode, urlsafe_b64encode
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from device_caller import Caller, code, message
 from one_site import TENANT, Broker, Moment, Site, log
-from tandem.agent import Bootstrap, Client, Machine
+from tandem import pki
+from tandem.agent import Bootstrap, Client, Machine, SetupResult
 from tandem.agent import client as agent_client
+from tandem.agent.platform.certificate import CertificateFile
 from tandem.protocols import ccm
 from tandem.site import clients
 
@@ -414,3 +421,168 @@ async def test_what_the_agent_says_about_itself_can_be_read(site: Site, api: Api
     assert (await caller.register(hardware_id="2:" + "A" * 40)).status_code == 200
     assert (await record(site, caller.client_id)).hardware_id == "2:" + "A" * 40
     assert ccm.RegistrationRequest("CM1", "n", {}, "0").hardware_id == ""
+
+
+# ------------------------------------------------------------------ by a certificate
+
+
+class Pki:
+    """The organisation's own authority, and what it gave one machine."""
+
+    def __init__(self, site: Site, folder: Path, kind: Any = "p256") -> None:
+        self.site = site
+        self.root = pki.new_root(pki.name("Contoso Root"), now=site.now())
+        site.client_roots = [self.root.certificate]
+        self.key = pki.generate_key(kind)
+        self.files = folder / "client.pem", folder / "client.key"
+        self.files[1].write_bytes(pki.key_pem(self.key))
+        self.give()
+
+    def give(self, **changes: Any) -> None:
+        given = {"now": self.site.now(), "days": 365, "usages": ["client"], **changes}
+        authority = given.pop("authority", self.root)
+        self.leaf = authority.issue(self.key.public_key(), pki.name("srv-1.contoso.com"), **given)
+        self.files[0].write_bytes(pki.pem(self.leaf))
+
+    def crl(self, now: datetime, revoked: bool = False) -> x509.CertificateRevocationList:
+        gone = [(self.leaf.serial_number, now)] if revoked else []
+        end = now + timedelta(days=30)
+        return x509.load_der_x509_crl(self.root.crl(gone, now=now, next_update=end, number=1))
+
+    def certified(self, machine: Machine) -> Machine:
+        ca_file = self.site.folder / "ca.pem"
+        return replace(machine, certificate=CertificateFile(*self.files, ca_file=ca_file))
+
+
+async def set_up_with_certificate(site: Site, machine: Machine) -> SetupResult:
+    line = site.command_line.replace('="', '="/UsePKICert ', 1)
+    return await Bootstrap(machine, line).run(asyncio.Event())
+
+
+WAYS = {
+    "device token": ("directory", 3, TENANT),
+    "user token": ("directory", 3, TENANT),
+    "bulk token": ("bulk-token", 1, ""),
+    "certificate, P-256": ("certificate", 1, ""),
+    "certificate, RSA": ("certificate", 1, ""),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_each_way_to_register(
+    site: Site, api: Api, machine: Machine, loner: Machine, tmp_path: Path, way: str
+) -> None:
+    """The record says by which way; the client gets policy, and is the same one after a restart
+    and when it registers again."""
+    if way.endswith("token"):
+        kind = {
+            "device token": machine,
+            "user token": replace(machine, directory=Broker(device_tokens=False)),
+            "bulk token": loner,
+        }[way]
+        token = (await api.token())["token"] if way == "bulk token" else ""
+        assert (await set_up(site, kind, token)).code == 0
+    else:
+        kind = Pki(site, tmp_path, "rsa2048" if way.endswith("RSA") else "p256").certified(loner)
+        assert (await set_up_with_certificate(site, kind)).code == 0
+    client = Client(kind)
+    await client.step()
+    assert client.policy
+    found = await record(site, client.client_id)
+    assert (found.registered_by, found.approval, found.tenant_id) == WAYS[way]
+    again = Client(kind)
+    again._forget_registration()
+    assert await polls(again)
+    assert again.client_id == client.client_id
+    async with site.db.transaction() as tx:
+        assert await clients.count(tx) == 1
+
+
+async def test_a_certificate_that_is_asked_for_and_not_there_is_said_to_be_missing(
+    site: Site, loner: Machine
+) -> None:
+    result = await set_up_with_certificate(site, loner)
+    assert (result.code, result.state) == (6, 315)
+    assert result.message == "This device has no client certificate."
+
+
+UNTRUSTED = {
+    "of another authority": "not of an authority that this site trusts",
+    "for servers": "it has not the usage client authentication",
+    "expired": "is not valid now",
+    "revoked": "is revoked",
+    "with a list that is missing": "(CRL) of CN=Contoso Root is missing",
+    "with a list that expired": "has expired",
+}
+
+
+@pytest.mark.parametrize("how", UNTRUSTED)
+async def test_a_certificate_that_is_not_trusted_registers_nothing(
+    site: Site, loner: Machine, tmp_path: Path, how: str
+) -> None:
+    made, now = Pki(site, tmp_path), site.now()
+    match how:
+        case "of another authority":
+            made.give(authority=pki.new_root(pki.name("Contoso Root"), now=now))
+        case "for servers":
+            made.give(usages=["server"])
+        case "expired":
+            made.give(now=now - timedelta(days=30), days=20)
+        case "revoked":
+            site.crls = [made.crl(now, revoked=True)]
+        case "with a list that is missing":
+            site.crls = []
+        case _:
+            site.crls = [made.crl(now - timedelta(days=60))]
+    result = await set_up_with_certificate(site, made.certified(loner))
+    assert (result.code, result.state) == (6, 322)
+    assert UNTRUSTED[how] in result.message
+    async with site.db.transaction() as tx:
+        assert await clients.count(tx) == 0
+
+
+async def test_a_certificate_without_its_key_buys_nothing(
+    site: Site, web: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """It is no secret; nor is a proof that another device made of it."""
+    made = Pki(site, tmp_path)
+    der = made.leaf.public_bytes(Encoding.DER)
+    caller, thief = Caller(site, web), Caller(site, web)
+
+    async def shows(who: Caller, possession: str, **changes: str) -> httpx.Response:
+        over = sha256(der).hexdigest()
+        proof = ccm.key_proof(who.key, over, site.now(), secrets.token_urlsafe(18))
+        said = b64encode(der).decode()
+        body = {"key": pki.public_jwk(who.key), "proof": proof, "certificate": said}
+        return await web.post(
+            f"{who.base}/CCM_STS", json={**body, "possession": possession, **changes}
+        )
+
+    def proof_for(who: Caller, key: Any) -> str:
+        thumbprint = pki.jwk_thumbprint(who.key)
+        return ccm.key_proof(key, thumbprint, site.now(), secrets.token_urlsafe(18))
+
+    assert code(await shows(thief, "")) == "401 client.bad-signature"
+    assert code(await shows(thief, proof_for(thief, thief.key))) == "401 client.bad-signature"
+    his = proof_for(caller, made.key)
+    assert code(await shows(thief, his)) == "401 client.bad-signature"
+    assert (await shows(caller, his)).status_code == 200
+    assert code(await shows(caller, his)) == "401 client.replayed"
+    odd = await shows(caller, his, certificate="AAAA")
+    assert code(odd) == "403 client.bad-certificate"
+
+
+async def test_a_certificate_that_is_taken_away_ends_with_the_day(
+    site: Site, loner: Machine, tmp_path: Path, moment: Moment
+) -> None:
+    """There is no site token for it, which would go on for months."""
+    made = Pki(site, tmp_path)
+    site.crls = [made.crl(moment())]
+    machine = made.certified(loner)
+    await set_up_with_certificate(site, machine)
+    client = Client(machine)
+    await client.step()
+    site.crls = [made.crl(moment(), revoked=True)]
+    moment.passes(hours=9)
+    assert not await polls(client)
+    assert any("is revoked" in line for line in log(machine, "CcmMessaging"))

@@ -4,7 +4,12 @@ import httpx
 from cryptography import x509
 
 from tandem.agent.platform import Machine
-from tandem.agent.platform.certificate import CertificateBroker, EitherBroker, MeetingChannel
+from tandem.agent.platform.certificate import (
+    CertificateBroker,
+    CertificateFile,
+    EitherBroker,
+    MeetingChannel,
+)
 from tandem.agent.platform.meeting import FolderBridge, JoinBroker, MeetingPlace
 from tandem.agent.settings import AgentSettings
 from tandem.infra import net
@@ -31,4 +36,16 @@ def machine_of(
         minute_seconds=settings.minute_seconds,
         durable=settings.durable,
         root=settings.root,
+        certificate=_certificate(settings, resolver),
+    )
+
+
+def _certificate(settings: AgentSettings, resolver: net.Resolver) -> CertificateFile | None:
+    if settings.client_certificate is None or settings.client_key is None:
+        return None
+    return CertificateFile(
+        settings.client_certificate,
+        settings.client_key,
+        resolver=resolver,
+        ca_file=settings.ca_file,
     )

@@ -16,7 +16,15 @@ from tandem.protocols import ccm
 # What an MDM service carries (spec 3.5).
 MAX_CHARACTERS = 1024
 
-_USED_PARAMETERS = {"retry", "downloadtimeout", "forceinstall", "logon", "uninstall", "regtoken"}
+_USED_PARAMETERS = {
+    "retry",
+    "downloadtimeout",
+    "forceinstall",
+    "logon",
+    "uninstall",
+    "regtoken",
+    "usepkicert",
+}
 _KNOWN_PARAMETERS = {
     "mp": "the management point is CCMHOSTNAME",
     "nocrlcheck": "the operating system's own rules for revocation apply",
@@ -30,7 +38,6 @@ _KNOWN_PARAMETERS = {
 _REFUSED_PARAMETERS = {
     "?": "help installs nothing; `tandem-ccmsetup --help` shows it",
     "source": "installing from a share is not possible; the client comes from CCMHOSTNAME",
-    "usepkicert": "PKI client certificates are not in this version",
     "config": "property files are not in this version; name the properties themselves",
 }
 _USED_PROPERTIES = {
@@ -55,10 +62,10 @@ _KNOWN_PROPERTIES = {
 }
 _REFUSED_PROPERTIES = {
     "PROVISIONTS": "task sequences are not in this version",
-    "CCMCERTSEL": "PKI client certificates are not in this version",
-    "CCMCERTSTORE": "PKI client certificates are not in this version",
-    "CCMFIRSTCERT": "PKI client certificates are not in this version",
-    "CCMCERTISSUERS": "PKI client certificates are not in this version",
+    **dict.fromkeys(
+        ("CCMCERTSEL", "CCMCERTSTORE", "CCMFIRSTCERT", "CCMCERTISSUERS"),
+        "there is one client certificate, which the agent's settings name (client_certificate)",
+    ),
 }
 _WRAPPED = re.compile(r'(?:^|\s)CCMSETUPCMD=(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+))', re.IGNORECASE)
 _REGTOKEN = re.compile(r'(?P<name>/regtoken:)[^\s"]*\s*', re.IGNORECASE)
@@ -97,6 +104,10 @@ class CommandLine(msgspec.Struct, frozen=True):
     @property
     def uninstall(self) -> bool:
         return "uninstall" in self.parameters
+
+    @property
+    def use_certificate(self) -> bool:
+        return "usepkicert" in self.parameters
 
     @property
     def registration_token(self) -> str:

@@ -2,7 +2,9 @@
 
 import secrets
 import ssl
+from base64 import b64encode
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Literal, TypeVar
 
 import httpx
@@ -57,11 +59,19 @@ class NotOnboarded(AppError):
     kind, code = Kind.FORBIDDEN, "agent.tenant-not-onboarded"
 
 
+class NoCertificate(NoToken):
+    """The machine was told to use a client certificate, and has none."""
+
+    code = "agent.no-certificate"
+
+
 class Connection(msgspec.Struct, frozen=True):
     """Where the management point is, and which app of the directory stands for the site."""
 
     host: str
     info: ccm.AuthInfo
+    # Whether the client certificate speaks for this machine (/UsePKICert).
+    certificate: bool = False
 
     @property
     def base(self) -> str:
@@ -232,7 +242,9 @@ class Session:
         if cached is not None and cached.expires_at > now:
             return cached.token
         no_directory = (
-            self._machine.directory.join() is None or not self._connection.info.resource_uri
+            self._connection.certificate
+            or self._machine.directory.join() is None
+            or not self._connection.info.resource_uri
         )
         if account == "device" and no_directory:
             return await self._without_directory(now)
@@ -241,6 +253,8 @@ class Session:
 
     async def _without_directory(self, now: datetime) -> str:
         """A token for a device that no directory knows. Raises NoToken."""
+        if self._connection.certificate:
+            return self._cache("device", await self._exchange_certificate(now), now)
         if self._registration_token:
             return self._cache("device", await self._exchange(self._registration_token, now), now)
         own = self._site_token()
@@ -295,6 +309,31 @@ class Session:
             headers={"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"},
         )
         response = await _send(self._machine.http, request)
+        _check(response)
+        return decode(response, ccm.TokenReply)
+
+    async def _exchange_certificate(self, now: datetime) -> ccm.TokenReply:
+        """What CCM_STS gives for the client certificate, on the address that asks for one."""
+        certificate = self._machine.certificate
+        if certificate is None:
+            raise NoCertificate(
+                "This device has no client certificate.",
+                cure="Name it in the agent's settings: client_certificate and client_key.",
+            )
+        der = certificate.der
+        self._journal.write(self._component, "Getting CCM Token with the client certificate")
+        thumbprint = pki.jwk_thumbprint(self.key)
+        wanted = ccm.TokenRequest(
+            pki.public_jwk(self.key),
+            ccm.key_proof(self.key, sha256(der).hexdigest(), now, secrets.token_urlsafe(18)),
+            b64encode(der).decode(),
+            certificate.prove(thumbprint, now, secrets.token_urlsafe(18)),
+        )
+        url = f"{ccm.authentication_bases(self._connection.host)[1]}/CCM_STS"
+        try:
+            response = await certificate.post(url, msgspec.json.encode(wanted))
+        except httpx.HTTPError as error:
+            raise unreachable(error, "/CCM_STS") from None
         _check(response)
         return decode(response, ccm.TokenReply)
 

@@ -18,4 +18,7 @@ class AgentSettings(Settings, frozen=True):
     # Where policy has its effects on a Linux device: "/" changes the device itself, another folder
     # only what is in it. Empty: values are kept with who set them, and nothing acts on them.
     root: Path | None = None
+    # A client certificate with those above it, and its key, in PEM: what /UsePKICert uses.
+    client_certificate: Path | None = None
+    client_key: Path | None = None
     logs: Path | None = None  # JSON lines of the process; the device's own logs lie in state/Logs.

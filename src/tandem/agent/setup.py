@@ -16,6 +16,7 @@ from tandem.agent.journal import WARNING, Journal
 from tandem.agent.platform import Machine, NotJoined
 from tandem.agent.session import (
     Connection,
+    NoCertificate,
     NotOnboarded,
     Refused,
     Session,
@@ -55,6 +56,7 @@ class WrongRoot(AppError):
     kind, code = Kind.FORBIDDEN, "setup.wrong-root"
 
 
+_ENDS[NoCertificate] = (ERROR, 315)
 _ENDS[WrongSite] = (ERROR, 602)
 _ENDS[WrongRoot] = (ERROR, 605)
 
@@ -144,7 +146,7 @@ class Bootstrap:
         if before is not None and self._stays(before, line):
             write(LOG, f"The client {before.version} is already installed.")
             return SetupResult(SUCCESS, SUCCEEDED, "Already installed.", version=before.version)
-        connection = Connection(line.host, await self._auth_info(line))
+        connection = Connection(line.host, await self._auth_info(line), line.use_certificate)
         session = Session(machine, self._client, connection, self._journal, LOG)
         session.show(line.registration_token)
         self._session = session
@@ -186,6 +188,8 @@ class Bootstrap:
         return before.command_line == self._text and "forceinstall" not in line.parameters
 
     async def _auth_info(self, line: CommandLine) -> ccm.AuthInfo:
+        if line.use_certificate:
+            return ccm.AuthInfo("", "", "")
         join = self._machine.directory.join()
         if join is None:
             if line.registration_token or has_site_token(self._client):

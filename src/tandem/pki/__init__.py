@@ -10,6 +10,7 @@ from tandem.pki.bundles import (
     sha1_thumbprint,
     sha256_fingerprint,
 )
+from tandem.pki.clients import NotAClient, check_client
 from tandem.pki.keys import (
     UNREADABLE,
     PrivateKey,
@@ -33,6 +34,7 @@ __all__ = [
     "BadRequest",
     "BadSignature",
     "CertificatePath",
+    "NotAClient",
     "NotSigned",
     "Pfx",
     "PrivateKey",
@@ -41,6 +43,7 @@ __all__ = [
     "WrongPassword",
     "build_path",
     "certificate_request",
+    "check_client",
     "generate_key",
     "jwk_thumbprint",
     "key_pem",

@@ -340,6 +340,7 @@ def _management_point(
         box,
         clients.Collaborators(
             verify_token=cloud.tenants.verify_token,
+            verify_certificate=cloud.connections.verify_client_certificate,
             policy=policy,
             signing=signing,
             management_points=cloud.connections.management_points,

@@ -7,16 +7,21 @@ Both over TLS with the MDM certificate. Who can use its key says what a channel 
 Windows the operating system, which does not give the key away (`platform.windows`).
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from tandem import pki
 from tandem.agent.platform.meeting import DirectoryUnreachable, MdmIdentity, MeetingPlace
 from tandem.agent.platform.model import DeviceJoin, DirectoryBroker, NotJoined, NoToken
 from tandem.infra import net
+from tandem.protocols import ccm
 
 T = TypeVar("T")
 
@@ -77,6 +82,64 @@ class FileChannel:
                 cure="Check the device's network.",
             ) from None
         return Answer(response.status_code, response.content)
+
+
+class CertificateFile:
+    """The `ClientCertificate` of files in PEM: the certificate with those above it, and its key."""
+
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        *,
+        resolver: net.Resolver | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        self._files = certificate, key
+        self._resolver = resolver
+        self._ca_file = ca_file
+
+    @property
+    def der(self) -> bytes:
+        try:
+            found = pki.read_certificates(self._files[0].read_bytes())
+        except (OSError, pki.BadCertificate):
+            raise _unusable(self._files[0]) from None
+        return found[0].public_bytes(Encoding.DER)
+
+    def prove(self, over: str, now: datetime, nonce: str) -> str:
+        try:
+            key = pki.load_key(self._files[1].read_bytes())
+        except (OSError, *pki.UNREADABLE):
+            raise _unusable(self._files[1]) from None
+        if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
+            raise NoToken(
+                "The key of the client certificate is neither RSA nor P-256.",
+                cure="Issue a certificate for such a key.",
+            )
+        return ccm.key_proof(key, over, now, nonce)
+
+    async def post(self, url: str, body: bytes) -> httpx.Response:
+        headers = {"Content-Type": "application/json"}
+        try:
+            web = net.client(
+                resolver=self._resolver,
+                ca_file=self._ca_file,
+                certificate=self._files,
+                max_connections=1,
+            )
+        except OSError:
+            raise _unusable(self._files[0]) from None
+        async with web:
+            return await web.post(url, content=body, headers=headers)
+
+
+def _unusable(path: Path) -> NoToken:
+    return NoToken(
+        f"The client certificate of this device cannot be used: {path.name} cannot be read.",
+        cure="Put certificate and key in PEM where the agent's settings say (client_certificate,"
+        " client_key).",
+    )
 
 
 class _Identity(msgspec.Struct, frozen=True, rename="camel"):

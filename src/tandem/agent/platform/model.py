@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -117,6 +118,23 @@ class DirectoryBroker(Protocol):
         ...
 
 
+class ClientCertificate(Protocol):
+    """A certificate of the organisation's own authority, and the use of its key."""
+
+    @property
+    def der(self) -> bytes:
+        """Raises NoToken when there is none."""
+        ...
+
+    def prove(self, over: str, now: datetime, nonce: str) -> str:
+        """A proof by the certificate's key (`ccm.key_proof`). Raises NoToken."""
+        ...
+
+    async def post(self, url: str, body: bytes) -> httpx.Response:
+        """Over TLS with this certificate. Raises httpx.HTTPError, NoToken."""
+        ...
+
+
 @dataclass(frozen=True)
 class Machine:
     """One device. Many of them share an `http` client and an event loop.
@@ -141,6 +159,8 @@ class Machine:
     # What the machine says it is, whatever is on its disk: "2:" and 40 digits in hex. Empty: read
     # from below `root`, where it says so there.
     hardware_id: str = ""
+    # What speaks for this machine where it is in no directory, and is asked to.
+    certificate: "ClientCertificate | None" = None
     # Whether a connection to the tenant is held open, by which it calls the device at once.
     waits_for_calls: bool = True
     now: Clock = utc_now

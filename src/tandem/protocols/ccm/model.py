@@ -31,14 +31,14 @@ class AuthInfo(msgspec.Struct, frozen=True, rename="camel"):
 class TokenRequest(msgspec.Struct, frozen=True):
     """`key` is the device's public JWK; `proof` shows that the sender of the token holds it.
 
-    `certificates` are for a device without a token: its client certificate and those above it, as
-    base64 of DER. The proof is then over the SHA-256 of the first in hex, and `possession` is the
-    same proof by the certificate's own key.
+    `certificate` is for a device without a token: its client certificate, base64 of DER. The proof is
+    then over the SHA-256 of it in hex. `possession` is a proof, over the thumbprint of `key`, by
+    another key that vouches for it: the certificate's, or the one that the client had before.
     """
 
     key: dict[str, str]
     proof: str
-    certificates: Annotated[list[str], msgspec.Meta(max_length=8)] = []
+    certificate: str = ""
     possession: str = ""
 
 

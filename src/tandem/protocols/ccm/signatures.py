@@ -153,15 +153,13 @@ class _Proof(msgspec.Struct):
     jti: str
 
 
-def key_proof(key: ec.EllipticCurvePrivateKey, access_token: str, now: datetime, nonce: str) -> str:
+def key_proof(key: jws.PrivateKey, access_token: str, now: datetime, nonce: str) -> str:
     """A JWS that ties a directory token to the key whose holder sends it."""
     proof = _Proof(_token_hash(access_token), int(now.timestamp()), nonce)
     return jws.serialize({"typ": "ccm-proof+jwt"}, msgspec.json.encode(proof), key)
 
 
-def open_key_proof(
-    proof: str, key: ec.EllipticCurvePublicKey, access_token: str, now: datetime
-) -> str:
+def open_key_proof(proof: str, key: jws.PublicKey, access_token: str, now: datetime) -> str:
     """The proof's nonce. Raises BadSignature when it is old, for another token or another key."""
     try:
         header, payload, signing, signature = jws.parse(proof)
@@ -170,7 +168,7 @@ def open_key_proof(
         raise BadSignature("The proof of the device's key cannot be read.") from None
     if (
         header.get("typ") != "ccm-proof+jwt"
-        or header.get("alg") != "ES256"
+        or header.get("alg") != jws.algorithm(key)
         or not jws.is_signed(key, signature, signing)
         or claims.ath != _token_hash(access_token)
         or not _NONCE.match(claims.jti)

@@ -58,7 +58,7 @@ class _Edge:
 
     async def exchange(self, request: Request) -> Response:
         wanted = await http.decode(request, ccm.TokenRequest, TOKEN_LIMIT)
-        bearer = None if wanted.certificates else _bearer(request)
+        bearer = None if wanted.certificate else _bearer(request)
         async with self._db.transaction() as tx:
             return http.reply(
                 await self._point.exchange(tx, bearer, wanted),

@@ -320,6 +320,7 @@ _STATES = {
     (ccm.SETUP_TOPIC, 307): "Client deployment failed: the command line cannot be used",
     (ccm.SETUP_TOPIC, 308): "Client deployment failed: a download did not succeed",
     (ccm.SETUP_TOPIC, 314): "Client deployment failed: the client's manifest cannot be used",
+    (ccm.SETUP_TOPIC, 315): "Client deployment failed: there is no client certificate",
     (ccm.SETUP_TOPIC, 322): "Client deployment failed: the site cannot be reached",
     (ccm.SETUP_TOPIC, 325): "Client deployment failed: the client's hash is not the manifest's",
     (ccm.SETUP_TOPIC, 400): "Client deployment succeeded",

@@ -1,6 +1,7 @@
 """What the management point does: tokens, registration, policy, messages."""
 
 import re
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tandem import audit, pki
 from tandem.infra import events
@@ -29,7 +31,7 @@ from tandem.site.clients.model import (
     REGISTERED_AGAIN,
     SITE_TOPIC,
     USER_POLICY_DELIVERED,
-    BadToken,
+    BadCertificate,
     BlockedClient,
     Client,
     ClientId,
@@ -102,6 +104,10 @@ async def keep_state(tx: Tx, id: ClientId, state: ccm.ComanagementState, at: dat
     await collections.report(tx, id, collections.COMANAGEMENT_STATE, [said], at)
 
 
+async def _no_certificates(tx: Tx, leaf: x509.Certificate) -> None:
+    raise BadCertificate("This site takes no client certificates.", cure="Use a token.")
+
+
 @dataclass(frozen=True)
 class Collaborators:
     """What other modules know, handed in by `roles/`.
@@ -118,6 +124,8 @@ class Collaborators:
     manifest: Callable[[Tx], Awaitable[ccm.ClientManifest | None]]
     package: Callable[[str], Awaitable[Package | None]]
     resource: Callable[[Tx, Client, datetime], Awaitable[None]] = keep_resource
+    # Raises AppError for a certificate that does not speak for a client.
+    verify_certificate: Callable[[Tx, x509.Certificate], Awaitable[None]] = _no_certificates
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,12 @@ class Caller:
 
     holder: TokenHolder
     client: Client | None
+
+
+def _subject(leaf: x509.Certificate) -> str:
+    """On one line, whatever is in it."""
+    found = leaf.subject.rfc4514_string()[:256]
+    return "".join(c if c.isprintable() else "?" for c in found)
 
 
 def _by_key(key: ec.EllipticCurvePublicKey) -> TenantIdentity:
@@ -236,7 +250,28 @@ class ManagementPointService:
     async def _exchange_certificate(
         self, tx: Tx, request: ccm.TokenRequest, now: datetime
     ) -> ccm.TokenReply:
-        raise BadToken("The request carries no token.", cure="Send it as `Authorization: Bearer`.")
+        try:
+            der = b64decode(request.certificate, validate=True)
+            leaf = x509.load_der_x509_certificate(der)
+            holder = leaf.public_key()
+        except pki.UNREADABLE:
+            raise BadCertificate(
+                "The client's certificate cannot be read.", cure="Send it as base64 of DER."
+            ) from None
+        if not isinstance(holder, rsa.RSAPublicKey) and not (
+            isinstance(holder, ec.EllipticCurvePublicKey) and isinstance(holder.curve, ec.SECP256R1)
+        ):
+            raise BadCertificate(
+                "The key of the client's certificate is neither RSA nor P-256.",
+                cure="Issue a certificate for such a key.",
+            )
+        await self._with.verify_certificate(tx, leaf)
+        key = await self._proven(tx, request, sha256(der).hexdigest(), now)
+        thumbprint = pki.jwk_thumbprint(key)
+        nonce = ccm.open_key_proof(request.possession, holder, thumbprint, now)
+        await self._once(tx, pki.jwk_thumbprint(holder), nonce, now)
+        self._log("CCM_STS", f"Validated client certificate. Subject: {_subject(leaf)}")
+        return await self._short(tx, _by_key(key), key, now, "certificate", "")
 
     async def _proven(
         self, tx: Tx, request: ccm.TokenRequest, over: str, now: datetime
@@ -425,7 +460,8 @@ class ManagementPointService:
             await conflicts.settled(tx, holder.successor_of, now)
         await self._with.resource(tx, client, self.now())
         token, seconds = "", 0
-        if holder.by != "directory":
+        if holder.by == "bulk-token":
+            # The others show their credential again, so whoever takes that away is obeyed.
             token, seconds = await self._lasting(tx, holder, now)
         return ccm.RegistrationReply(client.id, client.approval, self.site_code, token, seconds)
 

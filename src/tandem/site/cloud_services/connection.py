@@ -377,6 +377,20 @@ class Connections:
             added.append(subject)
         return added
 
+    async def verify_client_certificate(self, tx: Tx, leaf: x509.Certificate) -> None:
+        """Whether this speaks for a client of the site, by the same trust as at the gateway. Raises
+        NotAClient."""
+        how = await properties.communication(tx)
+        if not how.pki_client_certificate:
+            raise pki.NotAClient(
+                "This site takes no client certificates.",
+                cure="Register with a token, or allow them in the site's properties"
+                " (Communication Security).",
+            )
+        trusted = [x509.load_der_x509_certificate(der) for der in await store.trust(tx, "root")]
+        crls = [x509.load_der_x509_crl(der) for der in await store.trust(tx, "crl")]
+        pki.check_client(leaf, trusted, crls if how.check_crl else None, self.now())
+
     async def add_crl(self, tx: Tx, data: bytes, *, actor: str) -> str:
         """A revocation list of such an authority. Raises BadCertificate."""
         try:
