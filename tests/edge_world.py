@@ -10,10 +10,13 @@ from joserfc import jwt
 
 from gateway.conftest import BASE, NAME, ROLE, TENANT, URI, Rig, free_port, serving
 from one_site import PREFIX, Moment, Site
+from tandem import pki
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import clients
+
+MUTUAL = f"/CCM_Proxy_MutualAuth/{ROLE}"
 
 
 class Edge(Rig):
@@ -37,15 +40,24 @@ class Edge(Rig):
                     f"{BASE}/{one.path}", list(one.methods), one.max_body_bytes, ["token"]
                 )
                 for one in clients.ENDPOINTS
+            ]
+            + [
+                tunnel.Endpoint(
+                    f"{MUTUAL}/{one.path}", list(one.methods), one.max_body_bytes, ["certificate"]
+                )
+                for one in clients.ENDPOINTS
             ],
+            trusted_roots=[pki.pem(self.clients_root.certificate).decode()],
+            check_revocation=False,
         )
 
     def connector_configuration(self, name: str = "CP01") -> tunnel.ConnectorConfiguration:
         found = super().connector_configuration(name)
         inside = f"https://localhost:{self.point.port}{PREFIX}"
         mappings = [
-            tunnel.Mapping(f"{BASE}/{one.path}", f"{inside}/{one.path}")
+            tunnel.Mapping(f"{entry}/{one.path}", f"{inside}/{one.path}")
             for one in clients.ENDPOINTS
+            for entry in (BASE, MUTUAL)
         ]
         return tunnel.ConnectorConfiguration(name, found.gateways, mappings)
 

@@ -302,3 +302,20 @@ async def test_what_is_decided_is_one_of_two(
     (found,) = await admin.conflicts()
     assert code(await admin.decide(found["id"], "merge")) == "400 request.invalid"
     assert (site.now() - timedelta(minutes=1)).isoformat() < found["last_at"]
+
+
+async def test_a_client_that_was_not_heard_of_for_a_week_is_inactive(
+    site: Site, admin: Admin, web: httpx.AsyncClient, moment: Moment
+) -> None:
+    still = await registered(site, admin, web, ONE)
+    moment.passes(days=7, minutes=1)
+    live = await registered(site, admin, web, TWO)
+    assert await admin.clients("?active=true") == [live.client_id]
+    assert await admin.clients("?active=false") == [still.client_id]
+    url = f"https://localhost:{site.port}/api/v1/clients?limit=1"
+    found = (await web.get(url)).json()
+    assert (found["total"], len(found["clients"])) == (2, 1)
+    assert (found["activity"]["active"], found["activity"]["inactive"]) == (1, 1)
+    await still.exchange(await admin.token())
+    await still.report(message(site))
+    assert set(await admin.clients("?active=true")) == {still.client_id, live.client_id}

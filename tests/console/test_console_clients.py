@@ -57,7 +57,7 @@ async def test_a_life_that_is_too_long_is_refused_at_its_field(api: Api, seen: B
 async def test_a_conflict_is_told_and_decided(api: Api, seen: Browser) -> None:
     async with api.db.transaction() as tx:
         await add_device(tx, "LAB-007")
-        (client,) = await store.clients(tx, "", None, 0, False)
+        (client,) = await store.clients(tx, store.Wanted(), None, 0)
         await tx.execute("UPDATE clients_client SET registered_by = 'bulk-token'")
         for _ in range(2):
             await store.add_conflict(tx, client.id, "clone", "2:" + "A" * 40, api.clock[0])

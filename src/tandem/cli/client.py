@@ -36,6 +36,41 @@ def package(
     emit(found, _text, json)
 
 
+@app.command("list")
+def list_clients(
+    search: Annotated[str, typer.Argument(help="Part of a name, or an id.")] = "",
+    active: Annotated[
+        bool | None,
+        typer.Option("--active/--inactive", help="Only those heard of within a week, or not."),
+    ] = None,
+    obsolete: Annotated[bool, typer.Option(help="With superseded records.")] = False,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    json: Json = False,
+) -> None:
+    """List clients, and how many are active: heard of within the last 7 days."""
+    found = site_client().get(
+        "/api/v1/clients",
+        search=search or None,
+        active=None if active is None else str(active).lower(),
+        obsolete="true" if obsolete else None,
+        limit=limit,
+    )
+    emit(found, _clients, json)
+
+
+def _clients(found: dict[str, Any]) -> str:
+    columns = {
+        "name": "Device",
+        "id": "Client",
+        "registered_by": "Registered by",
+        "client_version": "Version",
+        "last_seen_at": "Last heard of",
+    }
+    activity = found["activity"]
+    said = f"{found['total']} clients; {activity['active']} active, {activity['inactive']} inactive"
+    return f"{table(found['clients'], columns)}\n{said}"
+
+
 @app.command()
 def conflicts(
     every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,

@@ -175,7 +175,12 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *content.routes(db, gate, packages),
             *auditing.routes(db, gate, utc_now, signer),
             *search.routes(db, gate, search.Collaborators.of(db, cloud)),
-            *clients.admin_routes(db, require=gate, now=utc_now),
+            *clients.admin_routes(
+                db,
+                require=gate,
+                now=utc_now,
+                inactive_days=settings.management_point.inactive_days,
+            ),
             *clients.identity_routes(
                 db, box, settings.site_code.upper(), require=gate, now=utc_now
             ),

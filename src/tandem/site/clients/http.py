@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -200,7 +201,9 @@ def _span(asked: str, size: int) -> tuple[int, int] | None:
     return (start, end) if start < size and start < end else None
 
 
-def admin_routes(db: Database, *, require: administrators.Require, now: Clock) -> list[BaseRoute]:
+def admin_routes(
+    db: Database, *, require: administrators.Require, now: Clock, inactive_days: float = 7
+) -> list[BaseRoute]:
     """`/api/v1/clients…`. `require` refuses who is not an administrator of the site."""
 
     async def list_(request: Request) -> Response:
@@ -209,10 +212,11 @@ def admin_routes(db: Database, *, require: administrators.Require, now: Clock) -
         limit = _number(request, "limit", 100, 1000)
         offset = _number(request, "offset", 0, 10_000_000)
         obsolete = request.query_params.get("obsolete", "") == "true"
+        active = {"true": True, "false": False}.get(request.query_params.get("active", ""))
+        since = now() - timedelta(days=inactive_days)
         async with db.transaction() as tx:
-            found = await service.list_clients(tx, search, limit, offset, obsolete)
-            total = await service.count(tx, search, obsolete)
-        return http.reply({"clients": found, "total": total})
+            found = await service.listed(tx, search, obsolete, active, since, limit, offset)
+        return http.reply(found)
 
     async def show(request: Request) -> Response:
         await require(request)

@@ -27,12 +27,15 @@ class ClientsSettings(Settings, frozen=True):
     `policy_days`: how long a policy is in force without news; a client notices when news is
     withheld from it for that long. `site_token_days`: how long a client that no directory knows may
     stay away; `site_token_grace_days`: for how long after that its key alone still renews the token.
+
+    `inactive_days`: a client that was not heard of for so long counts as inactive (the field's 7).
     """
 
     token_hours: float = 8
     policy_days: float = 7
     site_token_days: float = 90
     site_token_grace_days: float = 90
+    inactive_days: float = 7
 
 
 class TenantIdentity(msgspec.Struct, frozen=True):

@@ -685,8 +685,43 @@ async def list_clients(
 ) -> list[ClientSummary]:
     """By name; all of them without a limit. `search` is part of a name, or a client or device id;
     `obsolete`: with those that another record of the same machine superseded."""
-    found = await store.clients(tx, search, limit, offset, obsolete)
-    return [ClientSummary.of(client) for client in found]
+    wanted = store.Wanted(search, obsolete)
+    return [ClientSummary.of(client) for client in await store.clients(tx, wanted, limit, offset)]
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """Clients by whether they were heard of since `since`."""
+
+    since: datetime
+    active: int
+    inactive: int
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A part of a list of clients: how many there are in all, and the activity of those that the
+    search and `obsolete` name."""
+
+    clients: list[ClientSummary]
+    total: int
+    activity: Activity
+
+
+async def listed(
+    tx: Tx,
+    search: str,
+    obsolete: bool,
+    active: bool | None,
+    since: datetime,
+    limit: int,
+    offset: int,
+) -> Listed:
+    """`active`: only those that were heard of since then, or only the others."""
+    wanted = store.Wanted(search, obsolete, active, since)
+    found = await store.clients(tx, wanted, limit, offset)
+    live = await store.count(tx, msgspec.structs.replace(wanted, active=True))
+    still = await store.count(tx, msgspec.structs.replace(wanted, active=False))
+    total = {None: live + still, True: live, False: still}[active]
+    return Listed([ClientSummary.of(one) for one in found], total, Activity(since, live, still))
 
 
 async def reported(tx: Tx) -> list[Reported]:
@@ -710,7 +745,7 @@ async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
 
 
 async def count(tx: Tx, search: str = "", obsolete: bool = False) -> int:
-    return await store.count(tx, search, obsolete)
+    return await store.count(tx, store.Wanted(search, obsolete))
 
 
 async def find(tx: Tx, client_id: str) -> Client:

@@ -97,23 +97,32 @@ async def _one(tx: Tx, condition: str, *values: str) -> Client | None:
     return _client(row) if row is not None else None
 
 
-async def clients(
-    tx: Tx, search: str, limit: int | None, offset: int, obsolete: bool
-) -> list[Client]:
+class Wanted(msgspec.Struct, frozen=True):
+    """Which clients a list is of. `active` counts from `since`; None: whether active or not."""
+
+    search: str = ""
+    obsolete: bool = False
+    active: bool | None = None
+    since: datetime | None = None
+
+
+_LISTED = """(%(obsolete)s OR NOT obsolete)
+    AND (%(active)s::boolean IS NULL OR (last_seen_at >= %(since)s) = %(active)s)
+    AND (%(search)s = '' OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s
+        OR device_id = %(search)s)"""
+
+
+async def clients(tx: Tx, wanted: Wanted, limit: int | None, offset: int) -> list[Client]:
     cursor = await tx.execute(
-        f"""SELECT {_CLIENT} FROM clients_client
-            WHERE (%(obsolete)s OR NOT obsolete) AND (%(search)s = ''
-               OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s OR device_id = %(search)s)
+        f"""SELECT {_CLIENT} FROM clients_client WHERE {_LISTED}
             ORDER BY lower(name), id LIMIT %(limit)s OFFSET %(offset)s""".encode(),  # noqa: S608
-        {
-            "search": search,
-            "like": _like(search),
-            "limit": limit,
-            "offset": offset,
-            "obsolete": obsolete,
-        },
+        {**_values(wanted), "limit": limit, "offset": offset},
     )
     return [_client(row) for row in await cursor.fetchall()]
+
+
+def _values(wanted: Wanted) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(wanted), "like": _like(wanted.search)}
 
 
 async def reported(tx: Tx) -> list[Reported]:
@@ -155,12 +164,10 @@ async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
     return [FailedEffect(**row) for row in await cursor.fetchall()]
 
 
-async def count(tx: Tx, search: str, obsolete: bool) -> int:
+async def count(tx: Tx, wanted: Wanted) -> int:
     cursor = await tx.execute(
-        """SELECT count(*) AS n FROM clients_client
-           WHERE (%(obsolete)s OR NOT obsolete) AND (%(search)s = ''
-              OR name ILIKE %(like)s ESCAPE '!' OR id = %(search)s OR device_id = %(search)s)""",
-        {"search": search, "like": _like(search), "obsolete": obsolete},
+        f"SELECT count(*) AS n FROM clients_client WHERE {_LISTED}".encode(),  # noqa: S608
+        _values(wanted),
     )
     row = await cursor.fetchone()
     return int(row["n"]) if row else 0

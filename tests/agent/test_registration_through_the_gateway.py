@@ -1,5 +1,5 @@
-"""A device that no directory knows comes in from the internet: ccmsetup and agent as processes,
-through a gateway that is one, with a token that an administrator made."""
+"""Devices that no directory knows come in from the internet: ccmsetup and agent as processes, through
+a gateway that is one, with a token that an administrator made or with a certificate."""
 
 import asyncio
 import subprocess
@@ -53,48 +53,72 @@ async def token(edge: Edge, **wanted: Any) -> dict[str, Any]:
     return made
 
 
-async def test_a_real_agent_registers_by_a_bulk_token(
-    edge: Edge, web: httpx.AsyncClient, tmp_path: Path
-) -> None:
-    made = await token(edge)
+async def real_agent(edge: Edge, folder: Path, parameter: str, **more: Any) -> AgentSettings:
+    """ccmsetup with this parameter, and the agent until it has policy; each is a process."""
     settings = AgentSettings(
-        state=tmp_path / "agent",
+        state=folder / "agent",
         name="KIOSK-1",
-        meeting=tmp_path / "meeting",
+        meeting=folder / "meeting",
         ca_file=edge.folder / "public.pem",
         minute_seconds=0.02,
+        **more,
     )
-    file, root = tmp_path / "agent.toml", tmp_path / "root.pem"
+    file, root = folder / "agent.toml", folder / "root.pem"
     file.write_text(config.dump(settings))
     root.write_bytes(pki.pem(edge.point.root.certificate))
-    line = edge.command_line.replace('="', f'="/regtoken:{made["token"]} ', 1)
+    line = edge.command_line.replace('="', f'="{parameter} ', 1)
     setup = [sys.executable, "-c", CCMSETUP, "--config", file, "--trusted-root", root, "-"]
     # Through standard input: in the list of processes everybody could read it.
     done = await asyncio.to_thread(
         subprocess.run, setup, input=line, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    place = MeetingPlace(settings.meeting)
-    request = place.setup()
-    assert request
-    assert "regtoken" not in request.command_line
-
     agent = subprocess.Popen([sys.executable, "-c", AGENT, file], stderr=subprocess.DEVNULL)
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while not (settings.state / "CCM" / "policy.json").exists():
                 await asyncio.sleep(0.05)
     finally:
         agent.terminate()
         await asyncio.to_thread(agent.wait, 20)
-    client_id = ccm.ConfigInfo.read(place.config_info).client
+    return settings
+
+
+async def test_a_real_agent_registers_by_a_bulk_token(edge: Edge, tmp_path: Path) -> None:
+    made = await token(edge)
+    settings = await real_agent(edge, tmp_path, f"/regtoken:{made['token']}")
+    place = MeetingPlace(settings.meeting)
+    request = place.setup()
+    assert request
+    assert "regtoken" not in request.command_line
     async with edge.point.db.transaction() as tx:
         (found,) = await clients.list_clients(tx)
-    assert found.id == client_id
+    assert found.id == ccm.ConfigInfo.read(place.config_info).client
     assert (found.name, found.registered_by, found.tenant_id) == ("KIOSK-1", "bulk-token", "")
     for path in [*settings.state.rglob("*"), *settings.meeting.rglob("*"), *edge.folder.rglob("*")]:
         if path.is_file():
             assert made["token"][-40:].encode() not in path.read_bytes(), path
+
+
+async def test_a_real_agent_registers_by_a_client_certificate(edge: Edge, tmp_path: Path) -> None:
+    """Gateway and site each look at it; the way in is the gateway's for certificates."""
+    edge.point.client_roots = [edge.clients_root.certificate]
+    key = pki.generate_key()
+    leaf = edge.clients_root.issue(
+        key.public_key(), pki.name("srv-1"), now=edge.point.now(), days=9, usages=["client"]
+    )
+    (tmp_path / "srv.key").write_bytes(pki.key_pem(key))
+    (tmp_path / "srv.pem").write_bytes(pki.pem(leaf))
+    await real_agent(
+        edge,
+        tmp_path,
+        "/UsePKICert",
+        client_certificate=tmp_path / "srv.pem",
+        client_key=tmp_path / "srv.key",
+    )
+    async with edge.point.db.transaction() as tx:
+        (found,) = await clients.list_clients(tx)
+    assert (found.name, found.registered_by) == ("KIOSK-1", "certificate")
 
 
 async def test_the_gateway_lets_a_site_token_be_renewed_after_its_end_and_nothing_else(
