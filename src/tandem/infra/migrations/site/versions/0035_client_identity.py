@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0034"
-down_revision = "0033"
+revision = "0035"
+down_revision = "0034"
 
 
 def upgrade() -> None:
@@ -55,8 +55,7 @@ def upgrade() -> None:
         -- The table of devices of both authorities leaves out a record that is superseded.
         DROP TRIGGER fleet_note_change ON clients_client;
         CREATE TRIGGER fleet_note_change
-            AFTER UPDATE OF device_id, name, os_version, client_version, blocked, state,
-                last_seen_at, obsolete
+            AFTER UPDATE OF device_id, name, os_version, client_version, blocked, state, obsolete
             ON clients_client FOR EACH ROW EXECUTE FUNCTION fleet_note();
 
         -- An obsolete client that speaks again has to be noticed, so it gets no answer from memory.
