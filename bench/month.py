@@ -151,7 +151,7 @@ class _Month:
         ]
         await point.receive(tx, Caller(holder, client), told)
         if day % 3 == place % 3:
-            await point.policy(tx, client, "")
+            await point.policy(tx, client, holder.key, "")
 
     def _ledger(self, id: str, key: ec.EllipticCurvePrivateKey) -> ccm.LedgerPart:
         number, previous = self.ledgers.get(id, (0, ccm.GENESIS))
