@@ -8,7 +8,7 @@
 // connection sends its next request when the last one is answered; otherwise requests begin at that rate each second, and
 // their time counts from when they were due. Devices take turns, each kind from its own place. With -c connections are kept
 // and shared, with -n each request has one of its own. After -m REQUESTS it ends.
-// Prints JSON: seconds, CPU seconds, and of each kind: answers, errors, 304s, 200s, p50, p99 and the longest in microseconds.
+// Prints JSON: seconds, CPU seconds, and of each kind: answers, errors, 304s and 204s, 200s, p50, p99 and the longest in microseconds.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -185,7 +185,7 @@ static void over(Connection *c) {
   int status = atoi(c->answer + 9);
   if (kind->answers < MOST) kind->times[kind->answers] = (unsigned)((now() - c->begun) * 1e6);
   kind->answers++;
-  if (status == 304) kind->unchanged++;
+  if (status == 304 || status == 204) kind->unchanged++;
   else if (status == 200) kind->fine++;
   else if (kind->errors++ < 3 && told++ < 6) fprintf(stderr, "%s: %.400s\n", kind->name, c->answer);
   char *etag = strcasestr(c->answer, "\r\netag: ");
@@ -204,13 +204,21 @@ static void over(Connection *c) {
   }
 }
 
+static void lost(Connection *c, const char *what) {
+  if (!fresh || !c->busy) die(what);
+  c->shaking = 0;
+  snprintf(c->answer, ROOM, "HTTP/1.1 000 %s", what);
+  over(c);
+}
+
 static void ready(Connection *c) {
   if (c->shaking) {
     int n = SSL_do_handshake(c->tls);
     if (n != 1) {
       int why = SSL_get_error(c->tls, n);
       if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE) return;
-      die("handshake");
+      lost(c, "handshake");
+      return;
     }
     c->shaking = 0;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -223,14 +231,16 @@ static void ready(Connection *c) {
     int n = SSL_read(c->tls, c->answer + c->got, ROOM - 1 - c->got);
     if (n <= 0) {
       if (SSL_get_error(c->tls, n) == SSL_ERROR_WANT_READ) return;
-      die("the connection is gone");
+      lost(c, "the connection is gone");
+      return;
     }
     c->got += n;
     c->answer[c->got] = 0;
     if (!c->busy) continue;
     char *end = strstr(c->answer, "\r\n\r\n");
     if (!end) continue;
-    if (atoi(c->answer + 9) != 304) {
+    int status = atoi(c->answer + 9);
+    if (status != 304 && status != 204) {
       char *length = strcasestr(c->answer, "\r\ncontent-length:");
       if (!length || length > end) die("an answer has no Content-Length");
       if (c->got < end + 4 - c->answer + atol(length + 17)) continue;

@@ -9,12 +9,12 @@ configuration that the site would give them; the connection point presents a rol
 
 import asyncio
 import json
-import os
 import secrets
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from tandem.site.clients import tokens
 from tandem.workloads import Position, Workload
 
 DEVICES = 50_000
+_OPENING_SECONDS = 30.0
 NAME, TENANT, CONNECTION_ID = "gateway.contoso.com", "contoso", "the-connection-id"
 _ROLE = (
     "import sys; from pathlib import Path; from tandem.roles import gateway, connector;"
@@ -314,7 +315,13 @@ class Registered:
         base = f"/CCM_Proxy_ServerAuth/{self.role_id}"
         inside = f"https://localhost:{self.management_port}"
         endpoints = [
-            tunnel.Endpoint(f"{base}/{one.path}", list(one.methods), one.max_body_bytes, ["token"])
+            tunnel.Endpoint(
+                f"{base}/{one.path}",
+                list(one.methods),
+                one.max_body_bytes,
+                ["token"],
+                **({"hold_seconds": one.hold_seconds} if getattr(one, "hold_seconds", 0) else {}),
+            )
             for one in clients.ENDPOINTS
         ]
         told = tunnel.Configuration(
@@ -358,19 +365,43 @@ class Registered:
                 total += found.pss if name == "postgres" else found.rss
         return total / 1e6
 
-    def load(self, kinds: list[str], seconds: float, *options: str) -> dict[str, Any]:
-        """What the load client found, and the CPU that each process took meanwhile."""
+    def _client(self, file: Path, kinds: list[str], seconds: float, *options: str) -> list[str]:
         source, program = HERE / "checkin_client.c", OUT / "checkin_client"
         if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
             OUT.mkdir(parents=True, exist_ok=True)
             line = ["gcc", "-O2", "-w", "-o", str(program), str(source), "-lssl", "-lcrypto"]
             subprocess.run(line, check=True)
-        line = [str(program), "-p", str(self.port), "-f", str(self.file), "-d", str(seconds)]
+        line = [str(program), "-p", str(self.port), "-f", str(file), "-d", str(seconds)]
         line += ["-P", f"/CCM_Proxy_ServerAuth/{self.role_id}", *options]
         for kind in kinds:
             line += ["-k", kind]
+        return line
+
+    @contextmanager
+    def waiting(self, count: int, seconds: float) -> Iterator[None]:
+        """So many devices hold a request on the notification channel, each asking again when it was
+        answered; the last of them."""
+        file, body = self.folder / "waiting", self.folder / "waiting.json"
+        body.write_text('{"wait_seconds": 120}')
+        file.write_text("\n".join(self.file.read_text().splitlines()[-count:]) + "\n")
+        line = self._client(file, [f"channel:POST:/bgb:0:{body}"], seconds, "-c", str(count))
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(_OPENING_SECONDS)
+        try:
+            if process.poll() is not None:
+                raise SystemExit(f"the channel is gone: {process.communicate()[1].decode()[:800]}")
+            yield
+            if process.poll() is not None:
+                raise SystemExit(f"the channel is gone: {process.communicate()[1].decode()[:800]}")
+        finally:
+            process.kill()
+            process.wait()
+
+    def load(self, kinds: list[str], seconds: float, *options: str) -> dict[str, Any]:
+        """What the load client found, and the CPU that each process took meanwhile."""
+        line = self._client(self.file, kinds, seconds, *options)
         before = self.cpu()
-        done = subprocess.run(line, check=False, capture_output=True, env=os.environ.copy())
+        done = subprocess.run(line, check=False, capture_output=True)
         if done.returncode:
             raise SystemExit(f"the load client ended: {done.stderr.decode()[:800]}")
         found: dict[str, Any] = json.loads(done.stdout)
