@@ -158,7 +158,7 @@ async def test_a_configuration_reaches_the_members_of_its_collection(site_tx: Tx
             now=NOW + timedelta(seconds=later),
         )
     for device, value in ((one, "5"), (two, "15")):
-        (got,) = await deployments.configurations_for(site_tx, device.id)
+        (got,) = deployments.in_policy(await deployments.holding(site_tx, device.id))
         assert (got.workload, got.setting, got.value) == ("device-configuration", setting, value)
 
 

@@ -43,31 +43,37 @@ class NotPossible(AppError):
     kind, code = Kind.CONFLICT, "client.no-new-identity"
 
 
-async def note_batch(
-    tx: Tx, client: Client, request: ccm.IncomingRequest, now: datetime
-) -> tuple[int, bool]:
-    """The highest number that this client has used, and whether who sent this is to take an identity
-    of its own."""
+class Noted(msgspec.Struct, frozen=True):
+    """The highest number that this client has used; whether who sent this is to take an identity of
+    its own; whether the whole inventory was wanted before."""
+
+    sequence: int = 0
+    leaves: bool = False
+    resync: bool = False
+
+
+async def note_batch(tx: Tx, client: Client, request: ccm.IncomingRequest, now: datetime) -> Noted:
+    """Look at who sends, before what is sent."""
     if not request.sequence:
-        return 0, False
+        return Noted()
     before = await store.hold_continuity(tx, client.id)
     here = request.hardware_id
     known = before.hardware or client.hardware_id
     back = request.sequence <= before.sequence
-    after = store.Continuity(max(request.sequence, before.sequence), here or before.hardware)
-    if after != before:
-        await store.save_continuity(tx, client.id, after)
+    sequence = max(request.sequence, before.sequence)
+    after = store.Continuity(sequence, here or before.hardware)
+    await store.save_continuity(tx, client.id, after)
     if here and known and here != known:
         other = here if here != client.hardware_id else before.hardware
         await _tell(tx, client, "clone", other, now)
     elif back:
         await _tell(tx, client, "sequence", "", now)
     leaves = False
-    for found in await store.decided(tx, client.id, NEW_IDENTITY):
+    for found in await store.decided(tx, client.id, NEW_IDENTITY) if before.decided else ():
         conflict = await store.conflict(tx, found)
         if conflict is not None:
             leaves |= here == conflict.other if conflict.kind == "clone" else back
-    return after.sequence, leaves
+    return Noted(sequence, leaves, before.resync)
 
 
 async def _tell(tx: Tx, client: Client, kind: ConflictKind, other: str, now: datetime) -> None:

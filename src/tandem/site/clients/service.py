@@ -588,9 +588,9 @@ class ManagementPointService:
         now = self.now()
         client = caller.client
         whose = client or caller.holder
-        ledger_next, sequence, leaves, resync = 0, 0, False, False
+        ledger_next, noted = 0, conflicts.Noted()
         if client is not None:
-            sequence, leaves = await conflicts.note_batch(tx, client, request, now)
+            noted = await conflicts.note_batch(tx, client, request, now)
         for sent in messages:
             message = _in_time(sent, now)
             if message.topic == ccm.LEDGER_TOPIC:
@@ -601,10 +601,11 @@ class ManagementPointService:
                 continue
             if client is not None:
                 await self._act(tx, client, message)
-        if client is not None and sequence:
+        resync = noted.resync
+        if client is not None and any(one.topic == ccm.INVENTORY_TOPIC for one in messages):
             resync = await store.inventory_wanted(tx, client.id)
         ids = [message.id for message in messages]
-        return ccm.IncomingReply(ids, ledger_next, sequence, resync, leaves)
+        return ccm.IncomingReply(ids, ledger_next, noted.sequence, resync, noted.leaves)
 
     async def _take_ledger(self, tx: Tx, caller: Caller, message: ccm.Message) -> int:
         if caller.client is None:

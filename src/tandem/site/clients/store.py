@@ -467,17 +467,23 @@ async def obsolete_since(tx: Tx, before: datetime) -> list[str]:
 
 
 class Continuity(msgspec.Struct, frozen=True):
-    """The last batch of messages of a client: its number, and the hardware that sent it."""
+    """The last batch of messages of a client: its number, and the hardware that sent it. `decided`:
+    an administrator wants one of two machines to take an identity of its own; `resync`: the whole
+    inventory is wanted."""
 
     sequence: int
     hardware: str
+    decided: bool = False
+    resync: bool = False
 
 
 async def hold_continuity(tx: Tx, client_id: str) -> Continuity:
     """Two batches at once wait for each other here."""
     cursor = await tx.execute(
-        "SELECT sequence, sequence_hardware AS hardware FROM clients_client"
-        " WHERE id = %s FOR UPDATE",
+        """SELECT sequence, sequence_hardware AS hardware, inventory_wanted AS resync,
+               EXISTS (SELECT FROM clients_conflict f WHERE f.client_id = c.id
+                   AND f.resolved_at IS NULL AND f.decision <> '') AS decided
+           FROM clients_client c WHERE id = %s FOR UPDATE OF c""",
         (client_id,),
     )
     row = await cursor.fetchone()
