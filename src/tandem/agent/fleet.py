@@ -136,7 +136,8 @@ class Fleet:
                 # One device's trouble must not end the others; it starts anew from its folder.
                 log.exception("agent.failed", device=order.name)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), 5)
+                    async with asyncio.timeout(5):
+                        await stop.wait()
 
     async def close(self) -> None:
         for stop, _ in self._hosts.values():

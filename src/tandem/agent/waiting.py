@@ -7,5 +7,6 @@ from contextlib import suppress
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
     """Wait this long, or until `stop` is set. True when it is."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), max(0.0, seconds))
+        async with asyncio.timeout(max(0.0, seconds)):
+            await stop.wait()
     return stop.is_set()

@@ -86,7 +86,8 @@ class Backend:
             if self._fast
             else loop.create_connection(lambda: _Connection(self), self.host, self.port, **options)
         )
-        _, made = await asyncio.wait_for(create, 10)
+        async with asyncio.timeout(10):
+            _, made = await create
         return made
 
     def keep(self, connection: "_Connection") -> None:

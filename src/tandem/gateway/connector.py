@@ -95,7 +95,8 @@ class Connector:
             link.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
-            await asyncio.wait_for(self._report(), 2)
+            async with asyncio.timeout(2):
+                await self._report()
         self._flush_log()
         await self._http.aclose()
         for backend in self._backends.values():
@@ -257,7 +258,8 @@ class Connector:
     async def _report_always(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self.settings.report_seconds)
+                async with asyncio.timeout(self.settings.report_seconds):
+                    await self._news.wait()
             # What belongs together arrives together.
             await asyncio.sleep(0.1)
             self._news.clear()
@@ -403,14 +405,16 @@ class Link:
             if create is not None
             else loop.create_connection(lambda: end, *where, **arguments)
         )
-        await asyncio.wait_for(dialled, 15)
+        async with asyncio.timeout(15):
+            await dialled
         self.mux = end.mux
         configuration = self._connector.configuration
         point = configuration.connection_point if configuration else "?"
         hello = Hello(self.gateway.connection_id, point)
         end.mux.put(encode(Type.HELLO, 0, msgspec.json.encode(hello)))
         try:
-            said = await asyncio.wait_for(greeted, 10)
+            async with asyncio.timeout(10):
+                said = await greeted
             mine = (self.gateway.service_name, self._item.instance)
             if self._connector.held(*mine, said.worker, self):
                 raise TimeoutError(f"worker {said.worker} is held already")

@@ -19,7 +19,8 @@ async def serve(address: str, ready: Ready) -> asyncio.Server:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(TimeoutError, ConnectionError, asyncio.LimitOverrunError):
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            async with asyncio.timeout(5):
+                head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ")[1:2] or [b""]
             status, content_type, content = _answer(path[0].decode("ascii", "replace"), ready)
             writer.write(

@@ -63,4 +63,5 @@ class Jobs:
             for job in await manager.get_stalled_jobs(seconds_since_heartbeat=_DEAD_AFTER_SECONDS):
                 await manager.retry_job(job)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _DEAD_AFTER_SECONDS)
+                async with asyncio.timeout(_DEAD_AFTER_SECONDS):
+                    await stop.wait()

@@ -51,4 +51,5 @@ async def _go_on(
         except Exception:
             log.exception(failed)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), every_seconds if pause is None else pause)
+            async with asyncio.timeout(every_seconds if pause is None else pause):
+                await stop.wait()

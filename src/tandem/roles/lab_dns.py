@@ -116,8 +116,9 @@ class _Datagrams(asyncio.DatagramProtocol):
 async def _stream(zone: Zone, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError):
         while True:
-            size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 10))
-            answer = zone.answer(await asyncio.wait_for(reader.readexactly(size), 10))
+            async with asyncio.timeout(20):
+                size = int.from_bytes(await reader.readexactly(2))
+                answer = zone.answer(await reader.readexactly(size))
             if answer is None:
                 break
             writer.write(len(answer).to_bytes(2) + answer)

@@ -488,7 +488,8 @@ class _Certificates:
 
 async def _pause(stop: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+        async with asyncio.timeout(_LOOK_SECONDS):
+            await stop.wait()
 
 
 async def _tick(

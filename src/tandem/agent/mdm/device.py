@@ -545,7 +545,8 @@ class Device:
         try:
             while not stop.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._seconds_to_poll())
+                    async with asyncio.timeout(self._seconds_to_poll()):
+                        await self._wake.wait()
                     self._wake.clear()
                 if not stop.is_set():
                     await self._turn(stop)

@@ -474,4 +474,5 @@ class News:
             if tag != have or left <= 0:
                 return tag, document
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(self._look_seconds, left))
+                async with asyncio.timeout(min(self._look_seconds, left)):
+                    await changed.wait()

@@ -781,7 +781,8 @@ class Gateways:
         while not stop.is_set():
             await self._attempt(self.tend)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self.settings.gateway.check_seconds)
+                async with asyncio.timeout(self.settings.gateway.check_seconds):
+                    await stop.wait()
 
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -108,7 +108,8 @@ async def _gateways(tx: Tx, others: Collaborators, text: str, limit: int) -> lis
 
 async def _apps(others: Collaborators, text: str, limit: int) -> tuple[list[Found], list[str]]:
     try:
-        found = await asyncio.wait_for(others.apps(text, limit), _TENANT_SECONDS)
+        async with asyncio.timeout(_TENANT_SECONDS):
+            found = await others.apps(text, limit)
     except AppError as error:
         return [], [f"{error.message} {error.cure}".strip()]
     except TimeoutError:
