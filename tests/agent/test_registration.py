@@ -96,6 +96,8 @@ async def test_a_device_in_no_directory_registers_by_a_bulk_token(
     assert (found.registered_by, found.approval, found.tenant_id) == ("bulk-token", 1, "")
     assert found.registration_token == made["id"]
     assert "Client deployment succeeded" in await history(site, found)
+    (one,) = (await api.call("GET", "/clients")).json()["clients"]
+    assert one["registration_token"] == made["id"]
     (listed,) = await api.tokens()
     assert (listed["registered"], listed["description"]) == (1, "Kiosks")
     # Another process goes on with what lies on the disk, and the site's own token.

@@ -103,6 +103,7 @@ HAPPENINGS = (
     N_("Registered again, with a new key"),
     N_("Policy delivered"),
     N_("Policy of a user delivered"),
+    N_("Client deployment failed: there is no client certificate"),
     N_("Obsolete: the machine registered anew"),
     N_("No longer obsolete: the client spoke again"),
     N_("Two machines may be this one client"),

@@ -120,6 +120,7 @@ class ClientSummary(msgspec.Struct, frozen=True):
     policy_present: bool
     registered_by: Credential = "directory"
     obsolete: bool = False
+    registration_token: str = ""
 
     @classmethod
     def of(cls, client: Client) -> "ClientSummary":
@@ -141,6 +142,7 @@ class ClientSummary(msgspec.Struct, frozen=True):
             state.policy_present if state else False,
             client.registered_by,
             client.obsolete,
+            client.registration_token,
         )
 
 
