@@ -19,7 +19,7 @@ from tandem.agent.calls import Calls
 from tandem.agent.comanagement import CoManagementHandler
 from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
-from tandem.agent.gate import Gate
+from tandem.agent.gate import Gate, NotKept
 from tandem.agent.handlers import Handlers, Root, hardware, hardware_id
 from tandem.agent.installation import FILE, Installation, client_folder, installed
 from tandem.agent.journal import ERROR, WARNING, Journal
@@ -48,6 +48,12 @@ _ENTRIES = 100
 
 class NotInstalled(AppError):
     kind, code = Kind.CONFLICT, "agent.not-installed"
+
+
+class DiskTrouble(AppError):
+    """The device's disk does not take what has to be kept. Nothing was done that it does not know."""
+
+    kind, code = Kind.UNAVAILABLE, "agent.disk"
 
 
 class _PolicyInHand(msgspec.Struct, frozen=True):
@@ -85,9 +91,6 @@ class Client:
         if identity.complete(self._folder, self.gate):
             found = self._installation = installed(self._folder) or found
             self._write("ClientIDManagerStartup", "This machine has a new key of its own.", WARNING)
-        for authority in Authority:
-            self.gate.abandon(authority)
-        self.gate.brings_about(machine.root is not None)
         machine.mdm.install_gate(self.gate)
         self._handler = CoManagementHandler(
             machine, self._folder, self.gate, self._journal, self._handlers()
@@ -101,7 +104,10 @@ class Client:
             hardware_id(Root(root, machine.state)) if root is not None else ""
         )
         self._policy = self._stored_policy()
-        self._expired = self._farewell = self._asked = False
+        self._expired = self._farewell = self._asked = self._begun = False
+        self._assigned = False
+        self._trouble: ccm.Message | None = None
+        self._trouble_told = False
         self._effects: dict[str, str] = {}
         start = self._looked_at = machine.now()
         self._policy_due = self._messages_due = start
@@ -196,11 +202,17 @@ class Client:
         What the device decides by itself is decided whether or not the site answers.
         """
         self._notice_clock()
+        begun = await self._attempt(self._begin)
         heard = await self._attempt(self._hear)
         done = await self._attempt(self._evaluate)
         # A site that did not answer a moment ago is not asked twice in one step.
         said = await self._attempt(self._send) if heard is not Unreachable else Unreachable
-        if heard is done is said is None:
+        every = {begun, heard, done, said}
+        if not {DiskTrouble, NotKept} & every:
+            self._well_again()
+        elif Unreachable not in every:
+            await self._tell_trouble()
+        if every == {None}:
             return self._rest_seconds()
         return self._after_failure()
 
@@ -211,7 +223,10 @@ class Client:
             self._looked_at = max(now, self._looked_at)
             return
         self._looked_at = now
-        self._write("CcmMessaging", "The clock of this device was put back.", WARNING)
+        text = "The clock of this device was put back: what is due waits no longer than it would."
+        self._write("CcmMessaging", text, WARNING)
+        with suppress(OSError):
+            self._report(ccm.FRAMEWORK_TOPIC, 2, {"code": "clock.put-back", "message": text})
         polling = self._minutes(settings.policy_polling_minutes)
         self._policy_due = min(self._policy_due, now + polling)
         self._messages_due = min(
@@ -221,25 +236,85 @@ class Client:
         self._inventory_due = min(self._inventory_due, now + self._minutes(INVENTORY_MINUTES))
         self._check_due = min(self._check_due, now + self._minutes(check.EVERY_MINUTES))
 
+    async def _begin(self) -> None:
+        """Once: what a process that ended had begun to write is over."""
+        if self._begun:
+            return
+        for authority in Authority:
+            self.gate.abandon(authority)
+        self.gate.brings_about(self._machine.root is not None)
+        self._begun = True
+
+    def _suffers(self, error: AppError) -> None:
+        if self._trouble is None:
+            data = {"code": error.code, "message": error.message, "cure": error.cure}
+            self._trouble = ccm.Message(
+                uuid4().hex, ccm.FRAMEWORK_TOPIC, 2, self._machine.now(), data
+            )
+            self._trouble_told = False
+
+    async def _tell_trouble(self) -> None:
+        """Past the spool, which lies on the disk that is the trouble."""
+        if self._trouble is None or self._trouble_told or not self._find_way():
+            return
+        with suppress(AppError, OSError):
+            self._trouble_told = self._trouble.id in await self._forward([self._trouble])
+
+    def _well_again(self) -> None:
+        """Once the disk takes what it is given, the site hears what was, if it has not, and that it is
+        over."""
+        if self._trouble is None:
+            return
+        text = "The disk of this device takes what has to be kept again."
+        with suppress(OSError):
+            if not self._trouble_told:
+                self._spool.keep(self._trouble)
+                self._trouble_told = True
+            self._report(ccm.FRAMEWORK_TOPIC, 1, {"code": "agent.disk", "message": text})
+            self._write("CcmExec", text)
+            self._messages_due, self._trouble = self._machine.now(), None
+
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> type[AppError] | None:
         """What kept the work from being done, which is in the log, or None."""
         try:
             await work()
         except AppError as error:
             describe(self._journal, "CcmMessaging", error)
+            if isinstance(error, NotKept):
+                self._suffers(error)
             if isinstance(error, Refused) and error.reason == "client.unknown":
-                self._forget_registration()
+                failed = await self._attempt(self._forget_registration)
+                if failed is not None:
+                    return failed
             if isinstance(error, Refused) and error.reason == "client.new-key-needed":
-                key = pki.generate_key("p256")
-                assert isinstance(key, ec.EllipticCurvePrivateKey)
-                identity.prepare(self._folder, key)
-                self.over = True
+                failed = await self._attempt(self._become_another)
+                if failed is not None:
+                    return failed
             return type(error)
+        except OSError as error:
+            trouble = DiskTrouble(
+                f"The disk of this device does not take what has to be kept:"
+                f" {error.strerror or error}.",
+                cure="Make room on it, or make it writable; the client goes on by itself.",
+            )
+            describe(self._journal, "CcmExec", trouble)
+            self._suffers(trouble)
+            return DiskTrouble
         return None
+
+    async def _become_another(self) -> None:
+        key = pki.generate_key("p256")
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        identity.prepare(self._folder, key)
+        self.over = True
 
     async def _hear(self) -> None:
         if not self.client_id:
             await self._register()
+        if not self._assigned:
+            # Here, as a client that was killed after its registration has not said it yet.
+            self._report_once(ASSIGNED, {"site_code": self._installation.site_code})
+            self._assigned = True
         if self._machine.now() >= self._policy_due:
             await self._poll()
 
@@ -271,7 +346,7 @@ class Client:
             machine.os_name,
             hardware_id=self._hardware_id,
         )
-        self._session.client_id = ""
+        self._session.client_id, self._assigned = "", False
         try:
             response = await self._session.post("/ccm_system_tokenauth/request", request)
         except Refused as error:
@@ -304,27 +379,32 @@ class Client:
             f"https://{self._installation.connection.host} with capabilities: "
             f'<Capabilities SchemaVersion="1.0"><Property Name="SSLState" Value="63"/></Capabilities>',
         )
-        self._report(ccm.SETUP_TOPIC, ASSIGNED, {"site_code": reply.site_code})
         machine.mdm.publish(
             ccm.ConfigInfo(agent=self._installation.version, client=reply.client_id).text()
         )
         self._heartbeat_due = self._messages_due = machine.now()
 
-    def _forget_registration(self) -> None:
+    async def _forget_registration(self) -> None:
         self._write("ClientIDManagerStartup", "The site no longer knows this client.", WARNING)
         self._installation = msgspec.structs.replace(self._installation, client_id="")
         self._folder.save(FILE, self._installation)
         self._folder.remove("policy.json")
         self._policy = None
 
-    def _report(self, topic: int, state: int, data: dict[str, Any]) -> None:
-        self._spool.add(topic, state, self._machine.now(), data)
+    def _report(self, topic: int, state: int, data: dict[str, Any], once: str = "") -> None:
+        occasion = f"{pki.jwk_thumbprint(self._session.key)}/{once}" if once else ""
+        self._spool.add(topic, state, self._machine.now(), data, occasion)
 
     def _report_once(self, state: int, data: dict[str, Any]) -> None:
         """For what is tried over and over: said again only when it is something else."""
-        if self._folder.read("assignment") != str(state).encode():
-            self._report(ccm.SETUP_TOPIC, state, data)
-            self._folder.write("assignment", str(state).encode())
+        said, _, turn = (
+            (self._folder.read("assignment") or b"").decode("ascii", "replace").partition(" ")
+        )
+        if said == str(state):
+            return
+        number = int(turn) if turn.isascii() and turn.isdigit() else 0
+        self._report(ccm.SETUP_TOPIC, state, data, f"assignment/{number}/{state}")
+        self._folder.write("assignment", f"{state} {number + 1}".encode())
 
     async def _poll(self) -> None:
         """Ask for policy. Only what the site signed for this client, newer than ours, counts."""
@@ -492,7 +572,8 @@ class Client:
             self._report_hardware(now, whole=now >= self._heartbeat_due)
         if now >= self._heartbeat_due:
             data = {"name": self._machine.name, "version": self._installation.version}
-            self._spool.add(ccm.HEARTBEAT_TOPIC, 1, now, data)
+            before = (self._folder.read("heartbeat") or b"").decode("ascii", "replace")
+            self._report(ccm.HEARTBEAT_TOPIC, 1, data, f"heartbeat/{before}")
             self._heartbeat_due = now + self._minutes(HEARTBEAT_MINUTES)
             stamp = self._heartbeat_due.isoformat().encode()
             self._folder.write("heartbeat", stamp)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,7 +29,11 @@ TRY_EVERY_MINUTES = 15
 # How long values of the owner before may stay in force before somebody is told.
 HANDOVER_MINUTES = 24 * 60
 
-Report = Callable[[int, int, dict[str, Any]], None]
+
+class Report(Protocol):
+    """`once` names the occasion of what may be said again when the client is killed meanwhile."""
+
+    def __call__(self, topic: int, state: int, data: dict[str, Any], once: str = "", /) -> None: ...
 
 
 class _Memory(msgspec.Struct):
@@ -45,6 +49,8 @@ class _Memory(msgspec.Struct):
     order: str = ""
     # Workloads whose hand-over was reported as overdue.
     alarmed: list[str] = []
+    # How many states were reported.
+    reports: int = 0
 
 
 class CoManagementHandler:
@@ -180,7 +186,7 @@ class CoManagementHandler:
             )
             self._write(text, ERROR)
             data = {"code": "handover.overdue", "message": text, "workload": workload.value}
-            report(ccm.FRAMEWORK_TOPIC, 2, data)
+            report(ccm.FRAMEWORK_TOPIC, 2, data, f"overdue/{workload.value}/{holding.epoch}")
         names = [workload.value for workload in late]
         if names != self._memory.alarmed:
             self._memory.alarmed = names
@@ -317,8 +323,9 @@ class CoManagementHandler:
         detail = sha256(msgspec.json.encode(state, order="sorted")).hexdigest()
         if detail == self._memory.detail:
             return
-        report(ccm.COMANAGEMENT_TOPIC, STATUS, msgspec.to_builtins(state))
-        self._memory.detail = detail
+        told = msgspec.to_builtins(state)
+        report(ccm.COMANAGEMENT_TOPIC, STATUS, told, f"state/{self._memory.reports}")
+        self._memory.detail, self._memory.reports = detail, self._memory.reports + 1
         self._save()
 
     def policy_checked(self) -> None:

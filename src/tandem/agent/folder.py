@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,9 +38,14 @@ class Folder:
             self.sync()
             return
         temporary = self.path / f".{name}.{os.getpid()}"
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(data)
-        temporary.replace(self.path / name)
+        try:
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(data)
+            temporary.replace(self.path / name)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
 
     def append(self, name: str, data: bytes) -> None:
         """Add to the end of a file; whoever is killed meanwhile leaves a part of it."""

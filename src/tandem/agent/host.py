@@ -7,14 +7,19 @@ from cryptography import x509
 
 from tandem.agent import commandline
 from tandem.agent.client import Client
+from tandem.agent.gate import NotKept
 from tandem.agent.platform import Machine
 from tandem.agent.platform.meeting import MeetingPlace, SetupRequest
 from tandem.agent.setup import SUCCESS, Bootstrap
 from tandem.agent.waiting import pause
+from tandem.infra.logs import get_logger
 
 # The field runs a scheduled task that tries a failed setup again every five hours.
 SETUP_AGAIN_MINUTES = 300
+DISK_AGAIN_MINUTES = 5
 LOOK_SECONDS = 1.0
+
+log = get_logger("agent")
 
 
 class Host:
@@ -48,15 +53,21 @@ class Host:
         root = x509.load_pem_x509_certificate(request.trusted_root.encode())
         machine = self._machine(root)
         while not over.is_set():
-            result = await Bootstrap(machine, request.command_line).run(over)
-            if result.code == SUCCESS:
-                kept = commandline.kept(request.command_line)
-                if kept != request.command_line:
-                    # The token in it has done its work. Whoever asked is asked again, without it.
-                    self._place.install(SetupRequest(kept, request.trusted_root))
+            try:
+                result = await Bootstrap(machine, request.command_line).run(over)
+                if result.code == SUCCESS:
+                    kept = commandline.kept(request.command_line)
+                    if kept != request.command_line:
+                        # The token in it has done its work. Whoever asked is asked again, without it.
+                        self._place.install(SetupRequest(kept, request.trusted_root))
+                        return
+                    while not over.is_set():
+                        # Again when it ends by itself: this machine is a client of its own then.
+                        await Client(machine).run(over)
                     return
-                while not over.is_set():
-                    # Again when it ends by itself: this machine is a client of its own then.
-                    await Client(machine).run(over)
-                return
+            except (OSError, NotKept) as error:
+                # A disk that is full or read-only is not for ever.
+                log.warning("agent.disk", reason=str(error))
+                await pause(over, DISK_AGAIN_MINUTES * machine.minute_seconds)
+                continue
             await pause(over, SETUP_AGAIN_MINUTES * machine.minute_seconds)

@@ -3,6 +3,7 @@
 import secrets
 import ssl
 from base64 import b64encode
+from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Literal, TypeVar
@@ -110,6 +111,7 @@ class Session:
         self._box = token_box(folder)
         self.key = device_key(folder)
         self.client_id = ""
+        self._worthless: bytes | None = None
         # Base URL of the intranet's management point, when the gateway is not to be used.
         self.intranet = ""
         self._registration_token = ""
@@ -133,7 +135,7 @@ class Session:
         response = await self._opened(target, headers)
         if response.status_code == 401:
             # The token may have lost its worth before its time, and a download may be long.
-            self._folder.remove("token-device")
+            self._forget("device")
             self._stale = True
             response = await self._opened(target, headers)
         if response.status_code in (200, 206, 416):
@@ -199,7 +201,7 @@ class Session:
         response = await self._attempt(method, target, body, headers, token)
         if response.status_code == 401 and _reason(response) != "client.unknown":
             # The token may have lost its worth before its time: keys change, gateways restart.
-            self._folder.remove(f"token-{account}")
+            self._forget(account)
             self._stale = True
             token = await self.token(account)
             response = await self._attempt(method, target, body, headers, token)
@@ -342,7 +344,8 @@ class Session:
         expires = now + timedelta(seconds=reply.expires_in * 0.9)
         fresh = _Cached(reply.access_token, expires)
         sealed = self._box.seal(msgspec.json.encode(fresh), _CONTEXT)
-        self._folder.write(f"token-{account}", sealed)
+        with suppress(OSError):  # A disk that takes nothing keeps nobody from talking.
+            self._folder.write(f"token-{account}", sealed)
         self._journal.write(
             self._component,
             f"Cached encrypted token for '{_SID[account]}'. Will expire at "
@@ -350,9 +353,14 @@ class Session:
         )
         return fresh.token
 
+    def _forget(self, account: Account) -> None:
+        self._worthless = self._folder.read(f"token-{account}")
+        with suppress(OSError):
+            self._folder.remove(f"token-{account}")
+
     def _cached(self, account: Account) -> _Cached | None:
         sealed = self._folder.read(f"token-{account}")
-        if sealed is None:
+        if sealed is None or sealed == self._worthless:
             return None
         try:
             return msgspec.json.decode(self._box.unseal(sealed, _CONTEXT), type=_Cached)

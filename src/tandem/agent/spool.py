@@ -5,6 +5,7 @@ counts it once even when an answer is lost, and a restart loses none.
 """
 
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -29,9 +30,19 @@ class Spool:
     def __len__(self) -> int:
         return len(self._names())
 
-    def add(self, topic: int, state: int, at: datetime, data: dict[str, Any]) -> ccm.Message:
-        """Keep a message. When this returns, it will be sent."""
-        message = ccm.Message(uuid4().hex, topic, state, at, data)
+    def add(
+        self, topic: int, state: int, at: datetime, data: dict[str, Any], once: str = ""
+    ) -> ccm.Message:
+        """Keep a message. When this returns, it will be sent.
+
+        `once` names the occasion, for who notes only afterwards that it was said: killed in between
+        it says it again, with the same id, and the site counts it once.
+        """
+        id = sha256(once.encode()).hexdigest()[:32] if once else uuid4().hex
+        return self.keep(ccm.Message(id, topic, state, at, data))
+
+    def keep(self, message: ccm.Message) -> ccm.Message:
+        """Keep one that has its id already."""
         names = self._names()
         number = int(names[-1][:12]) + 1 if names else 1
         # The id keeps two that are added at the same moment apart.

@@ -1,6 +1,8 @@
 """Secrets at rest: private files, and sealing of values that go into a database."""
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -20,7 +22,8 @@ class Unsealable(AppError):
 def private_folder(path: Path) -> Path:
     """The folder, made when missing, readable by its owner alone."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
+    if stat.S_IMODE(path.stat().st_mode) != 0o700:  # A read-only disk refuses even what is so.
+        path.chmod(0o700)
     return path
 
 
@@ -28,11 +31,16 @@ def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner reads, all or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 class SecretBox:

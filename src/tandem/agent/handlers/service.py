@@ -207,8 +207,14 @@ class Handlers:
 
     def _waits(self, record: Record) -> bool:
         """Whether what failed is to be left alone for now."""
-        later = record.look_at is not None and self._now() < record.look_at
-        return later and record.effect.failed
+        return self._is_later(record) and record.effect.failed
+
+    def _is_later(self, record: Record) -> bool:
+        """Whether it is to be looked at again later; a clock that was turned back makes it now."""
+        if record.look_at is None:
+            return False
+        now = self._now()
+        return now < record.look_at <= now + self._minute * LOOK_AGAIN_MINUTES
 
     def _new(self, setting: str, source: Authority) -> Record:
         effect = Effect(setting, source.value, "begun", "", self._now())
@@ -278,7 +284,7 @@ class Handlers:
 
     async def _enact_app(self, wanted: App, record: Record, settled: bool, same: bool) -> None:
         now = self._now()
-        waits = record.look_at is not None and now < record.look_at
+        waits = self._is_later(record)
         if waits and not record.run and (settled or (same and record.effect.failed)):
             return
         if self._apps.is_running(record):
