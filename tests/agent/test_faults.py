@@ -131,7 +131,7 @@ async def test_killed_at_any_write_it_loses_doubles_and_breaks_nothing(
     wanted = said(await told(site, "good"))
     writes = 0
     while True:
-        name = f"d{writes}"
+        name = f"killed-{writes}"
         machine = device(name)
         dead = await dies(machine, writes)
         client = await lives(machine)

@@ -11,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from one_site import TENANT, Site
+from one_site import TENANT, Moment, Site
 from tandem import pki
+from tandem.agent.folder import Folder
+from tandem.agent.gate import Gate
+from tandem.agent.journal import Journal
 from tandem.agent.platform.windows import (
     CLIENT_KEY,
     ENROLLMENTS_KEY,
@@ -24,9 +27,10 @@ from tandem.agent.platform.windows import (
     WindowsBridge,
 )
 from tandem.agent.platform.windows.machine import WindowsAgent, protect, thumbprint_of
+from tandem.agent.platform.windows.registry import POLICIES_KEY
 from tandem.protocols import ccm
 from tandem.site import clients
-from tandem.workloads import Workload, capabilities
+from tandem.workloads import Authority, Workload, capabilities
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +196,43 @@ async def test_the_folder_of_keys_is_closed_to_users_or_not_used(tmp_path: Path)
     ]  # fmt: skip
     with pytest.raises(ProgramFailed, match="cannot be protected"):
         await protect(tmp_path / "Tandem", run=icacls)
+
+
+def gate_on(folder: Path, moment: Moment, *moved: Workload) -> Gate:
+    made = Gate(Folder(folder / "CCM", durable=False), Journal(folder / "Logs", moment), moment)
+    made.set(capabilities(moved), registered=True)
+    return made
+
+
+async def test_what_windows_applied_for_the_service_passes_the_gate_afterwards(
+    computer: Computer, tmp_path: Path, moment: Moment
+) -> None:
+    """By what Windows keeps of an enrollment's settings, with what it notes beside each."""
+    configuration, update = Workload.DEVICE_CONFIGURATION, Workload.WINDOWS_UPDATE
+    gate = gate_on(tmp_path, moment, configuration)
+    assert gate.offer(Authority.SITE, update, "Update/DeferQuality", "1")
+    bridge = WindowsBridge(computer, PowerShell(computer.run), computer.run)
+    bridge.install_gate(gate)
+    id = ENROLLMENT.rpartition("\\")[2]
+    key = rf"{POLICIES_KEY}\{id}\default\Device"
+    computer.enrols()
+    computer.keys[rf"{key}\Camera"] = {"AllowCamera": 0, "AllowCamera_LastWrite": 1}
+    computer.keys[rf"{key}\Update"] = {"DeferQuality": 9}
+    assert bridge.enrollment().enrolled
+    # The one is the service's to set; the other stays the site's by the gate, whatever Windows did.
+    assert (gate.value("Camera/AllowCamera"), gate.applied["Camera/AllowCamera"].source) == (
+        "0", "mdm"
+    )  # fmt: skip
+    assert gate.applied["Update/DeferQuality"].source == "site"
+    assert any("A value from mdm is not applied." in line for line in
+               (tmp_path / "Logs/WUAHandler.log").read_text().splitlines())  # fmt: skip
+    entries = [ccm.read_entry(line.text) for line in gate.ledger.unsent(100)]
+    assert [e.setting for e in entries if (e.kind, e.authority) == ("write", "mdm")] == [
+        "Camera/AllowCamera"
+    ]
+    # A new process knows what was set before, and what Windows has dropped meanwhile goes.
+    again = WindowsBridge(computer, PowerShell(computer.run), computer.run)
+    again.install_gate(gate)
+    del computer.keys[rf"{key}\Camera"]
+    again.enrollment()
+    assert gate.value("Camera/AllowCamera") is None

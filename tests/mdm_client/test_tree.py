@@ -44,6 +44,9 @@ class FakeGate:
     def withdraw(self, source: Authority, setting: str) -> bool:
         return self.values.pop(setting, None) is not None
 
+    def of(self, source: Authority) -> Collection[str]:
+        return self.values
+
     def value(self, setting: str) -> str | None:
         return self.values.get(setting)
 

@@ -558,6 +558,10 @@ class Gate:
             if self._holding(workload).busy is source:
                 self._end_write(source, workload)
 
+    def of(self, source: Authority) -> list[str]:
+        """The settings in force that this authority has set."""
+        return [name for name, one in self.applied.items() if one.source == source.value]
+
     def value(self, setting: str) -> str | None:
         self._refresh()
         found = self._kept.settings.get(setting)

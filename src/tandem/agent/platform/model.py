@@ -58,6 +58,10 @@ class ConfigurationGate(Protocol):
         """Take away a value that this source has set and no longer wants, if it may write."""
         ...
 
+    def of(self, source: Authority) -> Collection[str]:
+        """The settings in force that this source has set."""
+        ...
+
     def value(self, setting: str) -> str | None:
         """What is in force for a setting, whoever set it."""
         ...

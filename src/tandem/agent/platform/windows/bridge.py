@@ -6,6 +6,7 @@ that the server reads; a session starts with the scheduled task that a push noti
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from tandem.agent.platform.model import ConfigurationGate, MdmEnrollment
 from tandem.agent.platform.windows.programs import (
@@ -16,9 +17,10 @@ from tandem.agent.platform.windows.programs import (
     run,
     system,
 )
-from tandem.agent.platform.windows.registry import Registry, as_seen, enrollment
+from tandem.agent.platform.windows.registry import Registry, as_seen, enrollment, policies
 from tandem.infra import logs
 from tandem.infra.errors import AppError, Kind
+from tandem.workloads import Authority, workload_of_area
 
 # The bridge takes this instance alone: a caller cannot choose the provider id
 # (MDM_DeviceManageability_Provider01_01), so this is the node that the MDM service reads.
@@ -63,9 +65,38 @@ class WindowsBridge:
         self._run = run
         self._said = ""
         self._telling: asyncio.Task[None] | None = None
+        self._gate: ConfigurationGate | None = None
+        self._offered: set[str] = set()
+        self._unheeded: set[str] = set()
 
     def enrollment(self) -> MdmEnrollment:
-        return as_seen(enrollment(self._registry))
+        found = enrollment(self._registry)
+        self._offer(found.id if found is not None else "")
+        return as_seen(found)
+
+    def _offer(self, id: str) -> None:
+        """Hand to the gate what Windows has applied for the service, and take back what is gone.
+
+        The gate cannot hold Windows back; but what it refuses is in the workload's log and the
+        service's, and what it takes is in the ledger.
+        """
+        if self._gate is None:
+            return
+        wanted = {
+            setting: (workload_of_area(setting.partition("/")[0]), value)
+            for setting, value in (policies(self._registry, id) if id else {}).items()
+        }
+        with suppress(AppError):  # A disk that takes nothing is the client's to tell of.
+            self._gate.change(Authority.MDM, wanted, self._offered - set(wanted))
+            self._offered = set(wanted)
+        unheeded = {
+            setting
+            for setting, (workload, _) in wanted.items()
+            if self._gate.owner(workload) is not Authority.MDM
+        }
+        for setting in sorted(unheeded - self._unheeded):
+            log.warning("windows.not-the-owner", setting=setting)
+        self._unheeded = unheeded
 
     def publish(self, config_info: str) -> None:
         """Told in the background; what is newer meanwhile replaces it."""
@@ -97,7 +128,10 @@ class WindowsBridge:
 
     def install_gate(self, gate: ConfigurationGate) -> None:
         """Windows asks nobody before it applies a setting: the MDM service withholds what the site
-        owns, by the flags in ConfigInfo."""
+        owns, by the flags in ConfigInfo. So the gate is asked afterwards, by what Windows keeps of each
+        enrollment's settings, and what it had taken in an earlier process is known from it."""
+        self._gate = gate
+        self._offered = set(gate.of(Authority.MDM))
 
     async def enroll(self, user: bool = False) -> None:
         if enrollment(self._registry) is not None:

@@ -2,6 +2,7 @@
 
     SOFTWARE\\Tandem\\Client                  ours: what the MSI and the agent leave there
     SOFTWARE\\Microsoft\\Enrollments\\{id}     of Windows's MDM client, read only
+    SOFTWARE\\Microsoft\\PolicyManager\\…      what each enrollment has set of the policy CSP, read only
 
 SOFTWARE\\Microsoft\\CCM is another product's: CoManagementFlags are neither read nor written.
 """
@@ -14,7 +15,10 @@ from tandem.agent.platform.model import MdmEnrollment
 
 CLIENT_KEY = r"SOFTWARE\Tandem\Client"
 ENROLLMENTS_KEY = r"SOFTWARE\Microsoft\Enrollments"
+# Below it an enrollment's own values: {id}\\default\\Device\\{area}, each by its policy's name.
+POLICIES_KEY = r"SOFTWARE\Microsoft\PolicyManager\Providers"
 PROVIDER_ID = "TandemMDM"
+_ABOUT = ("_LastWrite", "_ProviderSet", "_WinningProvider", "_ADMXInstanceData")
 _ENROLLED = 1  # EnrollmentState of an enrollment in force.
 
 Value = str | int
@@ -53,6 +57,18 @@ def enrollment(registry: Registry) -> Enrollment | None:
         if found.provider == PROVIDER_ID and found.thumbprint and found.state == _ENROLLED:
             return found
     return None
+
+
+def policies(registry: Registry, id: str) -> dict[str, str]:
+    """The settings (area/name) that Windows's MDM client has applied for an enrollment."""
+    key = rf"{POLICIES_KEY}\{id}\default\Device"
+    return {
+        f"{area}/{name}": str(value)
+        for area in registry.below(key)
+        for name, value in registry.values(rf"{key}\{area}").items()
+        # Beside a value stands what Windows keeps about it.
+        if not name.endswith(_ABOUT)
+    }
 
 
 def as_seen(found: Enrollment | None) -> MdmEnrollment:
