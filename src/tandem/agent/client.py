@@ -287,7 +287,7 @@ class Client:
                 if failed is not None:
                     return failed
             if isinstance(error, Refused) and error.reason == "client.new-key-needed":
-                failed = await self._attempt(self._become_another)
+                failed = await self._attempt(self._take_new_key)
                 if failed is not None:
                     return failed
             return type(error)
@@ -302,7 +302,7 @@ class Client:
             return DiskTrouble
         return None
 
-    async def _become_another(self) -> None:
+    async def _take_new_key(self) -> None:
         key = pki.generate_key("p256")
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         identity.prepare(self._folder, key)
