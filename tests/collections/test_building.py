@@ -88,7 +88,8 @@ async def test_what_somebody_lists_and_what_a_device_is_in_agree(api: Api) -> No
     for place, wanted in enumerate(rules):
         await made(api, f"C{place}", *wanted)
     async with api.db.transaction() as tx:
-        every = [item.id for item in await collections.collections(tx)]
+        known = await collections.collections(tx)
+        every = [item.id for item in known if item.type is collections.MemberType.DEVICE]
         listed = {id: await collections.members(tx, id) for id in every}
         sql, parameters = await collections.memberships_sql(tx, every)
         rows = await (await tx.execute(sql.encode(), parameters)).fetchall()
@@ -96,8 +97,9 @@ async def test_what_somebody_lists_and_what_a_device_is_in_agree(api: Api) -> No
             of = {id for id, found in listed.items() if device in found}
             assert await collections.memberships(tx, every, device.id) == of
             assert {row["collection_id"] for row in rows if row["resource_id"] == device.id} == of
-    assert [item.name for item in listed[every[2]]] == ["DEV-001"]
-    assert [item.name for item in listed[every[3]]] == ["LAB-001", "LAB-002"]
+    id = {item.name: item.id for item in known}
+    assert [item.name for item in listed[id["C2"]]] == ["DEV-001"]
+    assert [item.name for item in listed[id["C3"]]] == ["LAB-001", "LAB-002"]
 
 
 @pytest.mark.parametrize("kind", ["include", "exclude"])
@@ -354,23 +356,31 @@ async def test_a_list_is_searched_sorted_and_counted_in_the_database(api: Api) -
     await devices(api, "LAB-001")
     await made(api, "Pilot 100%", comment="for the lab")
     await made(api, "Pilot_B", {"kind": "query", "query": LAB})
-    found = await api.get("/api/v1/collections", sort="-name")
-    assert [item["name"] for item in found["items"]] == ["Pilot_B", "Pilot 100%", "All Systems"]
-    assert [item["members"] for item in found["items"]] == [1, 0, 1]
-    assert [item["built_in"] for item in found["items"]] == [False, False, True]
+    found = await api.get("/api/v1/collections", sort="-name", type="device")
+    assert [item["name"] for item in found["items"]] == [
+        "Pilot_B", "Pilot 100%", "Co-management Eligible Devices", "All Systems",
+        "All Desktop and Server Clients",
+    ]  # fmt: skip
+    assert [item["members"] for item in found["items"]] == [1, 0, 1, 1, 1]
+    assert [item["built_in"] for item in found["items"]] == [False, False, True, True, True]
     assert found["items"][0]["limiting_name"] == "All Systems"
+    users = await api.get("/api/v1/collections", type="user")
+    assert {item["name"]: item["members"] for item in users["items"]} == {
+        "All Users": 0, "All Users and User Groups": 0,
+    }  # fmt: skip
+    assert (await api.get("/api/v1/collections"))["total"] == 7
     for search, names in (
         ("100%", ["Pilot 100%"]),
         ("T_", ["Pilot_B"]),
         ("LAB", ["Pilot 100%"]),
-        ("sms0", ["All Systems"]),
+        ("sms00001", ["All Systems"]),
         ("\\", []),
     ):
         page = await api.get("/api/v1/collections", search=search, count="false")
         assert [item["name"] for item in page["items"]] == names
         assert all("members" not in item for item in page["items"])
-    page = await api.get("/api/v1/collections", sort="rules", limit=1, offset=2)
-    assert (page["items"][0]["name"], page["total"]) == ("Pilot_B", 3)
+    page = await api.get("/api/v1/collections", sort="rules", limit=1, offset=6)
+    assert (page["items"][0]["name"], page["total"]) == ("Pilot_B", 7)
 
 
 async def test_update_membership_says_what_it_found(api: Api) -> None:
@@ -427,7 +437,7 @@ async def test_the_commands_of_the_builder(api: Api, tmp_path: Path) -> None:
         (dearest, *_) = await run("collection", "costs")
         assert dearest["full_ms"] > 0
         assert [u["name"] for u in await run("collection", "uses", "Out")] == ["Two"]
-        assert len(await run("collection", "list", "--search", "ou")) == 1
+        assert len(await run("collection", "list", "--search", "Out")) == 1
         assert len(await run("collection", "members", "Two", "--search", "dev")) == 1
         refused = await commands.refusal("collection", "delete", "Out", "--yes")
         assert "Two" in str(refused)

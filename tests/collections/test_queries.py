@@ -27,9 +27,10 @@ async def fleet(api: Api) -> None:
         await collections.upsert_resource(tx, silent, site_api.NOW)
 
 
-async def found(api: Api, query: str) -> list[str]:
+async def found(api: Api, query: str, type: str = "device") -> list[str]:
     rule = {"kind": "query", "query": query}
-    answer = await api.web.post("/api/v1/collections/preview", json={"rules": [rule]})
+    asked = {"rules": [rule], "type": type}
+    answer = await api.web.post("/api/v1/collections/preview", json=asked)
     assert answer.status_code == 200, answer.text
     shown: dict[str, Any] = answer.json()
     assert shown["members"] == len(shown["first"])
@@ -78,14 +79,16 @@ async def test_classes_are_listed_with_their_attributes(api: Api) -> None:
     listed = await api.get("/api/v1/collections/classes")
     names = [item["name"] for item in listed]
     assert names[:2] == ["SMS_R_System", "SMS_Client_ComanagementState"]
+    assert names.pop() == "SMS_R_User"
     assert names[2:] == [item.name for item in collections.HARDWARE]
     assert {"name": "MDMEnrolled", "type": "number"} in listed[1]["attributes"]
     for item in listed:
         for one in item["attributes"]:
             joined = STATE.replace("SMS_Client_ComanagementState", item["name"])
-            alone = "select * from SMS_R_System where "
+            alone = f"select * from {item['name']} where "
             query = alone if item["resource"] else joined
-            assert await found(api, query + f"{item['name']}.{one['name']} = '7'") == []
+            type = "user" if item["name"] == "SMS_R_User" else "device"
+            assert await found(api, query + f"{item['name']}.{one['name']} = '7'", type) == []
 
 
 _MANY = """

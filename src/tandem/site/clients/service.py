@@ -100,6 +100,7 @@ async def keep_state(tx: Tx, id: ClientId, state: ccm.ComanagementState, at: dat
         "WorkloadFlags": state.flags,
         "ClientVersion": state.client_version,
         "UPN": state.upn,
+        "MDMProvider": state.provider,
     }
     await collections.report(tx, id, collections.COMANAGEMENT_STATE, [said], at)
 

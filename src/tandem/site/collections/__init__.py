@@ -1,8 +1,8 @@
 """Resources (devices and users) that the site knows, what is reported of them, and collections.
 
-Owns the tables collections_…. A rule names a device, a query, or another collection whose members it
-includes or excludes; exclude wins, and nobody is a member who is not in the limiting collection. All
-Systems (SMS00001) is built in. What a device gets is asked of the rules when it asks; `Evaluator` keeps
+Owns the tables collections_…. A collection is of devices or of users. A rule names one of them, a query,
+or another collection whose members it includes or excludes; exclude wins, and nobody is a member who is
+not in the limiting collection. Some are built in, All Systems (SMS00001) before all. What a device gets is asked of the rules when it asks; `Evaluator` keeps
 members for lists, counts and costs.
 """
 
@@ -11,6 +11,10 @@ from tandem.site.collections.evaluating import Evaluator
 from tandem.site.collections.http import as_dict, routes
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
+    ALL_USERS,
+    ALL_USERS_AND_GROUPS,
+    BUILT_IN,
+    ELIGIBLE,
     BadName,
     BadQuery,
     BadRule,
@@ -23,6 +27,7 @@ from tandem.site.collections.model import (
     InUse,
     KnownResource,
     KnownUser,
+    MemberType,
     NameTaken,
     NoSuchCollection,
     NoSuchResource,
@@ -36,6 +41,7 @@ from tandem.site.collections.model import (
     UsedFor,
     UserResource,
     WantedRule,
+    WrongType,
 )
 from tandem.site.collections.query import compile_query
 from tandem.site.collections.service import (
@@ -55,6 +61,7 @@ from tandem.site.collections.service import (
     create,
     delete,
     describe,
+    device_collection,
     evaluate,
     find_user,
     find_user_named,
@@ -75,6 +82,7 @@ from tandem.site.collections.service import (
     rules,
     upsert_resource,
     upsert_user,
+    user_members,
     users,
     uses,
     waiting,
@@ -82,7 +90,11 @@ from tandem.site.collections.service import (
 
 __all__ = [
     "ALL_SYSTEMS",
+    "ALL_USERS",
+    "ALL_USERS_AND_GROUPS",
+    "BUILT_IN",
     "COMANAGEMENT_STATE",
+    "ELIGIBLE",
     "HARDWARE",
     "BadName",
     "BadQuery",
@@ -97,6 +109,7 @@ __all__ = [
     "InUse",
     "KnownResource",
     "KnownUser",
+    "MemberType",
     "NameTaken",
     "NoSuchCollection",
     "NoSuchResource",
@@ -111,6 +124,7 @@ __all__ = [
     "UsedFor",
     "UserResource",
     "WantedRule",
+    "WrongType",
     "add_clients",
     "add_members",
     "add_query",
@@ -128,6 +142,7 @@ __all__ = [
     "create",
     "delete",
     "describe",
+    "device_collection",
     "evaluate",
     "find_user",
     "find_user_named",
@@ -149,6 +164,7 @@ __all__ = [
     "rules",
     "upsert_resource",
     "upsert_user",
+    "user_members",
     "users",
     "uses",
     "waiting",

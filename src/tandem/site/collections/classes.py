@@ -23,10 +23,26 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
+class Tables:
+    """Where rows are looked for: among all that the site knows, or among those that have changed."""
+
+    resource: str
+    user: str
+    inventory: str
+
+
+EVERYTHING = Tables("collections_resource", "collections_user", "collections_inventory")
+# Temporary tables of one transaction: `evaluation_store.gather`.
+CHANGED = Tables("collections_seen_resource", "collections_seen_user", "collections_seen_inventory")
+
+
+@dataclass(frozen=True, slots=True)
 class Class:
+    """`kept` names the one of `Tables` that has its rows."""
+
     name: str
     attributes: tuple[Attribute, ...]
-    table: str = "collections_inventory"
+    kept: str = "inventory"
 
     @property
     def key(self) -> str:
@@ -34,7 +50,11 @@ class Class:
 
     @property
     def is_resource(self) -> bool:
-        return self.table != "collections_inventory"
+        return self.kept != "inventory"
+
+    def table(self, among: Tables) -> str:
+        found: str = getattr(among, self.kept)
+        return found
 
     def attribute_named(self, name: str) -> Attribute | None:
         key = name.lower()
@@ -61,7 +81,25 @@ SYSTEM = Class(
         Attribute("AADDeviceID", sql="{0}.device_id"),
         Attribute("AADTenantID", sql="{0}.tenant_id"),
     ),
-    table="collections_resource",
+    kept="resource",
+)
+USER = Class(
+    "SMS_R_User",
+    (
+        Attribute("ResourceId", number=True, sql="{0}.id"),
+        Attribute("Name", sql="{0}.upn"),
+        Attribute("UserName", sql="split_part({0}.upn, '@', 1)"),
+        Attribute("UniqueUserName", sql="{0}.upn"),
+        Attribute("UserPrincipalName", sql="{0}.upn"),
+        Attribute("FullUserName", sql="{0}.name"),
+        Attribute("Mail", sql="{0}.mail"),
+        Attribute("AADUserID", sql="{0}.object_id"),
+        Attribute("AADTenantID", sql="{0}.tenant_id"),
+        Attribute("SID", sql="{0}.sid"),
+        Attribute("FullDomainName", sql="({0}.properties->>'onPremisesDomainName')"),
+        Attribute("DistinguishedName", sql="({0}.properties->>'onPremisesDistinguishedName')"),
+    ),
+    kept="user",
 )
 COMANAGEMENT_STATE = Class(
     "SMS_Client_ComanagementState",
@@ -73,6 +111,7 @@ COMANAGEMENT_STATE = Class(
         Attribute("WorkloadFlags", number=True),
         Attribute("ClientVersion"),
         Attribute("UPN"),
+        Attribute("MDMProvider"),
     ),
 )
 
@@ -105,7 +144,7 @@ HARDWARE = (
     _hardware("NETWORK_ADAPTER", "Name", "MACAddress"),
 )
 CLASSES: Mapping[str, Class] = {
-    found.key: found for found in (SYSTEM, COMANAGEMENT_STATE, *HARDWARE)
+    found.key: found for found in (SYSTEM, COMANAGEMENT_STATE, *HARDWARE, USER)
 }
 
 

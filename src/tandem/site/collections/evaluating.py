@@ -1,7 +1,8 @@
 """Keeping the members that were found, so that lists, counts and costs need not find them again.
 
     a device or what is reported of it changes   a trigger notes it; it is looked at for every
-                                                 collection with incremental updates
+                                                 collection with incremental updates whose rules
+                                                 read what has changed
     a rule or a limit changes                    the collection, and all that depend on it, are due
     a schedule                                   a collection is due so long after its last full
                                                  evaluation
@@ -15,6 +16,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from graphlib import TopologicalSorter
 
 import psycopg
 
@@ -24,7 +26,7 @@ from tandem.infra.logs import get_logger
 from tandem.infra.rounds import rounds
 from tandem.site.collections import evaluation_store, store
 from tandem.site.collections.conditions import Graph, graph_of
-from tandem.site.collections.model import ALL_SYSTEMS, Collection, CollectionId, Rule
+from tandem.site.collections.model import ROOTS, Collection, CollectionId, Rule
 
 log = get_logger("collections")
 
@@ -39,14 +41,16 @@ _AGAIN = timedelta(hours=1)
 async def evaluate_fully(
     tx: Tx, id: CollectionId, now: datetime, graph: Graph | None = None
 ) -> None:
-    """Find the members among all resources, and keep them. `graph` has the collection, if given."""
+    """Find the members among all resources, and keep them; of roots, count them. `graph` has the collection, if given."""
     started = time.perf_counter()
     come, gone = 0, 0
-    if id == ALL_SYSTEMS:
-        members = await store.count(tx, "true", ())
+    graph = graph or await graph_of(tx, [id])
+    of = graph.type_of(id)
+    if id in ROOTS:
+        members = await store.count(tx, "true", (), of=of)
     else:
-        found = (graph or await graph_of(tx, [id])).found(id, None)
-        come, gone, members = await evaluation_store.save_members(tx, id, found, None, now)
+        found = graph.found(id)
+        come, gone, members = await evaluation_store.save_members(tx, of, id, found, now)
     took = round((time.perf_counter() - started) * 1000, 1)
     await evaluation_store.save_full(tx, id, now, members, took, changed=bool(come or gone))
 
@@ -72,6 +76,20 @@ def dependents(
             found.add(id)
             waiting += onward.get(id, ())
     return found
+
+
+def in_order(ids: Iterable[CollectionId], graph: Graph) -> list[CollectionId]:
+    """Each after those that it is limited by, or whose members it includes or excludes."""
+    wanted = list(ids)
+    among = set(wanted)
+    onward = {id: graph.depends_on(id) & among for id in wanted}
+    return list(TopologicalSorter(onward).static_order())
+
+
+def _concerns(graph: Graph, id: CollectionId, changed: set[str]) -> bool:
+    """Whether a change of these classes can make somebody a member. The empty one is of a resource
+    that is new."""
+    return "" in changed or not changed.isdisjoint(graph.reads(id))
 
 
 def _is_of_the_query(error: psycopg.Error) -> bool:
@@ -134,21 +152,35 @@ class Evaluator:
         changed = await evaluation_store.take_changed(tx, _AT_ONCE)
         if not changed:
             return False
-        now, runs = self._now(), []
-        ids = [id for id in await evaluation_store.incremental(tx) if id != ALL_SYSTEMS]
-        graph = await graph_of(tx, ids)
-        for id in ids:
-            started = time.perf_counter()
-            try:
-                async with tx.transaction() if careful else contextlib.nullcontext():
-                    found = graph.found(id, changed)
-                    moved = await evaluation_store.save_members(tx, id, found, changed, now)
-            except psycopg.Error as error:
-                if not careful or not _is_of_the_query(error):
-                    raise
-                await self._set_aside(tx, id, error)
-                continue
-            runs.append((id, (time.perf_counter() - started) * 1000, moved[0], moved[1]))
+        now = self._now()
+        there = await evaluation_store.gather(tx, list(changed))
+        every = [id for id in await evaluation_store.incremental(tx) if id not in ROOTS]
+        done: set[CollectionId] = set()
+        graph = await graph_of(tx, every, done=done)
+        took: dict[CollectionId, float] = {}
+        moved: dict[CollectionId, tuple[int, int]] = {}
+        for of, resources in there.items():
+            classes = set[str]().union(*(changed[id] for id in resources))
+            ids = [id for id in every if graph.type_of(id) is of and _concerns(graph, id, classes)]
+            kept: list[CollectionId] = []
+            for id in in_order(ids, graph) if resources else ():
+                started = time.perf_counter()
+                try:
+                    async with tx.transaction() if careful else contextlib.nullcontext():
+                        await evaluation_store.find(tx, id, graph.found(id))
+                        if careful:
+                            moved |= await evaluation_store.keep_found(tx, of, [id], now)
+                except psycopg.Error as error:
+                    if not careful or not _is_of_the_query(error):
+                        raise
+                    await self._set_aside(tx, id, error)
+                    continue
+                took[id] = (time.perf_counter() - started) * 1000
+                done.add(id)
+                kept.append(id)
+            if kept and not careful:
+                moved |= await evaluation_store.keep_found(tx, of, kept, now)
+        runs = [(id, ms, *moved.get(id, (0, 0))) for id, ms in took.items()]
         await evaluation_store.save_incremental(tx, now, runs)
         return True
 

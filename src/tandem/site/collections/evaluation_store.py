@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tandem.infra.database import Tx
-from tandem.site.collections.model import CollectionId, Evaluation
+from tandem.site.collections.classes import CHANGED
+from tandem.site.collections.model import CollectionId, Evaluation, MemberType
 from tandem.site.collections.query import Condition
 
 _LOCK = 7_311_004
@@ -26,15 +27,113 @@ async def limit_time(tx: Tx, seconds: int) -> None:
     await tx.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
 
 
-async def take_changed(tx: Tx, most: int) -> list[int]:
-    """Resources that have changed, no longer noted. What comes to be noted meanwhile stays."""
-    found = await tx.execute(
-        "WITH taken AS (DELETE FROM collections_changed WHERE sequence IN (SELECT sequence"
-        " FROM collections_changed ORDER BY sequence LIMIT %s) RETURNING resource_id)"
-        " SELECT DISTINCT resource_id FROM taken ORDER BY resource_id",
+# What a transaction that evaluates looks at: the resources that have changed with what is reported
+# of them, and whom it found. Small, so that a thousand queries over them take as long as a few.
+_COLUMNS = {
+    CHANGED.resource: "id, name, client_id, tenant_id, device_id, os_name, os_version, client_version",
+    CHANGED.user: "id, tenant_id, object_id, upn, name, mail, sid, properties",
+    CHANGED.inventory: "resource_id, class, folded",
+}
+_FROM = {
+    CHANGED.resource: "collections_resource",
+    CHANGED.user: "collections_user",
+    CHANGED.inventory: "collections_inventory",
+}
+_GATHERED = (
+    *(
+        f"CREATE TEMP TABLE {table} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {_FROM[table]}"  # noqa: S608
+        " WITH NO DATA"
+        for table, columns in _COLUMNS.items()
+    ),
+    f"CREATE INDEX ON {CHANGED.resource} (id)",
+    f"CREATE INDEX ON {CHANGED.user} (id)",
+    f"CREATE INDEX ON {CHANGED.inventory} (class, resource_id)",
+    "CREATE TEMP TABLE collections_found (collection_id text, resource_id bigint,"
+    " PRIMARY KEY (collection_id, resource_id)) ON COMMIT DELETE ROWS",
+)
+# With fewer rows the planner needs no numbers to plan well.
+_WORTH_COUNTING = 100
+MEMBERS = {
+    MemberType.DEVICE: "collections_member",
+    MemberType.USER: "collections_user_member",
+}
+_SEEN = {MemberType.DEVICE: CHANGED.resource, MemberType.USER: CHANGED.user}
+
+
+async def take_changed(tx: Tx, most: int) -> dict[int, set[str]]:
+    """Resources that have changed, no longer noted, each with the classes of which it did; the
+    empty one when it is new. What comes to be noted meanwhile stays."""
+    rows = await tx.execute(
+        "DELETE FROM collections_changed WHERE sequence IN (SELECT sequence"
+        " FROM collections_changed ORDER BY sequence LIMIT %s) RETURNING resource_id, class",
         (most,),
     )
-    return [row["resource_id"] async for row in found]
+    found: dict[int, set[str]] = {}
+    async for row in rows:
+        found.setdefault(row["resource_id"], set()).add(row["class"])
+    return found
+
+
+async def gather(tx: Tx, ids: Sequence[int]) -> dict[MemberType, list[int]]:
+    """Lay these resources out for `conditions.Graph` to ask about, until the transaction ends.
+    Returns which there are still."""
+    row = await (
+        await tx.execute("SELECT to_regclass('pg_temp.collections_found') IS NOT NULL AS made")
+    ).fetchone()
+    if not (row and row["made"]):
+        for statement in _GATHERED:
+            await tx.execute(statement)
+    found: dict[MemberType, list[int]] = {}
+    for of, table in _SEEN.items():
+        rows = await tx.execute(
+            f"INSERT INTO {table} SELECT {_COLUMNS[table]} FROM {_FROM[table]}"  # noqa: S608
+            " WHERE id = ANY(%s::bigint[]) RETURNING id",
+            (list(ids),),
+        )
+        found[of] = [row["id"] async for row in rows]
+    table = CHANGED.inventory
+    await tx.execute(
+        f"INSERT INTO {table} SELECT {_COLUMNS[table]} FROM {_FROM[table]}"  # noqa: S608
+        " WHERE resource_id = ANY(%s::bigint[])",
+        (list(ids),),
+    )
+    if len(ids) > _WORTH_COUNTING:
+        await tx.execute(f"ANALYZE {CHANGED.resource}, {CHANGED.user}, {CHANGED.inventory}")
+    return found
+
+
+async def find(tx: Tx, id: CollectionId, found: Condition) -> None:
+    """Note these members of a collection as found, for `keep_found`."""
+    await tx.execute(
+        "INSERT INTO collections_found (collection_id, resource_id)"  # noqa: S608
+        f" SELECT %s, f.id FROM ({found.sql}) f",
+        (id, *found.values),
+    )
+
+
+async def keep_found(
+    tx: Tx, of: MemberType, ids: Sequence[CollectionId], now: datetime
+) -> dict[CollectionId, tuple[int, int]]:
+    """Of the resources that were gathered, those that were found are members of these collections
+    from now on, and the others are not. Returns how many came and how many went, where any did."""
+    members = MEMBERS[of]
+    found = await tx.execute(
+        f"WITH gone AS (DELETE FROM {members} m USING {_SEEN[of]} s"  # noqa: S608
+        " WHERE m.resource_id = s.id AND m.collection_id = ANY(%(ids)s::text[])"
+        " AND NOT EXISTS (SELECT 1 FROM collections_found f"
+        "  WHERE f.collection_id = m.collection_id AND f.resource_id = m.resource_id)"
+        " RETURNING m.collection_id"
+        f"), come AS (INSERT INTO {members} (collection_id, resource_id, since)"
+        " SELECT f.collection_id, f.resource_id, %(now)s FROM collections_found f"
+        " WHERE f.collection_id = ANY(%(ids)s::text[]) AND NOT EXISTS (SELECT 1"
+        f"  FROM {members} k WHERE k.collection_id = f.collection_id"
+        "  AND k.resource_id = f.resource_id) ON CONFLICT DO NOTHING RETURNING collection_id)"
+        " SELECT id, sum(come)::bigint AS come, sum(gone)::bigint AS gone FROM"
+        " (SELECT collection_id AS id, 1 AS come, 0 AS gone FROM come"
+        "  UNION ALL SELECT collection_id, 0, 1 FROM gone) n GROUP BY id",
+        {"ids": list(ids), "now": now},
+    )
+    return {row["id"]: (row["come"], row["gone"]) async for row in found}
 
 
 async def take_stale(tx: Tx) -> list[CollectionId]:
@@ -85,26 +184,23 @@ async def incremental(tx: Tx) -> list[CollectionId]:
 
 
 async def save_members(
-    tx: Tx, id: CollectionId, found: Condition, among: Sequence[int] | None, now: datetime
+    tx: Tx, of: MemberType, id: CollectionId, found: Condition, now: datetime
 ) -> tuple[int, int, int]:
-    """Of those among whom was looked, these are the members. Returns how many came, how many went
-    and how many these are."""
-    within = "" if among is None else "AND m.resource_id = ANY(%(among)s::bigint[])"
-    values = {f"v{place}": value for place, value in enumerate(found.values)}
-    parts = found.sql.split("%s")
-    sql = parts[0] + "".join(f"%(v{place})s{part}" for place, part in enumerate(parts[1:]))
+    """These are the members, and nobody else. Returns how many came, how many went and how many
+    they are."""
+    members = MEMBERS[of]
     row = await (
         await tx.execute(
-            f"WITH found AS MATERIALIZED ({sql}), gone AS ("  # noqa: S608
-            f" DELETE FROM collections_member m WHERE m.collection_id = %(id)s {within}"
+            f"WITH found AS MATERIALIZED ({found.sql}), gone AS ("  # noqa: S608
+            f" DELETE FROM {members} m WHERE m.collection_id = %s"
             " AND NOT EXISTS (SELECT 1 FROM found f WHERE f.id = m.resource_id) RETURNING 1"
-            "), come AS (INSERT INTO collections_member (collection_id, resource_id, since)"
-            " SELECT %(id)s, f.id, %(now)s FROM found f WHERE NOT EXISTS (SELECT 1"
-            " FROM collections_member k WHERE k.collection_id = %(id)s AND k.resource_id = f.id)"
+            f"), come AS (INSERT INTO {members} (collection_id, resource_id, since)"
+            " SELECT %s, f.id, %s FROM found f WHERE NOT EXISTS (SELECT 1"
+            f" FROM {members} k WHERE k.collection_id = %s AND k.resource_id = f.id)"
             " ON CONFLICT DO NOTHING RETURNING 1)"
             " SELECT (SELECT count(*) FROM come) AS come, (SELECT count(*) FROM gone) AS gone,"
             " (SELECT count(*) FROM found) AS found",
-            {**values, "id": id, "among": list(among or ()), "now": now},
+            (*found.values, id, id, now, id),
         )
     ).fetchone()
     assert row is not None

@@ -17,9 +17,10 @@ from tandem.site.administrators import Require, Role
 from tandem.site.collections import service, store
 from tandem.site.collections.classes import CLASSES, Class
 from tandem.site.collections.model import (
-    ALL_SYSTEMS,
+    BUILT_IN,
     WEEK_MINUTES,
     Collection,
+    MemberType,
     Rule,
     UsedFor,
     WantedRule,
@@ -30,7 +31,6 @@ _PAGE = 1000
 _RULES_SHOWN = 1000
 # A collection with some ten thousand direct rules.
 _LARGE_BODY = 2_000_000
-_USER_SORTS = ("upn", "name", "mail", "discovered_at")
 
 
 class AskedRule(msgspec.Struct):
@@ -39,19 +39,21 @@ class AskedRule(msgspec.Struct):
     query: str = ""
     device: str = ""
     collection: str = ""
+    user: str = ""
 
     def wanted(self) -> WantedRule:
-        return WantedRule(self.kind, self.name, self.query, self.device, self.collection)
+        return WantedRule(self.kind, self.name, self.query, self.device, self.collection, self.user)
 
 
 class NewCollection(msgspec.Struct):
     name: str
-    limiting: str = ALL_SYSTEMS
+    limiting: str = ""
     query: str = ""
     comment: str = ""
     rules: list[AskedRule] = []
     incremental: bool = True
     full_every_minutes: int = WEEK_MINUTES
+    type: MemberType = MemberType.DEVICE
 
 
 class Change(msgspec.Struct):
@@ -64,10 +66,11 @@ class Change(msgspec.Struct):
 
 
 class AskedPreview(msgspec.Struct):
-    limiting: str = ALL_SYSTEMS
+    limiting: str = ""
     rules: list[AskedRule] = []
     collection: str = ""
     first: int = 20
+    type: MemberType = MemberType.DEVICE
 
 
 class NewRules(msgspec.Struct):
@@ -92,9 +95,10 @@ def routes(
         await require(request)
         asked = http.listing(request, store.COLLECTION_SORTS)
         counted = request.query_params.get("count") != "false"
+        of = _type(request)
         async with db.transaction() as tx:
             found, total = await service.listed(
-                tx, asked.search, asked.order, asked.limit, asked.offset, counted=counted
+                tx, asked.search, asked.order, asked.limit, asked.offset, counted=counted, of=of
             )
         return http.reply({"items": found, "total": total})
 
@@ -113,6 +117,7 @@ def routes(
                 rules=[rule.wanted() for rule in new.rules],
                 incremental=new.incremental,
                 full_every_minutes=new.full_every_minutes,
+                type=new.type,
                 actor=who.name,
                 now=now(),
             )
@@ -130,6 +135,7 @@ def routes(
                 [rule.wanted() for rule in asked.rules],
                 of=asked.collection,
                 first=asked.first,
+                type=asked.type,
             )
         shape = {
             "members": found.members,
@@ -204,11 +210,13 @@ def routes(
 
     async def members(request: Request) -> Response:
         await require(request)
-        asked = http.listing(request, store.RESOURCE_SORTS, limit=_PAGE)
         async with db.transaction() as tx:
+            of = await service.collection(tx, request.path_params["id"])
+            sorts = store.USER_SORTS if of.type is MemberType.USER else store.RESOURCE_SORTS
+            asked = http.listing(request, sorts, limit=_PAGE)
             found, total = await service.some_members(
                 tx,
-                request.path_params["id"],
+                of,
                 asked.search,
                 asked.order,
                 asked.limit,
@@ -270,7 +278,7 @@ def routes(
 
     async def users(request: Request) -> Response:
         await require(request)
-        asked = http.listing(request, _USER_SORTS, limit=_PAGE)
+        asked = http.listing(request, store.USER_SORTS, limit=_PAGE)
         async with db.transaction() as tx:
             found = await service.users(
                 tx, asked.limit, asked.offset, search=asked.search, order=asked.order
@@ -300,6 +308,15 @@ def routes(
     ]
 
 
+def _type(request: Request) -> MemberType | None:
+    """Raises Invalid."""
+    said = request.query_params.get("type", "")
+    try:
+        return MemberType(said) if said else None
+    except ValueError:
+        raise Invalid("type is device or user.", field="type") from None
+
+
 async def _reply(tx: Tx, found: Collection, status: int = 200) -> Response:
     """A collection with its version."""
     version = http.version_of(await service.version(tx, found))
@@ -314,7 +331,8 @@ async def _shape(tx: Tx, item: Collection) -> dict[str, Any]:
     return {
         **as_dict(item),
         "limiting_name": limiting.name if limiting else "",
-        "built_in": item.id == ALL_SYSTEMS,
+        "built_in": item.built_in,
+        "rule_of_the_site": BUILT_IN.get(item.id, ""),
         "members": await service.count(tx, item.id),
         "rule_count": total,
         "rules": [_rule(rule) for rule in rules],

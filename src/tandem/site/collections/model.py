@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, NewType
 
 from tandem.infra.database import Tx
@@ -11,7 +12,25 @@ from tandem.infra.errors import AppError, Invalid, Kind
 CollectionId = NewType("CollectionId", str)
 
 ALL_SYSTEMS = CollectionId("SMS00001")
+ALL_USERS = CollectionId("SMS00002")
+ALL_USERS_AND_GROUPS = CollectionId("SMS00004")
+ALL_CLIENTS = CollectionId("SMSDM003")
+# The field's documents do not say the id of this one.
+ELIGIBLE = CollectionId("SMS000CE")
+# Collections that nothing limits: one of devices, one of users.
+ROOTS = frozenset({ALL_SYSTEMS, ALL_USERS_AND_GROUPS})
 WEEK_MINUTES = 7 * 24 * 60
+
+
+class MemberType(StrEnum):
+    """What a collection has members of: never both."""
+
+    DEVICE = "device"
+    USER = "user"
+
+    @property
+    def root(self) -> CollectionId:
+        return ALL_SYSTEMS if self is MemberType.DEVICE else ALL_USERS_AND_GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +87,7 @@ class KnownUser:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One membership rule: a device, a query, or another collection's members.
+    """One membership rule: a device or a user, a query, or another collection's members.
 
     Whom an exclude rule names is never a member, whatever other rule names them.
     """
@@ -81,6 +100,20 @@ class Rule:
     other_id: CollectionId | None = None  # Of include and exclude rules.
 
 
+# Who is in a collection that is built in, for people.
+BUILT_IN = {
+    ALL_SYSTEMS: "Every device that the site knows.",
+    ALL_CLIENTS: "Devices that have a client.",
+    ELIGIBLE: (
+        "Devices that could be co-managed: Windows 10 version 1709 (10.0.16299) or later, no server,"
+        " joined to the tenant, with a client, and not enrolled with another MDM service. Those"
+        " that are co-managed are among them."
+    ),
+    ALL_USERS_AND_GROUPS: "Every user and every group of users that the site knows.",
+    ALL_USERS: "Every user that discovery has found.",
+}
+
+
 # What is reported of one class of a resource: a row of attributes for each instance.
 Reported = Sequence[Mapping[str, str | int]]
 
@@ -89,14 +122,15 @@ RULE_KINDS = ("direct", "query", "include", "exclude")
 
 @dataclass(frozen=True, slots=True)
 class WantedRule:
-    """A rule as somebody asks for it: `device` by name, number or client id, `collection` by id or
-    name. A query without a name gets one."""
+    """A rule as somebody asks for it: `device` by name, number or client id, `user` by sign-in name,
+    number or object id, `collection` by id or name. A query without a name gets one."""
 
     kind: str
     name: str = ""
     query: str = ""
     device: str = ""
     collection: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +138,9 @@ class Preview:
     """Who would be a member: how many, and the first of them."""
 
     members: int
-    first: list["KnownResource"]
+    first: Sequence["KnownResource | KnownUser"]
     took_ms: float
-    direct: int  # Devices that direct rules name, within the limit.
+    direct: int  # Members that direct rules name, within the limit.
     # What each other rule alone would bring (or, of exclude rules, keep out), within the limit.
     rules: list[tuple[Rule, int]]
 
@@ -149,11 +183,22 @@ class Collection:
     id: CollectionId
     name: str
     comment: str
-    limiting_id: CollectionId | None  # None only for All Systems.
+    limiting_id: CollectionId | None  # None only for what is in ROOTS.
     created_at: datetime
     # How its members are found: when a resource changes, and all anew every so often (0: never).
     incremental: bool = True
     full_every_minutes: int = WEEK_MINUTES
+    type: MemberType = MemberType.DEVICE
+
+    @property
+    def built_in(self) -> bool:
+        return self.id in BUILT_IN
+
+
+class WrongType(AppError):
+    """A collection of users where devices are meant, or the other way."""
+
+    kind, code = Kind.CONFLICT, "collection.wrong-type"
 
 
 class BadSchedule(Invalid):

@@ -15,13 +15,22 @@ nor unequal, as in WQL.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from lark import Lark, Token, Tree, UnexpectedInput
 
-from tandem.site.collections.classes import CLASSES, SYSTEM, Attribute, Class, nearest
+from tandem.site.collections.classes import (
+    CLASSES,
+    EVERYTHING,
+    SYSTEM,
+    USER,
+    Attribute,
+    Class,
+    Tables,
+    nearest,
+)
 from tandem.site.collections.model import BadQuery
 
 _LIMIT = 4096
@@ -89,10 +98,12 @@ _GRAMMAR = r"""
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """SQL over `r` with %s placeholders, and their values. A `%` in the SQL is doubled."""
+    """SQL over `r` with %s placeholders, and their values. A `%` in the SQL is doubled. `reads` are
+    the classes whose rows can make a query's answer another."""
 
     sql: str
     values: tuple[Any, ...] = ()
+    reads: frozenset[str] = frozenset()
 
 
 @lru_cache
@@ -101,8 +112,11 @@ def _parser() -> Lark:
 
 
 @lru_cache(maxsize=4096)
-def compile_query(text: str) -> Condition:
-    """Raises BadQuery, which says where: `at` is the character, counted from 1; where a name or a
+def compile_query(text: str, of: Class = SYSTEM, among: Tables = EVERYTHING) -> Condition:
+    """`of` is the class of the members. `among` has the rows of the resource that is asked about;
+    rows of other resources, which a select in brackets may read, are looked for everywhere.
+
+    Raises BadQuery, which says where: `at` is the character, counted from 1; where a name or a
     word is nearly right, `suggestion` is what was meant."""
     if len(text) > _LIMIT:
         raise BadQuery(f"A query has at most {_LIMIT} characters.")
@@ -116,7 +130,7 @@ def compile_query(text: str) -> Condition:
         raise _unreadable(text, _place(error, text)) from None
     (select,) = tree.children
     assert isinstance(select, Tree)
-    return _Compiler().rule(select)
+    return _Compiler(among).rule(select, of)
 
 
 def _unreadable(text: str, at: int) -> BadQuery:
@@ -164,6 +178,7 @@ class _Source:
     of: Class
     name: str
     row: str
+    table: str
 
     def expression(self, found: Attribute) -> str:
         if self.of.is_resource:
@@ -189,6 +204,11 @@ class _Column:
         return self.source.expression(self.what)
 
     @property
+    def is_resource(self) -> bool:
+        """Whether it says which resource the row is of."""
+        return self.what.key == "resourceid"
+
+    @property
     def folded(self) -> str:
         """Text is compared without regard to case, as WQL does. Inventory is kept folded."""
         if self.what.number or not self.source.of.is_resource:
@@ -199,27 +219,41 @@ class _Column:
 _Scope = Sequence[_Source]
 
 
-class _Compiler:
-    def __init__(self) -> None:
-        self._rows = 0
+def _other_base(found: Class, wanted: Class, at: int) -> BadQuery:
+    sort = "device" if wanted is SYSTEM else "user"
+    cure = (
+        f"Begin with {wanted.name}, and join the other: inner join {found.name}"
+        f" on {found.name}.ResourceID = {wanted.name}.ResourceID."
+    )
+    if USER in (found, wanted):
+        cure = f"Begin with {wanted.name}, or make a collection of the other kind."
+    return BadQuery(
+        f"Queries of {sort} collections read {wanted.name}, not {found.name}.",
+        cure=cure,
+        at=at,
+        suggestion=wanted.name,
+    )
 
-    def rule(self, select: Tree[Token]) -> Condition:
+
+class _Compiler:
+    def __init__(self, among: Tables) -> None:
+        self._among_whom = among
+        self._rows = 0
+        self._read: set[str] = set()
+        # Rows that are of the same resource as `r`.
+        self._own: set[str] = {"r"}
+
+    def rule(self, select: Tree[Token], wanted: Class) -> Condition:
         """The whole query, over `r`."""
         _, source, joins, condition = _parts(select)
         base = self._source(source, "r")
-        if base.of is not SYSTEM:
-            raise BadQuery(
-                f"Queries of device collections read SMS_R_System, not {base.of.name}.",
-                cure=f"Begin with SMS_R_System, and join the other: inner join {base.of.name}"
-                f" on {base.of.name}.ResourceID = SMS_R_System.ResourceID.",
-                at=_start(_token(source, 0)),
-                suggestion=SYSTEM.name,
-            )
+        if base.of is not wanted:
+            raise _other_base(base.of, wanted, _start(_token(source, 0)))
         scope, joined = self._joined([base], joins)
         where = self._condition(scope, condition) if condition is not None else Condition("true")
-        if len(scope) == 1:
-            return Condition(where.sql, where.values)
-        return self._exists(scope[1:], _joined(" AND ", [*joined, where]), "1")
+        if len(scope) > 1:
+            where = self._exists(scope[1:], _joined(" AND ", [*joined, where]), "1")
+        return Condition(where.sql, where.values, frozenset(self._read))
 
     def _source(self, source: Tree[Token], row: str = "") -> _Source:
         name = _token(source, 0)
@@ -234,8 +268,15 @@ class _Compiler:
                 **({"suggestion": meant} if meant else {}),
             )
         self._rows += 1
+        if not row:
+            self._read.add(of.key)
         alias = _token(source, 1) if len(source.children) > 1 else name
-        return _Source(of, alias.lower(), row or f"j{self._rows}")
+        return _Source(of, alias.lower(), row or f"j{self._rows}", of.table(EVERYTHING))
+
+    def _of_the_same(self, source: _Source) -> _Source:
+        """Rows of this source are those of the resource that is asked about."""
+        self._own.add(source.row)
+        return replace(source, table=source.of.table(self._among_whom))
 
     def _joined(
         self, scope: list[_Source], joins: Sequence[Tree[Token]]
@@ -251,11 +292,19 @@ class _Compiler:
                     at=_start(_token(source, 0)),
                 )
             scope = [*scope, new]
+            own = False
             for equality in equalities:
-                conditions.append(self._equality(scope, new, equality))
+                condition, same = self._equality(scope, new, equality)
+                conditions.append(condition)
+                own = own or same
+            if own:
+                scope[-1] = self._of_the_same(new)
         return scope, conditions
 
-    def _equality(self, scope: _Scope, new: _Source, equality: Tree[Token]) -> Condition:
+    def _equality(
+        self, scope: _Scope, new: _Source, equality: Tree[Token]
+    ) -> tuple[Condition, bool]:
+        """And whether the new row is then of the resource that is asked about."""
         left, right = (self._column(scope, part) for part in _trees(equality))
         if new not in (left.source, right.source) or left.source is right.source:
             raise BadQuery(
@@ -269,14 +318,16 @@ class _Compiler:
                 cure="Join by ResourceID.",
                 at=_start(_token(_trees(equality)[0], 0)),
             )
-        return Condition(f"{left.folded} = {right.folded}")
+        other = right.source if left.source is new else left.source
+        same = left.is_resource and right.is_resource and other.row in self._own
+        return Condition(f"{left.folded} = {right.folded}"), same
 
     def _exists(self, scope: _Scope, where: Condition, what: str) -> Condition:
         sql, values = self._select(scope, where, what)
         return Condition(f"EXISTS ({sql})", values)
 
     def _select(self, scope: _Scope, where: Condition, what: str) -> tuple[str, tuple[Any, ...]]:
-        tables = ", ".join(f"{source.of.table} {source.row}" for source in scope)
+        tables = ", ".join(f"{source.table} {source.row}" for source in scope)
         conditions = []
         for source in scope:
             if not source.of.is_resource:
@@ -345,6 +396,8 @@ class _Compiler:
         columns, source, joins, condition = _parts(select)
         inner, joined = self._joined([self._source(source)], joins)
         what = self._column(inner, columns[0])
+        if what.is_resource and column.is_resource and column.source.row in self._own:
+            inner = [self._of_the_same(s) if s is what.source else s for s in inner]
         if len(columns) != 1 or what.what.number is not column.what.number:
             raise BadQuery(
                 f"The select in brackets brings one attribute to compare {column.what.name} with.",
@@ -393,6 +446,8 @@ class _Compiler:
             if (named := source.of.attribute_named(word)) is not None
         ]
         if len(found) == 1:
+            if not found[0].is_resource:
+                self._read.add(found[0].source.of.key)
             return found[0]
         if found:
             first = found[0]

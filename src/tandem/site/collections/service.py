@@ -20,17 +20,20 @@ from tandem.infra.errors import AppError
 from tandem.site.collections import evaluation_store, store
 from tandem.site.collections.classes import Class
 from tandem.site.collections.conditions import (
+    CLASS_OF,
     DEEPEST,
-    DIRECT,
     MOST_CONDITIONS,
     all_of,
     condition_of,
     conditions_of,
+    direct,
     graph_of,
 )
 from tandem.site.collections.evaluating import evaluate_fully
 from tandem.site.collections.model import (
     ALL_SYSTEMS,
+    BUILT_IN,
+    ROOTS,
     RULE_KINDS,
     WEEK_MINUTES,
     BadName,
@@ -45,6 +48,7 @@ from tandem.site.collections.model import (
     InUse,
     KnownResource,
     KnownUser,
+    MemberType,
     NameTaken,
     NoSuchCollection,
     NoSuchResource,
@@ -58,6 +62,7 @@ from tandem.site.collections.model import (
     UsedFor,
     UserResource,
     WantedRule,
+    WrongType,
 )
 from tandem.site.collections.query import compile_query
 
@@ -181,28 +186,32 @@ async def create(
     site_code: str,
     name: str,
     *,
-    limiting: str = ALL_SYSTEMS,
+    limiting: str = "",
     query: str = "",
     comment: str = "",
     rules: Sequence[WantedRule] = (),
     incremental: bool = True,
     full_every_minutes: int = WEEK_MINUTES,
+    type: MemberType = MemberType.DEVICE,
     actor: str,
     now: datetime,
 ) -> Collection:
-    """A device collection. Raises BadName, NameTaken, NoSuchCollection, BadQuery, BadRule,
-    NoSuchResource, TooComplex, BadSchedule."""
+    """A collection of devices or of users, within all of them when no other one is to limit it.
+
+    Raises BadName, NameTaken, NoSuchCollection, WrongType, BadQuery, BadRule, NoSuchResource,
+    TooComplex, BadSchedule.
+    """
     _check_schedule(full_every_minutes)
     await store.lock(tx)
     name = _named(name, comment)
-    limit = await _limiting(tx, limiting)
+    limit = await _limiting(tx, limiting or type.root, type)
     if query:
-        _check_query(query)
+        _check_query(query, type)
     wanted = [*([WantedRule("query", name, query)] if query else ()), *rules]
-    planned = await _planned(tx, wanted)
+    planned = await _planned(tx, wanted, type)
     number = await store.next_number(tx)
     id = CollectionId(f"{site_code}{number:05X}")
-    made = Collection(id, name, comment, limit.id, now, incremental, full_every_minutes)
+    made = Collection(id, name, comment, limit.id, now, incremental, full_every_minutes, type)
     if not await store.insert_collection(tx, made):
         raise _taken(name)
     await _add(tx, made, planned)
@@ -224,10 +233,10 @@ def _check_schedule(every_minutes: int) -> None:
         )
 
 
-def _check_query(query: str) -> None:
+def _check_query(query: str, type: MemberType) -> None:
     """Raises BadQuery, which names the field."""
     try:
-        compile_query(query)
+        compile_query(query, CLASS_OF[type])
     except BadQuery as refused:
         refused.details["field"] = "query"
         raise
@@ -241,13 +250,28 @@ def _taken(name: str) -> NameTaken:
     )
 
 
-async def _limiting(tx: Tx, wanted: str) -> Collection:
-    """Raises NoSuchCollection, which names the field."""
+async def _limiting(tx: Tx, wanted: str, type: MemberType) -> Collection:
+    """Raises NoSuchCollection or WrongType, which name the field."""
     try:
-        return await collection(tx, wanted)
-    except NoSuchCollection as missing:
-        missing.details["field"] = "limiting"
+        return _of(type, await collection(tx, wanted))
+    except (NoSuchCollection, WrongType) as refused:
+        refused.details["field"] = "limiting"
         raise
+
+
+def _of(type: MemberType, found: Collection) -> Collection:
+    """Raises WrongType."""
+    if found.type is type:
+        return found
+    if type is MemberType.DEVICE:
+        raise WrongType(
+            f"{found.name} is a collection of users, and devices are meant here.",
+            cure="Take a collection of devices: `tandem collection list --type device`.",
+        )
+    raise WrongType(
+        f"{found.name} is a collection of devices, and users are meant here.",
+        cure="Take a collection of users: `tandem collection list --type user`.",
+    )
 
 
 def _named(name: str, comment: str) -> str:
@@ -311,21 +335,24 @@ async def change(
     new_name = found.name if name is None else name.strip()
     new_comment = found.comment if comment is None else comment
     if (new_name, new_comment) != (found.name, found.comment):
-        if found.id == ALL_SYSTEMS:
-            raise BuiltIn("All Systems is built in and keeps its name.")
+        if found.built_in:
+            raise BuiltIn(f"{found.name} is built in and keeps its name.", cure=_MAKE_ANOTHER)
         _named(new_name, new_comment)
         if not await store.save_description(tx, found.id, new_name, new_comment):
             raise _taken(new_name)
         note("name", found.name, new_name)
         note("comment", found.comment, new_comment)
     if limiting is not None:
-        by = await _limiting(tx, limiting)
-        if found.id == ALL_SYSTEMS:
-            raise BuiltIn("All Systems is built in, and nothing limits it.")
+        by = await _limiting(tx, limiting, found.type)
+        if found.id in ROOTS:
+            raise BuiltIn(f"{found.name} is built in, and nothing limits it.")
+        if found.built_in:
+            raise BuiltIn(f"{found.name} is built in and keeps its limit.", cure=_MAKE_ANOTHER)
         if by.id != found.limiting_id:
             await _check_circle(tx, found, by, "limiting")
             await store.save_limiting(tx, found.id, by.id)
             note("limiting", found.limiting_id, by.id)
+    # When it is evaluated is the administrator's, also for what is built in.
     updates = found.incremental if incremental is None else incremental
     every = found.full_every_minutes if full_every_minutes is None else full_every_minutes
     if (updates, every) != (found.incremental, found.full_every_minutes):
@@ -346,9 +373,8 @@ async def _replace_rules(
     tx: Tx, found: Collection, wanted: Sequence[WantedRule]
 ) -> tuple[list[str], list[str]]:
     """What went and what came, in words."""
-    if found.id == ALL_SYSTEMS:
-        raise BuiltIn("All Systems has every device already.")
-    planned = {_identity(rule): rule for rule in await _planned(tx, wanted, found)}
+    _check_changeable(found)
+    planned = {_identity(rule): rule for rule in await _planned(tx, wanted, found.type, found)}
     known = {_identity(rule): rule for _, rule in await store.rules(tx, [found.id])}
     gone = [rule for key, rule in known.items() if key not in planned]
     come = [rule for key, rule in planned.items() if key not in known]
@@ -396,8 +422,11 @@ async def delete(
     await store.lock(tx)
     found = await collection(tx, wanted)
     check(await version(tx, found))
-    if found.id == ALL_SYSTEMS:
-        raise BuiltIn("All Systems is built in and stays.")
+    if found.built_in:
+        raise BuiltIn(
+            f"{found.name} is built in and stays.",
+            cure="Collections of yours may be limited by it, include it or exclude it.",
+        )
     blocking = [use for use in await uses(tx, found.id, used_for) if use.blocks]
     if blocking:
         named = ", ".join(f"{_USES.get(use.kind, use.kind)} {use.name}" for use in blocking[:10])
@@ -446,17 +475,18 @@ async def add_members(
 
     Raises NoSuchCollection, NoSuchResource (and adds none then), BuiltIn.
     """
-    found = await _changeable(tx, wanted)
+    found = _of(MemberType.DEVICE, await _changeable(tx, wanted))
     members = [await resource(tx, device) for device in devices]
-    for member in members:
-        await store.add_rule(tx, found.id, _direct(member))
+    rules = [_direct(member) for member in members]
+    await store.add_plain_rules(tx, found.id, rules, MemberType.DEVICE)
     names = [member.name for member in members]
     await _audit(tx, actor, "collection.add-members", found.id, now, devices=names)
     return members
 
 
-def _direct(member: KnownResource) -> Rule:
-    return Rule(0, "direct", member.name, resource_id=member.id)
+def _direct(member: KnownResource | KnownUser) -> Rule:
+    name = member.upn if isinstance(member, KnownUser) else member.name
+    return Rule(0, "direct", name, resource_id=member.id)
 
 
 async def add_clients(
@@ -472,7 +502,7 @@ async def add_clients(
 
     Raises NoSuchCollection, BuiltIn.
     """
-    found = await _changeable(tx, wanted)
+    found = _of(MemberType.DEVICE, await _changeable(tx, wanted))
     added = await store.add_clients(tx, found.id, client_ids)
     await _audit(tx, actor, "collection.add-many", found.id, now, **details, added=added)
     return added
@@ -481,9 +511,22 @@ async def add_clients(
 async def _changeable(tx: Tx, wanted: str) -> Collection:
     """Raises NoSuchCollection, BuiltIn."""
     found = await collection(tx, wanted)
+    _check_changeable(found)
+    return found
+
+
+_MAKE_ANOTHER = "Make a collection of your own that includes it, or is limited by it."
+
+
+def _check_changeable(found: Collection) -> None:
+    """Raises BuiltIn."""
     if found.id == ALL_SYSTEMS:
         raise BuiltIn("All Systems has every device already.")
-    return found
+    if found.built_in:
+        raise BuiltIn(
+            f"{found.name} is built in: who is a member follows from what the site knows.",
+            cure=_MAKE_ANOTHER,
+        )
 
 
 async def add_query(
@@ -503,7 +546,7 @@ async def add_rules(
     """
     await store.lock(tx)
     found = await _changeable(tx, wanted)
-    planned = await _planned(tx, rules, found)
+    planned = await _planned(tx, rules, found.type, found)
     await _add(tx, found, planned)
     await _check_complexity(tx)
     said = _all_said(planned)
@@ -513,7 +556,8 @@ async def add_rules(
 
 async def _add(tx: Tx, found: Collection, rules: Sequence[Rule]) -> None:
     """Raises NameTaken."""
-    await store.add_plain_rules(tx, found.id, [rule for rule in rules if rule.kind != "query"])
+    plain = [rule for rule in rules if rule.kind != "query"]
+    await store.add_plain_rules(tx, found.id, plain, found.type)
     for rule in rules:
         if rule.kind == "query" and not await store.add_rule(tx, found.id, rule):
             raise NameTaken(
@@ -523,16 +567,23 @@ async def _add(tx: Tx, found: Collection, rules: Sequence[Rule]) -> None:
             )
 
 
+Known = Mapping[str, KnownResource] | Mapping[str, KnownUser]
+
+
 async def _planned(
-    tx: Tx, wanted: Sequence[WantedRule], of: Collection | None = None
+    tx: Tx, wanted: Sequence[WantedRule], type: MemberType, of: Collection | None = None
 ) -> list[Rule]:
     """The rules that are asked for, with what they name. A refusal says which rule, from 0."""
-    asked = [item.device.strip() for item in wanted if item.kind == "direct"]
-    known = await store.named_resources(tx, asked) if asked else {}
+    named = [item for item in wanted if item.kind == "direct"]
+    known: Known = {}
+    if named and type is MemberType.DEVICE:
+        known = await store.named_resources(tx, [item.device.strip() for item in named])
+    elif named:
+        known = await store.named_users(tx, [item.user.strip() for item in named])
     planned: dict[tuple[object, ...], Rule] = {}
     for place, item in enumerate(wanted):
         try:
-            rule = await _rule(tx, item, known, of)
+            rule = await _rule(tx, item, known, type, of)
         except AppError as refused:
             refused.details.update(field="rules", rule=place)
             raise
@@ -549,10 +600,28 @@ async def _planned(
 
 
 async def _rule(
-    tx: Tx, item: WantedRule, known: Mapping[str, KnownResource], of: Collection | None
+    tx: Tx, item: WantedRule, known: Known, type: MemberType, of: Collection | None
 ) -> Rule:
-    """Raises BadRule, BadQuery, NoSuchResource, NoSuchCollection, Circular."""
+    """Raises BadRule, BadQuery, NoSuchResource, NoSuchCollection, WrongType, Circular."""
+    if item.kind == "direct" and type is MemberType.USER:
+        if item.device:
+            raise BadRule(
+                "A collection of users cannot have devices as members.",
+                cure="Name a user, or make a collection of devices.",
+            )
+        user = known.get(item.user.strip())
+        if user is None:
+            raise NoSuchResource(
+                f"The site knows no user {item.user[:256]!r}.",
+                cure="Discovery finds users: `tandem discovery run`, then `tandem collection users`.",
+            )
+        return _direct(user)
     if item.kind == "direct":
+        if item.user:
+            raise BadRule(
+                "A collection of devices cannot have users as members.",
+                cure="Name a device, or make a collection of users.",
+            )
         member = known.get(item.device.strip())
         if member is None:
             raise NoSuchResource(
@@ -561,11 +630,11 @@ async def _rule(
             )
         return _direct(member)
     if item.kind == "query":
-        compile_query(item.query)
+        compile_query(item.query, CLASS_OF[type])
         name = (item.name.strip() or item.query.strip())[:256]
         return Rule(0, "query", name, query=item.query)
     if item.kind in ("include", "exclude"):
-        other = await collection(tx, item.collection)
+        other = _of(type, await collection(tx, item.collection))
         if of is not None:
             await _check_circle(tx, of, other, "rules")
         return Rule(0, item.kind, other.name, other_id=other.id)
@@ -605,19 +674,28 @@ _PREVIEW_SECONDS = 20.0
 
 
 async def listed(
-    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int, *, counted: bool
+    tx: Tx,
+    search: str,
+    order: tuple[str, bool],
+    limit: int,
+    offset: int,
+    *,
+    counted: bool,
+    of: MemberType | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """A page of the list of collections, with the number of members of each where it is wanted.
 
     Where counting takes too long for a list, it is the number of the last evaluation, `members_at`
     that time, and None when there was none."""
-    found, total = await store.listed(tx, search, order, limit, offset)
+    found, total = await store.listed(tx, search, order, limit, offset, of)
     for row in found:
-        row["built_in"] = row["id"] == ALL_SYSTEMS
-    if counted and found:
-        conditions = await conditions_of(tx, [row["id"] for row in found])
-        numbers = await store.counts(tx, [(c.sql, c.values) for c in conditions], _LIST_SECONDS)
-        for place, row in enumerate(found):
+        row["built_in"] = row["id"] in BUILT_IN
+    for type in MemberType if counted else ():
+        some = [row for row in found if row["type"] == type]
+        conditions = await conditions_of(tx, [row["id"] for row in some])
+        asked = [(c.sql, c.values) for c in conditions]
+        numbers = await store.counts(tx, asked, _LIST_SECONDS, type)
+        for place, row in enumerate(some):
             row["members"] = numbers[place] if numbers else row["evaluated_members"]
             row["members_at"] = None if numbers else row["evaluated_at"]
     return found, total
@@ -633,6 +711,11 @@ async def collection(tx: Tx, wanted: str) -> Collection:
     return found
 
 
+async def device_collection(tx: Tx, wanted: str) -> Collection:
+    """By id or name, for what only devices can get. Raises NoSuchCollection, WrongType."""
+    return _of(MemberType.DEVICE, await collection(tx, wanted))
+
+
 async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
     return [rule for _, rule in await store.rules(tx, [id])]
 
@@ -646,25 +729,37 @@ async def some_rules(
 
 
 async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
-    """Raises NoSuchCollection."""
-    condition = await condition_of(tx, (await collection(tx, wanted)).id)
+    """Of a collection of devices. Raises NoSuchCollection, WrongType."""
+    condition = await condition_of(tx, (await device_collection(tx, wanted)).id)
     return await store.resources(tx, condition.sql, condition.values, limit, offset)
 
 
+async def user_members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownUser]:
+    """Of a collection of users. Raises NoSuchCollection, WrongType."""
+    found = _of(MemberType.USER, await collection(tx, wanted))
+    condition = await condition_of(tx, found.id)
+    return await store.user_members(tx, condition.sql, condition.values, limit, offset)
+
+
 async def some_members(
-    tx: Tx, wanted: str, search: str, order: tuple[str, bool], limit: int, offset: int
-) -> tuple[list[KnownResource], int]:
-    """A page of the members whose name begins with `search`, and how many such there are. Raises
-    NoSuchCollection."""
-    condition = await condition_of(tx, (await collection(tx, wanted)).id)
+    tx: Tx, of: Collection, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> tuple[Sequence[KnownResource | KnownUser], int]:
+    """A page of the members whose name begins with `search`, and how many such there are."""
+    condition = await condition_of(tx, of.id)
     sql, values = condition.sql, condition.values
-    some = await store.resources(tx, sql, values, limit, offset, search, order)
-    return some, await store.count(tx, sql, values, search)
+    some: Sequence[KnownResource | KnownUser]
+    if of.type is MemberType.USER:
+        some = await store.user_members(tx, sql, values, limit, offset, search, order)
+    else:
+        some = await store.resources(tx, sql, values, limit, offset, search, order)
+    return some, await store.count(tx, sql, values, search, of.type)
 
 
 async def count(tx: Tx, id: CollectionId) -> int:
-    condition = await condition_of(tx, id)
-    return await store.count(tx, condition.sql, condition.values)
+    """Members, by the rules. Raises NoSuchCollection."""
+    of = await collection(tx, id)
+    condition = await condition_of(tx, of.id)
+    return await store.count(tx, condition.sql, condition.values, of=of.type)
 
 
 # Of so many rules a preview says what each brings.
@@ -678,37 +773,43 @@ async def preview(
     *,
     of: str = "",
     first: int = 20,
+    type: MemberType = MemberType.DEVICE,
 ) -> Preview:
     """Who would be a member of a collection with these rules, without making one. `of` is the
     collection that the rules are thought of for, if there is one. Raises as `create` does."""
     started = time.perf_counter()
-    by = await _limiting(tx, limiting)
     found = await collection(tx, of) if of else None
+    type = found.type if found is not None else type
+    by = await _limiting(tx, limiting or type.root, type)
     if found is not None:
         await _check_circle(tx, found, by, "limiting")
-    planned = await _planned(tx, rules, found)
+    planned = await _planned(tx, rules, type, found)
     others = [rule.other_id for rule in planned if rule.other_id is not None]
     graph = await graph_of(tx, [by.id, *others])
     limit = graph.members(by.id)
-    direct = [rule for rule in planned if rule.kind == "direct"]
+    named = [rule for rule in planned if rule.kind == "direct"]
     told = [rule for rule in planned if rule.kind != "direct"][:_MOST_TOLD]
-    each = [graph.applies(direct), *(graph.one(rule) for rule in told)]
-    whole = all_of([limit, graph.applies(planned)])
+    each = [graph.applies(named, type), *(graph.one(rule, type) for rule in told)]
+    whole = all_of([limit, graph.applies(planned, type)])
     conditions = [whole, *(all_of([limit, one]) for one in each)]
     if sum(len(one.values) + 1 for one in conditions) > MOST_CONDITIONS:
         raise _too_complex(by.name)
     bound = [(one.sql, one.values) for one in conditions]
-    numbers = await store.counts(tx, bound, _PREVIEW_SECONDS)
+    numbers = await store.counts(tx, bound, _PREVIEW_SECONDS, type)
     if numbers is None:
         raise TooComplex(
             "These rules take too long to evaluate.",
             cure="Use fewer queries with % at the beginning, or include fewer collections.",
             field="rules",
         )
-    total, devices, *counts = numbers
-    some = await store.resources(tx, whole.sql, whole.values, first, 0)
+    total, direct_ones, *counts = numbers
+    some: Sequence[KnownResource | KnownUser]
+    if type is MemberType.USER:
+        some = await store.user_members(tx, whole.sql, whole.values, first, 0)
+    else:
+        some = await store.resources(tx, whole.sql, whole.values, first, 0)
     took = round((time.perf_counter() - started) * 1000, 1)
-    return Preview(total, some, took, devices, list(zip(told, counts, strict=True)))
+    return Preview(total, some, took, direct_ones, list(zip(told, counts, strict=True)))
 
 
 async def evaluate(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Evaluation:
@@ -754,6 +855,7 @@ async def waiting(tx: Tx, now: datetime) -> tuple[int, int]:
 
 
 async def is_member(tx: Tx, id: CollectionId, resource_id: int) -> bool:
+    """Whether a device is in a collection of devices."""
     return id in await memberships(tx, [id], resource_id)
 
 
@@ -761,14 +863,20 @@ async def is_member(tx: Tx, id: CollectionId, resource_id: int) -> bool:
 _AT_ONCE = 500
 
 
-async def memberships(tx: Tx, ids: Iterable[CollectionId], resource_id: int) -> set[CollectionId]:
-    """In which of these collections a resource is: a few queries, however many are asked."""
-    asked = list(dict.fromkeys(ids))
+async def memberships(
+    tx: Tx,
+    ids: Iterable[CollectionId],
+    resource_id: int,
+    type: MemberType = MemberType.DEVICE,
+) -> set[CollectionId]:
+    """In which of these collections a device (or a user) is: a few queries, however many are
+    asked. It is in none of the other type."""
+    asked = await _of_type(tx, type, ids)
     conditions = await conditions_of(tx, asked) if asked else []
     among: set[CollectionId] = set()
     for begin in range(0, len(asked), _AT_ONCE):
         some = [(c.sql, c.values) for c in conditions[begin : begin + _AT_ONCE]]
-        found = await store.true_of(tx, some, resource_id)
+        found = await store.true_of(tx, type, some, resource_id)
         here = asked[begin : begin + _AT_ONCE]
         among |= {id for id, so in zip(here, found, strict=True) if so}
     return among
@@ -783,7 +891,7 @@ class Question:
 
 
 async def question(tx: Tx, ids: Iterable[CollectionId]) -> Question:
-    asked = tuple(dict.fromkeys(ids))
+    asked = tuple(await _of_type(tx, MemberType.DEVICE, ids))
     conditions = await conditions_of(tx, asked) if asked else []
     return Question(asked, tuple((c.sql, c.values) for c in conditions))
 
@@ -805,16 +913,26 @@ async def answer(tx: Tx, asked: Question, client_id: str) -> tuple[int, set[Coll
     return resource_id, among
 
 
+async def _of_type(tx: Tx, type: MemberType, ids: Iterable[CollectionId]) -> list[CollectionId]:
+    asked = list(dict.fromkeys(ids))
+    if not asked or all(id == type.root for id in asked):
+        return asked
+    known = {item.id: item.type for item in await store.collections(tx)}
+    return [id for id in asked if known.get(id, type) is type]
+
+
 async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
-    """The clients of a collection's members."""
+    """The clients of a collection's members; users have none."""
+    if not await _of_type(tx, MemberType.DEVICE, [id]):
+        return set()
     condition = await condition_of(tx, id)
     return await store.client_ids(tx, condition.sql, condition.values)
 
 
 async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dict[str, Any]]:
-    """A SELECT of collection_id, resource_id and is_direct for every member of these collections,
+    """A SELECT of collection_id, resource_id and is_direct for every device in these collections,
     with named parameters: for listings that filter and page in the database."""
-    asked = list(dict.fromkeys(ids))
+    asked = await _of_type(tx, MemberType.DEVICE, ids)
     parts, parameters = [], dict[str, Any]()
 
     def bind(value: Any) -> str:
@@ -830,7 +948,7 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
         )
         parts.append(
             f"SELECT {bind(id)}::text AS collection_id, r.id AS resource_id,"  # noqa: S608
-            f" {DIRECT.replace('%s', bind(id))} AS is_direct"
+            f" {direct(MemberType.DEVICE).replace('%s', bind(id))} AS is_direct"
             f" FROM collections_resource r WHERE {sql}"
         )
     nobody = (
@@ -844,7 +962,7 @@ async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dic
 
 async def _check_circle(tx: Tx, of: Collection, named: Collection, field: str) -> None:
     """Raises Circular when what `of` would name depends on `of` itself."""
-    if named.id == ALL_SYSTEMS:
+    if named.id in ROOTS:
         return
     if named.id == of.id:
         raise Circular(
@@ -864,7 +982,7 @@ async def _check_complexity(tx: Tx) -> None:
     rules: dict[CollectionId, list[Rule]] = {}
     for id, rule in await store.every_rule(tx):
         rules.setdefault(id, []).append(rule)
-    weights: dict[CollectionId, tuple[int, int]] = {ALL_SYSTEMS: (0, 0)}
+    weights: dict[CollectionId, tuple[int, int]] = dict.fromkeys(ROOTS, (0, 0))
     for id in known:
         _weigh(id, known, rules, weights)
         if weights[id][0] > MOST_CONDITIONS or weights[id][1] > DEEPEST:
@@ -903,7 +1021,8 @@ def _weigh(
         size, depth = weights.get(limiting, (0, 0))
         for rule in own:
             more, nested = weights.get(rule.other_id or ALL_SYSTEMS, (0, 0))
-            size += 1 + (len(compile_query(rule.query).values) if rule.query else more)
+            of = CLASS_OF[known[step].type]
+            size += 1 + (len(compile_query(rule.query, of).values) if rule.query else more)
             depth = max(depth, nested + 1)
         weights[step] = (min(size + 1, MOST_CONDITIONS + 1), depth)
         waiting.pop()

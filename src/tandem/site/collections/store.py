@@ -8,11 +8,13 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.infra.listing import Row, Source, rows
 from tandem.infra.listing import count as count_rows
+from tandem.site.collections.classes import Tables
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
     KnownResource,
     KnownUser,
+    MemberType,
     Resource,
     Rule,
     UserResource,
@@ -23,7 +25,15 @@ _RESOURCE = (
     "r.id, r.name, r.client_id, r.tenant_id, r.device_id, r.os_name, r.os_version,"
     " r.client_version, r.discovered_at"
 )
-_COLLECTION = "id, name, comment, limiting_id, created_at, incremental, full_every_minutes"
+_USER_COLUMNS = "r.id, r.upn, r.name, r.mail, r.tenant_id, r.object_id, r.discovered_at"
+_COLLECTION = "id, name, comment, limiting_id, created_at, incremental, full_every_minutes, type"
+# The column of a direct rule that names its member, and the table of the members.
+NAMED_BY = {MemberType.DEVICE: "resource_id", MemberType.USER: "user_id"}
+_MEMBERS = {MemberType.DEVICE: "collections_resource", MemberType.USER: "collections_user"}
+
+
+def _collection(row: Row) -> Collection:
+    return Collection(**{**row, "type": MemberType(row["type"])})
 
 
 async def save_resource(tx: Tx, resource: Resource, now: datetime) -> int:
@@ -233,27 +243,72 @@ async def resources(
     return [KnownResource(**row) async for row in found]
 
 
-async def count(tx: Tx, condition: str, values: tuple[Any, ...], search: str = "") -> int:
-    narrowed, bound = _searched(condition, values, search)
+async def user_members(
+    tx: Tx,
+    condition: str,
+    values: tuple[Any, ...],
+    limit: int,
+    offset: int,
+    search: str = "",
+    order: tuple[str, bool] = ("upn", False),
+) -> list[KnownUser]:
+    """Those for whom the condition holds and whose sign-in name, name or mail begins with
+    `search`."""
+    name, down = order
+    assert name in USER_SORTS
+    way = "DESC" if down else "ASC"
+    narrowed, bound = _searched(condition, values, search, MemberType.USER)
+    found = await tx.execute(
+        f"SELECT {_USER_COLUMNS} FROM collections_user r WHERE {narrowed}"  # noqa: S608
+        f" ORDER BY r.{name} {way}, r.id {way} LIMIT %s OFFSET %s",
+        (*bound, limit, offset),
+    )
+    return [KnownUser(**row) async for row in found]
+
+
+async def count(
+    tx: Tx,
+    condition: str,
+    values: tuple[Any, ...],
+    search: str = "",
+    of: MemberType = MemberType.DEVICE,
+) -> int:
+    narrowed, bound = _searched(condition, values, search, of)
     row = await (
         await tx.execute(
-            f"SELECT count(*) AS n FROM collections_resource r WHERE {narrowed}",  # noqa: S608
+            f"SELECT count(*) AS n FROM {_MEMBERS[of]} r WHERE {narrowed}",  # noqa: S608
             bound,
         )
     ).fetchone()
     return int(row["n"]) if row else 0
 
 
-def _searched(condition: str, values: tuple[Any, ...], search: str) -> tuple[str, tuple[Any, ...]]:
+_SEARCHED = {
+    MemberType.DEVICE: ("name",),
+    MemberType.USER: ("upn", "name", "mail"),
+}
+
+
+def _searched(
+    condition: str,
+    values: tuple[Any, ...],
+    search: str,
+    of: MemberType = MemberType.DEVICE,
+) -> tuple[str, tuple[Any, ...]]:
     if not search:
         return condition, values
-    return f"({condition}) AND lower(r.name) LIKE lower(%s)", (*values, prefix(search))
+    columns = _SEARCHED[of]
+    found = " OR ".join(f"lower(r.{column}) LIKE lower(%s)" for column in columns)
+    return f"({condition}) AND ({found})", (*values, *[prefix(search)] * len(columns))
 
 
 async def counts(
-    tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]], within_seconds: float
+    tx: Tx,
+    conditions: Sequence[tuple[str, tuple[Any, ...]]],
+    within_seconds: float,
+    of: MemberType = MemberType.DEVICE,
 ) -> list[int] | None:
-    """For how many devices each condition holds: one look at each device, not one a condition.
+    """For how many devices (or users) each condition holds: one look at each, not one a condition.
     None when that takes longer than it may."""
     if not conditions:
         return []
@@ -261,20 +316,22 @@ async def counts(
         async with tx.transaction():
             limit = f"{max(1, int(within_seconds * 1000))}ms"
             await tx.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
-            found = await _counts(tx, conditions)
+            found = await _counts(tx, conditions, of)
             await tx.execute("SET LOCAL statement_timeout TO DEFAULT")
             return found
     except QueryCanceled:
         return None
 
 
-async def _counts(tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]]) -> list[int]:
+async def _counts(
+    tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]], of: MemberType
+) -> list[int]:
     columns = ", ".join(
         f"count(*) FILTER (WHERE {sql}) AS c{place}" for place, (sql, _) in enumerate(conditions)
     )
     values = [value for _, bound in conditions for value in bound]
     row = await (
-        await tx.execute(f"SELECT {columns} FROM collections_resource r", values)  # noqa: S608
+        await tx.execute(f"SELECT {columns} FROM {_MEMBERS[of]} r", values)  # noqa: S608
     ).fetchone()
     assert row is not None
     return [int(row[f"c{place}"]) for place in range(len(conditions))]
@@ -292,7 +349,7 @@ async def collections(tx: Tx) -> list[Collection]:
     found = await tx.execute(
         f"SELECT {_COLLECTION} FROM collections_collection ORDER BY id"  # noqa: S608
     )
-    return [Collection(**row) async for row in found]
+    return [_collection(row) async for row in found]
 
 
 _LISTED = Source(
@@ -305,6 +362,7 @@ _LISTED = Source(
         "limiting_id": "c.limiting_id",
         "limiting_name": "coalesce(l.name, '')",
         "created_at": "c.created_at",
+        "type": "c.type",
         "evaluated_at": "e.at",
         "evaluated_members": "e.members",
         "incremental": "c.incremental",
@@ -324,16 +382,24 @@ _LISTED_ORDER = {
     "rules": "rule_count",
     "cost": "by_cost",
 }
-COLLECTION_SORTS = ("id", "name", "limiting", "rules", "created_at", "evaluated_at", "cost")
+COLLECTION_SORTS = ("id", "name", "type", "limiting", "rules", "created_at", "evaluated_at", "cost")
+USER_SORTS = ("upn", "name", "mail", "discovered_at", "id")
 
 
 async def listed(
-    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int
+    tx: Tx,
+    search: str,
+    order: tuple[str, bool],
+    limit: int,
+    offset: int,
+    of: MemberType | None = None,
 ) -> tuple[list[Row], int]:
-    """Collections with what a list shows of them, and how many there are in all."""
+    """Collections (of devices or of users) with what a list shows of them, and how many there are
+    in all."""
     names = [name for name in _LISTED.columns if not name.startswith("by_")]
-    where = [_LISTED_SEARCH] if search else []
-    bound = {"part": _contained(search)}
+    where = [f"({_LISTED_SEARCH})"] if search else []
+    where += ["c.type = %(type)s"] if of is not None else []
+    bound = {"part": _contained(search), "type": of.value if of is not None else ""}
     found = await rows(
         tx,
         _LISTED,
@@ -357,7 +423,7 @@ async def collection(tx: Tx, wanted: str) -> Collection | None:
             {"w": wanted},
         )
     ).fetchone()
-    return Collection(**row) if row else None
+    return _collection(row) if row else None
 
 
 async def save_description(tx: Tx, id: CollectionId, name: str, comment: str) -> bool:
@@ -406,7 +472,8 @@ async def next_number(tx: Tx) -> int:
 async def insert_collection(tx: Tx, made: Collection) -> bool:
     done = await tx.execute(
         "INSERT INTO collections_collection (id, name, comment, limiting_id, created_at,"
-        " incremental, full_every_minutes, full_due_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+        " incremental, full_every_minutes, full_due_at, type)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
         (
             made.id,
@@ -417,6 +484,7 @@ async def insert_collection(tx: Tx, made: Collection) -> bool:
             made.incremental,
             made.full_every_minutes,
             made.created_at,
+            made.type.value,
         ),
     )
     return done.rowcount == 1
@@ -455,7 +523,18 @@ async def used_by(tx: Tx, id: CollectionId) -> list[tuple[str, CollectionId, str
     return [(row["how"], row["id"], row["name"]) async for row in found]
 
 
-_RULE = "collection_id, id, kind, name, query, resource_id, other_id"
+_RULE = (
+    "collection_id, id, kind, name, query, coalesce(resource_id, user_id) AS resource_id, other_id"
+)
+
+
+async def with_direct(tx: Tx, among: Tables) -> set[CollectionId]:
+    """Collections that have direct rules for any of these resources."""
+    found = await tx.execute(
+        f"SELECT collection_id FROM collections_rule JOIN {among.resource} s ON s.id = resource_id"  # noqa: S608
+        f" UNION SELECT collection_id FROM collections_rule JOIN {among.user} s ON s.id = user_id"
+    )
+    return {row["collection_id"] async for row in found}
 
 
 async def rules(
@@ -514,14 +593,14 @@ async def rules_version(tx: Tx, id: CollectionId) -> tuple[int, int]:
 
 
 async def true_of(
-    tx: Tx, conditions: Sequence[tuple[str, tuple[Any, ...]]], resource_id: int
+    tx: Tx, of: MemberType, conditions: Sequence[tuple[str, tuple[Any, ...]]], resource_id: int
 ) -> list[bool]:
-    """Which of the conditions hold for one resource."""
+    """Which of the conditions hold for one device or user."""
     columns = ", ".join(f"({sql}) AS c{place}" for place, (sql, _) in enumerate(conditions))
     values = [value for _, bound in conditions for value in bound]
     row = await (
         await tx.execute(
-            f"SELECT {columns} FROM collections_resource r WHERE r.id = %s",  # noqa: S608
+            f"SELECT {columns} FROM {_MEMBERS[of]} r WHERE r.id = %s",  # noqa: S608
             (*values, resource_id),
         )
     ).fetchone()
@@ -566,10 +645,13 @@ async def add_clients(tx: Tx, collection_id: CollectionId, client_ids: Sequence[
     return done.rowcount
 
 
-async def add_plain_rules(tx: Tx, collection_id: CollectionId, rules: Sequence[Rule]) -> None:
+async def add_plain_rules(
+    tx: Tx, collection_id: CollectionId, rules: Sequence[Rule], of: MemberType
+) -> None:
     """Direct, include and exclude rules, however many; those that are there already stay."""
     await tx.execute(
-        "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id, other_id)"
+        "INSERT INTO collections_rule"  # noqa: S608
+        f" (collection_id, kind, name, query, {NAMED_BY[of]}, other_id)"
         " SELECT %s, kind, name, '', resource_id, other_id"
         " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[])"
         " AS wanted (kind, name, resource_id, other_id) ON CONFLICT DO NOTHING",
@@ -617,3 +699,20 @@ async def named_resources(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownResou
         (numbers, clients, list(wanted)),
     )
     return {row.pop("item"): KnownResource(**row) async for row in found}
+
+
+async def named_users(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownUser]:
+    """Many users at once, by number, object id or sign-in name (the newest of that name)."""
+    numbers = [item for item in wanted if item.isascii() and item.isdigit() and len(item) < 19]
+    found = await tx.execute(
+        f"SELECT DISTINCT ON (item) item, {_USER_COLUMNS} FROM ("  # noqa: S608
+        " SELECT n.item, 0 AS rank, r.* FROM unnest(%s::text[]) n(item)"
+        "   JOIN collections_user r ON r.id = n.item::bigint"
+        " UNION ALL SELECT o.item, 0, r.* FROM unnest(%s::text[]) o(item)"
+        "   JOIN collections_user r ON r.object_id = o.item"
+        " UNION ALL SELECT w.item, 1, r.* FROM unnest(%s::text[]) w(item)"
+        "   JOIN collections_user r ON lower(r.upn) = lower(w.item)"
+        ") r ORDER BY item, rank, discovered_at DESC, id DESC",
+        (numbers, list(wanted), list(wanted)),
+    )
+    return {row.pop("item"): KnownUser(**row) async for row in found}
