@@ -217,7 +217,16 @@ async def test_collections_with_their_members_counted(fleet: Api) -> None:
     (everything,) = await values(fleet, "SMS_Collection('SMS00001')")
     assert (everything["MemberCount"], everything["IsBuiltIn"]) == (3, True)
     ordered = await values(fleet, "SMS_Collection", **{"$orderby": "MemberCount desc,Name"})
-    assert [item["Name"] for item in ordered] == ["All Systems", "Lab"]
+    assert [item["Name"] for item in ordered] == [
+        "All Desktop and Server Clients",
+        "All Systems",
+        "Co-management Eligible Devices",
+        "Lab",
+        "All Users",
+        "All Users and User Groups",
+    ]
+    (users,) = await values(fleet, "SMS_Collection('SMS00002')")
+    assert (users["CollectionType"], users["LimitToCollectionID"]) == (1, "SMS00004")
 
 
 async def test_members_of_collections(fleet: Api) -> None:
@@ -235,8 +244,9 @@ async def test_members_of_collections(fleet: Api) -> None:
     assert (one["Name"], one["SiteCode"]) == ("DEV-001", "CM1")
     where = {"$filter": f"ResourceID eq {device}", "$select": "CollectionID", "$count": "true"}
     answer = await fleet.get(f"{BASE}/{members}", **where)
-    assert answer["@odata.count"] == 2
-    assert {item["CollectionID"] for item in answer["value"]} == {id, "SMS00001"}
+    assert answer["@odata.count"] == 4
+    built_in = {"SMS00001", "SMSDM003", "SMS000CE"}
+    assert {item["CollectionID"] for item in answer["value"]} == {id, *built_in}
     nowhere = await values(fleet, members, **{"$filter": "CollectionID eq 'ABC00099'"})
     assert nowhere == []
     (collection,) = await values(fleet, f"SMS_Collection('{id}')")
@@ -258,6 +268,8 @@ async def test_expand_in_v1(fleet: Api) -> None:
     }
     answer = await fleet.get("/AdminService/v1.0/ResourceCollectionMembership", **query)
     assert [item["Collection"] for item in answer["value"]] == [
+        {"Name": "All Desktop and Server Clients", "MemberCount": 3},
+        {"Name": "Co-management Eligible Devices", "MemberCount": 3},
         {"Name": "All Systems", "MemberCount": 3},
         {"Name": "Lab", "MemberCount": 2},
     ]
@@ -601,7 +613,7 @@ async def test_bodies_that_are_not_taken(fleet: Api) -> None:
         code, error = await fleet.refusal("POST", f"{BASE}/SMS_Collection", body)
         assert code == status, error
         assert word in error["message"]
-        assert len(await values(fleet, "SMS_Collection")) == 2
+        assert len(await values(fleet, "SMS_Collection")) == 6
 
 
 RULES: list[tuple[Any, int]] = [
@@ -666,6 +678,45 @@ async def test_what_is_built_in_stays(fleet: Api) -> None:
     }
     path = f"{one}/AdminService.AddMembershipRule"
     assert (await fleet.refusal("POST", path, rule))[0] == 409
+
+
+async def test_a_collection_of_users(fleet: Api) -> None:
+    async with fleet.db.transaction() as tx:
+        for name in ("ada", "bob"):
+            user = collections.UserResource(
+                TENANT, f"o-{name}", f"{name}@contoso.com", name.title()
+            )
+            await collections.upsert_user(tx, user, NOW)
+    (ada,) = await values(fleet, "SMS_R_User", **{"$filter": "UserName eq 'ada'"})
+    direct = {
+        "@odata.type": DIRECT,
+        "ResourceClassName": "SMS_R_User",
+        "ResourceID": ada["ResourceId"],
+    }
+    made = await post(fleet, "SMS_Collection", {"Name": "Staff", "CollectionType": 1})
+    id = made["CollectionID"]
+    assert (made["CollectionType"], made["LimitToCollectionID"]) == (1, "SMS00004")
+    await post(
+        fleet, f"SMS_Collection('{id}')/AdminService.AddMembershipRule", {"collectionRule": direct}
+    )
+    (shown,) = await values(fleet, f"SMS_Collection('{id}')")
+    assert shown["MemberCount"] == 1
+    (rule,) = shown["CollectionRules"]
+    assert (rule["ResourceClassName"], rule["RuleName"]) == ("SMS_R_User", "ada@contoso.com")
+    path = f"{BASE}/SMS_Collection('{id}')"
+    device = {"@odata.type": DIRECT, "ResourceID": await resource_id(fleet, "LAB-001")}
+    for method, where, body, code in (
+        ("POST", f"{path}/AdminService.AddMembershipRule", {"collectionRule": device}, 404),
+        ("PUT", path, {"CollectionType": 2}, 400),
+        ("PUT", path, {"LimitToCollectionID": "SMS00001"}, 409),
+    ):
+        assert (await fleet.refusal(method, where, body))[0] == code
+    await post(
+        fleet,
+        f"SMS_Collection('{id}')/AdminService.DeleteMembershipRule",
+        {"collectionRule": direct},
+    )
+    assert (await values(fleet, f"SMS_Collection('{id}')"))[0]["MemberCount"] == 0
 
 
 METHODS = [

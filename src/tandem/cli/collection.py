@@ -1,6 +1,6 @@
-"""tandem collection: device collections, their rules and their members."""
+"""tandem collection: collections of devices and of users, their rules and their members."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote as _quote
 
 import typer
@@ -13,11 +13,13 @@ def quote(name: str) -> str:
     return _quote(name, safe="")
 
 
-app = typer.Typer(help="Device collections.", no_args_is_help=True)
+app = typer.Typer(help="Collections of devices and of users.", no_args_is_help=True)
 
 Which = Annotated[str, typer.Argument(help="Id or name of the collection.")]
 Query = Annotated[str, typer.Option(help="select * from SMS_R_System where Name like 'LAB-%'")]
 
+Of = Annotated[Literal["device", "user"], typer.Option("--type", help="What it has members of.")]
+_USERS = {"id": "Resource", "upn": "User", "name": "Name", "mail": "Mail"}
 _DEVICES = {
     "id": "Resource",
     "name": "Device",
@@ -40,15 +42,31 @@ Excludes = Annotated[
 ]
 
 
+Users = Annotated[
+    list[str] | None,
+    typer.Option("--user", help="Sign-in name, number or object id of a user; repeatable."),
+]
+Limiting = Annotated[
+    str, typer.Option(help="Id or name of the collection that members come from; empty: all.")
+]
+
+
+def _type(users: list[str] | None, type: str) -> str:
+    """Who names users means a collection of users."""
+    return "user" if users else type
+
+
 def _rules(
     query: str = "",
     members: list[str] | None = None,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
+    users: list[str] | None = None,
 ) -> list[dict[str, str]]:
     return [
         *([{"kind": "query", "query": query}] if query else []),
         *({"kind": "direct", "device": item} for item in members or ()),
+        *({"kind": "direct", "user": item} for item in users or ()),
         *({"kind": "include", "collection": item} for item in include or ()),
         *({"kind": "exclude", "collection": item} for item in exclude or ()),
     ]
@@ -57,11 +75,11 @@ def _rules(
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Name of the collection.")],
-    limiting: Annotated[
-        str, typer.Option(help="Id or name of the collection that members come from.")
-    ] = "SMS00001",
+    limiting: Limiting = "",
     query: Query = "",
     member: Members = None,
+    user: Users = None,
+    type: Of = "device",
     include: Includes = None,
     exclude: Excludes = None,
     comment: Annotated[str, typer.Option()] = "",
@@ -71,13 +89,14 @@ def create(
     ] = 10080,
     json: Json = False,
 ) -> None:
-    """Make a device collection, empty or with rules."""
+    """Make a collection of devices or of users, empty or with rules."""
     wanted = {
         "name": name,
+        "type": _type(user, type),
         "limiting": limiting,
         "query": query,
         "comment": comment,
-        "rules": _rules("", member, include, exclude),
+        "rules": _rules("", member, include, exclude, user),
         "incremental": incremental,
         "full_every_minutes": full_every,
     }
@@ -94,17 +113,18 @@ def _many(count: int) -> str:
 
 @app.command()
 def preview(
-    limiting: Annotated[
-        str, typer.Option(help="Id or name of the collection that members come from.")
-    ] = "SMS00001",
+    limiting: Limiting = "",
     query: Query = "",
     member: Members = None,
+    user: Users = None,
+    type: Of = "device",
     include: Includes = None,
     exclude: Excludes = None,
     json: Json = False,
 ) -> None:
     """Show who would be a member of a collection with these rules, without making it."""
-    wanted = {"limiting": limiting, "rules": _rules(query, member, include, exclude)}
+    rules = _rules(query, member, include, exclude, user)
+    wanted = {"type": _type(user, type), "limiting": limiting, "rules": rules}
     emit(site_client().post("/api/v1/collections/preview", wanted), _previewed, json)
 
 
@@ -115,7 +135,7 @@ def _previewed(value: dict[str, Any]) -> str:
         for rule in value["rules"]
     ]
     if value["first"]:
-        lines += ["", _devices(value["first"])]
+        lines += ["", _members(value["first"])]
     return "\n".join(lines)
 
 
@@ -169,13 +189,14 @@ def add_rule(
     include: Includes = None,
     exclude: Excludes = None,
     query: Query = "",
+    user: Users = None,
     name: Annotated[str, typer.Option(help="Name of the query rule.")] = "",
     json: Json = False,
 ) -> None:
-    """Add rules: a query, or collections to include or exclude (exclude wins)."""
-    rules = _rules(query, None, include, exclude)
+    """Add rules: users, a query, or collections to include or exclude (exclude wins)."""
+    rules = _rules(query, None, include, exclude, user)
     if not rules:
-        raise typer.BadParameter("Give --include, --exclude or --query.")
+        raise typer.BadParameter("Give --include, --exclude, --user or --query.")
     if query:
         rules[0]["name"] = name
     path = f"/api/v1/collections/{quote(collection)}/rules"
@@ -202,17 +223,21 @@ def remove_rule(
 @app.command("list")
 def list_collections(
     search: Annotated[str, typer.Option(help="Only with this in name, id or comment.")] = "",
+    type: Annotated[
+        Literal["device", "user"] | None, typer.Option(help="Only those of devices, or of users.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List collections with the number of their members."""
     columns = {
         "id": "Collection",
         "name": "Name",
+        "type": "Of",
         "limiting_name": "Limited by",
         "members": "Members",
         "comment": "Comment",
     }
-    found = _every("/api/v1/collections", search=search or None)
+    found = _every("/api/v1/collections", search=search or None, type=type)
     emit(found, lambda rows: table(rows, columns), json)
 
 
@@ -224,6 +249,7 @@ def show(collection: Which, json: Json = False) -> None:
 
 def _with_rules(value: dict[str, Any]) -> str:
     lines = [_one(value), f"  Limited by  {value['limiting_name'] or '-'}"]
+    lines += [f"  Built in    {value['rule_of_the_site']}"] if value["built_in"] else []
     lines += [f"  {rule['kind']:<7}  {rule['query'] or rule['name']}" for rule in value["rules"]]
     more = value["rule_count"] - len(value["rules"])
     lines += [f"  and {more} more"] if more else []
@@ -288,6 +314,31 @@ def uses(collection: Which, json: Json = False) -> None:
     )
 
 
+@app.command()
+def graph(collection: Which, json: Json = False) -> None:
+    """Show what a collection depends on, and what depends on it."""
+    path = f"/api/v1/collections/{quote(collection)}"
+    api = site_client()
+    one = api.get(path)
+    found = {"id": one["id"], "name": one["name"], **api.get(f"{path}/dependencies")}
+    emit(found, _graph, json)
+
+
+_HOW = {"limit": "limited by", "include": "includes", "exclude": "excludes"}
+
+
+def _graph(value: dict[str, Any]) -> str:
+    names = {item["id"]: item["name"] for item in (*value["needs"], *value["needed_by"])}
+    names[value["id"]] = value["name"]
+    rows = [
+        {"of": names[edge["of"]], "how": _HOW[edge["how"]], "on": names[edge["on"]]}
+        for edge in value["edges"]
+    ]
+    if not rows:
+        return f"{value['name']} depends on nothing, and nothing depends on it."
+    return table(rows, {"of": "Collection", "how": "", "on": "Collection"})
+
+
 @app.command("update-membership")
 def update_membership(collection: Which, json: Json = False) -> None:
     """Find the members among all devices now, and say how long it took."""
@@ -298,12 +349,12 @@ def update_membership(collection: Which, json: Json = False) -> None:
 @app.command()
 def members(
     collection: Which,
-    search: Annotated[str, typer.Option(help="Only devices whose name begins so.")] = "",
+    search: Annotated[str, typer.Option(help="Only members whose name begins so.")] = "",
     json: Json = False,
 ) -> None:
-    """List the devices that are members now."""
+    """List the devices or the users that are members now."""
     path = f"/api/v1/collections/{quote(collection)}/members"
-    emit(_every(path, search=search or None), _devices, json)
+    emit(_every(path, search=search or None), _members, json)
 
 
 @app.command()
@@ -338,6 +389,10 @@ def _every(path: str, **query: Any) -> list[dict[str, Any]]:
 
 def _devices(rows: list[dict[str, Any]]) -> str:
     return table(rows, _DEVICES)
+
+
+def _members(rows: list[dict[str, Any]]) -> str:
+    return table(rows, _USERS if rows and "upn" in rows[0] else _DEVICES)
 
 
 @app.command()

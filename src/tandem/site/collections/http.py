@@ -201,6 +201,12 @@ def routes(
             found = await service.collection(tx, request.path_params["id"])
             return http.reply([as_dict(u) for u in await service.uses(tx, found.id, used_for)])
 
+    async def dependencies(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.dependencies(tx, request.path_params["id"])
+        return http.reply(as_dict(found))
+
     async def evaluate(request: Request) -> Response:
         who = await require(request)
         id = request.path_params["id"]
@@ -298,6 +304,7 @@ def routes(
         Route(one, delete, methods=["DELETE"]),
         Route(f"{one}/evaluate", evaluate, methods=["POST"]),
         Route(f"{one}/uses", uses, methods=["GET"]),
+        Route(f"{one}/dependencies", dependencies, methods=["GET"]),
         Route(f"{one}/members", members, methods=["GET"]),
         Route(f"{one}/members", add_members, methods=["POST"]),
         Route(f"{one}/rules", rules, methods=["GET"]),

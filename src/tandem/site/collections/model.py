@@ -195,6 +195,26 @@ class Collection:
         return self.id in BUILT_IN
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`of` is limited by `on`, or includes or excludes its members; `how` is limit, include or
+    exclude."""
+
+    of: CollectionId
+    on: CollectionId
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """All that a collection depends on and all that depends on it, however far away. It stands in
+    neither list; nearest come first."""
+
+    needs: tuple[Collection, ...]
+    needed_by: tuple[Collection, ...]
+    edges: tuple[Edge, ...]
+
+
 class WrongType(AppError):
     """A collection of users where devices are meant, or the other way."""
 

@@ -44,6 +44,8 @@ from tandem.site.collections.model import (
     Circular,
     Collection,
     CollectionId,
+    Dependencies,
+    Edge,
     Evaluation,
     InUse,
     KnownResource,
@@ -709,6 +711,48 @@ async def collection(tx: Tx, wanted: str) -> Collection:
             f"There is no collection {wanted[:256]!r}.", cure="List them: `tandem collection list`."
         )
     return found
+
+
+async def dependencies(tx: Tx, wanted: str) -> Dependencies:
+    """What a collection depends on, and what depends on it. Raises NoSuchCollection."""
+    found = await collection(tx, wanted)
+    known = {item.id: item for item in await store.collections(tx)}
+    edges = [
+        Edge(item.id, item.limiting_id, "limit") for item in known.values() if item.limiting_id
+    ]
+    edges += [
+        Edge(id, rule.other_id, rule.kind)
+        for id, rule in await store.every_rule(tx)
+        if rule.other_id
+    ]
+    needs = _reached(found.id, [(edge.of, edge.on) for edge in edges])
+    needed_by = _reached(found.id, [(edge.on, edge.of) for edge in edges])
+    up, down = {found.id, *needs}, {found.id, *needed_by}
+    shown = [
+        edge
+        for edge in edges
+        if (edge.of in up and edge.on in up) or (edge.of in down and edge.on in down)
+    ]
+    return Dependencies(
+        tuple(known[id] for id in needs), tuple(known[id] for id in needed_by), tuple(shown)
+    )
+
+
+def _reached(
+    begin: CollectionId, pairs: Sequence[tuple[CollectionId, CollectionId]]
+) -> list[CollectionId]:
+    """Where one comes from `begin` by these steps, the nearest first."""
+    onward: dict[CollectionId, list[CollectionId]] = {}
+    for one, other in pairs:
+        onward.setdefault(one, []).append(other)
+    found: dict[CollectionId, None] = {}
+    waiting = [begin]
+    for id in waiting:
+        for other in onward.get(id, ()):
+            if other != begin and other not in found:
+                found[other] = None
+                waiting.append(other)
+    return list(found)
 
 
 async def device_collection(tx: Tx, wanted: str) -> Collection:

@@ -96,7 +96,7 @@ async def plan(
     rings = []
     for place, wish in enumerate(wished, 1):
         model.check_gate(wish.gate)
-        found = await collections.collection(tx, wish.collection)
+        found = await collections.device_collection(tx, wish.collection)
         rings.append(Ring(place, found.id, found.name, wish.gate))
     ids = [ring.collection_id for ring in rings]
     if len(set(ids)) < len(ids):

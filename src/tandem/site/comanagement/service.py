@@ -292,7 +292,7 @@ async def _pilot(tx: Tx, piloted: bool, collection: str, field: str) -> str:
             field=field,
         )
     try:
-        return (await collections.collection(tx, collection)).id
+        return (await collections.device_collection(tx, collection)).id
     except AppError as error:
         error.details.setdefault("field", field)
         raise
@@ -729,7 +729,7 @@ async def enroll_now(
     enabled = await required(tx)
     wanted: set[str] = set()
     if collection:
-        found = await collections.collection(tx, collection)
+        found = await collections.device_collection(tx, collection)
         wanted |= await collections.client_ids(tx, found.id)
     by_name = {one.name.casefold(): one.id for one in await clients.reported(tx)}
     for name in named:

@@ -32,7 +32,7 @@ async def create(
 ) -> Configuration:
     """Deploy one setting to a collection. Raises BadConfiguration, NameTaken, NoSuchCollection."""
     check(name, setting, value, workload)
-    target = await collections.collection(tx, collection)
+    target = await collections.device_collection(tx, collection)
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):
         raise NameTaken(

@@ -1,4 +1,4 @@
-"""Device collections and their rules."""
+"""Collections of devices and of users, and their rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +17,13 @@ from tandem.site.adminservice.model import (
     Method,
     Property,
 )
-from tandem.site.collections import Rule
+from tandem.site.collections import MemberType, Rule
 
 _INTEGER, _BOOLEAN = Primitive.INTEGER, Primitive.BOOLEAN
-_DEVICES = 2
+# CollectionType.
+_USERS, _DEVICES = 1, 2
+_TYPES = {MemberType.DEVICE: _DEVICES, MemberType.USER: _USERS}
+_RESOURCES = {MemberType.DEVICE: "SMS_R_System", MemberType.USER: "SMS_R_User"}
 # How the members that are kept are found: manual, periodic, continuous (incremental), both.
 _REFRESH_TYPES, _PERIODIC, _CONTINUOUS = (1, 2, 4, 6), 2, 4
 _WEEK = 7 * 24 * 60
@@ -68,7 +71,7 @@ async def _read(call: Call) -> list[Row]:
             "CollectionID": item.id,
             "Name": item.name,
             "Comment": item.comment,
-            "CollectionType": _DEVICES,
+            "CollectionType": _TYPES[item.type],
             "LimitToCollectionID": item.limiting_id or "",
             "LimitToCollectionName": names[item.limiting_id] if item.limiting_id else "",
             "RefreshType": (_CONTINUOUS if item.incremental else 0)
@@ -77,7 +80,7 @@ async def _read(call: Call) -> list[Row]:
             "CurrentStatus": 1,  # Ready: devices do not wait for an evaluation.
             "MemberClassName": f"SMS_CM_RES_COLL_{item.id}",
             "ObjectPath": "/",
-            "IsBuiltIn": item.id == collections.ALL_SYSTEMS,
+            "IsBuiltIn": item.built_in,
             "IsReferenceCollection": item.limiting_id is None,
             "CollectionVariablesCount": 0,
         }
@@ -90,18 +93,22 @@ async def _count(call: Call, rows: Sequence[Row]) -> list[int]:
 
 
 async def _rules(call: Call, rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
+    types = {number: type for type, number in _TYPES.items()}
     return [
-        [_shown(rule) for rule in await collections.rules(call.tx, row["CollectionID"])]
+        [
+            _shown(rule, types[row["CollectionType"]])
+            for rule in await collections.rules(call.tx, row["CollectionID"])
+        ]
         for row in rows
     ]
 
 
-def _shown(rule: Rule) -> dict[str, Any]:
+def _shown(rule: Rule, type: MemberType) -> dict[str, Any]:
     if rule.kind == "direct":
         return {
             "@odata.type": f"#AdminService.{_DIRECT}",
             "RuleName": rule.name,
-            "ResourceClassName": "SMS_R_System",
+            "ResourceClassName": _RESOURCES[type],
             "ResourceID": rule.resource_id,
         }
     for sort, (kind, named) in _OTHERS.items():
@@ -145,7 +152,8 @@ async def _create(call: Call, body: Body) -> Key:
         call.tx,
         call.site,
         body["Name"],
-        limiting=body.get("LimitToCollectionID") or collections.ALL_SYSTEMS,
+        limiting=body.get("LimitToCollectionID") or "",
+        type=MemberType.USER if body.get("CollectionType") == _USERS else MemberType.DEVICE,
         comment=body.get("Comment") or "",
         **_asked_schedule(body),
         actor=call.who.name,
@@ -158,6 +166,12 @@ async def _create(call: Call, body: Body) -> Key:
 
 async def _update(call: Call, key: Key, body: Body) -> None:
     _check_type(body)
+    known = await collections.collection(call.tx, key["CollectionID"])
+    if body.get("CollectionType", _TYPES[known.type]) != _TYPES[known.type]:
+        raise BadProperty(
+            "CollectionType of a collection does not change.",
+            cure="Make another collection.",
+        )
     if "CollectionRules" in body:
         raise BadProperty(
             "Rules of a collection are changed one by one.",
@@ -195,9 +209,10 @@ def _asked_schedule(body: Body) -> dict[str, Any]:
 
 
 def _check_type(body: Body) -> None:
-    if body.get("CollectionType", _DEVICES) != _DEVICES:
+    if body.get("CollectionType", _DEVICES) not in _TYPES.values():
         raise BadProperty(
-            "There are collections of devices only.", cure="Send CollectionType 2, or leave it out."
+            "CollectionType is 1 or 2.",
+            cure="1 is a collection of users, 2 of devices, which is also meant without it.",
         )
     if body.get("RefreshType", _CONTINUOUS) not in _REFRESH_TYPES:
         raise BadProperty(
@@ -241,14 +256,17 @@ def _text(rule: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _resource_id(rule: Mapping[str, Any]) -> int:
-    value, of = rule.get("ResourceID"), rule.get("ResourceClassName", "SMS_R_System")
+def _resource_id(rule: Mapping[str, Any], type: MemberType) -> int:
+    wanted = _RESOURCES[type]
+    value, of = rule.get("ResourceID"), rule.get("ResourceClassName", wanted)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise BadProperty(
-            "A direct rule needs ResourceID, a number.", cure="Take it from SMS_R_System."
+            "A direct rule needs ResourceID, a number.", cure=f"Take it from {wanted}."
         )
-    if str(of).lower() != "sms_r_system":
-        raise BadProperty("A direct rule is for an SMS_R_System.", cure="Correct the rule.")
+    if str(of).lower() != wanted.lower():
+        raise BadProperty(
+            f"A direct rule of this collection is for an {wanted}.", cure="Correct the rule."
+        )
     return value
 
 
@@ -256,7 +274,12 @@ async def _add(call: Call, id: collections.CollectionId, rule: Mapping[str, Any]
     """The QueryID; 0 of a direct rule. The same rule twice is there once."""
     actor, now = call.who.name, call.now
     if _sort(rule) == _DIRECT:
-        wanted = _resource_id(rule)
+        type = (await collections.collection(call.tx, id)).type
+        wanted = _resource_id(rule, type)
+        if type is MemberType.USER:
+            user = collections.WantedRule("direct", user=str(wanted))
+            await collections.add_rules(call.tx, id, [user], actor=actor, now=now)
+            return 0
         if (await collections.resource(call.tx, str(wanted))).id != wanted:
             raise collections.NoSuchResource(f"There is no SMS_R_System {wanted}.")
         await collections.add_members(call.tx, id, [str(wanted)], actor=actor, now=now)
@@ -284,7 +307,7 @@ async def _remove(call: Call, id: collections.CollectionId, rule: Mapping[str, A
     """By the resource, or by the query's number or name. Raises NoSuchRule."""
     known = await collections.rules(call.tx, id)
     if _sort(rule) == _DIRECT:
-        wanted = _resource_id(rule)
+        wanted = _resource_id(rule, (await collections.collection(call.tx, id)).type)
         found = [item for item in known if item.resource_id == wanted]
     elif _sort(rule) in _OTHERS:
         kind, named = _OTHERS[_sort(rule)]
