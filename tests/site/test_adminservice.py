@@ -593,7 +593,7 @@ BODIES: list[tuple[Any, int, str]] = [
     ({"Name": "a", "name": "b"}, 400, "twice"),
     ({"Name": "a", "CollectionID": "SMS00001"}, 400, "CollectionID"),
     ({"Name": "a", "MemberCount": 5}, 400, "MemberCount"),
-    ({"Name": "a", "CollectionType": 1}, 400, "devices"),
+    ({"Name": "a", "CollectionType": 0}, 400, "CollectionType"),
     ({"Name": "a", "CollectionType": True}, 400, "CollectionType"),
     ({"Name": "a", "RefreshType": 3}, 400, "RefreshType"),
     ({"Name": "a", "RefreshSchedule": "daily"}, 400, "RefreshSchedule"),

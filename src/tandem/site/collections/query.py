@@ -130,7 +130,7 @@ def compile_query(text: str, of: Class = SYSTEM, among: Tables = EVERYTHING) -> 
         raise _unreadable(text, _place(error, text)) from None
     (select,) = tree.children
     assert isinstance(select, Tree)
-    return _Compiler(among).rule(select, of)
+    return _Compiler(among, of).rule(select)
 
 
 def _unreadable(text: str, at: int) -> BadQuery:
@@ -236,19 +236,25 @@ def _other_base(found: Class, wanted: Class, at: int) -> BadQuery:
 
 
 class _Compiler:
-    def __init__(self, among: Tables) -> None:
+    def __init__(self, among: Tables, of: Class) -> None:
         self._among_whom = among
+        self._of = of
+        # Users and devices are apart: a change of one never makes another's answer another.
+        self._known = {
+            key: found for key, found in CLASSES.items() if (found is USER) is (of is USER)
+        }
         self._rows = 0
         self._read: set[str] = set()
         # Rows that are of the same resource as `r`.
         self._own: set[str] = {"r"}
 
-    def rule(self, select: Tree[Token], wanted: Class) -> Condition:
+    def rule(self, select: Tree[Token]) -> Condition:
         """The whole query, over `r`."""
         _, source, joins, condition = _parts(select)
+        named = CLASSES.get(_token(source, 0).lower())
+        if named is not None and named is not self._of:
+            raise _other_base(named, self._of, _start(_token(source, 0)))
         base = self._source(source, "r")
-        if base.of is not wanted:
-            raise _other_base(base.of, wanted, _start(_token(source, 0)))
         scope, joined = self._joined([base], joins)
         where = self._condition(scope, condition) if condition is not None else Condition("true")
         if len(scope) > 1:
@@ -257,9 +263,9 @@ class _Compiler:
 
     def _source(self, source: Tree[Token], row: str = "") -> _Source:
         name = _token(source, 0)
-        of = CLASSES.get(name.lower())
+        of = self._known.get(name.lower())
         if of is None:
-            known = [found.name for found in CLASSES.values()]
+            known = [found.name for found in self._known.values()]
             meant = nearest(name, known)
             raise BadQuery(
                 f"There is no class {name}.",
