@@ -1,6 +1,7 @@
 """tandem configuration: single settings that the site deploys to a collection."""
 
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -18,6 +19,7 @@ def create(
     workload: Annotated[
         str, typer.Option(help="The workload that the setting belongs to; empty: by its area.")
     ] = "",
+    reason: Annotated[str, typer.Option(help="Why, for whoever may have to approve it.")] = "",
     json: Json = False,
 ) -> None:
     """Deploy one setting to a collection, where the site has the workload.
@@ -31,9 +33,82 @@ def create(
         "value": value,
         "collection": collection,
         "workload": workload,
+        "reason": reason,
     }
     made = site_client().post("/api/v1/configurations", wanted)
-    emit(made, lambda v: f"{v['name']}: {v['setting']} = {v['value']} on {collection}.", json)
+    emit(made, lambda value: _made(value, collection), json)
+
+
+def _made(value: dict[str, Any], collection: str) -> str:
+    if value["state"] == "approval":
+        return (
+            f"{value['name']} reaches {value['devices']} devices: a second administrator has to"
+            f" approve it: `tandem configuration approve {value['id']}`."
+        )
+    return f"{value['name']}: {value['setting']} = {value['value']} on {collection}."
+
+
+@app.command()
+def preview(
+    collection: Annotated[str, typer.Argument(help="Id or name of the collection.")],
+    json: Json = False,
+) -> None:
+    """Say how many devices a configuration of this collection would reach."""
+    found = site_client().post("/api/v1/configurations/preview", {"collection": collection})
+    emit(found, _reach, json)
+
+
+def _reach(value: dict[str, Any]) -> str:
+    text = f"{value['collection']}: {value['devices']} of {value['all_devices']} devices."
+    if value["needs_approval"]:
+        text += " A second administrator has to approve it."
+    return text
+
+
+@app.command()
+def waiting(json: Json = False) -> None:
+    """List what waits for a second administrator."""
+    found = site_client().get("/api/v1/configurations/waiting")
+    columns = {
+        "id": "Id",
+        "name": "Configuration",
+        "setting": "Setting",
+        "value": "Value",
+        "collection": "Collection",
+        "reaches": "Devices",
+        "asked_by": "Asked by",
+        "reason": "Because",
+    }
+    emit(found, lambda rows: table(rows, columns) if rows else "Nothing waits.", json)
+
+
+Waiting = Annotated[str, typer.Argument(help="Id of what waits.")]
+
+
+@app.command()
+def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
+    """Deploy what another administrator asked for."""
+    api = site_client()
+    every = api.get("/api/v1/configurations/waiting")
+    found = next((item for item in every if item["id"] == request), None)
+    seen = found["reaches"] if found else 0
+    if found:
+        confirm(
+            f"{found['asked_by']} deploys {found['setting']} = {found['value']} to"
+            f" {found['collection']}, {seen} devices, because: {found['reason']}. Approve?",
+            yes,
+            json,
+        )
+    path = f"/api/v1/configurations/waiting/{quote(request, safe='')}"
+    made = api.post(f"{path}/approve", {"devices": seen})
+    emit(made, lambda v: f"{v['name']}: {v['setting']} = {v['value']}.", json)
+
+
+@app.command()
+def cancel(request: Waiting, json: Json = False) -> None:
+    """Let nobody have what waits for a second administrator."""
+    site_client().delete(f"/api/v1/configurations/waiting/{quote(request, safe='')}")
+    emit({"cancelled": request}, lambda _: "Cancelled: no device gets it.", json)
 
 
 @app.command("list")

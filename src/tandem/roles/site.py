@@ -88,6 +88,7 @@ class SiteSettings(Settings, frozen=True):
     cloud: cloud_services.CloudSettings = cloud_services.CloudSettings()
     management_point: clients.ClientsSettings = clients.ClientsSettings()
     sign_in: administrators.AdministratorsSettings = administrators.AdministratorsSettings()
+    safeguards: deployments.Safeguards = deployments.Safeguards()
 
 
 class NoAdministrator(AppError):
@@ -184,7 +185,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *clients.identity_routes(
                 db, box, settings.site_code.upper(), require=gate, now=utc_now
             ),
-            *deployments.routes(db, gate, utc_now),
+            *deployments.routes(db, gate, utc_now, settings.safeguards),
             *discovery.routes(db, found, gate),
             *cloud_services.routes(cloud, gate),
             *comanagement.routes(db, others, gate, utc_now),

@@ -1,6 +1,6 @@
 """What the site deploys to collections: configurations, one setting each.
 
-Owns the table deployments_configuration.
+Owns the tables deployments_…. What reaches many devices waits for a second administrator.
 """
 
 from tandem.site.deployments.http import routes
@@ -9,6 +9,7 @@ from tandem.site.deployments.model import (
     Configuration,
     NameTaken,
     NoSuchConfiguration,
+    Safeguards,
     read_workload,
 )
 from tandem.site.deployments.service import (
@@ -29,6 +30,7 @@ __all__ = [
     "Deployed",
     "NameTaken",
     "NoSuchConfiguration",
+    "Safeguards",
     "configurations",
     "create",
     "delete",

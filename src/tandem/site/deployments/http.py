@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -13,7 +13,7 @@ from tandem.infra.database import Database
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
-from tandem.site.deployments.model import Configuration, workload_for
+from tandem.site.deployments.model import Configuration, Request, Safeguards, workload_for
 from tandem.workloads import shown
 
 
@@ -23,10 +23,23 @@ class NewConfiguration(msgspec.Struct):
     value: str
     collection: str
     workload: str = ""
+    reason: str = ""
 
 
-def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
-    async def listed(request: Request) -> Response:
+class AskedReach(msgspec.Struct):
+    collection: str
+
+
+class Approval(msgspec.Struct):
+    devices: int
+
+
+def routes(
+    db: Database, require: Require, now: Clock, safeguards: Safeguards | None = None
+) -> list[BaseRoute]:
+    guards = safeguards or Safeguards()
+
+    async def listed(request: HttpRequest) -> Response:
         await require(request)
         async with db.transaction() as tx:
             found = await service.deployed(tx)
@@ -42,23 +55,58 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         ]
         return http.reply(value)
 
-    async def create(request: Request) -> Response:
+    async def create(request: HttpRequest) -> Response:
         who = await require(request)
         new = await http.decode(request, NewConfiguration)
         async with db.transaction() as tx:
-            made = await service.create(
+            made = await service.deploy(
                 tx,
                 new.name,
                 setting=new.setting,
                 value=new.value,
                 collection=new.collection,
                 workload=workload_for(new.setting, new.workload),
+                reason=new.reason,
+                safeguards=guards,
                 actor=who.name,
                 now=now(),
             )
-        return http.reply(_shape(made), 201)
+        if isinstance(made, Request):
+            return http.reply({**as_dict(made), "state": "approval"}, 202)
+        return http.reply({**_shape(made), "state": "deployed"}, 201)
 
-    async def delete(request: Request) -> Response:
+    async def preview(request: HttpRequest) -> Response:
+        await require(request)
+        asked = await http.decode(request, AskedReach)
+        async with db.transaction() as tx:
+            return http.reply(as_dict(await service.reach(tx, asked.collection, guards)))
+
+    async def waiting(request: HttpRequest) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.waiting(tx, guards, now())
+        return http.reply(
+            [
+                {**as_dict(item), "collection": reach.collection, "reaches": reach.devices}
+                for item, reach in found
+            ]
+        )
+
+    async def approve(request: HttpRequest) -> Response:
+        who = await require(request)
+        seen = await http.decode(request, Approval)
+        async with db.transaction() as tx:
+            id = request.path_params["id"]
+            made = await service.approve(tx, id, devices=seen.devices, actor=who.name, now=now())
+        return http.reply({**_shape(made), "state": "deployed"}, 201)
+
+    async def cancel(request: HttpRequest) -> Response:
+        who = await require(request)
+        async with db.transaction() as tx:
+            await service.cancel(tx, request.path_params["id"], actor=who.name, now=now())
+        return Response(status_code=204)
+
+    async def delete(request: HttpRequest) -> Response:
         who = await require(request)
         async with db.transaction() as tx:
             await service.delete(tx, request.path_params["id"], actor=who.name, now=now())
@@ -67,6 +115,10 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
     return [
         Route("/api/v1/configurations", listed, methods=["GET"]),
         Route("/api/v1/configurations", create, methods=["POST"]),
+        Route("/api/v1/configurations/preview", preview, methods=["POST"]),
+        Route("/api/v1/configurations/waiting", waiting, methods=["GET"]),
+        Route("/api/v1/configurations/waiting/{id}/approve", approve, methods=["POST"]),
+        Route("/api/v1/configurations/waiting/{id}", cancel, methods=["DELETE"]),
         Route("/api/v1/configurations/{id}", delete, methods=["DELETE"]),
     ]
 

@@ -3,7 +3,11 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
+from msgspec import Meta
+
+from tandem.infra.config import Settings
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.site.collections import CollectionId
 from tandem.workloads import Workload, workload_of_area
@@ -22,6 +26,48 @@ class Configuration:
     value: str
     collection_id: CollectionId
     created_at: datetime
+
+
+class Safeguards(Settings, frozen=True):
+    """When one administrator's word is not enough. A deployment that reaches more devices than
+    `approval_above` waits for a second administrator, `approval_hours` at most."""
+
+    approval_above: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
+    approval_hours: Annotated[int, Meta(ge=1, le=720)] = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A deployment that waits for a second administrator. `devices` are how many it reached when
+    it was asked for."""
+
+    id: str
+    name: str
+    workload: Workload
+    setting: str
+    value: str
+    collection_id: CollectionId
+    reason: str
+    devices: int
+    asked_by: str
+    asked_at: datetime
+    expires_at: datetime
+
+
+class NeedsReason(Invalid):
+    code = "configuration.needs-reason"
+
+
+class NotTwoPeople(AppError):
+    kind, code = Kind.FORBIDDEN, "configuration.second-administrator"
+
+
+class NoSuchRequest(AppError):
+    kind, code = Kind.NOT_FOUND, "configuration.no-such-request"
+
+
+class ReachesOthers(AppError):
+    kind, code = Kind.CONFLICT, "configuration.reaches-others"
 
 
 class BadConfiguration(Invalid):

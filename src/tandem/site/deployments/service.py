@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tandem import audit
 from tandem.infra.database import Tx
@@ -13,7 +13,13 @@ from tandem.site.deployments import store
 from tandem.site.deployments.model import (
     Configuration,
     NameTaken,
+    NeedsReason,
     NoSuchConfiguration,
+    NoSuchRequest,
+    NotTwoPeople,
+    ReachesOthers,
+    Request,
+    Safeguards,
     check,
 )
 from tandem.workloads import Workload, is_secret, shown
@@ -35,9 +41,7 @@ async def create(
     target = await collections.device_collection(tx, collection)
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):
-        raise NameTaken(
-            f"There is a configuration {name!r} already.", cure="Take another name.", field="name"
-        )
+        raise _taken(name)
     await audit.record(
         tx,
         actor=actor,
@@ -47,6 +51,164 @@ async def create(
         details={"setting": setting, "value": shown(setting, value), "collection": target.id},
     )
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How many devices a deployment to a collection would be for, and of whom there are how many."""
+
+    collection: str
+    devices: int
+    all_devices: int
+    needs_approval: bool
+
+
+async def reach(tx: Tx, collection: str, safeguards: Safeguards) -> Reach:
+    """Raises NoSuchCollection, WrongType."""
+    target = await collections.device_collection(tx, collection)
+    devices = await collections.count(tx, target.id)
+    every = await collections.count_resources(tx)
+    return Reach(target.name, devices, every, devices > safeguards.approval_above)
+
+
+async def deploy(
+    tx: Tx,
+    name: str,
+    *,
+    setting: str,
+    value: str,
+    collection: str,
+    workload: Workload = Workload.DEVICE_CONFIGURATION,
+    reason: str = "",
+    safeguards: Safeguards,
+    actor: str,
+    now: datetime,
+) -> Configuration | Request:
+    """As `create`, at once or, for more devices than one administrator may reach alone, when a
+    second one has approved it. Raises what `create` does, and NeedsReason."""
+    found = await reach(tx, collection, safeguards)
+    if not found.needs_approval:
+        return await create(
+            tx,
+            name,
+            setting=setting,
+            value=value,
+            collection=collection,
+            workload=workload,
+            actor=actor,
+            now=now,
+        )
+    check(name, setting, value, workload)
+    if await store.named(tx, name.strip()):
+        raise _taken(name)
+    reason = reason.strip()
+    if not reason or len(reason) > 1024:
+        raise NeedsReason(
+            f"This deployment reaches {found.devices} devices: a second administrator has to"
+            " approve it, and needs a reason.",
+            cure="Say why, in at most 1,024 characters (`--reason`), or deploy to a smaller"
+            " collection first.",
+            field="reason",
+            devices=found.devices,
+        )
+    target = await collections.device_collection(tx, collection)
+    made = Request(
+        str(uuid.uuid4()),
+        name.strip(),
+        workload,
+        setting,
+        value,
+        target.id,
+        reason,
+        found.devices,
+        actor,
+        now,
+        now + timedelta(hours=safeguards.approval_hours),
+    )
+    await store.insert_request(tx, made)
+    details = {"setting": setting, "value": value, "collection": target.id}
+    await audit.record(
+        tx,
+        actor=actor,
+        action="configuration.ask",
+        target=made.name,
+        now=now,
+        details={**details, "devices": made.devices, "reason": reason},
+    )
+    return made
+
+
+async def waiting(tx: Tx, safeguards: Safeguards, now: datetime) -> list[tuple[Request, Reach]]:
+    """Deployments that wait for a second administrator, with whom they would reach by now."""
+    return [
+        (item, await reach(tx, item.collection_id, safeguards))
+        for item in await store.requests(tx, now)
+    ]
+
+
+async def approve(tx: Tx, id: str, *, devices: int, actor: str, now: datetime) -> Configuration:
+    """Deploy what somebody else has asked for. `devices` is how many the one who approves saw that
+    it reaches. Raises NoSuchRequest, NotTwoPeople, ReachesOthers, NameTaken."""
+    asked = await _taken_request(tx, id, now)
+    if asked.asked_by == actor:
+        raise NotTwoPeople(
+            f"{asked.asked_by} asked for this: another administrator has to approve it.",
+            cure="Ask another administrator, or appoint one: `tandem administrator add`.",
+        )
+    reached = await collections.count(tx, asked.collection_id)
+    if reached != devices:
+        raise ReachesOthers(
+            f"This deployment reaches {reached} devices by now, not {devices}.",
+            cure="Look at it again, and approve it if you still agree.",
+            devices=reached,
+        )
+    await audit.record(
+        tx,
+        actor=actor,
+        action="configuration.approve",
+        target=asked.name,
+        now=now,
+        details={"asked_by": asked.asked_by, "devices": reached, "reason": asked.reason},
+    )
+    return await create(
+        tx,
+        asked.name,
+        setting=asked.setting,
+        value=asked.value,
+        collection=asked.collection_id,
+        workload=asked.workload,
+        actor=asked.asked_by,
+        now=now,
+    )
+
+
+async def cancel(tx: Tx, id: str, *, actor: str, now: datetime) -> None:
+    """Nobody gets it: by whoever asked, or by anybody who may deploy. Raises NoSuchRequest."""
+    asked = await _taken_request(tx, id, now)
+    await audit.record(
+        tx,
+        actor=actor,
+        action="configuration.cancel",
+        target=asked.name,
+        now=now,
+        details={"asked_by": asked.asked_by},
+    )
+
+
+async def _taken_request(tx: Tx, id: str, now: datetime) -> Request:
+    found = await store.take_request(tx, id, now)
+    if found is None:
+        raise NoSuchRequest(
+            "No such deployment waits for approval.",
+            cure="Somebody decided it, or its time is over: `tandem configuration waiting`.",
+        )
+    return found
+
+
+def _taken(name: str) -> NameTaken:
+    return NameTaken(
+        f"There is a configuration {name!r} already.", cure="Take another name.", field="name"
+    )
 
 
 async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:

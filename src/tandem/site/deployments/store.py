@@ -2,7 +2,7 @@ from datetime import datetime
 from typing import Any
 
 from tandem.infra.database import Tx
-from tandem.site.deployments.model import Configuration
+from tandem.site.deployments.model import Configuration, Request
 from tandem.workloads import Workload
 
 _COLUMNS = "id, name, workload, setting, value, collection_id, created_at"
@@ -48,3 +48,66 @@ async def delete(tx: Tx, wanted: str, now: datetime) -> Configuration | None:
         )
     ).fetchone()
     return _configuration(row) if row else None
+
+
+_REQUEST = (
+    "id, name, workload, setting, value, collection_id, reason, devices, asked_by, asked_at,"
+    " expires_at"
+)
+
+
+def _request(row: dict[str, Any]) -> Request:
+    return Request(**{**row, "workload": Workload(row["workload"])})
+
+
+async def insert_request(tx: Tx, made: Request) -> None:
+    """Those that nobody decided in time go."""
+    await tx.execute("DELETE FROM deployments_request WHERE expires_at <= %s", (made.asked_at,))
+    await tx.execute(
+        f"INSERT INTO deployments_request ({_REQUEST})"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            made.id,
+            made.name,
+            made.workload.value,
+            made.setting,
+            made.value,
+            made.collection_id,
+            made.reason,
+            made.devices,
+            made.asked_by,
+            made.asked_at,
+            made.expires_at,
+        ),
+    )
+
+
+async def requests(tx: Tx, now: datetime) -> list[Request]:
+    found = await tx.execute(
+        f"SELECT {_REQUEST} FROM deployments_request WHERE expires_at > %s"  # noqa: S608
+        " ORDER BY asked_at, id",
+        (now,),
+    )
+    return [_request(row) async for row in found]
+
+
+async def take_request(tx: Tx, id: str, now: datetime) -> Request | None:
+    """The request, which is there no more: one administrator decides it."""
+    row = await (
+        await tx.execute(
+            "DELETE FROM deployments_request WHERE id = %s AND expires_at > %s"  # noqa: S608
+            f" RETURNING {_REQUEST}",
+            (id, now),
+        )
+    ).fetchone()
+    return _request(row) if row else None
+
+
+async def named(tx: Tx, name: str) -> bool:
+    """Whether a configuration has this name."""
+    row = await (
+        await tx.execute(
+            "SELECT 1 FROM deployments_configuration WHERE lower(name) = lower(%s)", (name,)
+        )
+    ).fetchone()
+    return row is not None

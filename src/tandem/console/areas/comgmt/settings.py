@@ -50,7 +50,7 @@ def tabs(page: Page[Any]) -> list[tuple[str, str, bool]]:
 
 async def collections(page: Page[Any]) -> list[tuple[str, str]]:
     """For a list to choose from: id, and name with how many devices it has."""
-    found = await page.api.get("/api/v1/collections", limit=_MOST_COLLECTIONS)
+    found = await page.api.get("/api/v1/collections", limit=_MOST_COLLECTIONS, type="device")
     return [
         (
             item["id"],

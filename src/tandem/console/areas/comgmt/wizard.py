@@ -54,7 +54,7 @@ def _counted(page: Page[Any], count: int | None) -> str:
 
 
 async def _collections(page: Page[Any], draft: Draft | None, query: str) -> list[tuple[str, ...]]:
-    found = await page.api.get("/api/v1/collections", search=query, limit=20)
+    found = await page.api.get("/api/v1/collections", search=query, limit=20, type="device")
     fresh = [(NEW, page.language.text(NEW_COLLECTION))] if not query else []
     return [
         *fresh,

@@ -56,8 +56,10 @@ ACTIONS = {
 
 
 async def _collections(page: Page[Any], values: Values) -> list[Option]:
-    found = await page.api.get("/api/v1/collections", sort="name", limit=1000, count="false")
-    return [(item["id"], item["name"]) for item in found["items"] if item["id"] != ALL_SYSTEMS]
+    found = await page.api.get(
+        "/api/v1/collections", sort="name", limit=1000, count="false", type="device"
+    )
+    return [(item["id"], item["name"]) for item in found["items"] if not item["built_in"]]
 
 
 COLLECTION: tuple[Field, ...] = (

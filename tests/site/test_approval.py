@@ -1,0 +1,127 @@
+"""A deployment that reaches many devices: how many is said first, a second administrator, and back."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import site_api
+from site_api import NOW, Api, add_device
+from tandem import audit
+from tandem.infra.database import Database
+from tandem.site import administrators, collections, deployments
+
+API = "/api/v1/configurations"
+NEW = {"name": "Lock", "setting": "DeviceLock/Max", "value": "9", "collection": "SMS00001"}
+
+
+@pytest.fixture
+async def api(site_db: Database, tmp_path: Path) -> AsyncIterator[Api]:
+    """A hundred and one devices: one more than one administrator reaches alone."""
+    async with site_api.site_api(site_db, tmp_path) as made:
+        async with made.db.transaction() as tx:
+            for number in range(101):
+                device = collections.Resource(f"GUID:{number}", f"PC-{number:03}", site_api.TENANT)
+                await collections.upsert_resource(tx, device, NOW)
+            await administrators.add(
+                tx,
+                "bea",
+                site_api.PASSWORD,
+                administrators.Role.FULL_ADMINISTRATOR,
+                actor="test",
+                now=NOW,
+                settings=site_api.CHEAP,
+            )
+        await made.sign_in()
+        yield made
+
+
+async def asked(api: Api, **more: Any) -> dict[str, Any]:
+    answer = await api.web.post(API, json={**NEW, "reason": "the audit asks for it", **more})
+    assert answer.status_code == 202, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_what_reaches_many_devices_waits_for_somebody_else(api: Api) -> None:
+    shown = await api.post(f"{API}/preview", {"collection": "All Systems"})
+    assert (shown["devices"], shown["all_devices"], shown["needs_approval"]) == (101, 101, True)
+    code, error = await api.refusal("POST", API, NEW)
+    assert (code, error["code"]) == (400, "configuration.needs-reason")
+    assert (error["details"]["devices"], "101 devices" in error["message"]) == (101, True)
+    made = await asked(api)
+    assert (made["state"], made["devices"]) == ("approval", 101)
+    # No device gets it.
+    assert await api.get(API) == []
+    async with api.db.transaction() as tx:
+        device = await collections.resource(tx, "PC-001")
+        assert await deployments.holding(tx, device.id) == []
+    (waits,) = await api.get(f"{API}/waiting")
+    assert (waits["id"], waits["reaches"], waits["collection"]) == (made["id"], 101, "All Systems")
+    approve, seen = f"{API}/waiting/{made['id']}/approve", {"devices": 101}
+    code, error = await api.refusal("POST", approve, seen)
+    assert (code, error["code"]) == (403, "configuration.second-administrator")
+    await api.sign_in("bea")
+    # Who approves says how many devices it was that they saw.
+    code, error = await api.refusal("POST", approve, {"devices": 100})
+    assert (code, error["details"]["devices"]) == (409, 101)
+    answer = await api.web.post(approve, json=seen)
+    assert (answer.status_code, answer.json()["state"]) == (201, "deployed")
+    assert [item["name"] for item in await api.get(API)] == ["Lock"]
+    assert await api.get(f"{API}/waiting") == []
+    assert (await api.refusal("POST", approve, seen))[0] == 404
+    async with api.db.transaction() as tx:
+        device = await collections.resource(tx, "PC-001")
+        assert [item.value for item in await deployments.holding(tx, device.id)] == ["9"]
+        entries = await audit.entries(tx, limit=10)
+    said = {item.action: item.actor for item in entries}
+    assert said["configuration.approve"] == "bea"
+    assert said["configuration.ask"] == said["configuration.create"] != "bea"
+    # One click, and nobody has it any more.
+    assert (await api.web.delete(f"{API}/Lock")).status_code == 204
+    assert await api.get(API) == []
+
+
+async def test_what_waits_is_cancelled_and_comes_to_an_end(api: Api) -> None:
+    made = await asked(api)
+    assert (await api.web.delete(f"{API}/waiting/{made['id']}")).status_code == 204
+    assert (await api.refusal("DELETE", f"{API}/waiting/{made['id']}"))[0] == 404
+    late = await asked(api)
+    api.wait(hours=72)
+    await api.sign_in("bea")
+    assert await api.get(f"{API}/waiting") == []
+    path = f"{API}/waiting/{late['id']}/approve"
+    assert (await api.refusal("POST", path, {"devices": 101}))[0] == 404
+    assert await api.get(API) == []
+
+
+async def test_a_few_devices_need_one_administrator(api: Api) -> None:
+    async with api.db.transaction() as tx:
+        await add_device(tx, "LAB-001")
+    few = {"name": "Few", "query": "select * from SMS_R_System where Name like 'PC-%'"}
+    few["query"] += " and not Name like 'PC-000'"
+    assert (await api.web.post("/api/v1/collections", json=few)).status_code == 201
+    answer = await api.web.post(API, json={**NEW, "collection": "Few"})
+    assert (answer.status_code, answer.json()["state"]) == (201, "deployed")
+    # What would be refused is refused when it is asked for, not when somebody approves.
+    code, error = await api.refusal("POST", API, {**NEW, "reason": "x"})
+    assert (code, error["code"]) == (409, "configuration.name-taken")
+    for wrong in ({"setting": "nonsense"}, {"collection": "Nowhere"}, {"reason": "x" * 2000}):
+        status, _ = await api.refusal("POST", API, {**NEW, "name": "Other", "reason": "x", **wrong})
+        assert status in (400, 404)
+
+
+async def test_the_commands_of_approval(api: Api, tmp_path: Path) -> None:
+    async with site_api.commands(api, tmp_path) as commands:
+        run = commands.run
+        assert (await run("configuration", "preview", "All Systems"))["needs_approval"]
+        words = ("configuration", "create", "Lock", "--setting", "DeviceLock/Max", "--value", "9")
+        refused = await commands.refusal(*words, "--collection", "SMS00001")
+        assert "second administrator" in str(refused)
+        made = await run(*words, "--collection", "SMS00001", "--reason", "audit")
+        refused = await commands.refusal("configuration", "approve", made["id"], "--yes")
+        assert "another administrator" in str(refused)
+        assert len(await run("configuration", "waiting")) == 1
+        await run("configuration", "cancel", made["id"])
+        assert await run("configuration", "waiting") == []
