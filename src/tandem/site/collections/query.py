@@ -220,18 +220,26 @@ _Scope = Sequence[_Source]
 
 
 def _other_base(found: Class, wanted: Class, at: int) -> BadQuery:
-    sort = "device" if wanted is SYSTEM else "user"
-    cure = (
-        f"Begin with {wanted.name}, and join the other: inner join {found.name}"
-        f" on {found.name}.ResourceID = {wanted.name}.ResourceID."
-    )
-    if USER in (found, wanted):
-        cure = f"Begin with {wanted.name}, or make a collection of the other kind."
+    if wanted is USER:
+        return BadQuery(
+            f"Queries of user collections read SMS_R_User, not {found.name}.",
+            cure="Begin with SMS_R_User, or make a collection of devices.",
+            at=at,
+            suggestion=USER.name,
+        )
+    if found is USER:
+        return BadQuery(
+            f"Queries of device collections read SMS_R_System, not {found.name}.",
+            cure="Begin with SMS_R_System, or make a collection of users.",
+            at=at,
+            suggestion=SYSTEM.name,
+        )
     return BadQuery(
-        f"Queries of {sort} collections read {wanted.name}, not {found.name}.",
-        cure=cure,
+        f"Queries of device collections read SMS_R_System, not {found.name}.",
+        cure=f"Begin with SMS_R_System, and join the other: inner join {found.name}"
+        f" on {found.name}.ResourceID = SMS_R_System.ResourceID.",
         at=at,
-        suggestion=wanted.name,
+        suggestion=SYSTEM.name,
     )
 
 

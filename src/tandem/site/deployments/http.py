@@ -72,7 +72,7 @@ def routes(
                 now=now(),
             )
         if isinstance(made, Request):
-            return http.reply({**as_dict(made), "state": "approval"}, 202)
+            return http.reply({**_shape(made), "state": "approval"}, 202)
         return http.reply({**_shape(made), "state": "deployed"}, 201)
 
     async def preview(request: HttpRequest) -> Response:
@@ -87,7 +87,7 @@ def routes(
             found = await service.waiting(tx, guards, now())
         return http.reply(
             [
-                {**as_dict(item), "collection": reach.collection, "reaches": reach.devices}
+                {**_shape(item), "collection": reach.collection, "reaches": reach.devices}
                 for item, reach in found
             ]
         )
@@ -123,6 +123,6 @@ def routes(
     ]
 
 
-def _shape(item: Configuration) -> dict[str, Any]:
+def _shape(item: Configuration | Request) -> dict[str, Any]:
     """A secret is told once, to the site: nobody reads it back."""
     return {**as_dict(item), "value": shown(item.setting, item.value)}

@@ -1,9 +1,9 @@
-"""Collections of users, more built-in collections, and of what a changed resource has changed."""
+"""Collections of users, built-in collections, what a change changed, deployments that wait."""
 
 from alembic import op
 
-revision = "0034"
-down_revision = "0033"
+revision = "0035"
+down_revision = "0034"
 
 
 def upgrade() -> None:
@@ -78,4 +78,19 @@ def upgrade() -> None:
                 (4, 'SMS000CE', 'Co-management Eligible Devices',
                     'All devices that could be co-managed.', 'SMS00001', 'device')
             ) b (place, id, name, comment, limiting_id, type) ORDER BY place;
+
+        -- Deployments to many devices wait for a second administrator.
+        CREATE TABLE deployments_request (
+            id text PRIMARY KEY,
+            name text NOT NULL,
+            workload text NOT NULL,
+            setting text NOT NULL,
+            value text NOT NULL,
+            collection_id text NOT NULL REFERENCES collections_collection ON DELETE CASCADE,
+            reason text NOT NULL,
+            devices bigint NOT NULL,
+            asked_by text NOT NULL,
+            asked_at timestamptz NOT NULL,
+            expires_at timestamptz NOT NULL
+        );
     """)
