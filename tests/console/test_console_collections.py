@@ -530,3 +530,40 @@ async def test_every_page_speaks_french(browser: Browser) -> None:
     rules = (await browser.send(general, name="P", limiting="SMS00001")).headers["location"]
     wrong = await browser.send(rules, query="select * from SMS_R_System where Nme = 'x'")
     assert "SMS_R_System n'a pas d'attribut Nme." in in_place(wrong, "query")
+
+
+async def test_a_collection_of_users_is_built_shown_and_kept_apart(browser: Browser) -> None:
+    async with browser.api.db.transaction() as tx:
+        for name in ("ada", "bob"):
+            user = collections.UserResource(
+                "t", f"o-{name}", f"{name}@contoso.com", name.title(), f"{name}@contoso.com"
+            )
+            await collections.upsert_user(tx, user, NOW)
+        ada = await collections.find_user(tx, "t", "o-ada")
+    assert ada is not None
+    general = await begin(browser, "user-collection")
+    rules = (await browser.send(general, name="Staff", limiting="SMS00004")).headers["location"]
+    query = "select * from SMS_R_User where Mail like 'b%'"
+    preview = await browser.send(
+        "/console/collections/preview", type="user", limiting="SMS00004", users=str(ada.id),
+        query=query,
+    )  # fmt: skip
+    assert "2 users would be members" in text(html.fromstring(preview.content))
+    wrong = await browser.send(rules, query="select * from SMS_R_System")
+    assert "read SMS_R_User" in in_place(wrong, "query")
+    summary = await browser.follow(await browser.send(rules, users=str(ada.id), query=query))
+    assert fact(summary, "Members today") == "2"
+    command = text(summary.xpath("//pre[@id='command']")[0])
+    assert command.startswith(f"tandem collection create Staff --type user --user {ada.id} --query")
+    page = await browser.follow(await browser.send(rules.rpartition("/")[0] + "/finish"))
+    assert "The collection Staff was created. Members: 2." in text(page)
+    (made,) = (await browser.api.get("/api/v1/collections", search="Staff"))["items"]
+    own = f"/console/collections/{made['id']}"
+    shown = text(await browser.page(f"{own}/members?sort=upn&descending=1"))
+    assert shown.index("bob@contoso.com") < shown.index("ada@contoso.com")
+    assert "bob@contoso.com" in (await browser.web.get(f"{own}/members.csv")).text
+    assert "All Users and User Groups" in text(await browser.page(f"{own}/uses"))
+    assert "Create a collection of users" in text(await browser.page("/console/collections"))
+    eligible = text(await browser.page("/console/collections/SMS000CE"))
+    assert "joined to the tenant" in eligible
+    assert "It is not changed and not deleted" in eligible

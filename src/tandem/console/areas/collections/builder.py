@@ -31,7 +31,9 @@ from tandem.infra.errors import AppError
 PATH = f"{ROOT}/collections"
 API = "/api/v1/collections"
 ALL_SYSTEMS = "SMS00001"
+ALL_USERS = "SMS00004"
 KEY, ADD_KEY = "collection", "collection-rules"
+USER_KEY, USER_ADD_KEY = "user-collection", "user-collection-rules"
 
 # Pen ------------------------------------------------------------------------------------
 
@@ -42,6 +44,15 @@ ATTRIBUTES = {
     "Build": N_("Build of the operating system"),
     "SMSUniqueIdentifier": N_("Client id"),
     "AADDeviceID": N_("Device id in the tenant"),
+    "AADTenantID": N_("Tenant id"),
+}
+USER_ATTRIBUTES = {
+    "UserPrincipalName": N_("Sign-in name"),
+    "FullUserName": N_("Name"),
+    "Mail": N_("Mail"),
+    "FullDomainName": N_("Domain"),
+    "DistinguishedName": N_("Distinguished name"),
+    "AADUserID": N_("User id in the tenant"),
     "AADTenantID": N_("Tenant id"),
 }
 OPERATORS = {
@@ -72,17 +83,19 @@ def conditions(form: Mapping[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def written(rows: list[dict[str, str]], *, any_of: bool) -> str:
+def written(rows: list[dict[str, str]], *, any_of: bool, users: bool = False) -> str:
     """The query that the conditions come to; empty without one. Raises Problem."""
-    parts = [_condition(row) for row in rows if _is_filled(row)]
+    known = USER_ATTRIBUTES if users else ATTRIBUTES
+    parts = [_condition(row) for row in rows if _is_filled(row, known)]
     if not parts:
         raise Problem("query", N_("Fill a condition in first: an attribute, and a value."))
     word = " or " if any_of else " and "
-    return f"select * from SMS_R_System where {word.join(parts)}"  # noqa: S608
+    of = "SMS_R_User" if users else "SMS_R_System"
+    return f"select * from {of} where {word.join(parts)}"  # noqa: S608
 
 
-def _is_filled(row: dict[str, str]) -> bool:
-    known = row["attribute"] in ATTRIBUTES and row["operator"] in OPERATORS
+def _is_filled(row: dict[str, str], attributes: Mapping[str, str]) -> bool:
+    known = row["attribute"] in attributes and row["operator"] in OPERATORS
     return known and (bool(row["value"].strip()) or row["operator"] in ("empty", "filled"))
 
 
@@ -118,6 +131,7 @@ def rules_of(values: Mapping[str, Any]) -> list[dict[str, str]]:
             {"kind": "direct", "device": item, "from": "devices"}
             for item in _list(values, "devices")
         ),
+        *({"kind": "direct", "user": item, "from": "users"} for item in _list(values, "users")),
         *([{"kind": "query", "query": query, "from": "query"}] if query else []),
         *(
             {"kind": kind, "collection": item, "from": kind}
@@ -136,15 +150,17 @@ def _sent(rules: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: value for name, value in rule.items() if name != "from"} for rule in rules]
 
 
-async def preview(page: Page[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+async def preview(page: Page[Any], values: Mapping[str, Any], type: str) -> dict[str, Any]:
     """What a template shows beside the rules: who they bring, or what is wrong with them."""
     rules = rules_of(values)
     asked = {
-        "limiting": str(values.get("limiting") or ALL_SYSTEMS),
+        "type": type,
+        "limiting": str(values.get("limiting") or ""),
         "rules": _sent(rules),
         "collection": str(values.get("collection") or ""),
     }
     shown: dict[str, Any] = {
+        "type": type,
         "previewed": None,
         "wrong": None,
         "where": None,
@@ -179,9 +195,13 @@ async def show_preview(page: Page[Any]) -> Response:
         "limiting": form.get("limiting", ""),
         "collection": form.get("collection", ""),
         "query": form.get("query", "")[:8192].replace("\0", ""),
-        **{name: list(page.form_lists.get(name, ())) for name in ("devices", "include", "exclude")},
+        **{
+            name: list(page.form_lists.get(name, ()))
+            for name in ("devices", "users", "include", "exclude")
+        },
     }
-    return page.render("collections/_preview.html", **await preview(page, values))
+    type = "user" if form.get("type") == "user" else "device"
+    return page.render("collections/_preview.html", **await preview(page, values, type))
 
 
 async def _devices(page: Page[Any], draft: Draft | None, query: str) -> list[Option]:
@@ -189,14 +209,32 @@ async def _devices(page: Page[Any], draft: Draft | None, query: str) -> list[Opt
     return [(str(item["id"]), item["name"], item["client_id"]) for item in found["items"]]
 
 
-async def collections(page: Page[Any], draft: Draft | None, query: str) -> list[Option]:
-    found = await page.api.get(API, search=query, limit=20, sort="name", count="false")
+async def _users(page: Page[Any], draft: Draft | None, query: str) -> list[Option]:
+    found = await page.api.get("/api/v1/users", search=query, limit=20)
+    return [(str(item["id"]), item["upn"], item["name"]) for item in found["items"]]
+
+
+async def _of(page: Page[Any], query: str, type: str) -> list[Option]:
+    found = await page.api.get(API, search=query, limit=20, sort="name", count="false", type=type)
     return [(item["id"], item["name"], item["id"]) for item in found["items"]]
+
+
+async def collections(page: Page[Any], draft: Draft | None, query: str) -> list[Option]:
+    return await _of(page, query, "device")
+
+
+async def user_collections(page: Page[Any], draft: Draft | None, query: str) -> list[Option]:
+    return await _of(page, query, "user")
 
 
 async def _query_is_right(page: Page[Any], draft: Draft | None, query: Any) -> None:
     rule = {"kind": "query", "query": str(query).strip()}
     await page.api.post(f"{API}/preview", {"rules": [rule], "first": 0})
+
+
+async def _user_query_is_right(page: Page[Any], draft: Draft | None, query: Any) -> None:
+    rule = {"kind": "query", "query": str(query).strip()}
+    await page.api.post(f"{API}/preview", {"rules": [rule], "first": 0, "type": "user"})
 
 
 async def name_is_free(page: Page[Any], draft: Draft | None, name: Any) -> None:
@@ -260,30 +298,104 @@ LIMITING = field(
 )
 
 
+USER_RULES = (
+    field(
+        "users",
+        N_("Users"),
+        "picker",
+        several=True,
+        options=_users,
+        hint=N_(
+            "Users that are members by name. Search by how the sign-in name or the name begins."
+        ),
+    ),
+    field(
+        "include",
+        N_("Collections to include"),
+        "picker",
+        several=True,
+        options=user_collections,
+        hint=N_("Their members are members too."),
+    ),
+    field(
+        "exclude",
+        N_("Collections to exclude"),
+        "picker",
+        several=True,
+        options=user_collections,
+        hint=N_("Their members are never members, whatever other rule names them."),
+    ),
+    field(
+        "query",
+        N_("Query"),
+        "textarea",
+        limit=4096,
+        rows=3,
+        check=_user_query_is_right,
+        placeholder="select * from SMS_R_User where Mail like '%@contoso.com'",
+        hint=N_(
+            "Whoever fits is a member, today and later. The conditions below write it for you."
+        ),
+    ),
+)
+USER_LIMITING = field(
+    "limiting",
+    N_("Limiting collection"),
+    "picker",
+    required=True,
+    default=ALL_USERS,
+    options=user_collections,
+    hint=N_("Members come from this collection alone."),
+)
+
+
 async def load(page: Page[Any], draft: Draft) -> dict[str, Any]:
+    return await _load(page, draft, "device")
+
+
+async def load_users(page: Page[Any], draft: Draft) -> dict[str, Any]:
+    return await _load(page, draft, "user")
+
+
+async def _load(page: Page[Any], draft: Draft, type: str) -> dict[str, Any]:
+    users = type == "user"
     form = page.form_values
     rows, pen_wrong = conditions(form), None
     if "pen--search" in form:
         try:
-            draft.values["query"] = written(rows, any_of=form.get("match") == "any")
+            any_of = form.get("match") == "any"
+            draft.values["query"] = written(rows, any_of=any_of, users=users)
         except Problem as problem:
             pen_wrong = problem
     return {
         "rows": rows,
         "match": form.get("match", "all"),
-        "attributes": ATTRIBUTES,
+        "attributes": USER_ATTRIBUTES if users else ATTRIBUTES,
         "operators": OPERATORS,
         "pen_wrong": pen_wrong,
-        "classes": await page.api.get(f"{API}/classes"),
-        "limiting": str(draft.values.get("limiting") or ALL_SYSTEMS),
-        **await preview(page, draft.values),
+        "classes": [
+            item
+            for item in await page.api.get(f"{API}/classes")
+            if (item["name"] == "SMS_R_User") is users
+        ],
+        "limiting": str(draft.values.get("limiting") or (ALL_USERS if users else ALL_SYSTEMS)),
+        **await preview(page, draft.values, type),
     }
 
 
 async def _rules_are_right(page: Page[Any], draft: Draft) -> None:
+    await _check_rules(page, draft, "device")
+
+
+async def _user_rules_are_right(page: Page[Any], draft: Draft) -> None:
+    await _check_rules(page, draft, "user")
+
+
+async def _check_rules(page: Page[Any], draft: Draft, type: str) -> None:
     rules = rules_of(draft.values)
     asked = {
-        "limiting": str(draft.values.get("limiting") or ALL_SYSTEMS),
+        "type": type,
+        "limiting": str(draft.values.get("limiting") or ""),
         "collection": str(draft.values.get("collection") or ""),
         "rules": _sent(rules),
         "first": 0,
@@ -300,26 +412,36 @@ async def _rules_are_right(page: Page[Any], draft: Draft) -> None:
 
 
 async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
+    return await _facts(page, draft, "device", ALL_SYSTEMS)
+
+
+async def _user_summary(page: Page[Any], draft: Draft) -> list[Fact]:
+    return await _facts(page, draft, "user", ALL_USERS)
+
+
+async def _facts(page: Page[Any], draft: Draft, type: str, root: str) -> list[Fact]:
     values = draft.values
-    shown = (await preview(page, values))["previewed"]
+    shown = (await preview(page, values, type))["previewed"]
     named = dict(values.get("limiting--names") or {})
-    limiting = str(values.get("limiting") or ALL_SYSTEMS)
+    limiting = str(values.get("limiting") or root)
     return [
         Fact(N_("Name"), str(values["name"])),
         Fact(N_("Comment"), str(values.get("comment") or "")),
         Fact(N_("Limiting collection"), str(named.get(limiting, limiting))),
-        *_rule_facts(values),
+        *_rule_facts(values, type),
         Fact(N_("Members today"), shown["members"] if shown else None),
     ]
 
 
-def _rule_facts(values: Mapping[str, Any]) -> list[Fact]:
+def _rule_facts(values: Mapping[str, Any], type: str = "device") -> list[Fact]:
     def said(name: str) -> str:
         named = dict(values.get(f"{name}--names") or {})
         return ", ".join(str(named.get(item, item)) for item in _list(values, name))
 
     return [
-        Fact(N_("Devices"), said("devices")),
+        Fact(N_("Users"), said("users"))
+        if type == "user"
+        else Fact(N_("Devices"), said("devices")),
         Fact(N_("Query"), str(values.get("query") or "").strip()),
         Fact(N_("Collections to include"), said("include")),
         Fact(N_("Collections to exclude"), said("exclude")),
@@ -329,7 +451,9 @@ def _rule_facts(values: Mapping[str, Any]) -> list[Fact]:
 async def _command(page: Page[Any], draft: Draft) -> str:
     values = draft.values
     words = ["tandem", "collection", "create", str(values["name"])]
-    if values.get("limiting") not in (None, "", ALL_SYSTEMS):
+    if draft.kind == USER_KEY:
+        words += ["--type", "user"]
+    if values.get("limiting") not in (None, "", ALL_SYSTEMS, ALL_USERS):
         words += ["--limiting", str(values["limiting"])]
     if values.get("comment"):
         words += ["--comment", str(values["comment"])]
@@ -340,7 +464,9 @@ def _rule_words(values: Mapping[str, Any], member: str) -> list[str]:
     words = []
     for rule in rules_of(values):
         option = member if rule["kind"] == "direct" else f"--{rule['kind']}"
-        words += [option, rule.get("device") or rule.get("query") or rule.get("collection") or ""]
+        option = "--user" if "user" in rule else option
+        named = ("device", "user", "query", "collection")
+        words += [option, next(rule[name] for name in named if name in rule)]
     return words
 
 
@@ -351,7 +477,8 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
         {
             "name": values["name"],
             "comment": values.get("comment") or "",
-            "limiting": values.get("limiting") or ALL_SYSTEMS,
+            "limiting": values.get("limiting") or "",
+            "type": "user" if draft.kind == USER_KEY else "device",
             "rules": _sent(rules_of(values)),
         },
     )
@@ -366,7 +493,9 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
 async def _add_summary(page: Page[Any], draft: Draft) -> list[Fact]:
     named = dict(draft.values.get("collection--names") or {})
     chosen = str(draft.values["collection"])
-    return [Fact(N_("Collection"), str(named.get(chosen, chosen))), *_rule_facts(draft.values)]
+    type = "user" if draft.kind == USER_ADD_KEY else "device"
+    facts = _rule_facts(draft.values, type)
+    return [Fact(N_("Collection"), str(named.get(chosen, chosen))), *facts]
 
 
 async def _add_command(page: Page[Any], draft: Draft) -> str:
@@ -394,9 +523,19 @@ async def _add_finish(page: Page[Any], draft: Draft) -> Outcome:
 async def _some_rule(page: Page[Any], draft: Draft) -> None:
     if not rules_of(draft.values):
         raise Problem("query", N_("Add a device, a collection or a query."))
+    await _within(page, draft, "device")
+
+
+async def _some_user_rule(page: Page[Any], draft: Draft) -> None:
+    if not rules_of(draft.values):
+        raise Problem("query", N_("Add a user, a collection or a query."))
+    await _within(page, draft, "user")
+
+
+async def _within(page: Page[Any], draft: Draft, type: str) -> None:
     found = await page.api.get(f"{API}/{quote(str(draft.values['collection']), safe='')}")
-    draft.values["limiting"] = found["limiting_id"] or ALL_SYSTEMS
-    await _rules_are_right(page, draft)
+    draft.values["limiting"] = found["limiting_id"] or ""
+    await _check_rules(page, draft, type)
 
 
 WIZARDS = (
@@ -454,6 +593,70 @@ WIZARDS = (
                 template="collections/rules_step.html",
                 load=load,
                 check=_some_rule,
+            ),
+        ),
+        summary=_add_summary,
+        command=_add_command,
+        finish=_add_finish,
+    ),
+)
+
+
+USER_WIZARDS = (
+    Wizard(
+        key=USER_KEY,
+        title=N_("Create a collection of users"),
+        back=PATH,
+        finish_label=N_("Create"),
+        steps=(
+            Step(
+                key="general",
+                title=N_("General"),
+                fields=(
+                    field("name", N_("Name"), required=True, limit=256, check=name_is_free),
+                    field("comment", N_("Comment"), "textarea", limit=1024, rows=2),
+                    USER_LIMITING,
+                ),
+            ),
+            Step(
+                key="rules",
+                title=N_("Membership rules"),
+                intro=N_(
+                    "Beside the rules you see who would be a member now. Nothing is kept yet."
+                ),
+                fields=USER_RULES,
+                template="collections/rules_step.html",
+                load=load_users,
+                check=_user_rules_are_right,
+            ),
+        ),
+        summary=_user_summary,
+        command=_command,
+        finish=_finish,
+    ),
+    Wizard(
+        key=USER_ADD_KEY,
+        title=N_("Add membership rules"),
+        back=PATH,
+        finish_label=N_("Add"),
+        steps=(
+            Step(
+                key="rules",
+                title=N_("Membership rules"),
+                intro=N_("Beside the rules you see who they would bring. Nothing is kept yet."),
+                fields=(
+                    field(
+                        "collection",
+                        N_("Collection"),
+                        "picker",
+                        required=True,
+                        options=user_collections,
+                    ),
+                    *USER_RULES,
+                ),
+                template="collections/rules_step.html",
+                load=load_users,
+                check=_some_user_rule,
             ),
         ),
         summary=_add_summary,

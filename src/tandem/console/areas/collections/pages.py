@@ -6,7 +6,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.collections.builder import API, LIMITING, PATH
+from tandem.console.areas.collections.builder import API, LIMITING, PATH, USER_LIMITING
 from tandem.console.areas.collections.lists import SIZE, every, listed, number_of
 from tandem.console.kit import (
     N_,
@@ -45,12 +45,18 @@ USES = {
     "configuration": N_("Configuration deployed to it"),
     "client-settings": N_("Client settings"),
 }
+HOWS = {
+    "limit": N_("is limited by"),
+    "include": N_("includes"),
+    "exclude": N_("excludes"),
+}
+_USERS = ("upn", "name", "mail", "id", "discovered_at")
 _DEVICES = ("name", "id", "os_version", "client_version", "discovered_at")
-_FIELDS = (
+_NAMED = (
     field("name", N_("Name"), required=True, limit=256),
     field("comment", N_("Comment"), "textarea", limit=1024, rows=2),
-    LIMITING,
 )
+_FIELDS = {"device": (*_NAMED, LIMITING), "user": (*_NAMED, USER_LIMITING)}
 
 
 def path_of(id: str) -> str:
@@ -62,12 +68,21 @@ def _api(page: Page[Any]) -> str:
 
 
 async def show_all(page: Page[Any]) -> Response:
-    sorts = ("name", "id", "limiting", "rules", "evaluated_at", "cost")
+    sorts = ("name", "id", "type", "limiting", "rules", "evaluated_at", "cost")
     return page.render("collections/list.html", list=await listed(page, API, sorts))
 
 
 async def export_all(page: Page[Any]) -> Response:
-    names = ("id", "name", "comment", "limiting_id", "limiting_name", "rule_count", "members")
+    names = (
+        "id",
+        "name",
+        "type",
+        "comment",
+        "limiting_id",
+        "limiting_name",
+        "rule_count",
+        "members",
+    )
     search = page.request.query_params.get("search", "").replace("\0", "")[:200]
     return csv("collections", names, every(page, API, names, search=search))
 
@@ -114,12 +129,15 @@ async def rules(page: Page[Any]) -> Response:
 
 async def members(page: Page[Any]) -> Response:
     frame = await _frame(page, "members")
-    shown = await listed(page, f"{_api(page)}/members", _DEVICES)
+    sorts = _USERS if frame["collection"]["type"] == "user" else _DEVICES
+    shown = await listed(page, f"{_api(page)}/members", sorts)
     return page.render("collections/members.html", **frame, list=shown)
 
 
 async def export_members(page: Page[Any]) -> Response:
     names = ("id", "name", "client_id", "device_id", "os_name", "os_version", "client_version")
+    if (await page.api.get(_api(page)))["type"] == "user":
+        names = ("id", "upn", "name", "mail", "tenant_id", "object_id", "discovered_at")
     search = page.request.query_params.get("search", "").replace("\0", "")[:200]
     return csv("members", names, every(page, f"{_api(page)}/members", names, search=search))
 
@@ -127,7 +145,18 @@ async def export_members(page: Page[Any]) -> Response:
 async def uses(page: Page[Any]) -> Response:
     frame = await _frame(page, "uses")
     found = await page.api.get(f"{_api(page)}/uses")
-    return page.render("collections/uses.html", **frame, uses=found, words=USES)
+    graph = await page.api.get(f"{_api(page)}/dependencies")
+    names = {item["id"]: item["name"] for item in (*graph["needs"], *graph["needed_by"])}
+    names[frame["collection"]["id"]] = frame["collection"]["name"]
+    return page.render(
+        "collections/uses.html",
+        **frame,
+        uses=found,
+        words=USES,
+        edges=graph["edges"],
+        names=names,
+        hows=HOWS,
+    )
 
 
 _SCHEDULE = (
@@ -216,7 +245,7 @@ async def edit(page: Page[Any]) -> Response:
 async def save(page: Page[Any]) -> Response:
     form = await page.form()
     frame = await _frame(page, "")
-    values, problems = read(_FIELDS, form, page.form_lists)
+    values, problems = read(_FIELDS[frame["collection"]["type"]], form, page.form_lists)
     version = form.get("version", "")
     if any(name.endswith("--search") for name in form):
         return await _edit_page(page, frame, values, {}, version, 200)
@@ -252,12 +281,13 @@ async def _edit_page(
     *,
     conflict: bool = False,
 ) -> Response:
+    type = frame["collection"]["type"]
     fields = await drawn(
         page,
-        _FIELDS,
+        _FIELDS[type],
         values,
         {name: problem for name, problem in problems.items() if name},
-        options_url=f"{PATH}/options",
+        options_url=f"{PATH}/options/{type}",
         lists=page.form_lists,
         form=page.form_values,
     )
@@ -274,8 +304,9 @@ async def _edit_page(
 
 async def options(page: Page[Any]) -> Response:
     query = page.request.query_params.get("limiting--query", "")[:100].replace("\0", "")
-    found = await LIMITING.options(page, None, query)
-    return page.render("_picker_found.html", item=LIMITING, found=found[:20], query=query)
+    item = USER_LIMITING if page.request.path_params["type"] == "user" else LIMITING
+    found = await item.options(page, None, query)
+    return page.render("_picker_found.html", item=item, found=found[:20], query=query)
 
 
 async def ask_delete(page: Page[Any]) -> Response:
@@ -337,7 +368,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         console.route(PATH, show_all),
         console.route(f"{PATH}.csv", export_all),
-        console.route(f"{PATH}/options/limiting", options),
+        console.route(f"{PATH}/options/{{type}}/limiting", options),
         console.route(one, show),
         console.route(f"{one}/rules", rules),
         console.route(f"{one}/rules/{{rule:int}}/remove", remove_rule, post=True),

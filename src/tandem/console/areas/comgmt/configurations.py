@@ -42,6 +42,15 @@ FIELDS = (
         ),
     ),
     field("collection", N_("Collection"), "select", required=True, options=_collections),
+    field(
+        "reason",
+        N_("Reason"),
+        limit=1024,
+        hint=N_(
+            "Only when it reaches more devices than one administrator may reach alone: a second"
+            " one then reads it, and approves or not."
+        ),
+    ),
 )
 
 
@@ -54,6 +63,7 @@ async def show(
         "comgmt/configurations.html",
         422 if problems else 200,
         configurations=await page.api.get(API),
+        waiting=await page.api.get(f"{API}/waiting"),
         fields=await drawn(page, FIELDS, values or {}, problems),
         general=(problems or {}).get(""),
         titles=WORKLOADS,
@@ -72,12 +82,58 @@ async def create(page: Page[Any]) -> Response:
                 raise
             problems[str(error.details.get("field", ""))] = error
         else:
+            if made["state"] == "approval":
+                return page.to(
+                    PATH,
+                    N_(
+                        "%(name)s reaches %(count)s devices: a second administrator has to approve it."
+                    ),
+                    name=made["name"],
+                    count=page.language.number(made["devices"]),
+                )
             return page.to(
                 PATH,
                 N_("%(name)s was deployed. Devices apply it with their next policy."),
                 name=made["name"],
             )
     return await show(page, values, problems)
+
+
+async def approve(page: Page[Any]) -> Response:
+    form = await page.form()
+    seen, id = form.get("devices", ""), page.request.path_params["id"]
+    if "confirmed" not in form:
+        text = page.language.text
+        return page.confirm(
+            text(N_("Approve a deployment")),
+            text(
+                N_("%(name)s reaches %(count)s devices. They apply it with their next policy."),
+                name=form.get("name", "")[:256],
+                count=seen[:12],
+            ),
+            text(N_("Approve")),
+            back=PATH,
+            fields={"devices": seen[:12], "name": form.get("name", "")[:256]},
+        )
+    number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 12 else -1
+    path = f"{API}/waiting/{quote(id, safe='')}/approve"
+    try:
+        made = await page.api.post(path, {"devices": number})
+    except AppError as error:
+        if error.kind not in (Kind.CONFLICT, Kind.NOT_FOUND, Kind.FORBIDDEN):
+            raise
+        return await show(page, None, {"": error})
+    return page.to(
+        PATH,
+        N_("%(name)s was deployed. Devices apply it with their next policy."),
+        name=made["name"],
+    )
+
+
+async def cancel(page: Page[Any]) -> Response:
+    await page.form()
+    await page.api.delete(f"{API}/waiting/{quote(page.request.path_params['id'], safe='')}")
+    return page.to(PATH, N_("It was cancelled: no device gets it."))
 
 
 async def delete(page: Page[Any]) -> Response:
@@ -106,5 +162,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         console.route(PATH, show),
         console.route(PATH, create, post=True),
+        console.route(f"{PATH}/waiting/{{id}}/approve", approve, post=True),
+        console.route(f"{PATH}/waiting/{{id}}/cancel", cancel, post=True),
         console.route(f"{PATH}/{{id}}/delete", delete, post=True),
     ]
