@@ -37,13 +37,21 @@ class Edge(Rig):
             site_token_keys=self.site_keys,
             endpoints=[
                 tunnel.Endpoint(
-                    f"{BASE}/{one.path}", list(one.methods), one.max_body_bytes, ["token"]
+                    f"{BASE}/{one.path}",
+                    list(one.methods),
+                    one.max_body_bytes,
+                    ["token"],
+                    one.hold_seconds,
                 )
                 for one in clients.ENDPOINTS
             ]
             + [
                 tunnel.Endpoint(
-                    f"{MUTUAL}/{one.path}", list(one.methods), one.max_body_bytes, ["certificate"]
+                    f"{MUTUAL}/{one.path}",
+                    list(one.methods),
+                    one.max_body_bytes,
+                    ["certificate"],
+                    one.hold_seconds,
                 )
                 for one in clients.ENDPOINTS
             ],
@@ -55,7 +63,7 @@ class Edge(Rig):
         found = super().connector_configuration(name)
         inside = f"https://localhost:{self.point.port}{PREFIX}"
         mappings = [
-            tunnel.Mapping(f"{entry}/{one.path}", f"{inside}/{one.path}")
+            tunnel.Mapping(f"{entry}/{one.path}", f"{inside}/{one.path}", one.hold_seconds)
             for one in clients.ENDPOINTS
             for entry in (BASE, MUTUAL)
         ]

@@ -17,7 +17,7 @@ from joserfc import jws, jwt
 from joserfc.jwk import ECKey
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from tandem import pki
 from tandem.agent import (
@@ -33,7 +33,7 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
-from tandem.site import administrators, clients
+from tandem.site import administrators, clients, notifications
 
 TENANT = "3f6b1b62-7b1c-4c55-9d58-0e6f9b6f5a11"
 ROLE_ID = "72057594037927941"
@@ -154,6 +154,8 @@ class Site:
         )
         self.identity = ccm.SigningIdentity(key, signer, self.root.certificate)
         self.content = ccm.PolicyContent()
+        # By the user's object id.
+        self.of_users: dict[str, list[ccm.Configuration]] = {}
         self.package = PACKAGE
         self.site_code = "CM1"
         self.onboarded = True
@@ -186,9 +188,20 @@ class Site:
                 management_points=self._points,
                 manifest=self._manifest,
                 package=lambda wanted: self.package_of(wanted),
+                ordered=self._ordered,
+                user_policy=self._user_policy,
             ),
             now=moment,
         )
+        self.channel = notifications.Channel(db, self.point, self._signing, now=moment)
+
+    async def _user_policy(
+        self, tx: Tx, client: clients.Client, user: clients.TokenHolder
+    ) -> list[ccm.Configuration]:
+        return self.of_users.get(user.object_id, [])
+
+    async def _ordered(self, tx: Tx, client: clients.Client, message: ccm.Message) -> None:
+        await notifications.take_result(tx, client, message, self.now())
 
     async def _verify_certificate(self, tx: Tx, leaf: x509.Certificate) -> None:
         pki.check_client(leaf, self.client_roots, self.crls, self.now())
@@ -252,6 +265,9 @@ class Site:
         assert form["scope"] == "https://ConfigMgrService/.default"
         return http.reply({"access_token": self.token_of(claims["sub"]), "expires_in": 3600})
 
+    def _below(self) -> list[BaseRoute]:
+        return [*clients.routes(self.db, self.point), *notifications.routes(self.channel)]
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         key = pki.generate_key()
@@ -271,10 +287,13 @@ class Site:
             [
                 Route("/CCM_Proxy_ServerAuth/AADAuthInfo", self._auth_info),
                 Route(f"/{TENANT}/oauth2/v2.0/token", self._directory, methods=["POST"]),
-                Mount(PREFIX, routes=clients.routes(self.db, self.point)),
-                Mount(MUTUAL_PREFIX, routes=clients.routes(self.db, self.point)),
+                # The same inside, without a gateway's prefix.
+                *self._below(),
+                Mount(PREFIX, routes=self._below()),
+                Mount(MUTUAL_PREFIX, routes=self._below()),
                 *clients.admin_routes(self.db, require=_anyone, now=self.now),
                 *clients.identity_routes(self.db, self.box, "CM1", require=_anyone, now=self.now),
+                *notifications.admin_routes(self.db, _anyone, self.now),
             ],
             role="site",
         )
@@ -288,6 +307,7 @@ class Site:
         stop = asyncio.Event()
         listener = http.Listener(relayed, "127.0.0.1", self.port, http.TLS(certificate, key_file))
         task = asyncio.create_task(http.serve([listener], stop, drain_seconds=1))
+        hearing = asyncio.create_task(self.channel.run(stop))
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -295,7 +315,7 @@ class Site:
             await asyncio.sleep(0.01)
         yield
         stop.set()
-        await task
+        await asyncio.gather(task, hearing)
 
 
 async def _anyone(request: Request, role: object = None) -> administrators.Administrator:

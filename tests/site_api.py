@@ -31,6 +31,7 @@ from tandem.site import (
     comanagement,
     deployments,
     fleet,
+    notifications,
     properties,
     search,
 )
@@ -232,6 +233,7 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
         *clients.identity_routes(
             db, SecretBox.open(folder / "keys" / "box.key"), "CM1", require=gate, now=now
         ),
+        *notifications.admin_routes(db, gate, now),
         *fleet.routes(db, cloud.fleet, gate, now),
         *adminservice.routes(db, gate, now),
     ]

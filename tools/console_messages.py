@@ -42,6 +42,7 @@ APIS = (
     "site/guide",
     "site/health",
     "site/ledgers",
+    "site/notifications",
     "site/properties",
     "site/search",
     "site/settings",

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tandem.agent.folder import Folder
 from tandem.agent.spool import Spool
 from tandem.infra import net
 from tandem.infra.database import Database
-from tandem.site import clients
+from tandem.site import clients, notifications
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -129,6 +130,57 @@ async def test_messages_arrive_once_whoever_is_killed(edge: Edge, machine: Machi
             client.wake()
             await client.step()
         assert await arrived(edge) == list(range(sent))
+
+
+async def test_a_device_hears_through_the_gateway_what_it_is_to_do_now(
+    edge: Edge, machine: Machine
+) -> None:
+    """The request that waits at the site takes none of the gateway's places for others, and comes
+    again when gateway or connection point were away."""
+    stop = asyncio.Event()
+    async with edge.point.serving():
+        client = await installed(edge, machine)
+        patient = Client(replace(machine, minute_seconds=2))
+        task = asyncio.create_task(patient.run(stop))
+        try:
+            for victim in ("", "gateway", "connector"):
+                await until_held(edge)
+                if victim:
+                    await asyncio.to_thread(edge.stop, victim, signal.SIGKILL)
+                    edge.start_gateway() if victim == "gateway" else edge.start_connector()
+                    await edge.until(lambda facts: facts["tunnels"] == 1)
+                async with edge.point.db.transaction() as tx:
+                    made = await notifications.create(
+                        tx,
+                        "download-computer-policy",
+                        client=client.client_id,
+                        actor="siteadmin",
+                        now=machine.now(),
+                    )
+                begun = time.monotonic()
+                await until_done(edge, made.id, machine)
+                if not victim:
+                    assert time.monotonic() - begun < 5
+        finally:
+            stop.set()
+            await task
+
+
+async def until_held(edge: Edge) -> None:
+    async with asyncio.timeout(20):
+        while not edge.point.channel.waiting:
+            await asyncio.sleep(0.02)
+
+
+async def until_done(edge: Edge, operation: str, machine: Machine) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            async with edge.point.db.transaction() as tx:
+                found = await notifications.find(tx, operation, now=machine.now())
+            if found.counts.get("done"):
+                return
+            assert not found.counts.get("failed"), found
+            await asyncio.sleep(0.05)
 
 
 async def test_a_stopped_management_point_is_named_and_what_waits_is_delivered_later(

@@ -26,6 +26,8 @@ SAME = {
     "Instance %(name)s",
     "Instance %(number)s",
     "Interactive",
+    "Internet",
+    "Intranet",
     "Licence",
     "MSI",
     "Navigation",

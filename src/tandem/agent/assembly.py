@@ -1,5 +1,7 @@
 """One machine from its settings."""
 
+from pathlib import Path
+
 import httpx
 from cryptography import x509
 
@@ -11,6 +13,8 @@ from tandem.agent.platform.certificate import (
     MeetingChannel,
 )
 from tandem.agent.platform.meeting import FolderBridge, JoinBroker, MeetingPlace
+from tandem.agent.platform.restart import SystemRestart
+from tandem.agent.roaming import network_state
 from tandem.agent.settings import AgentSettings
 from tandem.infra import net
 from tandem.infra.clock import utc_now
@@ -37,6 +41,9 @@ def machine_of(
         durable=settings.durable,
         root=settings.root,
         certificate=_certificate(settings, resolver),
+        network=network_state,
+        # A folder is not a device, and Windows is restarted by its own MDM client.
+        restart=SystemRestart() if settings.root == Path("/") else None,
     )
 
 

@@ -23,12 +23,15 @@ from tandem.agent.gate import Gate, NotKept
 from tandem.agent.handlers import Handlers, Root, hardware, hardware_id
 from tandem.agent.installation import FILE, Installation, client_folder, installed
 from tandem.agent.journal import ERROR, WARNING, Journal
-from tandem.agent.platform import Machine
+from tandem.agent.notifications import LOG as NOTIFIED
+from tandem.agent.notifications import Notifications, TakenOrder
+from tandem.agent.platform import CannotRestart, Machine
+from tandem.agent.roaming import Roaming
 from tandem.agent.session import Refused, Session, Unreachable, decode, describe
 from tandem.agent.spool import Spool
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
-from tandem.workloads import Authority
+from tandem.workloads import APPS, Authority
 
 HEARTBEAT_MINUTES = 7 * 24 * 60
 # How often the hardware is looked at; all of it is reported with each heartbeat, what changed meanwhile
@@ -37,13 +40,30 @@ INVENTORY_MINUTES = 24 * 60
 # How often the client looks at what only this device knows, such as its MDM enrollment.
 LOOK_MINUTES = 1
 RETRY_MINUTES = 10
+# A device that is to restart has so long before it counts as one that did not.
+RESTART_MINUTES = 15
 # State ids of topic 800 (spec 3.2).
 ASSIGNMENT_STARTED, WRONG_SITE, NO_MANAGEMENT_POINT, ASSIGNED = 500, 602, 603, 700
 _BATCH = 100
 # How far a clock may go back without a word: it is set by the network all the time.
 _SKEW = timedelta(minutes=5)
+_USER_POLICY = "user-policy.json"
 # Entries of the ledger in one message: far below what one message may hold.
 _ENTRIES = 100
+
+
+class NothingThere(AppError):
+    """Asked for what this client does not do here."""
+
+    kind, code = Kind.UNSUPPORTED, "notification.not-here"
+
+
+class SomeFailed(AppError):
+    kind, code = Kind.CONFLICT, "notification.some-failed"
+
+
+class NoUserPolicy(AppError):
+    kind, code = Kind.CONFLICT, "policy.no-user"
 
 
 class NotInstalled(AppError):
@@ -103,7 +123,8 @@ class Client:
         self._hardware_id = machine.hardware_id or (
             hardware_id(Root(root, machine.state)) if root is not None else ""
         )
-        self._policy = self._stored_policy()
+        self._policy = self._stored_policy("policy.json")
+        self._user_policy = self._stored_policy(_USER_POLICY)
         self._expired = self._farewell = self._asked = self._begun = False
         self._assigned = False
         self._trouble: ccm.Message | None = None
@@ -119,9 +140,21 @@ class Client:
         self._woken = asyncio.Event()
         # Another identity is prepared: a new object on this folder becomes it.
         self.over = self._leaves = False
-        self._write(
-            "LocationServices",
-            "Currently Internet" if not found.always_internet else "Always Internet",
+        self._notifications = Notifications(
+            machine,
+            self._folder,
+            self._session,
+            self._journal,
+            came=self._woken.set,
+            location=lambda: self._roaming.location,
+        )
+        self._roaming = Roaming(
+            machine,
+            self._folder,
+            self._journal,
+            always_internet=found.always_internet,
+            intranet=found.smsmp,
+            site_code=found.site_code,
         )
 
     def _write(self, component: str, message: str, severity: int = 1) -> None:
@@ -171,7 +204,7 @@ class Client:
     async def run(self, stop: asyncio.Event) -> None:
         """Be a client until `stop` is set, or until this machine is to be another one (`over`).
         Nothing that the network does ends it."""
-        called = asyncio.create_task(self._called(stop))
+        called = asyncio.gather(self._called(stop), self._notified(stop))
         try:
             while not stop.is_set() and not self.over:
                 self._woken.clear()
@@ -185,6 +218,10 @@ class Client:
         if self._machine.waits_for_calls:
             app_id = self._installation.connection.info.client_app_id
             await Calls(self._machine, app_id, self._journal).run(stop)
+
+    async def _notified(self, stop: asyncio.Event) -> None:
+        if self._machine.waits_for_calls:
+            await self._notifications.run(stop)
 
     async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]
@@ -203,15 +240,20 @@ class Client:
         """
         self._notice_clock()
         begun = await self._attempt(self._begin)
+        if await self._roaming.look():
+            self._notifications.moved()
         heard = await self._attempt(self._hear)
+        obeyed = await self._attempt(self._obey) if heard is None else None
         done = await self._attempt(self._evaluate)
         # A site that did not answer a moment ago is not asked twice in one step.
         said = await self._attempt(self._send) if heard is not Unreachable else Unreachable
-        every = {begun, heard, done, said}
+        every = {begun, heard, obeyed, done, said}
         if not {DiskTrouble, NotKept} & every:
             self._well_again()
         elif Unreachable not in every:
             await self._tell_trouble()
+        if Unreachable in every:
+            self._roaming.doubt()
         if every == {None}:
             return self._rest_seconds()
         return self._after_failure()
@@ -320,6 +362,103 @@ class Client:
             self._assigned = True
         if self._machine.now() >= self._policy_due:
             await self._poll()
+            await self._notifications.look()
+
+    async def _obey(self) -> None:
+        """Do what the site asked for, and say what became of it."""
+        for action, orders in self._notifications.waiting():
+            try:
+                text = await self._do(action, orders)
+            except Unreachable:
+                raise  # It waits, like all that needs the site.
+            except AppError as error:
+                self._write(NOTIFIED, f"{action} failed: {error.message}", ERROR)
+                self._tell(orders, ccm.ORDER_FAILED, error.message, error.code)
+            else:
+                if text:
+                    self._write(NOTIFIED, f"{action} is done: {text}")
+                    self._tell(orders, ccm.ORDER_DONE, text)
+
+    def _tell(self, orders: list[TakenOrder], state: int, text: str, code: str = "") -> None:
+        for order in orders:
+            result = ccm.OrderResult(order.id, text[:512], code[:64])
+            self._report(ccm.NOTIFICATION_TOPIC, state, msgspec.to_builtins(result))
+        self._notifications.told(orders)
+        self._messages_due = self._machine.now()
+
+    async def _do(self, action: str, orders: list[TakenOrder]) -> str:
+        """What was done, in a sentence; empty while it is under way. Raises AppError."""
+        if action == "restart":
+            return await self._restart(orders)
+        self._notifications.begin(orders)
+        now = self._machine.now()
+        match action:
+            case "download-computer-policy":
+                self._asked = True
+                await self._poll()
+                await self._evaluate()
+                return f"Policy version {self._policy.version if self._policy else 0} is in force."
+            case "download-user-policy":
+                return await self._poll_user()
+            case "collect-discovery-data":
+                self._heartbeat_due = now
+                return "The heartbeat is sent."
+            case "collect-hardware-inventory":
+                if self._machine.root is None:
+                    raise NothingThere("This client collects no hardware of this device.")
+                self._report_hardware(now, whole=True)
+                return "The hardware was collected whole."
+            case "evaluate-application-deployments":
+                return await self._look_again((APPS,))
+            case "evaluate-configurations":
+                return await self._look_again(())
+            case "evaluate-co-management":
+                self._asked = True
+                await self._evaluate()
+                flags = self.gate.flags
+                return f"Co-management was evaluated; the workload flags are {flags}."
+            case "evaluate-location":
+                if await self._roaming.decide("an administrator asks"):
+                    self._notifications.moved()
+                where = self._roaming.location
+                return f"This device is on the {where.network}: {where.reason}"
+        raise NothingThere(
+            f"This client does not know {action}.", cure="A newer client may: update it."
+        )
+
+    async def _look_again(self, areas: tuple[str, ...]) -> str:
+        self._handler.look_again()
+        await self._evaluate()
+        standing = self._handler.standing(areas)
+        if standing is None:
+            raise NothingThere("This client brings nothing about on this device.")
+        good, failed = standing
+        if failed:
+            raise SomeFailed(
+                f"{failed} of {good + failed} failed; the device's page says which and why."
+            )
+        return (
+            f"All {good} are as they should be." if good else "Nothing is deployed to this device."
+        )
+
+    async def _restart(self, orders: list[TakenOrder]) -> str:
+        restart, now = self._machine.restart, self._machine.now()
+        if restart is None:
+            raise CannotRestart(
+                "This client does not restart this device.",
+                cure="Restart it from its tenant, with a remote action.",
+            )
+        boot, first = restart.boot(), orders[0]
+        if not first.boot or first.begun_at is None:
+            self._notifications.begin(orders, boot)
+            await restart.restart()
+            self._write(NOTIFIED, "The device restarts in a minute.", WARNING)
+            return ""
+        if first.boot != boot:
+            return "The device has started again."
+        if now > first.begun_at + self._minutes(RESTART_MINUTES):
+            raise CannotRestart("The device did not restart.", cure="Somebody may have stopped it.")
+        return ""
 
     def _after_failure(self) -> float:
         # Spread, so a fleet does not come back in one second after its gateway did.
@@ -393,6 +532,7 @@ class Client:
         self._folder.save(FILE, self._installation)
         self._folder.remove("policy.json")
         self._policy = None
+        self._drop_user_policy("the site no longer knows this client")
 
     def _report(self, topic: int, state: int, data: dict[str, Any], once: str = "") -> None:
         occasion = f"{pki.jwk_thumbprint(self._session.key)}/{once}" if once else ""
@@ -429,8 +569,19 @@ class Client:
             self._handler.policy_checked()
         else:
             self._accept(response)
-        if self.settings.enable_user_policy and self.settings.enable_user_policy_from_internet:
-            await self._poll_user()
+        settings = self.settings
+        if not (settings.enable_user_policy and settings.enable_user_policy_from_internet):
+            self._drop_user_policy("the client settings do not allow it")
+        else:
+            try:
+                await self._poll_user()
+            except AppError as error:
+                # What was forged or did not come changes nothing.
+                passing = isinstance(error, Unreachable | ccm.BadDocument)
+                if not passing and error.kind is not Kind.UNAVAILABLE:
+                    self._drop_user_policy(error.message)
+                self._write("PolicyAgent", f"No user policy: {error.message}", WARNING)
+                self._effect("enable_user_policy_from_internet", f"no user policy: {error.code}")
 
     def _accept(self, response: httpx.Response) -> None:
         before = self._policy
@@ -468,36 +619,61 @@ class Client:
                 WARNING,
             )
 
-    async def _poll_user(self) -> None:
+    async def _poll_user(self) -> str:
+        """Ask for the policy of whoever is signed in; what came of it, in a sentence. Raises AppError."""
+        settings = self.settings
+        if not (settings.enable_user_policy and settings.enable_user_policy_from_internet):
+            raise NoUserPolicy(
+                "The client settings do not let this device ask for policy of its user.",
+                cure="Allow user policy, and its requests from the internet, in the client settings.",
+            )
         headers = {"If-None-Match": self._user_etag} if self._user_etag else {}
-        try:
-            response = await self._session.get(
-                "/SMS_MP/.sms_pol?user", headers=headers, account="user"
-            )
-            if response.status_code == 304:
-                self._write("PolicyAgent", "User policy is not modified.")
-                return
-            policy = ccm.open_policy(
-                response.text,
-                self._machine.trusted_root,
-                self._machine.now(),
-                client_id=self.client_id,
-                key=self._session.key,
-            )
-        except AppError as error:
-            self._write("PolicyAgent", f"No user policy: {error.message}", WARNING)
-            self._effect("enable_user_policy_from_internet", f"no user policy: {error.code}")
-            return
+        response = await self._session.get("/SMS_MP/.sms_pol?user", headers=headers, account="user")
+        if response.status_code == 304:
+            self._write("PolicyAgent", "User policy is not modified.")
+            return "User policy is not modified."
+        policy = ccm.open_policy(
+            response.text,
+            self._machine.trusted_root,
+            self._machine.now(),
+            client_id=self.client_id,
+            key=self._session.key,
+        )
+        if not policy.user:
+            raise NoUserPolicy("What came as the policy of a user is none.")
         self._user_etag = response.headers.get("etag", "")
+        self._folder.save(_USER_POLICY, _PolicyInHand(self._user_etag, response.text))
+        self._user_policy = policy
         self._write("PolicyAgent", f"Received user policy for {policy.user}.")
         self._effect("enable_user_policy_from_internet", "user policy received")
+        return f"Received user policy for {policy.user}."
+
+    def _drop_user_policy(self, why: str) -> None:
+        """Whoever is signed in no longer has one here: what it had set goes with it."""
+        if self._user_policy is not None:
+            self._write(
+                "PolicyAgent", f"The policy of {self._user_policy.user} goes: {why}", WARNING
+            )
+        self._user_policy, self._user_etag = None, ""
+        self._folder.remove(_USER_POLICY)
+
+    def _with_users(self, policy: ccm.Policy) -> ccm.Policy:
+        """The device's policy, and of its user's what the device's says nothing about: what is meant
+        for the device holds whoever sits before it."""
+        if self._user_policy is None:
+            return policy
+        said = {item.setting for item in policy.configurations}
+        more = [item for item in self._user_policy.configurations if item.setting not in said]
+        return msgspec.structs.replace(policy, configurations=[*policy.configurations, *more])
 
     def _effect(self, setting: str, effect: str) -> None:
         self._effects[setting] = effect
 
     def _find_way(self) -> bool:
         """Choose between gateway and the management point of the intranet; False: there is none."""
-        if self._policy is None or self.settings.enable_cloud_management_gateway:
+        at_home = self._roaming.location.network == "intranet"
+        allowed = self._policy is None or self.settings.enable_cloud_management_gateway
+        if allowed and not at_home:
             self._session.intranet = ""
             return True
         self._session.intranet = self._installation.smsmp
@@ -511,7 +687,7 @@ class Client:
         asked, self._asked = self._asked, False
         await self._follow_settings()
         await self._handler.evaluate(
-            policy,
+            self._with_users(policy),
             self._report,
             version=self._installation.version,
             effects=dict(self._effects),
@@ -710,8 +886,8 @@ class Client:
                 return min(datetime.fromisoformat(stored.decode()), latest)
         return now
 
-    def _stored_policy(self) -> ccm.Policy | None:
-        stored = self._folder.load("policy.json", _PolicyInHand)
+    def _stored_policy(self, name: str) -> ccm.Policy | None:
+        stored = self._folder.load(name, _PolicyInHand)
         if stored is None:
             return None
         try:

@@ -1,7 +1,7 @@
 """CoManagementHandler: merges the policies of this device, and acts on what comes out."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from tandem.agent.platform.meeting import EnrollmentAsked
 from tandem.infra.errors import AppError
 from tandem.protocols import ccm
 from tandem.workloads import Authority, Merged, Workload, shown
+from tandem.workloads.instructions import area_of
 
 LOG = "CoManagementHandler"
 STATUS, SCHEDULED, CANCELED = 100, 101, 102
@@ -111,6 +112,22 @@ class CoManagementHandler:
         self._alarm(report)
         state = self._state(policy, merged, enrollment, version, effects)
         self._report(state, report, policy)
+
+    def look_again(self) -> None:
+        """Compare every value with the device at the next evaluation, however lately it was."""
+        if self._handlers is not None:
+            self._handlers.look_again()
+
+    def standing(self, areas: Collection[str] = ()) -> tuple[int, int] | None:
+        """How many values have their effect, and how many failed to; of these areas, or of all. None
+        where values have no effects."""
+        if self._handlers is None:
+            return None
+        effects = [
+            one for one in self._handlers.effects if not areas or area_of(one.setting) in areas
+        ]
+        failed = sum(one.failed for one in effects)
+        return len(effects) - failed, failed
 
     def _merge(self, policy: ccm.Policy) -> Merged:
         found = sorted(policy.configuration_policies, key=lambda p: p.id)

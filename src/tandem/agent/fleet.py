@@ -31,8 +31,8 @@ from tandem.infra import logs, net
 from tandem.infra.process import run_role
 
 _LINE_LIMIT = 1 << 20
-_CONNECTIONS = 100
-# Of these, those that the first devices hold open to be called; the rest come at their next poll.
+_CONNECTIONS = 140
+# The first devices hold two open, to be called by either authority; the rest come at their next poll.
 _CALLED = 40
 
 log = logs.get_logger(__name__)

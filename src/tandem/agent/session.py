@@ -126,9 +126,13 @@ class Session:
     ) -> httpx.Response:
         return await self._request("GET", target, b"", headers or {}, account)
 
-    async def post(self, target: str, value: msgspec.Struct) -> httpx.Response:
+    async def post(
+        self, target: str, value: msgspec.Struct, *, read_seconds: float | None = None
+    ) -> httpx.Response:
+        """`read_seconds`: how long the answer may take, where it is meant to take long."""
         headers = {"Content-Type": "application/json"}
-        return await self._request("POST", target, msgspec.json.encode(value), headers, "device")
+        body = msgspec.json.encode(value)
+        return await self._request("POST", target, body, headers, "device", read_seconds)
 
     async def open(self, target: str, headers: dict[str, str]) -> httpx.Response:
         """An answer whose body is still to be read; the caller closes it."""
@@ -195,23 +199,40 @@ class Session:
         self._folder.remove(_SITE_TOKEN)
 
     async def _request(
-        self, method: str, target: str, body: bytes, headers: dict[str, str], account: Account
+        self,
+        method: str,
+        target: str,
+        body: bytes,
+        headers: dict[str, str],
+        account: Account,
+        read_seconds: float | None = None,
     ) -> httpx.Response:
         token = await self.token(account)
-        response = await self._attempt(method, target, body, headers, token)
+        response = await self._attempt(method, target, body, headers, token, read_seconds)
         if response.status_code == 401 and _reason(response) != "client.unknown":
             # The token may have lost its worth before its time: keys change, gateways restart.
             self._forget(account)
             self._stale = True
             token = await self.token(account)
-            response = await self._attempt(method, target, body, headers, token)
+            response = await self._attempt(method, target, body, headers, token, read_seconds)
         _check(response)
         return response
 
     async def _attempt(
-        self, method: str, target: str, body: bytes, headers: dict[str, str], token: str
+        self,
+        method: str,
+        target: str,
+        body: bytes,
+        headers: dict[str, str],
+        token: str,
+        read_seconds: float | None,
     ) -> httpx.Response:
         request = self._signed(method, target, body, headers, token)
+        if read_seconds is not None:
+            request.extensions["timeout"] = {
+                **request.extensions.get("timeout", {}),
+                "read": read_seconds,
+            }
         return await _send(self._machine.http, request)
 
     def _signed(

@@ -18,6 +18,7 @@ from tandem.console.areas import (
     fleet,
     gateways,
     mdm,
+    notify,
 )
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
@@ -53,6 +54,7 @@ SITE_AREAS: tuple[Area, ...] = (
     gateways.AREA,
     collections.AREA,
     comgmt.AREA,
+    notify.AREA,
 )
 TENANT_AREAS: tuple[Area, ...] = (mdm.AREA, directory.AREA)
 # Where somebody without a role comes to.

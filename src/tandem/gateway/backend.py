@@ -171,6 +171,7 @@ class Target:
     prefix_bytes: int
     inside: bytes
     endpoint: str
+    hold_seconds: float = 0
 
 
 class _Connection(asyncio.Protocol):
@@ -343,7 +344,8 @@ class Request:
     def _begin(self) -> None:
         assert self._target is not None
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._target.pool.seconds, self._late)
+        seconds = max(self._target.pool.seconds, self._target.hold_seconds)
+        self._timer = loop.call_later(seconds, self._late)
         self._task = loop.create_task(self._send())
 
     async def _send(self) -> None:

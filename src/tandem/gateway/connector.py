@@ -217,6 +217,7 @@ class Connector:
                     len(mapping.prefix),
                     inside.encode(),
                     (inside + rest).strip("/").partition("/")[0][:64],
+                    mapping.hold_seconds,
                 )
         return None
 

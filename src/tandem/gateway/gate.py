@@ -85,7 +85,7 @@ class Gate:
         identity = self._identify(endpoint, headers, peer)
         if isinstance(identity, Refusal):
             return identity
-        return Forward(endpoint.prefix, endpoint.max_body_bytes, identity)
+        return Forward(endpoint.prefix, endpoint.max_body_bytes, identity, endpoint.hold_seconds)
 
     # -------------------------------------------------------------- the edge's own answers
 

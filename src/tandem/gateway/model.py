@@ -82,6 +82,7 @@ class Forward:
     endpoint: str
     max_body_bytes: int
     identity: str
+    hold_seconds: float = 0
 
 
 Decision = Refusal | EdgeAnswer | Forward

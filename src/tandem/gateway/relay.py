@@ -358,13 +358,17 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        tunnel = self._front.tunnels.next(besides=self._tunnel)
+        hold = self._plan.hold_seconds
+        tunnel = self._front.tunnels.next(besides=self._tunnel, held=hold > 0)
         if tunnel is None:
             held = len(self._front.tunnels)
             self._fail(_BUSY if held else _NO_CONNECTION_POINT)
             return
+        self._let_go()
         self._tunnel = tunnel
         self._number = tunnel.open(self)
+        if hold:
+            tunnel.held.add(self._number)
         mux = tunnel.mux
         self.outgoing = Outgoing(mux, self._number)
         self._incoming = Incoming(mux, self._number)
@@ -374,10 +378,15 @@ class Exchange:
         mux.put(encode(Type.OPEN, self._number, first, fin=small))
         if not small:
             self.outgoing.send(self._body, fin=True)
-        seconds = self._front.gate.configuration.limits.request_seconds
+        seconds = max(hold, self._front.gate.configuration.limits.request_seconds)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._late)
+
+    def _let_go(self) -> None:
+        """Of the tunnel, which counts what waits there."""
+        if self._tunnel is not None:
+            self._tunnel.held.discard(self._number)
 
     def _late(self) -> None:
         if self._status == 0:
@@ -497,6 +506,7 @@ class Exchange:
             self._timer.cancel()
         if self._tunnel is not None:
             self._tunnel.mux.streams.pop(self._number, None)
+        self._let_go()
 
     def _cancel(self, reason: str) -> None:
         if self._tunnel is not None and self._tunnel.mux.open:

@@ -48,13 +48,16 @@ class Tunnels:
         if tunnel in self._held:
             self._held.remove(tunnel)
 
-    def next(self, besides: "Tunnel | None" = None) -> "Tunnel | None":
-        """Round-robin, without those that have as many requests as they may."""
-        most = self.limits().requests_per_connection_point
+    def next(self, besides: "Tunnel | None" = None, held: bool = False) -> "Tunnel | None":
+        """Round-robin, without those that have as many requests as they may. `held`: for a request
+        that waits at the site for its answer."""
+        limits = self.limits()
+        most = limits.held_per_connection_point if held else limits.requests_per_connection_point
         for _ in range(len(self._held)):
             self._turn += 1
             tunnel = self._held[self._turn % len(self._held)]
-            if tunnel is not besides and len(tunnel.mux.streams) < most:
+            under_way = len(tunnel.held) if held else len(tunnel.mux.streams) - len(tunnel.held)
+            if tunnel is not besides and under_way < most:
                 return tunnel
         return None
 
@@ -79,6 +82,8 @@ class Tunnel(asyncio.Protocol):
         self._configured = configured
         self._stream = 0
         self.connection_point = ""
+        # Of its streams, those whose requests wait at the site for their answers.
+        self.held: set[int] = set()
         self.mux = Mux(self._control)
 
     def connection_made(self, transport: Any) -> None:

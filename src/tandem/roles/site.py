@@ -42,6 +42,7 @@ from tandem.site import (
     fleet,
     guide,
     health,
+    notifications,
     properties,
     search,
 )
@@ -160,7 +161,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     rollouts = comanagement.Conductor(db, others, utc_now)
     clients.register(jobs, db, now=utc_now)
     checkins = clients.CheckIns(db, now=utc_now)
-    point = _management_point(settings, box, cloud, packages, checkins)
+    signing = _signing(box)
+    point = _management_point(settings, box, cloud, packages, checkins, signing)
+    channel = notifications.Channel(db, point, signing, now=utc_now)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
     signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
     scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
@@ -185,6 +188,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *clients.identity_routes(
                 db, box, settings.site_code.upper(), require=gate, now=utc_now
             ),
+            *notifications.admin_routes(db, gate, utc_now),
             *deployments.routes(db, gate, utc_now, settings.safeguards),
             *discovery.routes(db, found, gate),
             *cloud_services.routes(cloud, gate),
@@ -206,6 +210,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     management_point = http.application(
         [
             *clients.routes(db, point, checkins),
+            *notifications.routes(channel),
             *cloud_services.connector_routes(cloud),
             *adminservice.gateway_routes(db, gate, utc_now, scripts),
         ],
@@ -224,6 +229,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(cloud.gateways.watch(stop)),
         asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
         asyncio.create_task(rollouts.run(stop)),
+        asyncio.create_task(channel.run(stop)),
         asyncio.create_task(collections.Evaluator(db, utc_now).run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
@@ -318,13 +324,7 @@ def _places(settings: SiteSettings) -> health.SitePlaces:
     )
 
 
-def _management_point(
-    settings: SiteSettings,
-    box: SecretBox,
-    cloud: cloud_services.CloudServices,
-    packages: content.ClientPackages,
-    checkins: clients.CheckIns,
-) -> clients.ManagementPointService:
+def _signing(box: SecretBox) -> Callable[[Tx], Awaitable[ccm.SigningIdentity]]:
     signers: list[ccm.SigningIdentity] = []
 
     async def signing(tx: Tx) -> ccm.SigningIdentity:
@@ -333,9 +333,23 @@ def _management_point(
             signers.append(await properties.signing_identity(tx, box))
         return signers[0]
 
+    return signing
+
+
+def _management_point(
+    settings: SiteSettings,
+    box: SecretBox,
+    cloud: cloud_services.CloudServices,
+    packages: content.ClientPackages,
+    checkins: clients.CheckIns,
+    signing: Callable[[Tx], Awaitable[ccm.SigningIdentity]],
+) -> clients.ManagementPointService:
     async def policy(tx: Tx, client: clients.Client) -> ccm.PolicyContent:
         plan = await checkins.shared(lambda: comanagement.plan(tx))
         return await comanagement.content_of(tx, plan, client.id, client.registered_at)
+
+    async def ordered(tx: Tx, client: clients.Client, message: ccm.Message) -> None:
+        await notifications.take_result(tx, client, message, utc_now())
 
     async def package(sha256: str) -> clients.Package | None:
         found = await packages.content(sha256)
@@ -352,6 +366,7 @@ def _management_point(
             management_points=cloud.connections.management_points,
             manifest=packages.manifest,
             package=package,
+            ordered=ordered,
         ),
         now=utc_now,
         settings=settings.management_point,

@@ -96,6 +96,11 @@ class Handlers:
             else:
                 self._client_folder.write(FACTS, data)
 
+    def look_again(self) -> None:
+        """What is left alone for a while is not left alone the next time."""
+        for record in self._records.values():
+            record.look_at = None
+
     async def act(self) -> None:
         """Make what differs, then take away what it replaces. What goes wrong is an effect, no
         exception.

@@ -1,6 +1,7 @@
 """What the agent needs of the machine it runs on. `agent.mdm` and tests implement it."""
 
 from tandem.agent.platform.model import (
+    CannotRestart,
     ConfigurationGate,
     DeviceJoin,
     DirectoryBroker,
@@ -9,9 +10,11 @@ from tandem.agent.platform.model import (
     MdmEnrollment,
     NotJoined,
     NoToken,
+    Restart,
 )
 
 __all__ = [
+    "CannotRestart",
     "ConfigurationGate",
     "DeviceJoin",
     "DirectoryBroker",
@@ -20,4 +23,5 @@ __all__ = [
     "MdmEnrollment",
     "NoToken",
     "NotJoined",
+    "Restart",
 ]

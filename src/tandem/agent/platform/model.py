@@ -1,6 +1,6 @@
 """The machine: its MDM client, its directory broker, its network, clock and state folder."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -139,6 +139,22 @@ class ClientCertificate(Protocol):
         ...
 
 
+class CannotRestart(AppError):
+    """The device cannot be restarted from here, with the reason."""
+
+    kind, code = Kind.UNSUPPORTED, "restart.impossible"
+
+
+class Restart(Protocol):
+    def boot(self) -> str:
+        """A word that is another after each start of the device. Raises CannotRestart."""
+        ...
+
+    async def restart(self) -> None:
+        """Have the device restart soon. Raises CannotRestart."""
+        ...
+
+
 @dataclass(frozen=True)
 class Machine:
     """One device. Many of them share an `http` client and an event loop.
@@ -167,6 +183,10 @@ class Machine:
     certificate: "ClientCertificate | None" = None
     # Whether a connection to the tenant is held open, by which it calls the device at once.
     waits_for_calls: bool = True
+    # None: the agent is not what restarts this device.
+    restart: Restart | None = None
+    # A word that is another when the device's networks are; empty where nobody can say.
+    network: Callable[[], str] = lambda: ""
     now: Clock = utc_now
 
     @property

@@ -8,6 +8,7 @@
     POST ccm_system_tokenauth/request    registration: the client's id
     GET  SMS_MP/.sms_pol                 policy, signed by the site, with its end of validity
     POST ccm_incoming                    messages, each with an id, answered with the ids accepted
+    POST bgb                             client notification: waits for what is to be done now
 
 Every request after CCM_STS is signed with the device's P-256 key (`sign_request`). What the site
 signs (`seal`) is trusted for the root that the device carries, not for the channel it came by.
@@ -19,6 +20,7 @@ from tandem.protocols.ccm.documents import (
     SigningIdentity,
     hide,
     open_manifest,
+    open_notifications,
     open_policy,
     seal,
 )
@@ -65,6 +67,18 @@ from tandem.protocols.ccm.model import (
     TokenRequest,
     authentication_bases,
 )
+from tandem.protocols.ccm.notification import (
+    NOTIFICATION_TOPIC,
+    ORDER_DONE,
+    ORDER_FAILED,
+    ORDERS_LIMIT,
+    Location,
+    Network,
+    NotificationRequest,
+    Notifications,
+    Order,
+    OrderResult,
+)
 from tandem.protocols.ccm.signatures import (
     CLIENT_HEADER,
     DATE_HEADER,
@@ -95,6 +109,10 @@ __all__ = [
     "INVENTORY_TOPIC",
     "LEDGER_TOPIC",
     "NONCE_HEADER",
+    "NOTIFICATION_TOPIC",
+    "ORDERS_LIMIT",
+    "ORDER_DONE",
+    "ORDER_FAILED",
     "SETUP_TOPIC",
     "SIGNATURE_HEADER",
     "SKEW",
@@ -116,9 +134,15 @@ __all__ = [
     "Inventory",
     "LedgerEntry",
     "LedgerPart",
+    "Location",
     "ManagementPoint",
     "ManagementPointList",
     "Message",
+    "Network",
+    "NotificationRequest",
+    "Notifications",
+    "Order",
+    "OrderResult",
     "Policy",
     "PolicyContent",
     "RegistrationReply",
@@ -136,6 +160,7 @@ __all__ = [
     "open_entry",
     "open_key_proof",
     "open_manifest",
+    "open_notifications",
     "open_policy",
     "public_key",
     "public_point",

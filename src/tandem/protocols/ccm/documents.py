@@ -1,4 +1,4 @@
-"""What the site signs: policy and client manifest.
+"""What the site signs: policy, client manifest and client notifications.
 
 A JWS whose header carries the signing certificate. It is worth something when that certificate was
 issued by the root that the device trusts, for signing, and is valid now. Certificates of the site's
@@ -26,9 +26,10 @@ from joserfc.jwk import ECKey
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols.ccm import jws
 from tandem.protocols.ccm.model import ClientManifest, Configuration, Policy
+from tandem.protocols.ccm.notification import Notifications
 
 T = TypeVar("T")
-Purpose = Literal["policy", "manifest"]
+Purpose = Literal["policy", "manifest", "notification"]
 
 _ALGORITHMS = ["ECDH-ES", "A256GCM"]
 _READERS = jwe.JWERegistry(algorithms=_ALGORITHMS)
@@ -51,7 +52,11 @@ class SigningIdentity:
     root: x509.Certificate
 
 
-def seal(purpose: Purpose, document: Policy | ClientManifest, identity: SigningIdentity) -> str:
+def seal(
+    purpose: Purpose,
+    document: Policy | ClientManifest | Notifications,
+    identity: SigningIdentity,
+) -> str:
     """The signed document. A policy cannot be passed off as a manifest nor the other way round."""
     der = identity.certificate.public_bytes(Encoding.DER)
     header: dict[str, Any] = {"typ": f"ccm-{purpose}+jws", "x5c": [b64encode(der).decode()]}
@@ -83,6 +88,21 @@ def _reveal(hidden: str, key: ec.EllipticCurvePrivateKey | None) -> list[Configu
 def open_manifest(sealed: str, root: x509.Certificate, now: datetime) -> ClientManifest:
     """Raises BadDocument."""
     return _open("manifest", sealed, root, now, ClientManifest)
+
+
+def open_notifications(
+    sealed: str, root: x509.Certificate, now: datetime, *, client_id: str
+) -> Notifications:
+    """Orders for this client that are in force now. Raises BadDocument."""
+    found = _open("notification", sealed, root, now, Notifications)
+    if found.client_id != client_id:
+        raise BadDocument("The notification is meant for another client.", meant=found.client_id)
+    if found.expires_at <= now:
+        raise BadDocument(
+            "The notification is too old.",
+            cure="Check the device's clock; the site tells it again.",
+        )
+    return found
 
 
 def open_policy(

@@ -34,6 +34,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     methods: list[str]
     max_body_bytes: int
     auth: list[Auth]
+    # Requests here may be held for so long before they are answered; 0: they are like all others.
+    hold_seconds: float = 0
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -42,6 +44,8 @@ class Limits(msgspec.Struct, frozen=True):
     idle_seconds: float = 120
     request_seconds: float = 60
     requests_per_connection_point: int = 512
+    # Held requests do nothing while they wait, so they are counted apart from the others.
+    held_per_connection_point: int = 10_000
     # A tunnel on which nothing was heard for so long is closed: connection points send a PING
     # more than three times as often.
     tunnel_silence_seconds: float = 100
@@ -84,6 +88,7 @@ class Mapping(msgspec.Struct, frozen=True):
 
     prefix: str
     url: str
+    hold_seconds: float = 0
 
 
 class ConnectorConfiguration(msgspec.Struct, frozen=True):

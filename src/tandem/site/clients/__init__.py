@@ -7,11 +7,13 @@ policy says is handed in (`Collaborators.policy`). `checkins` answers who has it
 """
 
 from tandem.site.clients.checkins import CheckIns
-from tandem.site.clients.http import admin_routes, routes
+from tandem.site.clients.http import admin_routes, routes, signed_request
 from tandem.site.clients.identity_http import identity_routes
 from tandem.site.clients.jobs import FORGET_NONCES, register
 from tandem.site.clients.model import (
     ENDPOINTS,
+    HOLD_SECONDS,
+    NOTIFICATION_LIMIT,
     BlockedClient,
     Client,
     ClientId,
@@ -28,6 +30,7 @@ from tandem.site.clients.model import (
     StillBlocked,
     TenantIdentity,
     TimelineEntry,
+    TokenHolder,
     UnknownClient,
     UnknownSiteCode,
     describe,
@@ -49,6 +52,7 @@ from tandem.site.clients.service import (
     list_clients,
     log_files,
     milestones,
+    newest_of_topics,
     reported,
     set_blocked,
     setup_states,
@@ -61,6 +65,8 @@ from tandem.site.clients.tokens import probe_token
 __all__ = [
     "ENDPOINTS",
     "FORGET_NONCES",
+    "HOLD_SECONDS",
+    "NOTIFICATION_LIMIT",
     "BlockedClient",
     "CheckIns",
     "Client",
@@ -81,6 +87,7 @@ __all__ = [
     "StillBlocked",
     "TenantIdentity",
     "TimelineEntry",
+    "TokenHolder",
     "UnknownClient",
     "UnknownSiteCode",
     "admin_routes",
@@ -100,12 +107,14 @@ __all__ = [
     "list_clients",
     "log_files",
     "milestones",
+    "newest_of_topics",
     "probe_token",
     "register",
     "reported",
     "routes",
     "set_blocked",
     "setup_states",
+    "signed_request",
     "timeline",
     "token_keys",
     "unblock",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -27,6 +27,8 @@ from tandem.site.clients.model import (
     UnknownClient,
 )
 from tandem.site.clients.service import Caller, ManagementPointService
+
+T = TypeVar("T")
 
 _RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
@@ -145,6 +147,22 @@ class _Edge:
             tx, bearer, request.headers, request.method, target, raw, note=note
         )
         return caller, raw
+
+
+async def signed_request(
+    tx: Tx, point: ManagementPointService, request: Request, wanted: type[T], limit: int
+) -> tuple[Caller, T]:
+    """Who signed a request, and its body: for endpoints of other modules at the management point.
+
+    Raises what `ManagementPointService.authenticate` raises, TooLarge, and Invalid.
+    """
+    raw = await http.body(request, limit)
+    path = request.scope["raw_path"].decode("ascii", "replace")
+    target = ccm.signed_target(path, request.url.query)
+    caller = await point.authenticate(
+        tx, _bearer(request), request.headers, request.method, target, raw
+    )
+    return caller, _read(raw, wanted)
 
 
 def _bearer(request: Request) -> str:

@@ -298,9 +298,14 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     methods: tuple[str, ...]
     max_body_bytes: int
+    hold_seconds: float = 0
 
 
 TOKEN_LIMIT, REGISTRATION_LIMIT, MESSAGES_LIMIT = 16 * 1024, 16 * 1024, 512 * 1024
+# How long the management point holds a request that waits for news; shorter than what routers on
+# the way cut off, and often enough that who asks is not taken for offline (spec F12: 5 minutes).
+HOLD_SECONDS = 120.0
+NOTIFICATION_LIMIT = 8 * 1024
 
 ENDPOINTS = (
     Endpoint("CCM_STS", ("POST",), TOKEN_LIMIT),
@@ -308,6 +313,8 @@ ENDPOINTS = (
     Endpoint("CCM_Client", ("GET",), 0),
     Endpoint("ccm_system_tokenauth", ("POST",), REGISTRATION_LIMIT),
     Endpoint("ccm_incoming", ("POST",), MESSAGES_LIMIT),
+    # As long again, so that nobody on the way gives up first.
+    Endpoint("bgb", ("POST",), NOTIFICATION_LIMIT, HOLD_SECONDS + 30),
 )
 
 
@@ -346,6 +353,8 @@ _STATES = {
     (ccm.FRAMEWORK_TOPIC, 2): "The client has a problem",
     (ccm.HEARTBEAT_TOPIC, 1): "Heartbeat",
     (ccm.INVENTORY_TOPIC, 1): "Inventory",
+    (ccm.NOTIFICATION_TOPIC, ccm.ORDER_DONE): "Did what it was asked to do",
+    (ccm.NOTIFICATION_TOPIC, ccm.ORDER_FAILED): "Could not do what it was asked to do",
     (SITE_TOPIC, REGISTERED): "Registered with the site",
     (SITE_TOPIC, REGISTERED_AGAIN): "Registered again, with a new key",
     (SITE_TOPIC, POLICY_DELIVERED): "Policy delivered",
@@ -396,6 +405,10 @@ class NewKeyNeeded(AppError):
 
 class BadCertificate(AppError):
     kind, code = Kind.FORBIDDEN, "client.bad-certificate"
+
+
+class UserPolicyOff(AppError):
+    kind, code = Kind.FORBIDDEN, "client.user-policy-off"
 
 
 class UnknownSiteCode(AppError):

@@ -32,6 +32,7 @@ from tandem.site.clients.model import (
     SITE_TOPIC,
     USER_POLICY_DELIVERED,
     BadCertificate,
+    BadToken,
     BlockedClient,
     Client,
     ClientId,
@@ -57,6 +58,7 @@ from tandem.site.clients.model import (
     TokenHolder,
     UnknownClient,
     UnknownSiteCode,
+    UserPolicyOff,
     describe,
 )
 
@@ -71,6 +73,15 @@ _SEEN_EVERY = timedelta(seconds=30)
 _DEVICES = UUID("5b1f3f0e-2c53-4d0f-9a1c-0c9b0f7c5a54")
 # An entry of the audit names so many of the clients that it is about; more are counted.
 _NAMED_IN_AUDIT = 1000
+
+
+async def nothing_deployed(tx: Tx, client: Client, user: TokenHolder) -> list[ccm.Configuration]:
+    """For a site that deploys nothing to users."""
+    return []
+
+
+async def nobody_asked(tx: Tx, client: Client, message: ccm.Message) -> None:
+    """For messages that are kept in the timeline and nothing else."""
 
 
 async def keep_resource(tx: Tx, client: Client, now: datetime) -> None:
@@ -114,7 +125,8 @@ class Collaborators:
     """What other modules know, handed in by `roles/`.
 
     `verify_token` says whom a tenant's access token speaks for, or raises AppError. `policy` is
-    what the site wants of a client. `resource` is told of each registration and heartbeat.
+    what the site wants of a client. `resource` is told of each registration and heartbeat,
+    `ordered` of what became of an order to a client. `user_policy` is what is deployed to a user.
     `manifest` and `package` are the client to install.
     """
 
@@ -127,6 +139,10 @@ class Collaborators:
     resource: Callable[[Tx, Client, datetime], Awaitable[None]] = keep_resource
     # Raises AppError for a certificate that does not speak for a client.
     verify_certificate: Callable[[Tx, x509.Certificate], Awaitable[None]] = _no_certificates
+    user_policy: Callable[[Tx, Client, TokenHolder], Awaitable[list[ccm.Configuration]]] = (
+        nothing_deployed
+    )
+    ordered: Callable[[Tx, Client, ccm.Message], Awaitable[None]] = nobody_asked
 
 
 @dataclass(frozen=True)
@@ -542,7 +558,7 @@ class ManagementPointService:
         now = self.now()
         life = timedelta(days=self._settings.policy_days)
         user_id = user.object_id if user else ""
-        content = await self._content(tx, client, user_id)
+        content = await self._content(tx, client, user)
         digest = sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
         half_life = life.total_seconds() / 2
         half = int(now.timestamp() // half_life)
@@ -576,10 +592,24 @@ class ManagementPointService:
         document = ccm.seal("policy", policy, await self._with.signing(tx))
         return SealedPolicy(etag, ends, document)
 
-    async def _content(self, tx: Tx, client: Client, user_id: str) -> ccm.PolicyContent:
+    async def _content(self, tx: Tx, client: Client, user: TokenHolder | None) -> ccm.PolicyContent:
         content = await self._with.policy(tx, client)
-        # Nothing is deployed to users yet: their policy carries the settings alone.
-        return ccm.PolicyContent(settings=content.settings) if user_id else content
+        if user is None:
+            return content
+        if (user.tenant_id, user.device_id) != (client.tenant_id, client.device_id):
+            raise BadToken(
+                "The user's token was given to another device.",
+                cure="The user signs in on this device.",
+            )
+        allowed = msgspec.convert(content.settings, ccm.ClientSettings)
+        if not (allowed.enable_user_policy and allowed.enable_user_policy_from_internet):
+            raise UserPolicyOff(
+                "The client settings do not let this device have policy of its user.",
+                cure="Allow user policy, and its requests from the internet, in the client settings.",
+            )
+        # What moves workloads is the device's alone.
+        deployed = await self._with.user_policy(tx, client, user)
+        return ccm.PolicyContent(settings=content.settings, configurations=deployed)
 
     async def receive(
         self, tx: Tx, caller: Caller, request: ccm.IncomingRequest
@@ -624,6 +654,8 @@ class ManagementPointService:
     async def _act(self, tx: Tx, client: Client, message: ccm.Message) -> None:
         if message.topic == ccm.HEARTBEAT_TOPIC:
             await self._with.resource(tx, client, self.now())
+        elif message.topic == ccm.NOTIFICATION_TOPIC:
+            await self._with.ordered(tx, client, message)
         elif message.topic == ccm.INVENTORY_TOPIC and message.state == 1:
             await inventory.take(tx, client.id, message, self.now())
         elif message.topic == ccm.COMANAGEMENT_TOPIC and message.state == 100:
@@ -800,6 +832,13 @@ async def facts(tx: Tx, device_ids: Sequence[str]) -> dict[str, DeviceFacts]:
         id: DeviceFacts(found.get(id), setups.get(id), progress.get(id))
         for id in {*found, *setups, *progress}
     }
+
+
+async def newest_of_topics(
+    tx: Tx, tenant_id: str, device_id: str, topics: Sequence[int]
+) -> dict[int, datetime]:
+    """When a device last sent a message of each topic; who never did is not in it."""
+    return await store.newest_of_topics(tx, tenant_id, device_id, topics)
 
 
 async def setup_states(tx: Tx, limit: int = 10_000) -> list[SetupState]:

@@ -350,6 +350,17 @@ async def entries(tx: Tx, tenant_id: str, device_id: str, limit: int) -> list[di
     return await cursor.fetchall()
 
 
+async def newest_of_topics(
+    tx: Tx, tenant_id: str, device_id: str, topics: Sequence[int]
+) -> dict[int, datetime]:
+    cursor = await tx.execute(
+        """SELECT topic, max(received_at) AS at FROM clients_timeline
+           WHERE tenant_id = %s AND device_id = %s AND topic = ANY(%s) GROUP BY topic""",
+        (tenant_id, device_id, list(topics)),
+    )
+    return {row["topic"]: row["at"] async for row in cursor}
+
+
 async def newest_of_topic(tx: Tx, topic: int, limit: int) -> Sequence[dict[str, Any]]:
     """The newest entry of each device in a topic."""
     cursor = await tx.execute(

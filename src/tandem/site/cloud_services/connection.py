@@ -213,7 +213,11 @@ class Connections:
         found = []
         for item in clients.ENDPOINTS:
             token = tunnel.Endpoint(
-                f"{SERVER}/{role}/{item.path}", list(item.methods), item.max_body_bytes, ["token"]
+                f"{SERVER}/{role}/{item.path}",
+                list(item.methods),
+                item.max_body_bytes,
+                ["token"],
+                item.hold_seconds,
             )
             found.append(token)
             if certificates:
@@ -335,7 +339,9 @@ class Connections:
         role = (await properties.site(tx)).management_point_id
         inside = self.settings.management_point_url.rstrip("/")
         found = [
-            tunnel.Mapping(f"{entry}/{role}/{item.path}", f"{inside}/{item.path}")
+            tunnel.Mapping(
+                f"{entry}/{role}/{item.path}", f"{inside}/{item.path}", item.hold_seconds
+            )
             for item in clients.ENDPOINTS
             for entry in (SERVER, MUTUAL)
         ]

@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from tandem.console import labels
+from tandem.console.areas import notify
 from tandem.console.areas.fleet import words
 from tandem.console.areas.fleet.words import DEVICES
 from tandem.console.kit import N_, ROOT, Fact, Page, Refused, UnknownPage, drawn, field, read
@@ -101,6 +102,7 @@ async def _render(
     at = f"{ROOT}/devices/{quote(device['id'], safe='')}"
     check = tab == "ledger" and page.request.query_params.get("check") == "1"
     proof = await _proof(page, device["id"], check) if tab == "ledger" else None
+    told = await _told_now(page, device["client_id"]) if tab == "" else None
     tenant = await page.other()
     theirs = f"{tenant.url}{at}" if tenant and found["directory"] else ""
     return page.render(
@@ -114,6 +116,13 @@ async def _render(
         tabs=[(f"{at}/{key}" if key else at, title, key == tab) for key, title in TABS.items()],
         mdm=_account_of_tenant(found),
         site=_account_of_site(found),
+        channel=told,
+        reach=_reach(page, told) if told else [],
+        active=_active(told) if told else [],
+        asked=told["orders"] if told else [],
+        actions=notify.ACTIONS,
+        order_states=notify.STATES,
+        ask_path=notify.ask_path(at, client=device["client_id"] or ""),
         in_force=_in_force(found),
         enacted=_state(found).get("enacted") or {},
         facts=_facts(found),
@@ -128,6 +137,47 @@ async def _render(
         kinds=words.ENTRY,
         refresh_seconds=CHECK_SECONDS if check else REFRESH_SECONDS,
     )
+
+
+async def _told_now(page: Page[Any], client_id: str) -> dict[str, Any] | None:
+    """Whether its client can be told something now, and how active it is; None without a client."""
+    if not client_id:
+        return None
+    try:
+        found: dict[str, Any] = await page.api.get(
+            f"/api/v1/client-notifications/clients/{quote(client_id, safe='')}"
+        )
+    except Refused as error:
+        if error.code != "client.not-found":
+            raise
+        return None
+    return found
+
+
+def _reach(page: Page[Any], told: Mapping[str, Any]) -> list[Fact]:
+    channel, where = told["channel"], told["channel"]["location"]
+    return [
+        Fact(N_("Online"), channel["online"]),
+        Fact(N_("Asked the site last"), _time(channel["asked_at"])),
+        Fact(
+            N_("Network, by its own account"),
+            page.language.text(words.NETWORK.get(where["network"], "")),
+        ),
+        Fact(N_("Why it thinks so"), page.language.said(where["reason"])),
+        Fact(N_("Since"), _time(where["since"])),
+    ]
+
+
+def _active(told: Mapping[str, Any]) -> list[Fact]:
+    activity = told["activity"]
+    return [
+        Fact(N_("Active in the last seven days"), activity["active"]),
+        Fact(N_("Last policy request"), _time(activity["policy_at"])),
+        Fact(N_("Last heartbeat"), _time(activity["heartbeat_at"])),
+        Fact(N_("Last hardware inventory"), _time(activity["inventory_at"])),
+        Fact(N_("Last status message"), _time(activity["state_at"])),
+        Fact(N_("Last heard of"), _time(activity["seen_at"])),
+    ]
 
 
 async def _proof(page: Page[Any], device_id: str, check: bool) -> dict[str, Any] | None:

@@ -151,3 +151,7 @@ def shown(wanted: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
         text = labels.code(int(value)) if name == "error" else value
         found.append((title, values[value] if values else text, name, values is None))
     return found
+
+
+# Where a device says it is.
+NETWORK = {"intranet": N_("Intranet"), "internet": N_("Internet"), "unknown": N_("Not known")}

@@ -1,0 +1,160 @@
+"""The channel: a device's request waits here, and is answered as soon as there is an order for it.
+
+The order stands in the database and a NOTIFY only nudges, so any process of the site will do, and a
+nudge that gets lost costs the time until the device asks again, never the order.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tandem.infra.clock import Clock
+from tandem.infra.database import Database, Tx
+from tandem.infra.errors import AppError
+from tandem.infra.logs import get_logger
+from tandem.protocols import ccm
+from tandem.site import clients
+from tandem.site.notifications import store
+from tandem.site.notifications.model import TooManyWait
+
+log = get_logger("notifications")
+
+# Each is a connection and some kilobytes of this process.
+_MOST = 20_000
+_AGAIN_SECONDS = 2.0
+# Long enough for a slow network, too short for who kept an answer to bring it up again.
+_DOCUMENT_LIFE = timedelta(minutes=10)
+
+
+class Channel:
+    """The devices that wait at this process: one request for each, the newest."""
+
+    def __init__(
+        self,
+        db: Database,
+        point: clients.ManagementPointService,
+        signing: Callable[[Tx], Awaitable[ccm.SigningIdentity]],
+        *,
+        now: Clock,
+        hold_seconds: float = clients.HOLD_SECONDS,
+        most: int = _MOST,
+    ) -> None:
+        self._db = db
+        self._point = point
+        self._signing = signing
+        self._now = now
+        self._seconds = hold_seconds
+        self._most = most
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._over = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hear of operations until `stop`; then nobody waits any more."""
+        hearing = asyncio.create_task(self._hear())
+        await stop.wait()
+        self._over = True
+        hearing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await hearing
+        for event in self._waiting.values():
+            event.set()
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                async for operation_id in self._db.listen(store.CHANNEL):
+                    await self._nudge(operation_id)
+            except AppError as error:
+                log.warning("client notifications are not heard of", reason=error.message)
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _nudge(self, operation_id: str) -> None:
+        """Those here whom an operation is for; all of them when it listens anew: anything may have
+        happened before."""
+        called = list(self._waiting)
+        if operation_id and called:
+            async with self._db.apart() as tx:
+                called = await store.told_of(tx, operation_id, called)
+        for client_id in called:
+            if client_id in self._waiting:
+                self._waiting[client_id].set()
+
+    async def answer(self, request: Request) -> str | None:
+        """The signed document, or None: nothing came while the device waited.
+
+        Raises what a signed request raises, and TooManyWait.
+        """
+        mine, client_id = asyncio.Event(), ""
+        try:
+            async with self._db.transaction() as tx:
+                caller, asked = await clients.signed_request(
+                    tx, self._point, request, ccm.NotificationRequest, clients.NOTIFICATION_LIMIT
+                )
+                if caller.client is None:
+                    raise clients.UnknownClient(
+                        "Only a registered client is notified.", cure="Register first."
+                    )
+                client_id, now = caller.client.id, self._now()
+                await store.mark(tx, client_id, asked.location, now)
+                if asked.taken:
+                    await store.taken(tx, client_id, asked.taken, now)
+                # It waits before it looks, so nothing comes in between.
+                self._wait_for(client_id, mine)
+                found = await self._sealed(tx, client_id)
+            seconds = min(asked.wait_seconds, self._seconds)
+            if found is None and seconds > 0 and not self._over:
+                found = await self._later(client_id, mine, seconds)
+            return found
+        finally:
+            if self._waiting.get(client_id) is mine:
+                del self._waiting[client_id]
+
+    def _wait_for(self, client_id: str, mine: asyncio.Event) -> None:
+        older = self._waiting.get(client_id)
+        if older is None and len(self._waiting) >= self._most:
+            raise TooManyWait(
+                "Too many devices wait here.", cure="Come back later.", retry_after_seconds=600
+            )
+        self._waiting[client_id] = mine
+        if older is not None:
+            older.set()  # Its connection is dead, or it has changed its mind.
+
+    async def _later(self, client_id: str, mine: asyncio.Event, seconds: float) -> str | None:
+        try:
+            async with asyncio.timeout(seconds):
+                await mine.wait()
+        except TimeoutError:
+            return None
+        if self._over or self._waiting.get(client_id) is not mine:
+            return None
+        async with self._db.transaction() as tx:
+            return await self._sealed(tx, client_id)
+
+    async def _sealed(self, tx: Tx, client_id: str) -> str | None:
+        now = self._now()
+        orders = await store.due(tx, client_id, now, ccm.ORDERS_LIMIT)
+        if not orders:
+            return None
+        document = ccm.Notifications(client_id, now, now + _DOCUMENT_LIFE, orders)
+        return ccm.seal("notification", document, await self._signing(tx))
+
+
+def routes(channel: Channel) -> list[BaseRoute]:
+    """Below the management point's base URL."""
+
+    async def wait(request: Request) -> Response:
+        found = await channel.answer(request)
+        if found is None:
+            return Response(status_code=204)
+        return Response(found, headers={"Cache-Control": "no-store"}, media_type="application/jose")
+
+    return [Route("/bgb", wait, methods=["POST"])]

@@ -1,0 +1,320 @@
+"""What an administrator asks devices to do now: through the management point, by real agents, once."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import Response
+
+from one_site import Moment, Site, log
+from tandem import audit, pki
+from tandem.agent import Client, Machine
+from tandem.agent.platform.restart import SystemRestart
+from tandem.protocols import ccm
+from tandem.site import clients
+
+PATH = "/api/v1/client-notifications"
+
+
+@dataclass
+class Admin:
+    web: httpx.AsyncClient
+    url: str
+
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.web.get(f"{self.url}{path}", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def ask(self, action: str, **to: Any) -> Any:
+        answer = await self.web.post(f"{self.url}{PATH}", json={"action": action, **to})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def refusal(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
+        answer = await self.web.request(method, f"{self.url}{path}", json=body)
+        assert answer.status_code >= 400, answer.text
+        return answer.status_code, answer.json()["error"]
+
+    async def result(self, operation: Any) -> Any:
+        (found,) = (await self.get(f"{PATH}/{operation['id']}"))["devices"]
+        return found
+
+
+@pytest.fixture
+def admin(site: Site, web: httpx.AsyncClient) -> Admin:
+    return Admin(web, f"https://localhost:{site.port}")
+
+
+@asynccontextmanager
+async def running(client: Client) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(client.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def until(met: Callable[[], Any], seconds: float = 10) -> Any:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = await met()
+        if found:
+            return found
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def waits(site: Site) -> None:
+    async def held() -> bool:
+        return site.channel.waiting > 0
+
+    await until(held)
+
+
+async def ended(admin: Admin, operation: Any, state: str = "done") -> Any:
+    async def is_over() -> Any:
+        found = await admin.result(operation)
+        return found if found["state"] == state else None
+
+    return await until(is_over)
+
+
+async def test_a_device_that_waits_does_at_once_what_it_is_asked(
+    site: Site, admin: Admin, client: Client, installed: Machine
+) -> None:
+    slow = Client(replace(installed, minute_seconds=60))
+    async with running(slow):
+        await waits(site)
+        site.content = ccm.PolicyContent(settings={"policy_polling_minutes": 30})
+        made = await admin.ask("download-computer-policy", client=client.client_id)
+        assert (made["devices"], made["counts"]["done"]) == (1, 0)
+        found = await ended(admin, made)
+    assert found["text"] == "Policy version 2 is in force."
+    assert found["sent_at"] <= found["received_at"] <= found["ended_at"]
+    assert installed.mdm.syncs > 0
+    (shown,) = (await admin.get(PATH))["operations"]
+    assert (shown["counts"]["done"], shown["over"]) == (1, True)
+    async with site.db.transaction() as tx:
+        told = [e for e in await audit.entries(tx) if e.action == "client-notification.create"]
+    assert [(e.target, e.details["devices"]) for e in told] == [("LAB-001", 1)]
+
+
+async def test_a_device_that_is_away_has_it_when_it_comes_until_it_expires(
+    site: Site, admin: Admin, client: Client, moment: Moment
+) -> None:
+    kept = await admin.ask("collect-discovery-data", client=client.client_id, minutes=600)
+    lost = await admin.ask("collect-discovery-data", client=client.client_id, minutes=30)
+    assert (await admin.result(kept))["state"] == "waiting"
+    moment.passes(hours=1)
+    assert (await admin.result(lost))["state"] == "expired"
+    client.wake()
+    await client.step()
+    await client.step()
+    assert (await admin.result(kept))["state"] == "done"
+    assert (await admin.result(lost))["state"] == "expired"
+
+
+async def test_what_is_brought_again_is_not_done_again(
+    site: Site, admin: Admin, client: Client, installed: Machine
+) -> None:
+    """The answer to the acknowledgement is lost, the agent is killed, and the order comes again."""
+    made = await admin.ask("collect-discovery-data", client=client.client_id)
+    client.wake()
+    await client.step()
+    again = Client(installed)
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE notifications_order SET state = 'sent' WHERE state <> 'done'")
+    for _ in range(3):
+        again.wake()
+        await again.step()
+    taken = [line for line in log(installed, "CcmNotificationAgent") if line.startswith("Receive")]
+    done = [line for line in log(installed, "CcmNotificationAgent") if "is done" in line]
+    assert (len(taken), len(done)) == (1, 1)
+    assert (await admin.result(made))["state"] == "done"
+
+
+async def test_the_same_thing_asked_for_twice_is_done_once_for_both(
+    admin: Admin, client: Client, installed: Machine
+) -> None:
+    both = [await admin.ask("collect-discovery-data", client=client.client_id) for _ in range(2)]
+    client.wake()
+    await client.step()
+    await client.step()
+    assert [(await admin.result(one))["state"] for one in both] == ["done", "done"]
+    done = [line for line in log(installed, "CcmNotificationAgent") if "is done" in line]
+    assert len(done) == 1
+
+
+async def test_what_was_cancelled_is_not_done(
+    admin: Admin, client: Client, installed: Machine
+) -> None:
+    made = await admin.ask("collect-discovery-data", client=client.client_id)
+    answer = await admin.web.post(f"{admin.url}{PATH}/{made['id']}/cancel")
+    assert answer.json()["counts"]["canceled"] == 1
+    client.wake()
+    await client.step()
+    assert (await admin.result(made))["state"] == "canceled"
+    status, error = await admin.refusal("POST", f"{PATH}/{made['id']}/cancel")
+    assert (status, error["code"]) == (409, "notification.over")
+
+
+async def test_what_a_client_cannot_do_fails_with_the_cause(
+    admin: Admin, client: Client, installed: Machine
+) -> None:
+    asked = {
+        "collect-hardware-inventory": "notification.not-here",
+        "download-user-policy": "policy.no-user",
+        "restart": "restart.impossible",
+        "evaluate-configurations": "notification.not-here",
+    }
+    made = {action: await admin.ask(action, client=client.client_id) for action in asked}
+    client.wake()
+    await client.step()
+    for action, code in asked.items():
+        found = await admin.result(made[action])
+        assert (found["state"], found["code"]) == ("failed", code)
+        assert found["text"].endswith(".")
+
+
+async def test_a_restart_is_done_when_the_device_has_started_again(
+    site: Site, admin: Admin, client: Client, installed: Machine, tmp_path: Path
+) -> None:
+    boot, calls = tmp_path / "boot_id", tmp_path / "calls"
+    boot.write_text("first\n")
+    script = f"open({str(calls)!r}, 'a').write('r')"
+    machine = replace(installed, restart=SystemRestart((sys.executable, "-c", script), boot))
+    here = Client(machine)
+    made = await admin.ask("restart", client=client.client_id)
+    for _ in range(3):
+        here.wake()
+        await here.step()
+    assert calls.read_text() == "r"
+    assert (await admin.result(made))["state"] == "received"
+    boot.write_text("second\n")
+    after = Client(machine)
+    await after.step()
+    found = await admin.result(made)
+    assert (found["state"], found["text"]) == ("done", "The device has started again.")
+    assert calls.read_text() == "r"
+
+
+async def test_a_restart_that_the_system_refuses_says_why(
+    admin: Admin, client: Client, installed: Machine, tmp_path: Path
+) -> None:
+    boot = tmp_path / "boot_id"
+    boot.write_text("first\n")
+    script = "import sys; sys.exit('Access denied')"
+    here = Client(replace(installed, restart=SystemRestart((sys.executable, "-c", script), boot)))
+    made = await admin.ask("restart", client=client.client_id)
+    here.wake()
+    await here.step()
+    found = await admin.result(made)
+    assert found["state"] == "failed"
+    assert found["text"].endswith("ended with 1: Access denied")
+
+
+async def test_an_order_that_the_site_did_not_sign_is_not_followed(
+    site: Site, admin: Admin, client: Client, installed: Machine, moment: Moment
+) -> None:
+    impostor = pki.new_root(pki.name("SMS Issuing"), now=moment())
+    key = pki.generate_key()
+    leaf = impostor.issue(key.public_key(), pki.name("x"), now=moment(), days=9, usages=["code"])
+    later = moment() + timedelta(hours=1)
+    order = ccm.Order("11111111-2222-4333-8444-555555555555", "collect-discovery-data", later)
+    other = ccm.Notifications("GUID:OTHER", moment(), later, [order])
+    mine = ccm.Notifications(client.client_id, moment(), later, [order])
+    old = ccm.Notifications(client.client_id, moment(), moment(), [order])
+    forged = ccm.seal("notification", mine, ccm.SigningIdentity(key, leaf, impostor.certificate))
+    bodies = [
+        forged,
+        ccm.seal("notification", other, site.identity),
+        ccm.seal("notification", old, site.identity),
+        ccm.seal("policy", mine, site.identity),
+        "x" * 100,
+    ]
+    site.relay = lambda r: Response(bodies.pop()) if r.url.path.endswith("/bgb") else None
+    for _ in range(5):
+        client.wake()
+        await client.step()
+    assert not bodies
+    lines = log(installed, "CcmNotificationAgent")
+    assert not [line for line in lines if line.startswith("Receive")]
+    assert any("not by the site" in line for line in lines)
+
+
+async def test_a_blocked_client_is_neither_counted_nor_told(
+    site: Site, admin: Admin, client: Client
+) -> None:
+    async with site.db.transaction() as tx:
+        await clients.block(tx, client.client_id, actor="a", now=site.now())
+    status, error = await admin.refusal(
+        "POST", PATH, action="collect-discovery-data", client=client.client_id
+    )
+    assert (status, error["code"]) == (409, "notification.nobody")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"action": "explode", "client": "x"}, "notification.unknown-action"),
+        ({"action": "wake-up", "client": "x"}, "notification.unknown-action"),
+        ({"action": "restart"}, "request.invalid"),
+        ({"action": "restart", "client": "x", "collection": "y"}, "request.invalid"),
+        ({"action": "restart", "client": "x"}, "client.not-found"),
+        ({"action": "restart", "collection": "nope"}, "collection.not-found"),
+        ({"action": "restart", "client": "x", "minutes": 1}, "notification.bad-life"),
+        ({"action": "restart", "client": "x", "minutes": 1e9}, "notification.bad-life"),
+    ],
+)
+async def test_what_nobody_can_do_is_refused(admin: Admin, body: dict[str, Any], code: str) -> None:
+    status, error = await admin.refusal("POST", PATH, **body)
+    assert 400 <= status < 500
+    assert error["code"] == code
+    assert error["message"]
+
+
+async def test_a_request_that_is_not_signed_by_the_client_waits_for_nothing(
+    site: Site, client: Client
+) -> None:
+    web = client._machine.http
+    path = f"https://localhost:{site.port}/CCM_Proxy_ServerAuth/72057594037927941/bgb"
+    for body in (b"", b"{}", b'{"wait_seconds": 1e99}', b"\xff" * 20, b"x" * 9000):
+        answer = await web.post(path, content=body)
+        assert answer.status_code in (401, 413), (body, answer.text)
+    assert site.channel.waiting == 0
+
+
+async def test_a_restart_of_a_collection_names_how_many_first(
+    site: Site, admin: Admin, client: Client
+) -> None:
+    status, error = await admin.refusal("POST", PATH, action="restart", collection="SMS00001")
+    assert (status, error["code"]) == (409, "notification.count-changed")
+    assert "1 devices of All Systems" in error["message"]
+    made = await admin.ask("restart", collection="SMS00001", expected=1)
+    assert (made["target"], made["devices"]) == ("All Systems", 1)
+
+
+async def test_online_and_activity_are_shown(
+    site: Site, admin: Admin, client: Client, moment: Moment
+) -> None:
+    shown = await admin.get(f"{PATH}/clients/{client.client_id}")
+    assert shown["channel"]["online"] is True
+    assert shown["activity"]["active"] is True
+    assert shown["activity"]["heartbeat_at"] is not None
+    moment.passes(minutes=6)
+    shown = await admin.get(f"{PATH}/clients/{client.client_id}")
+    assert shown["channel"]["online"] is False
+    moment.passes(days=8)
+    shown = await admin.get(f"{PATH}/clients/{client.client_id}")
+    assert shown["activity"]["active"] is False
