@@ -147,6 +147,7 @@ class Client:
             self._journal,
             came=self._woken.set,
             location=lambda: self._roaming.location,
+            way=self._find_way,
         )
         self._roaming = Roaming(
             machine,
@@ -613,6 +614,7 @@ class Client:
             self._effect("enable_cloud_management_gateway", "the gateway is no longer used")
             # The site hears what became of its setting; that is the last thing said this way.
             self._farewell = True
+            self._notifications.moved()
             self._write(
                 "LocationServices",
                 "Client settings disallow the cloud management gateway (DisAllowCMG = 1).",

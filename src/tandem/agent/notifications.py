@@ -54,7 +54,8 @@ class _Memory(msgspec.Struct):
 
 
 class Notifications:
-    """`came` is called when there is something to do; `location` is told to the site."""
+    """`came` is called when there is something to do; `location` is told to the site; without a `way`
+    to the site nobody asks."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Notifications:
         *,
         came: Callable[[], None],
         location: Callable[[], ccm.Location],
+        way: Callable[[], bool],
     ) -> None:
         self._machine = machine
         self._folder = folder
@@ -72,6 +74,7 @@ class Notifications:
         self._journal = journal
         self._came = came
         self._location = location
+        self._way = way
         self._memory = folder.load(_FILE, _Memory) or _Memory()
         self._said = ""
         self._again_at: datetime | None = None
@@ -106,8 +109,9 @@ class Notifications:
     async def _step(self) -> float:
         """One request; the seconds until the next is worth trying."""
         minute = self._machine.minute_seconds
-        if not self._session.client_id:
-            return _PAUSE_SECONDS
+        if not self._session.client_id or not self._way():
+            self.open = False
+            return max(_PAUSE_SECONDS, minute)
         try:
             await self.ask(WAIT_SECONDS)
         except AppError as error:
@@ -123,7 +127,7 @@ class Notifications:
         """Ask once without waiting, where no request waits all the time. What goes wrong waits for
         the next time."""
         now = self._machine.now()
-        if self.open or (self._again_at is not None and now < self._again_at):
+        if not self._way() or self.open or (self._again_at is not None and now < self._again_at):
             return
         try:
             await self.ask(0)
