@@ -39,7 +39,8 @@ class SystemRestart:
                 cure="Install it, or restart the device from its tenant.",
             ) from None
         try:
-            said, _ = await asyncio.wait_for(process.communicate(), _SECONDS)
+            async with asyncio.timeout(_SECONDS):
+                said, _ = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()
