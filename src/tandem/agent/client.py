@@ -241,14 +241,13 @@ class Client:
         """
         self._notice_clock()
         begun = await self._attempt(self._begin)
-        if await self._roaming.look():
-            self._notifications.moved()
+        roamed = await self._attempt(self._roam)
         heard = await self._attempt(self._hear)
         obeyed = await self._attempt(self._obey) if heard is None else None
         done = await self._attempt(self._evaluate)
         # A site that did not answer a moment ago is not asked twice in one step.
         said = await self._attempt(self._send) if heard is not Unreachable else Unreachable
-        every = {begun, heard, obeyed, done, said}
+        every = {begun, roamed, heard, obeyed, done, said}
         if not {DiskTrouble, NotKept} & every:
             self._well_again()
         elif Unreachable not in every:
@@ -278,6 +277,10 @@ class Client:
         self._heartbeat_due = min(self._heartbeat_due, now + self._minutes(HEARTBEAT_MINUTES))
         self._inventory_due = min(self._inventory_due, now + self._minutes(INVENTORY_MINUTES))
         self._check_due = min(self._check_due, now + self._minutes(check.EVERY_MINUTES))
+
+    async def _roam(self) -> None:
+        if await self._roaming.look():
+            self._notifications.moved()
 
     async def _begin(self) -> None:
         """Once: what a process that ended had begun to write is over."""

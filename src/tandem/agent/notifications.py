@@ -114,6 +114,10 @@ class Notifications:
             return max(_PAUSE_SECONDS, minute)
         try:
             await self.ask(WAIT_SECONDS)
+        except OSError as error:
+            self.open = False
+            self._tell(f"The disk does not take orders: {error.strerror or error}.")
+            return max(_PAUSE_SECONDS, minute * _RETRY_MINUTES)
         except AppError as error:
             self.open = False
             if isinstance(error, Refused) and error.status in (404, 405):
@@ -179,11 +183,15 @@ class Notifications:
             again.acknowledged = False  # The site does not know of it yet, or not any more.
         if new:
             kept = [one for one in self._memory.orders if one.expires_at + _REMEMBERED > now]
-            self._memory.orders = [*kept, *new][-_MOST:]
+            before, self._memory.orders = self._memory.orders, [*kept, *new][-_MOST:]
+            try:
+                self._save()
+            except OSError:
+                # What does not lie on the disk is not taken: the site has it again.
+                self._memory.orders = before
+                raise
             for order in new:
                 self._journal.write(LOG, f"Receive notification {order.id}: {order.action}.")
-        self._save()
-        if new:
             self._came()
 
     def waiting(self) -> list[tuple[str, list[TakenOrder]]]:

@@ -137,5 +137,7 @@ class Roaming:
         since = self._machine.now() if moved or before.since is None else before.since
         self.location = ccm.Location(network, reason, since)
         if self.location != before:
-            self._folder.save(FILE, self.location)
+            # Only whoever starts anew reads it; where the disk is full it is found out again.
+            with contextlib.suppress(OSError):
+                self._folder.save(FILE, self.location)
         return moved
