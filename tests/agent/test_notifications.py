@@ -19,7 +19,7 @@ from tandem import audit, pki
 from tandem.agent import Client, Machine
 from tandem.agent.platform.restart import SystemRestart
 from tandem.protocols import ccm
-from tandem.site import clients
+from tandem.site import clients, notifications
 
 PATH = "/api/v1/client-notifications"
 
@@ -108,6 +108,31 @@ async def test_a_device_that_waits_does_at_once_what_it_is_asked(
     async with site.db.transaction() as tx:
         told = [e for e in await audit.entries(tx) if e.action == "client-notification.create"]
     assert [(e.target, e.details["devices"]) for e in told] == [("LAB-001", 1)]
+
+
+async def test_a_device_that_waits_hears_at_once_that_its_policy_has_changed(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    """Nobody asked it: a workload was switched. It takes its policy, and syncs with the MDM service."""
+    slow = Client(replace(installed, minute_seconds=60))
+    async with running(slow):
+        await waits(site)
+        syncs = installed.mdm.syncs
+        site.content = ccm.PolicyContent(settings={"policy_polling_minutes": 30})
+        async with site.db.transaction() as tx:
+            await notifications.policy_changed(tx, ["SMS00001"])
+
+        async def has_it() -> bool:
+            async with site.db.transaction() as tx:
+                return (await clients.find(tx, str(client.client_id))).policy_version == 2
+
+        await until(has_it, 5)
+
+        async def synced() -> bool:
+            return installed.mdm.syncs > syncs
+
+        await until(synced, 5)
+        await waits(site)
 
 
 async def test_a_device_that_is_away_has_it_when_it_comes_until_it_expires(

@@ -11,7 +11,7 @@ from tandem.infra import events, http
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.protocols import ccm
-from tandem.site import clients, collections, deployments, properties, settings
+from tandem.site import clients, collections, deployments, notifications, properties, settings
 from tandem.site.collections import CollectionId
 from tandem.site.comanagement import store
 from tandem.site.comanagement.model import (
@@ -536,19 +536,24 @@ async def _settle(tx: Tx, enablement: Enablement, now: datetime) -> None:
         for item in wanted_policies(enablement, await store.sliders(tx), collections.ALL_SYSTEMS)
     }
     known = {policy.name: policy for policy in await store.policies(tx)}
+    concerned: set[str] = set()
     for name, item in wanted.items():
         have = known.get(name)
         if have is None:
+            concerned.add(item.collection_id)
             await store.insert_policy(tx, new_policy_id(), item, now)
         elif (have.collection_id, have.auto_enroll, have.capabilities) != (
             item.collection_id,
             item.auto_enroll,
             item.capabilities,
         ):
+            concerned |= {have.collection_id, item.collection_id}
             await store.change_policy(tx, have.id, item, now)
     for name, have in known.items():
         if name not in wanted:
+            concerned.add(have.collection_id)
             await store.delete_policy(tx, have.id)
+    await notifications.policy_changed(tx, concerned)
 
 
 async def enablement(tx: Tx) -> Enablement | None:

@@ -5,7 +5,7 @@ nudge that gets lost costs the time until the device asks again, never the order
 """
 
 import asyncio
-import contextlib
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
 from tandem.protocols import ccm
-from tandem.site import clients
+from tandem.site import clients, collections
 from tandem.site.notifications import store
 from tandem.site.notifications.model import TooManyWait
 
@@ -27,6 +27,10 @@ log = get_logger("notifications")
 # Each is a connection and some kilobytes of this process.
 _MOST = 20_000
 _AGAIN_SECONDS = 2.0
+# Longer than a request is held, and until a device that was busy asks again.
+_ONLINE_SECONDS = 300.0
+_TURNS_A_SECOND, _TURN_SECONDS = 250, 0.1
+_LOOK = "download-computer-policy"
 # Long enough for a slow network, too short for who kept an answer to bring it up again.
 _DOCUMENT_LIFE = timedelta(minutes=10)
 
@@ -51,6 +55,11 @@ class Channel:
         self._seconds = hold_seconds
         self._most = most
         self._waiting: dict[str, asyncio.Event] = {}
+        # Who asked here, the latest last, and when by the loop's clock.
+        self._lately: dict[str, float] = {}
+        # Who is to look at its policy: whose turn comes, and who is told when it asks next.
+        self._turn: dict[str, None] = {}
+        self._look: set[str] = set()
         self._over = False
 
     @property
@@ -59,12 +68,15 @@ class Channel:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Hear of operations until `stop`; then nobody waits any more."""
-        hearing = asyncio.create_task(self._hear())
+        work = [
+            asyncio.create_task(task())
+            for task in (self._hear, self._hear_of_policy, self._take_turns)
+        ]
         await stop.wait()
         self._over = True
-        hearing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await hearing
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
         for event in self._waiting.values():
             event.set()
 
@@ -76,6 +88,36 @@ class Channel:
             except AppError as error:
                 log.warning("client notifications are not heard of", reason=error.message)
             await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _hear_of_policy(self) -> None:
+        while True:
+            try:
+                async for collection_id in self._db.listen(store.POLICY_CHANNEL):
+                    if collection_id:
+                        await self._concerns(collections.CollectionId(collection_id))
+            except AppError as error:
+                log.warning("changes of policy are not heard of", reason=error.message)
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _concerns(self, collection_id: collections.CollectionId) -> None:
+        """Its members that are online here look at their policy, each in its turn."""
+        since = asyncio.get_running_loop().time() - _ONLINE_SECONDS
+        for client_id in [id for id, at in self._lately.items() if at < since]:
+            del self._lately[client_id]
+        if self._lately:
+            async with self._db.transaction() as tx:
+                members = await collections.client_ids(tx, collection_id)
+            self._turn |= dict.fromkeys(id for id in self._lately if id in members)
+
+    async def _take_turns(self) -> None:
+        """Not all at once: the site has to answer each of them, and who polls beside them."""
+        while True:
+            for client_id in list(self._turn)[: int(_TURNS_A_SECOND * _TURN_SECONDS)]:
+                del self._turn[client_id]
+                self._look.add(client_id)
+                if client_id in self._waiting:
+                    self._waiting[client_id].set()
+            await asyncio.sleep(_TURN_SECONDS)
 
     async def _nudge(self, operation_id: str) -> None:
         """Those here whom an operation is for; all of them when it listens anew: anything may have
@@ -119,6 +161,8 @@ class Channel:
                 del self._waiting[client_id]
 
     def _wait_for(self, client_id: str, mine: asyncio.Event) -> None:
+        self._lately.pop(client_id, None)
+        self._lately[client_id] = asyncio.get_running_loop().time()
         older = self._waiting.get(client_id)
         if older is None and len(self._waiting) >= self._most:
             raise TooManyWait(
@@ -142,6 +186,10 @@ class Channel:
     async def _sealed(self, tx: Tx, client_id: str) -> str | None:
         now = self._now()
         orders = await store.due(tx, client_id, now, ccm.ORDERS_LIMIT)
+        if client_id in self._look and len(orders) < ccm.ORDERS_LIMIT:
+            self._look.discard(client_id)
+            end = now + _DOCUMENT_LIFE
+            orders.append(ccm.Order(f"policy-{uuid.uuid4()}", _LOOK, end))
         if not orders:
             return None
         document = ccm.Notifications(client_id, now, now + _DOCUMENT_LIFE, orders)

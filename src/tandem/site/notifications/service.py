@@ -1,6 +1,7 @@
 """Asking devices to do something now, and hearing what became of it."""
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -88,6 +89,13 @@ async def create(
     )
     await store.nudge(tx, made.id)
     return await find(tx, made.id, now=now)
+
+
+async def policy_changed(tx: Tx, collection_ids: Iterable[str]) -> None:
+    """Devices of these collections that are online ask for their policy in the next seconds. Nothing
+    is written of it: who is away asks at its next poll."""
+    for id in sorted(set(collection_ids)):
+        await store.policy_changed(tx, id)
 
 
 async def _target(tx: Tx, client: str, collection: str) -> tuple[list[str], str, str, str]:

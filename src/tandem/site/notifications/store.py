@@ -6,7 +6,7 @@ from tandem.infra.database import Tx
 from tandem.protocols import ccm
 from tandem.site.notifications.model import ChannelState, Operation, Result
 
-CHANNEL = "notifications"
+CHANNEL, POLICY_CHANNEL = "notifications", "notifications_policy"
 
 # What an order is now: nobody has to write down that its time is over.
 _STATE = """CASE WHEN d.state IN ('waiting', 'sent', 'received') AND o.expires_at <= %(now)s
@@ -61,6 +61,10 @@ async def reachable(tx: Tx, client_ids: Sequence[str], online_since: datetime) -
 
 async def nudge(tx: Tx, operation_id: str) -> None:
     await tx.execute("SELECT pg_notify(%s, %s)", (CHANNEL, operation_id))
+
+
+async def policy_changed(tx: Tx, collection_id: str) -> None:
+    await tx.execute("SELECT pg_notify(%s, %s)", (POLICY_CHANNEL, collection_id))
 
 
 async def told_of(tx: Tx, operation_id: str, client_ids: Sequence[str]) -> list[str]:
