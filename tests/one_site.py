@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from base64 import b64decode, urlsafe_b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -156,6 +156,10 @@ class Site:
         self.content = ccm.PolicyContent()
         # By the user's object id.
         self.of_users: dict[str, list[ccm.Configuration]] = {}
+        # What a site with co-management does instead, when a test wants it.
+        self.policy_of: Callable[[Tx, clients.ClientId], Awaitable[ccm.PolicyContent]] | None = None
+        self.trace_of = clients.no_trace
+        self.admits = clients.everybody
         self.package = PACKAGE
         self.site_code = "CM1"
         self.onboarded = True
@@ -183,6 +187,8 @@ class Site:
                 verify_token=lambda tx, token: self.verify_token(tx, token),
                 verify_certificate=self._verify_certificate,
                 policy=self._policy,
+                trace=lambda *asked: self.trace_of(*asked),
+                admit=lambda *asked: self.admits(*asked),
                 resource=self._resource,
                 signing=self._signing,
                 management_points=self._points,
@@ -207,6 +213,8 @@ class Site:
         pki.check_client(leaf, self.client_roots, self.crls, self.now())
 
     async def _policy(self, tx: Tx, client: clients.Client) -> ccm.PolicyContent:
+        if self.policy_of is not None:
+            return await self.policy_of(tx, client.id)
         return self.content
 
     async def _resource(self, tx: Tx, client: clients.Client, now: datetime) -> None:

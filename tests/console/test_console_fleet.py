@@ -63,6 +63,63 @@ async def test_the_list_shows_both_authorities_facts(api: Api, seen: Browser) ->
     assert "Cogéré" in french
 
 
+async def test_the_timeline_tells_a_story_with_its_trace(api: Api, seen: Browser) -> None:
+    """Who decided it, what it is about in the reader's language, and what is waited for."""
+    await registered(api, "LAB-001", flags=8193)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    cause = {
+        "id": trace,
+        "at": NOW.isoformat(),
+        "kind": "switch",
+        "actor": "ada",
+        "details": {"workload": "client-apps", "position": "mdm"},
+    }
+    async with api.db.transaction() as tx:
+        await tx.execute(
+            "INSERT INTO clients_timeline (tenant_id, device_id, message_id, topic, state, at,"
+            " received_at, data) VALUES (%s, 'd-LAB-001', 'site:1', 9100, 3, %s, %s, %s)",
+            (TENANT, NOW, NOW, Jsonb({"version": 7, "trace": trace, "cause": cause})),
+        )
+    said = await seen.said(f"{DEVICES}/d-LAB-001/timeline")
+    assert "A workload was moved to the MDM service" in said
+    assert f"Trace id {trace}" in said
+    assert "ada" in said
+    assert "Client apps" in said
+    assert "Waiting" in said
+    assert "It has the policy" in said
+    french = await seen.said(f"{DEVICES}/d-LAB-001/timeline", **{"accept-language": "fr"})
+    assert "Une charge de travail est passée au service MDM" in french
+    assert "La version 7 de la stratégie lui a été donnée" in french
+    assert "En attente de l'appareil" in french
+
+
+async def test_a_device_is_sent_away_only_by_its_name(api: Api, seen: Browser) -> None:
+    """What it would come to, the confirmation, and the way back while there is one."""
+    await registered(api, "LAB-001", flags=8193)
+    enable = {"automatic_enrollment": "none", "access_token": "t"}
+    assert (await api.web.put("/api/v1/comanagement", json=enable)).status_code == 200
+    at = f"{DEVICES}/d-LAB-001/leave"
+    assert "Leave the site" in await seen.said(f"{DEVICES}/d-LAB-001")
+    said = await seen.said(at)
+    assert "LAB-001 would be with the MDM service alone" in said
+    assert "nobody knows" in said
+    form = {"form_token": token(await seen.page(at)), "confirm": "LAB-001"}
+    refused = await seen.web.post(at, data=form)
+    assert refused.status_code == 422
+    assert "The tenant has nothing for this device in" in text(html.fromstring(refused.text))
+    refused = await seen.web.post(at, data={**form, "accept_lacking": "1", "confirm": "yes"})
+    assert "takes the site's client off" in text(html.fromstring(refused.text)).replace("’", "'")
+    sent = await seen.web.post(at, data={**form, "accept_lacking": "1"})
+    assert sent.status_code == 303, sent.text
+    page = await seen.page(at)
+    assert "Its workloads go to the MDM service" in text(page)
+    french = await seen.said(at, **{"accept-language": "fr"})
+    assert "Ses charges de travail vont au service MDM" in french
+    kept = await seen.web.post(f"{at}/cancel", data={"form_token": token(page)})
+    assert kept.status_code == 303
+    assert "would be with the MDM service alone" in await seen.said(at)
+
+
 async def test_filters_sort_and_pages_are_in_the_address(api: Api, seen: Browser) -> None:
     await registered(api, *(f"LAB-{n:03}" for n in range(60)), policy=False)
     await registered(api, "PC-900", "pc-901")

@@ -21,7 +21,7 @@ from tandem.agent.commandline import BadCommandLine
 from tandem.agent.folder import Folder
 from tandem.agent.gate import Gate, NotKept
 from tandem.agent.handlers import Handlers, Root, hardware, hardware_id
-from tandem.agent.installation import FILE, Installation, client_folder, installed
+from tandem.agent.installation import FILE, Installation, client_folder, installed, remove
 from tandem.agent.journal import ERROR, WARNING, Journal
 from tandem.agent.notifications import LOG as NOTIFIED
 from tandem.agent.notifications import Notifications, TakenOrder
@@ -140,6 +140,8 @@ class Client:
         self._woken = asyncio.Event()
         # Another identity is prepared: a new object on this folder becomes it.
         self.over = self._leaves = False
+        # The site let it go: the client is removed, and this object is of no more use.
+        self.left = False
         self._notifications = Notifications(
             machine,
             self._folder,
@@ -207,10 +209,11 @@ class Client:
         Nothing that the network does ends it."""
         called = asyncio.gather(self._called(stop), self._notified(stop))
         try:
-            while not stop.is_set() and not self.over:
+            while not stop.is_set() and not self.over and not self.left:
                 self._woken.clear()
                 seconds = await self.step()
-                await self._rest(stop, seconds)
+                if not self.left:
+                    await self._rest(stop, seconds)
         finally:
             called.cancel()
             await asyncio.gather(called, return_exceptions=True)
@@ -245,6 +248,9 @@ class Client:
         heard = await self._attempt(self._hear)
         obeyed = await self._attempt(self._obey) if heard is None else None
         done = await self._attempt(self._evaluate)
+        if self._policy is not None and self._policy.leave:
+            gone = await self._attempt(self._leave)
+            return 0.0 if gone is None else self._after_failure()
         # A site that did not answer a moment ago is not asked twice in one step.
         said = await self._attempt(self._send) if heard is not Unreachable else Unreachable
         every = {begun, roamed, heard, obeyed, done, said}
@@ -777,6 +783,34 @@ class Client:
         if self._leaves and not len(self._spool):
             await self._become_another()
         self._messages_due = now + self._minutes(self.settings.state_reporting_minutes)
+
+    async def _leave(self) -> None:
+        """The site lets this client go: what it set goes, the last word goes out, then the client.
+
+        Killed in between, it does the rest when it is started again. The site that has retired its
+        record meanwhile knows it no more, which is as good as an answer.
+        """
+        self.gate.give_up(Authority.SITE)
+        await self._handler.undo()
+        if self._folder.read("leaving") is None:
+            self._report(ccm.COMANAGEMENT_TOPIC, ccm.LEFT, {"client_id": self.client_id})
+            self._folder.write("leaving", b"")
+        self._messages_due = self._machine.now()
+        try:
+            # The proof goes first: with the last word the site retires its record.
+            await self._send_ledger()
+            await self._send()
+        except Refused as error:
+            if error.reason != "client.unknown":
+                raise
+        remove(self._folder)
+        self._folder.remove("leaving")
+        self._machine.mdm.publish(ccm.ConfigInfo().text())
+        self._write(
+            "CoManagementHandler",
+            "The site let this client go. The MDM service alone decides from now on.",
+        )
+        self.left = True
 
     def _report_hardware(self, now: datetime, *, whole: bool) -> None:
         """The classes that differ from what was reported last, or all. It is remembered once it lies

@@ -52,6 +52,9 @@ class _Memory(msgspec.Struct):
     alarmed: list[str] = []
     # How many states were reported.
     reports: int = 0
+    # The trace of the policy in force, and when each step of following it was done.
+    trace: str = ""
+    followed: dict[str, datetime] = {}
 
 
 class CoManagementHandler:
@@ -88,9 +91,12 @@ class CoManagementHandler:
         `sync` asks for an MDM session whether or not anything changed. May run at any time and any number of times: what is as it should be stays untouched.
         """
         enrollment = self._machine.mdm.enrollment()
+        self._begin_trace(policy)
         merged = self._merge(policy)
         effective = workloads.effective(merged.flags, enrollment.enrolled)
         changed = self._take(merged, enrollment, effective)
+        if changed:
+            self._follow("flags")
         self._apply(policy)
         if merged.allow and merged.auto_enroll and not enrollment.enrolled:
             await self._auto_enroll(policy, report)
@@ -100,12 +106,18 @@ class CoManagementHandler:
         self._remember_enrollment(enrollment)
         self._machine.mdm.publish(
             ccm.ConfigInfo(
-                self._gate.flags, version, policy.client_id, merged.allow and current
+                self._gate.flags,
+                version,
+                policy.client_id,
+                merged.allow and current,
+                trace=policy.trace,
             ).text()
         )
         if changed or sync:
             # The MDM service learns of the switch at once, and gives or withholds accordingly.
             await self._machine.mdm.sync()
+            if changed:
+                self._follow("sync")
         if self._handlers is not None:
             # After that, as an installation takes its time.
             await self._handlers.act()
@@ -128,6 +140,25 @@ class CoManagementHandler:
         ]
         failed = sum(one.failed for one in effects)
         return len(effects) - failed, failed
+
+    async def undo(self) -> None:
+        """Bring the effects on the device in line with what is in force."""
+        if self._handlers is not None:
+            await self._handlers.act()
+
+    def _begin_trace(self, policy: ccm.Policy) -> None:
+        if policy.trace == self._memory.trace:
+            return
+        self._memory.trace, self._memory.followed = policy.trace, {}
+        self._write(f"Policy version {policy.version} follows trace {policy.trace}.")
+        self._follow("policy")
+
+    def _follow(self, step: str) -> None:
+        """Remember when a step of the trace was done first; the site is told with the state."""
+        if self._memory.trace and step not in self._memory.followed:
+            self._memory.followed[step] = self._machine.now()
+            self._write(f"Trace {self._memory.trace}: {step}")
+            self._save()
 
     def _merge(self, policy: ccm.Policy) -> Merged:
         found = sorted(policy.configuration_policies, key=lambda p: p.id)
@@ -334,6 +365,8 @@ class CoManagementHandler:
                 workload.value: "overdue" if one.overdue else "under way"
                 for workload, one in self._gate.handovers.items()
             },
+            trace=self._memory.trace,
+            followed=dict(self._memory.followed),
         )
 
     def _report(self, state: ccm.ComanagementState, report: Report, policy: ccm.Policy) -> None:

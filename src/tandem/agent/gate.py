@@ -513,6 +513,18 @@ class Gate:
                 if name not in wanted:
                     self._withdraw(source, name)
 
+    def give_up(self, source: Authority) -> None:
+        """An authority leaves for good, and has handed over everything: what it set goes, whether or
+        not the other has set something in its place. Where it is still the owner its values stay."""
+        with self._turn():
+            for name, one in list(self._kept.settings.items()):
+                workload = Workload(one.workload)
+                if one.source == source.value and self._holding(workload).owner is not source:
+                    self._remove(name, "left")
+            for workload in Workload:
+                if not self._left(workload, self._holding(workload).owner):
+                    self._tell(workload, Cleared())
+
     def confirm(self, source: Authority, epoch: int) -> None:
         """This authority has said all that it wants, by what it knew at `epoch`. Where it has set
         something itself, what was left over goes, once the effects of that were read back; where it

@@ -63,7 +63,11 @@ class Host:
                         return
                     while not over.is_set():
                         # Again when it ends by itself: this machine is a client of its own then.
-                        await Client(machine).run(over)
+                        client = Client(machine)
+                        await client.run(over)
+                        if client.left:
+                            self._place.withdraw_setup()
+                            return
                     return
             except (OSError, NotKept) as error:
                 # A disk that is full or read-only is not for ever.

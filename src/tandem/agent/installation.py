@@ -1,5 +1,6 @@
 """What the bootstrap leaves behind for the client, and where everything of it lies."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,13 @@ class Installation(msgspec.Struct, frozen=True):
 
 def client_folder(state: Path, durable: bool) -> Folder:
     return Folder(state / "CCM", durable)
+
+
+def remove(folder: Folder) -> None:
+    """Take the client away. Its key and its ledger stay: they prove what was."""
+    for name in (FILE, "gate.json", "policy.json", "handler.json"):
+        folder.remove(name)
+    shutil.rmtree(folder.path / "client", ignore_errors=True)
 
 
 def installed(folder: Folder) -> Installation | None:

@@ -11,7 +11,7 @@ from tandem import pki
 from tandem.agent import commandline, download, locks
 from tandem.agent.commandline import BadCommandLine, CommandLine
 from tandem.agent.folder import Folder
-from tandem.agent.installation import FILE, Installation, client_folder, installed
+from tandem.agent.installation import FILE, Installation, client_folder, installed, remove
 from tandem.agent.journal import WARNING, Journal
 from tandem.agent.platform import Machine, NotJoined
 from tandem.agent.session import (
@@ -263,9 +263,7 @@ class Bootstrap:
             self._journal.write(LOG, f"State messages are kept: {error.message}", WARNING)
 
     def _uninstall(self) -> SetupResult:
-        for name in (FILE, "gate.json", "policy.json", "handler.json"):
-            self._client.remove(name)
-        shutil.rmtree(self._client.path / "client", ignore_errors=True)
+        remove(self._client)
         self._machine.mdm.publish(ccm.ConfigInfo().text())
         self._journal.write(LOG, "The client was removed. Its key and its logs stay.")
         return SetupResult(SUCCESS, SUCCEEDED, "The client was removed.")

@@ -139,23 +139,57 @@ def ledger(
     What was found stays with the ledger. With --acknowledge it breaks the proof no longer: it holds
     for what comes then.
     """
+    found = _of_device(device, "ledger", **({"check": "true"} if check else {}))
+    if acknowledge:
+        seen = {"reason": acknowledge, "seen": found["findings_kept"]}
+        path = f"{_PATH}/{quote(found['device']['id'], safe='')}/ledger/acknowledge"
+        found = site_client().post(path, seen)
+    emit(found, _proof, json)
+
+
+@app.command()
+def timeline(
+    device: Annotated[str, typer.Argument(help="Id or name.")],
+    trace: Annotated[str, typer.Option(help="Only the story with this trace id.")] = "",
+    json: Json = False,
+) -> None:
+    """Tell what happened on a device as one story for each cause, and what is waited for."""
+    emit(_of_device(device, "timeline", **({"trace": trace} if trace else {})), _stories, json)
+
+
+def _stories(found: dict[str, Any]) -> str:
+    lines = [found["device"]["name"]]
+    for story in found["stories"]:
+        lines += ["", f"{story['state']}  trace {story['trace']}"]
+        lines += [f"  {_step(step)}" for step in story["steps"]]
+        lines += [f"  also: {_step(step)}" for step in story["also"]]
+    if not found["stories"]:
+        lines += ["", "Nothing has been recorded with a trace yet."]
+    if found["without_timeline"]:
+        lines += ["", f"The MDM service's part is missing: {found['without_timeline']}"]
+    return "\n".join(lines)
+
+
+def _step(step: dict[str, Any]) -> str:
+    at = step["at"] or f"since {step['since']}"
+    text = step["text"] + (f" ({', '.join(step['workloads'])})" if step["workloads"] else "")
+    who = step["who"] or {"site": "site", "device": "device", "mdm": "MDM service"}[step["source"]]
+    return f"{'..' if step['at'] is None else '  '} {at}  {who}: {text}"
+
+
+def _of_device(device: str, part: str, **asked: str) -> dict[str, Any]:
+    """A part of what the site knows of a device, by its id or name."""
     site = site_client()
-    path = f"{_PATH}/{quote(device, safe='')}/ledger"
-    asked = {"check": "true"} if check else {}
     try:
-        found = site.get(path, **asked)
+        found: dict[str, Any] = site.get(f"{_PATH}/{quote(device, safe='')}/{part}", **asked)
     except Refused as error:
         if error.remote != "fleet.no-such-device":
             raise
         listed = site.get(_PATH, search=device, limit=_MOST)["devices"]
         cure = "`tandem device list` shows all of them."
         id = named(listed, device, kind="device", cure=cure, key="name")["id"]
-        path = f"{_PATH}/{quote(id, safe='')}/ledger"
-        found = site.get(path, **asked)
-    if acknowledge:
-        seen = {"reason": acknowledge, "seen": found["findings_kept"]}
-        found = site.post(f"{path}/acknowledge", seen)
-    emit(found, _proof, json)
+        found = site.get(f"{_PATH}/{quote(id, safe='')}/{part}", **asked)
+    return found
 
 
 def _proof(found: dict[str, Any]) -> str:

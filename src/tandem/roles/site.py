@@ -7,6 +7,7 @@ site's own issuing root). Neither is meant for the internet; connection points d
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -351,6 +352,12 @@ def _management_point(
     async def ordered(tx: Tx, client: clients.Client, message: ccm.Message) -> None:
         await notifications.take_result(tx, client, message, utc_now())
 
+    async def trace(
+        tx: Tx, client: clients.Client, content: ccm.PolicyContent, digest: str, now: datetime
+    ) -> clients.Traced:
+        plan = await checkins.shared(lambda: comanagement.plan(tx))
+        return await comanagement.trace(tx, plan, client, content, digest, now)
+
     async def package(sha256: str) -> clients.Package | None:
         found = await packages.content(sha256)
         return clients.Package(found.size_bytes, found.read) if found is not None else None
@@ -367,6 +374,8 @@ def _management_point(
             manifest=packages.manifest,
             package=package,
             ordered=ordered,
+            trace=trace,
+            admit=comanagement.admit,
         ),
         now=utc_now,
         settings=settings.management_point,

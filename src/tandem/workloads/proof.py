@@ -179,6 +179,9 @@ def _times(account: Account, entry: ccm.LedgerEntry, received_at: datetime, find
 def _removed(entry: ccm.LedgerEntry, held: Held | None, find: _Find) -> None:
     if held is None:
         return
+    if entry.reason == "left" and held.owner != entry.authority:
+        # An authority that leaves for good takes along what it set, confirmed or not.
+        return
     if entry.reason == "leftover" and (held.handing or held.owner == entry.authority):
         text = f"Entry {entry.number}: a value of {entry.workload} was removed before its new"
         find(Flaw.REMOVED_FIRST, f"{text} owner's values were confirmed ({entry.setting}).")

@@ -159,6 +159,10 @@ class MeetingPlace:
     def install(self, request: SetupRequest) -> None:
         self._folder.save("setup.json", request)
 
+    def withdraw_setup(self) -> None:
+        """The client is gone, and is not to be set up again by itself."""
+        self._folder.remove("setup.json")
+
     @property
     def config_info(self) -> str:
         return (self._folder.read("config-info") or b"").decode("utf-8", "replace")

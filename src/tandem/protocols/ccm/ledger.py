@@ -27,7 +27,7 @@ EntryKind = Literal[
     "confirm",  # Its values are in force; the hand-over is over.
     "overdue",  # The hand-over took longer than it may; the old values stay.
     "write",  # `authority` set `setting`.
-    "remove",  # A value that `authority` had set is gone (`reason`: leftover, withdrawn).
+    "remove",  # A value that `authority` had set is gone (`reason`: leftover, withdrawn, left).
     "checkpoint",  # `value` is a digest of owners and settings; what comes before may be dropped.
 ]
 # No NUL: a database cannot keep it.

@@ -13,6 +13,8 @@ FRAMEWORK_TOPIC = 1000
 HEARTBEAT_TOPIC = 9001
 INVENTORY_TOPIC = 9002
 LEDGER_TOPIC = 9003
+# Of COMANAGEMENT_TOPIC: the last word of a client that leaves. Ours.
+LEFT = 120
 
 
 # As the field writes it: a version, and a hash in hex.
@@ -148,6 +150,7 @@ class PolicyContent(msgspec.Struct, frozen=True):
     configurations: list[Configuration] = []
     # An order to enrol with the MDM service now; a client takes each once.
     enroll_now: str = ""
+    leave: bool = False
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -166,6 +169,10 @@ class Policy(msgspec.Struct, frozen=True):
     enroll_now: str = ""
     # More configurations, as a JWE for the device's key (`hide`).
     hidden: str = ""
+    # What this version follows; the device repeats it in its reports.
+    trace: str = ""
+    # The client is to leave: what the site set goes, then the client itself.
+    leave: bool = False
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -236,6 +243,10 @@ class ComanagementState(msgspec.Struct, frozen=True):
     facts: dict[str, str] = {}
     # Workload → "under way" or "overdue", while values of the owner before are still in force.
     handovers: dict[str, str] = {}
+    # The trace of the policy that it follows, and when the device took it, changed its flags by it,
+    # and called the MDM service for it: "policy", "flags", "sync".
+    trace: str = ""
+    followed: dict[str, datetime] = {}
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -266,10 +277,14 @@ class ConfigInfo(msgspec.Struct, frozen=True):
     setup: int = 0
     code: int = 0
     log: str = ""
+    # The trace of the policy that the flags come of: 32 hexadecimal digits.
+    trace: str = ""
 
     def text(self) -> str:
         line = f"flags={self.flags};agent={self.agent};client={self.client}"
         line += f";policy={int(self.policy)}"
+        if self.trace:
+            line += f";trace={self.trace}"
         if self.setup:
             line += f";setup={self.setup};code={self.code};log={quote(self.log[:300])}"
         return line
@@ -291,7 +306,13 @@ class ConfigInfo(msgspec.Struct, frozen=True):
             number("setup"),
             number("code"),
             unquote(parts.get("log", "")),
+            _trace_id(parts.get("trace", "")),
         )
+
+
+def _trace_id(text: str) -> str:
+    known = len(text) == 32 and all(digit in "0123456789abcdef" for digit in text)
+    return text if known else ""
 
 
 def authentication_bases(host: str) -> tuple[str, str]:

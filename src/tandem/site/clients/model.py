@@ -240,6 +240,21 @@ class TimelineEntry(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
+class Traced(msgspec.Struct, frozen=True):
+    """The trace that a policy follows; with its first delivery, what the cause is, and what else
+    was decided meanwhile."""
+
+    id: str = ""
+    cause: dict[str, Any] = {}
+    also: list[dict[str, Any]] = []
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As the timeline keeps it."""
+        parts = {"trace": self.id, "cause": self.cause, "also": self.also}
+        return {name: part for name, part in parts.items() if part}
+
+
 class SetupState(msgspec.Struct, frozen=True):
     """The newest step of the bootstrap that a device reported."""
 
@@ -349,6 +364,7 @@ _STATES = {
     (ccm.COMANAGEMENT_TOPIC, 107): "MDM enrollment succeeded, provisioned",
     (ccm.COMANAGEMENT_TOPIC, 108): "MDM enrollment waits for a user to sign in",
     (ccm.COMANAGEMENT_TOPIC, 110): "MDM enrollment failed",
+    (ccm.COMANAGEMENT_TOPIC, ccm.LEFT): "The client has left; the MDM service alone decides",
     (ccm.FRAMEWORK_TOPIC, 1): "The client is well",
     (ccm.FRAMEWORK_TOPIC, 2): "The client has a problem",
     (ccm.HEARTBEAT_TOPIC, 1): "Heartbeat",

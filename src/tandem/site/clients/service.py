@@ -56,6 +56,7 @@ from tandem.site.clients.model import (
     TenantIdentity,
     TimelineEntry,
     TokenHolder,
+    Traced,
     UnknownClient,
     UnknownSiteCode,
     UserPolicyOff,
@@ -120,6 +121,16 @@ async def _no_certificates(tx: Tx, leaf: x509.Certificate) -> None:
     raise BadCertificate("This site takes no client certificates.", cure="Use a token.")
 
 
+async def no_trace(
+    tx: Tx, client: Client, content: ccm.PolicyContent, digest: str, now: datetime
+) -> Traced:
+    return Traced()
+
+
+async def everybody(tx: Tx, tenant_id: str, device_id: str) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Collaborators:
     """What other modules know, handed in by `roles/`.
@@ -127,7 +138,8 @@ class Collaborators:
     `verify_token` says whom a tenant's access token speaks for, or raises AppError. `policy` is
     what the site wants of a client. `resource` is told of each registration and heartbeat,
     `ordered` of what became of an order to a client. `user_policy` is what is deployed to a user.
-    `manifest` and `package` are the client to install.
+    `manifest` and `package` are the client to install. `trace` says what a policy follows;
+    it is asked when a policy is given. `admit` refuses a device of a tenant that may not register.
     """
 
     verify_token: Callable[[Tx, str], Awaitable[TenantIdentity]]
@@ -143,6 +155,8 @@ class Collaborators:
         nothing_deployed
     )
     ordered: Callable[[Tx, Client, ccm.Message], Awaitable[None]] = nobody_asked
+    trace: Callable[[Tx, Client, ccm.PolicyContent, str, datetime], Awaitable[Traced]] = no_trace
+    admit: Callable[[Tx, str, str], Awaitable[None]] = everybody
 
 
 @dataclass(frozen=True)
@@ -459,6 +473,7 @@ class ManagementPointService:
         elif holder.registration_token:
             # It may have been blocked since it was shown.
             await registration_tokens.admit(tx, holder.registration_token)
+        await self._with.admit(tx, holder.tenant_id, holder.device_id)
         before = await self._settle_key(tx, holder, request, before) or before
         record = self._record(holder, request, now)
         if before is not None and holder.by != "directory":
@@ -559,7 +574,7 @@ class ManagementPointService:
         life = timedelta(days=self._settings.policy_days)
         user_id = user.object_id if user else ""
         content = await self._content(tx, client, user)
-        digest = sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+        digest = _digest(content)
         half_life = life.total_seconds() / 2
         half = int(now.timestamp() // half_life)
         ends = (half + 1) * half_life
@@ -568,12 +583,14 @@ class ManagementPointService:
         if have == etag:
             return SealedPolicy(etag, ends, None)
         names = [f"{p.name} ({p.version})" for p in content.configuration_policies]
-        version = client.policy_version
+        version, traced = client.policy_version, Traced()
         if user:
             told = {"version": version, "policies": names}
             await self._enter(tx, client, USER_POLICY_DELIVERED, told)
         else:
-            version = await store.deliver(tx, client, digest, f"site:{uuid4().hex}", names, now)
+            traced = await self._with.trace(tx, client, content, digest, now)
+            told = {"policies": names, **traced.told}
+            version = await store.deliver(tx, client, digest, f"site:{uuid4().hex}", told, now)
             data = {"device": client.device_id, "version": version}
             await events.record(tx, "client.policy-delivered", client.id, data)
         policy = ccm.Policy(
@@ -588,6 +605,8 @@ class ManagementPointService:
             user=user_id,
             enroll_now=content.enroll_now,
             hidden=ccm.hide(content.configurations, ccm.public_key(key)),
+            trace=traced.id,
+            leave=content.leave,
         )
         document = ccm.seal("policy", policy, await self._with.signing(tx))
         return SealedPolicy(etag, ends, document)
@@ -708,6 +727,15 @@ class ManagementPointService:
         return found
 
 
+def _digest(content: ccm.PolicyContent) -> str:
+    return sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+
+
+async def was_given(tx: Tx, id: ClientId, content: ccm.PolicyContent) -> bool:
+    """Whether the newest policy that this client fetched says this."""
+    return await store.policy_digest(tx, id) == _digest(content)
+
+
 async def token_keys(tx: Tx, box: SecretBox, now: datetime) -> dict[str, list[dict[str, str]]]:
     """The JWKS that a gateway verifies CCM tokens with. The first key is made when missing."""
     await tokens.TokenKeys(box).signing(tx, now)
@@ -814,6 +842,13 @@ async def timeline(tx: Tx, tenant_id: str, device_id: str, limit: int = 200) -> 
         )
         for row in rows
     ]
+
+
+async def said_farewell(tx: Tx, client: Client, since: datetime) -> bool:
+    """Whether this client has said its last word since then."""
+    return await store.has_entry(
+        tx, client.tenant_id, client.device_id, ccm.COMANAGEMENT_TOPIC, ccm.LEFT, since
+    )
 
 
 async def facts(tx: Tx, device_ids: Sequence[str]) -> dict[str, DeviceFacts]:

@@ -263,10 +263,10 @@ async def delete_client(tx: Tx, client_id: str) -> None:
 
 
 async def deliver(
-    tx: Tx, client: Client, digest: str, entry_id: str, policies: Sequence[str], now: datetime
+    tx: Tx, client: Client, digest: str, entry_id: str, told: Mapping[str, Any], now: datetime
 ) -> int:
-    """Note that this client gets this content now, also in its timeline. Returns the content's number:
-    one more than the last, when it differs."""
+    """Note that this client gets this content now, also in its timeline, with what is told of it
+    there. Returns the content's number: one more than the last, when it differs."""
     cursor = await tx.execute(
         """WITH given AS (
                UPDATE clients_client SET policy_at = %(now)s, policy_digest = %(digest)s,
@@ -277,7 +277,7 @@ async def deliver(
                INSERT INTO clients_timeline
                    (tenant_id, device_id, message_id, topic, state, at, received_at, data)
                SELECT %(tenant)s, %(device)s, %(entry)s, %(topic)s, %(state)s, %(now)s, %(now)s,
-                   jsonb_build_object('version', policy_version, 'policies', %(policies)s::jsonb)
+                   jsonb_build_object('version', policy_version) || %(told)s::jsonb
                FROM given
            )
            SELECT policy_version FROM given""",
@@ -290,7 +290,7 @@ async def deliver(
             "entry": entry_id,
             "topic": SITE_TOPIC,
             "state": POLICY_DELIVERED,
-            "policies": Jsonb(list(policies)),
+            "told": Jsonb(dict(told)),
         },
     )
     row = await cursor.fetchone()
@@ -359,6 +359,19 @@ async def newest_of_topics(
         (tenant_id, device_id, list(topics)),
     )
     return {row["topic"]: row["at"] async for row in cursor}
+
+
+async def has_entry(
+    tx: Tx, tenant_id: str, device_id: str, topic: int, state: int, since: datetime
+) -> bool:
+    row = await (
+        await tx.execute(
+            "SELECT 1 FROM clients_timeline WHERE tenant_id = %s AND device_id = %s AND topic = %s"
+            " AND state = %s AND received_at >= %s LIMIT 1",
+            (tenant_id, device_id, topic, state, since),
+        )
+    ).fetchone()
+    return row is not None
 
 
 async def newest_of_topic(tx: Tx, topic: int, limit: int) -> Sequence[dict[str, Any]]:

@@ -92,6 +92,18 @@ class Graph:
     def table_of(self, id: CollectionId) -> str:
         return CLASS_OF[self.type_of(id)].table(self.among)
 
+    def upstream(self, id: CollectionId) -> set[CollectionId]:
+        """A collection, and all that decide who is in it."""
+        found = {id}
+        waiting = [id]
+        while waiting:
+            for step in chain(self.known, waiting.pop()):
+                named = {rule.other_id for rule in self.rules.get(step, ()) if rule.other_id}
+                new = ({step} | named) - found
+                found |= new
+                waiting += new
+        return found
+
     def members(self, id: CollectionId, above: frozenset[CollectionId] = frozenset()) -> Condition:
         """The whole chain of what limits a collection as one condition over `r`."""
         type = self.type_of(id)

@@ -207,6 +207,15 @@ async def save_members(
     return int(row["come"]), int(row["gone"]), int(row["found"])
 
 
+async def member_since(tx: Tx, client_id: str) -> dict[str, datetime]:
+    found = await tx.execute(
+        "SELECT m.collection_id, m.since FROM collections_member m"
+        " JOIN collections_resource r ON r.id = m.resource_id WHERE r.client_id = %s",
+        (client_id,),
+    )
+    return {row["collection_id"]: row["since"] async for row in found}
+
+
 async def save_full(
     tx: Tx, id: CollectionId, at: datetime, members: int, took_ms: float, *, changed: bool
 ) -> None:

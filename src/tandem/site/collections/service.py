@@ -7,7 +7,7 @@ that `evaluating` keeps are for lists, counts and costs.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from psycopg.errors import QueryCanceled
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
+from tandem.site import traces
 from tandem.site.collections import evaluation_store, store
 from tandem.site.collections.classes import Class
 from tandem.site.collections.conditions import (
@@ -965,6 +966,18 @@ async def _of_type(tx: Tx, type: MemberType, ids: Iterable[CollectionId]) -> lis
     return [id for id in asked if known.get(id, type) is type]
 
 
+async def upstream(tx: Tx, ids: Iterable[CollectionId]) -> dict[CollectionId, Set[CollectionId]]:
+    """Of each of these collections itself, and all whose rules or limits decide who is in it."""
+    asked = sorted(set(ids))
+    graph = await graph_of(tx, asked)
+    return {id: graph.upstream(id) for id in asked}
+
+
+async def member_since(tx: Tx, client_id: str) -> dict[str, datetime]:
+    """When a client's device came into its collections, as far as that was evaluated by now."""
+    return await evaluation_store.member_since(tx, client_id)
+
+
 async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
     """The clients of a collection's members; users have none."""
     if not await _of_type(tx, MemberType.DEVICE, [id]):
@@ -1073,6 +1086,27 @@ def _weigh(
 
 
 async def _audit(
-    tx: Tx, actor: str, action: str, target: str, now: datetime, **details: object
+    tx: Tx, actor: str, action: str, target: str, now: datetime, **details: Any
 ) -> None:
+    if _decides_members(action, details):
+        about = {"action": action, "collection": target, **_plain(details)}
+        details["trace"] = await traces.begin(
+            tx, traces.Kind.COLLECTION, actor=actor, collections=[target], details=about, now=now
+        )
     await audit.record(tx, actor=actor, action=action, target=target, now=now, details=details)
+
+
+def _decides_members(action: str, details: Mapping[str, Any]) -> bool:
+    if action == "collection.change":
+        return any(one["name"] in ("rules", "limiting") for one in details["changed"])
+    return action.removeprefix("collection.") in (
+        "add-members",
+        "add-many",
+        "add-rules",
+        "remove-rule",
+    )
+
+
+def _plain(details: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of it as says who is meant."""
+    return {name: details[name] for name in ("name", "devices") if name in details}

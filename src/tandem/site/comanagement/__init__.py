@@ -2,10 +2,12 @@
 
 Owns the tables comanagement_…. `policy_content` is what the management point signs for a client; it is `content_of` a `plan`.
 A roll-out moves a workload ring by ring; a `Conductor` does it in the background, and asks the tenant.
-Events: comanagement.switched (subject: the workload), comanagement.rollout-halted (the roll-out).
+Off-boarding takes a device out, for the MDM service alone; the same conductor moves it on.
+Events: comanagement.offboarded (subject: the device), comanagement.switched (subject: the workload), comanagement.rollout-halted (the roll-out).
 """
 
 from tandem.site.comanagement.http import routes
+from tandem.site.comanagement.leaving import admit
 from tandem.site.comanagement.model import (
     COMMAND_LINE_LIMIT,
     AutoEnroll,
@@ -34,6 +36,7 @@ from tandem.site.comanagement.service import (
     Move,
     Preview,
     Status,
+    ahead,
     command_line_now,
     configure,
     content_of,
@@ -50,6 +53,7 @@ from tandem.site.comanagement.service import (
     sliders,
     status,
     switch,
+    trace,
     used_for,
 )
 
@@ -78,6 +82,8 @@ __all__ = [
     "Status",
     "TooLongCommandLine",
     "UnknownWorkload",
+    "admit",
+    "ahead",
     "command_line",
     "command_line_now",
     "configure",
@@ -97,5 +103,6 @@ __all__ = [
     "sliders",
     "status",
     "switch",
+    "trace",
     "used_for",
 ]

@@ -17,7 +17,7 @@ from tandem.infra.errors import AppError, Invalid
 from tandem.site import collections
 from tandem.site.administrators import Require, Role
 from tandem.site.collections import ALL_SYSTEMS, as_dict
-from tandem.site.comanagement import rollout_http, service
+from tandem.site.comanagement import leaving_http, rollout_http, service
 from tandem.site.comanagement.model import (
     AutoEnroll,
     NewCollection,
@@ -314,6 +314,7 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement/workloads/{workload}", workload, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
         *rollout_http.routes(db, require, now),
+        *leaving_http.routes(db, others, require, now),
     ]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,13 +16,13 @@ from tandem import audit
 from tandem.infra import events
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
-from tandem.infra.errors import AppError, Kind
+from tandem.infra.errors import AppError
 from tandem.infra.rounds import rounds
 from tandem.site import clients, collections, deployments, settings
 from tandem.site.collections import ALL_SYSTEMS
+from tandem.site.comanagement import leaving, service, store, tenant
 from tandem.site.comanagement import rollout_model as model
 from tandem.site.comanagement import rollout_store as rows
-from tandem.site.comanagement import service, store
 from tandem.site.comanagement.model import Slider
 from tandem.site.comanagement.rollout_model import (
     CONFIRM_ABOVE,
@@ -56,9 +56,7 @@ log = get_logger("rollouts")
 
 # Reports come at most a quarter of an hour after a policy poll (spec 3.3).
 _STATE_MINUTES = 15
-_ABSENT = (Kind.NOT_FOUND, Kind.INVALID, Kind.UNSUPPORTED)
 _PAGE = 999
-_LONGEST = 4096  # As much of a value as the tenant tells.
 # Gaps that somebody has to have read before the roll-out starts.
 _WEIGHTY = (GapKind.LOST, GapKind.CHANGES, GapKind.UNKNOWN)
 AUTOMATIC = "roll-out"
@@ -304,7 +302,9 @@ async def _begin(tx: Tx, rollout: Rollout, actor: str, now: datetime) -> Rollout
     await rows.save(tx, rollout)
     if ring.collection_id:
         slider = (await store.sliders(tx))[rollout.workload]
-        await service.place(tx, _moved(slider, ring, actor, now), actor=actor, now=now)
+        about = {"rollout": rollout.id, "ring": ring.place, "collection": ring.collection}
+        moved = _moved(slider, ring, actor, now)
+        await service.place(tx, moved, about=about, actor=actor, now=now)
     await _audit(
         tx,
         rollout,
@@ -422,7 +422,8 @@ async def _back(tx: Tx, rollout: Rollout, actor: str, now: datetime) -> None:
     ]
     await rows.save_standings(tx, rollout.id, following)
     wanted = Slider(rollout.workload, position, collection_id, now, actor, also)
-    await service.place(tx, wanted, actor=actor, now=now)
+    about = {"rollout": rollout.id, "back": True}
+    await service.place(tx, wanted, about=about, actor=actor, now=now)
     await _audit(
         tx,
         rollout,
@@ -530,7 +531,9 @@ class Conductor:
                 await self._ask(rollout)
         if going:
             await self._advance()
-        return bool(planned or going)
+        async with self._db.transaction() as tx:
+            leave = await rows.try_keep(tx) and await leaving.tend(tx, self._now())
+        return bool(planned or going or leave)
 
     # Gap analysis
 
@@ -585,7 +588,7 @@ class Conductor:
         if not one.mdm_id:
             return None, f"The tenant lists no managed device for {one.name}."
         try:
-            return await _settings(graph, one.mdm_id), ""
+            return await tenant.settings(graph, one.mdm_id), ""
         except AppError as error:
             return None, error.message
 
@@ -594,11 +597,11 @@ class Conductor:
     async def _list(self, graph: "service.Graph", rollout: Rollout, first: bool = False) -> None:
         path = "deviceManagement/managedDevices"
         query = f"?$select=id,azureADDeviceId,complianceState&$top={_PAGE}"
-        async for page in _pages(graph, path + query):
+        async for page in tenant.pages(graph, path + query):
             found = {
-                device: (_text(item.get("id")), _text(item.get("complianceState")))
+                device: (tenant.text(item.get("id")), tenant.text(item.get("complianceState")))
                 for item in page
-                if (device := _text(item.get("azureADDeviceId")))
+                if (device := tenant.text(item.get("azureADDeviceId")))
             }
             async with self._db.transaction() as tx:
                 await rows.save_compliance(tx, rollout.id, found, first)
@@ -786,43 +789,9 @@ async def _told(graph: "service.Graph", one: Member, rollout: Rollout) -> tuple[
     if not one.mdm_id:
         return Told.ERROR, "The tenant lists no such managed device."
     try:
-        offered = await _settings(graph, one.mdm_id)
+        offered = await tenant.settings(graph, one.mdm_id)
     except AppError as error:
-        if error.kind in _ABSENT:
+        if error.kind in tenant.ABSENT:
             return Told.ABSENT, ""
         raise
     return model.told(offered, model.moved_by(rollout.workload))
-
-
-async def _settings(graph: "service.Graph", mdm_id: str) -> list[Offered]:
-    """Every setting of a device, as Tandem's Graph tells it; the vendor's has no such thing."""
-    path = f"deviceManagement/managedDevices/{mdm_id}/settings"
-    return [
-        Offered(
-            _text(item.get("setting")),
-            _text(item.get("workload")),
-            _text(item.get("outcome")),
-            _text(item.get("policyName")),
-            _text(item.get("policyValue")) if item.get("policyValue") is not None else None,
-            _text(item.get("reason")),
-        )
-        async for page in _pages(graph, path)
-        for item in page
-    ]
-
-
-async def _pages(graph: "service.Graph", path: str) -> AsyncIterator[list[Mapping[str, Any]]]:
-    following: str | None = path
-    while following:
-        page = await graph.get(following)
-        yield [item for item in page.get("value", ()) if isinstance(item, Mapping)]
-        onward = page.get("@odata.nextLink")
-        following = str(onward).partition("/v1.0/")[2] if onward else None
-
-
-def _text(value: object) -> str:
-    """As a column can hold it."""
-    if not isinstance(value, str):
-        return ""
-    plain = value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-    return plain[:_LONGEST]

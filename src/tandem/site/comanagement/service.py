@@ -6,14 +6,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+import msgspec
+
 from tandem import audit
 from tandem.infra import events, http
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.protocols import ccm
-from tandem.site import clients, collections, deployments, notifications, properties, settings
+from tandem.site import (
+    clients,
+    collections,
+    deployments,
+    notifications,
+    properties,
+    settings,
+    traces,
+)
 from tandem.site.collections import CollectionId
-from tandem.site.comanagement import store
+from tandem.site.comanagement import leaving_store, store
+from tandem.site.comanagement.leaving_model import OPEN, Offboarding, policy_of
+from tandem.site.comanagement.leaving_model import State as LeavingState
 from tandem.site.comanagement.model import (
     MOST_SPREAD_MINUTES,
     AutoEnroll,
@@ -41,6 +53,8 @@ from tandem.site.comanagement.model import (
 from tandem.site.comanagement.rollout_model import UnderWay
 from tandem.workloads import Authority, Position, Workload, effective, merge, owner_of, owners
 
+# Devices leave one by one; a plan knows so many.
+MOST_LEAVING = 10_000
 # A finished wizard that is sent again comes within minutes; a week is for whoever comes back late.
 _KEEP_REQUESTS = timedelta(days=7)
 _SENTENCE = "Please ensure the proper prerequisites are installed."
@@ -211,17 +225,23 @@ async def _apply(
         )
     else:
         made = before
+    moved = {}
     for workload, wish in wanted.workloads.items():
         given = wish
         if wish.position is Position.PILOT and not wish.pilots and wanted.pilots:
             given = replace(wish, pilots=wanted.pilots, exact=True)
-        await _put(tx, workload, given, actor, now)
+        _, changed = await _put(tx, workload, given, actor, now)
+        if changed:
+            moved[workload.value] = wish.position.value
     if wanted.pilots:
         for workload, slider in (await store.sliders(tx)).items():
             if slider.position is Position.PILOT and workload not in wanted.workloads:
                 same_pilots = Wish(Position.PILOT, wanted.pilots, exact=True)
-                await _put(tx, workload, same_pilots, actor, now)
-    await _settle(tx, made, now)
+                _, changed = await _put(tx, workload, same_pilots, actor, now)
+                if changed:
+                    moved[workload.value] = Position.PILOT.value
+    about = {"moved": moved, "auto_enroll": made.auto_enroll.value}
+    await _settle(tx, made, traces.Kind.CONFIGURE, about, actor, now)
     await _note_moves(tx, owned, actor, now)
     return made
 
@@ -239,6 +259,14 @@ async def _exclude(tx: Tx, named: Sequence[str], actor: str, now: datetime) -> N
     if before == wanted:
         return
     await store.save_exclusions(tx, wanted)
+    await traces.begin(
+        tx,
+        traces.Kind.CONFIGURE,
+        actor=actor,
+        collections=[collections.ALL_SYSTEMS],
+        details={"exclusions": wanted},
+        now=now,
+    )
     await audit.record(
         tx,
         actor=actor,
@@ -319,7 +347,8 @@ async def switch(
     wish = Wish(position, tuple(pilots) or ((collection,) if collection else ()), bool(pilots))
     slider, changed = await _put(tx, workload, wish, actor, now)
     if changed:
-        await _settle(tx, enablement, now)
+        about = {"workload": workload.value, "position": position.value}
+        await _settle(tx, enablement, traces.Kind.SWITCH, about, actor, now)
         await _note_moves(tx, owned, actor, now)
     return slider
 
@@ -352,8 +381,11 @@ async def _put(
     return await _place(tx, Slider(workload, position, collection_id, now, actor, also), before)
 
 
-async def place(tx: Tx, wanted: Slider, *, actor: str, now: datetime) -> None:
+async def place(
+    tx: Tx, wanted: Slider, *, about: Mapping[str, Any], actor: str, now: datetime
+) -> None:
     """Put a slider where a roll-out wants it: policies and what devices have to follow come of it.
+    `about` says which step of which roll-out.
 
     Raises NotEnabled.
     """
@@ -367,7 +399,8 @@ async def place(tx: Tx, wanted: Slider, *, actor: str, now: datetime) -> None:
         return
     owned = await decided_now(tx)
     await _place(tx, wanted, before)
-    await _settle(tx, enablement, now)
+    about = {"workload": wanted.workload.value, "position": wanted.position.value, **about}
+    await _settle(tx, enablement, traces.Kind.ROLLOUT, about, actor, now)
     await _note_moves(tx, owned, actor, now)
 
 
@@ -407,7 +440,8 @@ async def decided_now(tx: Tx) -> Owned:
             members = await collections.client_ids(tx, policy.collection_id) - kept_out
             for workload in moved:
                 found[workload] |= members
-    return found
+    leaving = await leaving_store.client_ids(tx)
+    return {workload: ids | leaving for workload, ids in found.items()}
 
 
 async def excluded_clients(tx: Tx) -> set[str]:
@@ -529,31 +563,41 @@ async def note_applied(tx: Tx, key: str, digest: bytes, now: datetime) -> None:
     await store.keep_request(tx, key, digest, now, now - _KEEP_REQUESTS)
 
 
-async def _settle(tx: Tx, enablement: Enablement, now: datetime) -> None:
-    """Bring the policies to what the settings come to: new versions of what differs."""
+async def _settle(
+    tx: Tx,
+    enablement: Enablement,
+    kind: traces.Kind,
+    about: Mapping[str, Any],
+    actor: str,
+    now: datetime,
+) -> None:
+    """Bring the policies to what the settings come to: new versions of what differs. That is a
+    cause, with a trace id of its own, for everybody whose policies these are."""
+    touched: set[str] = set()
     wanted = {
         item.name: item
         for item in wanted_policies(enablement, await store.sliders(tx), collections.ALL_SYSTEMS)
     }
     known = {policy.name: policy for policy in await store.policies(tx)}
-    concerned: set[str] = set()
     for name, item in wanted.items():
         have = known.get(name)
         if have is None:
-            concerned.add(item.collection_id)
             await store.insert_policy(tx, new_policy_id(), item, now)
+            touched.add(item.collection_id)
         elif (have.collection_id, have.auto_enroll, have.capabilities) != (
             item.collection_id,
             item.auto_enroll,
             item.capabilities,
         ):
-            concerned |= {have.collection_id, item.collection_id}
             await store.change_policy(tx, have.id, item, now)
+            touched |= {have.collection_id, item.collection_id}
     for name, have in known.items():
         if name not in wanted:
-            concerned.add(have.collection_id)
             await store.delete_policy(tx, have.id)
-    await notifications.policy_changed(tx, concerned)
+            touched.add(have.collection_id)
+    await notifications.policy_changed(tx, touched)
+    if touched:
+        await traces.begin(tx, kind, actor=actor, collections=touched, details=about, now=now)
 
 
 async def enablement(tx: Tx) -> Enablement | None:
@@ -681,6 +725,10 @@ class Plan:
     enablement: Enablement | None
     # Whether any client was ordered to enrol now.
     ordered: bool
+    # Clients that are on their way out.
+    leaving: Mapping[str, Offboarding]
+    # Of each collection all that decide who is in it.
+    upstream: Mapping[CollectionId, Set[CollectionId]]
 
 
 async def plan(tx: Tx) -> Plan:
@@ -697,6 +745,8 @@ async def plan(tx: Tx) -> Plan:
         await collections.question(tx, named),
         await store.enablement(tx),
         await store.enrolment_ordered(tx),
+        {one.client_id: one for one in await leaving_store.some(tx, OPEN, MOST_LEAVING)},
+        await collections.upstream(tx, named),
     )
 
 
@@ -711,11 +761,21 @@ async def content_of(
         since = registered_at or (await clients.find(tx, client_id)).registered_at
         # Whoever comes later is one more, and enrols at once (spec F15).
         spread = enabled.spread_minutes if since <= (enabled.enrolls_since or since) else 0
-    return ccm.PolicyContent(
+    content = ccm.PolicyContent(
         settings=dict(plan.settings),
         configuration_policies=_deployed(plan.policies, plan.kept_out, of, spread),
         configurations=deployments.in_policy(deployments.held(plan.configurations, of)),
         enroll_now=await store.enrolment_order(tx, client_id) if plan.ordered else "",
+    )
+    leaves = plan.leaving.get(client_id)
+    if leaves is None:
+        return content
+    moved = [*content.configuration_policies, policy_of(leaves)]
+    if leaves.state is LeavingState.MOVING:
+        # What the site set stays until the MDM service's values are there.
+        return msgspec.structs.replace(content, configuration_policies=moved)
+    return msgspec.structs.replace(
+        content, configuration_policies=moved, configurations=[], leave=True
     )
 
 
@@ -795,9 +855,85 @@ async def planned(tx: Tx) -> list[Planned]:
     )
 
 
+async def trace(
+    tx: Tx,
+    plan: Plan,
+    client: clients.Client,
+    content: ccm.PolicyContent,
+    digest: str,
+    now: datetime,
+) -> clients.Traced:
+    """What the policy that a client is given now follows. `digest` is of its content."""
+    leaves = plan.leaving.get(client.id)
+    if leaves is not None and leaves.state is LeavingState.LEAVING:
+        # It is told with this policy: from now on it is too late to cancel.
+        await leaving_store.save(tx, leaves, LeavingState.TAKEN, "off-boarding", now)
+    last = await traces.given(tx, client.id)
+    if last is not None and last.digest == digest:
+        return clients.Traced(last.cause.id)
+    of = _sources(plan, content)
+
+    async def member_since() -> Mapping[str, datetime]:
+        return await collections.member_since(tx, client.id)
+
+    made = await traces.follow(
+        tx,
+        client.id,
+        last,
+        digest=digest,
+        name=client.name,
+        collections=sorted(of),
+        upstream=_upstream(plan, of, last),
+        member_since=member_since,
+        now=now,
+    )
+    told = {**_told(made.cause), "came": made.came, "left": made.left}
+    return clients.Traced(made.cause.id, told, [_told(one) for one in made.also])
+
+
+async def ahead(tx: Tx, client: clients.Client) -> traces.Cause | None:
+    """What was decided for a client whose policy it has not fetched yet; None when that is news of
+    the device's own, or there is none."""
+    whole = await plan(tx)
+    content = await content_of(tx, whole, client.id)
+    if await clients.was_given(tx, client.id, content):
+        return None
+    last = await traces.given(tx, client.id)
+    upstream = _upstream(whole, _sources(whole, content), last)
+    found = await traces.since(tx, last, client.name, upstream)
+    return found[0] if found else None
+
+
+def _sources(plan: Plan, content: ccm.PolicyContent) -> set[CollectionId]:
+    """The collections that a device's policy comes of."""
+    policies = {item.id for item in content.configuration_policies}
+    configurations = {item.id for item in content.configurations}
+    found = {one.collection_id for one in plan.policies if one.id in policies}
+    found |= {one.collection_id for one in plan.configurations if one.id in configurations}
+    return found | {collections.ALL_SYSTEMS}
+
+
+def _upstream(plan: Plan, of: Set[CollectionId], last: traces.Given | None) -> list[str]:
+    """All that decide who is in these collections, in those of its policy before, or kept out."""
+    before = [CollectionId(id) for id in (*(last.collections if last else ()), *plan.kept_out)]
+    return sorted({one for id in (*of, *before) for one in plan.upstream.get(id, {id})})
+
+
+def _told(cause: traces.Cause) -> dict[str, Any]:
+    return {
+        "id": cause.id,
+        "at": cause.at.isoformat(),
+        "kind": cause.kind.value,
+        "actor": cause.actor,
+        "details": dict(cause.details),
+    }
+
+
 async def decided(tx: Tx, client_id: str) -> dict[Workload, Authority]:
     """Who is to have each workload of a device, by what is set now."""
     device = await collections.resource_of(tx, client_id)
+    if await leaving_store.under_way(tx, client_id) is not None:
+        return dict.fromkeys(Workload, Authority.MDM)
     return owners(merge(await policies_for(tx, device.id)).flags)
 
 

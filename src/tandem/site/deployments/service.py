@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
-from tandem.site import clients, collections
+from tandem.site import clients, collections, traces
 from tandem.site.deployments import store
 from tandem.site.deployments.model import (
     Configuration,
@@ -42,13 +42,19 @@ async def create(
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):
         raise _taken(name)
+    trace = await _trace(tx, made, "create", actor, now)
     await audit.record(
         tx,
         actor=actor,
         action="configuration.create",
         target=made.name,
         now=now,
-        details={"setting": setting, "value": shown(setting, value), "collection": target.id},
+        details={
+            "setting": setting,
+            "value": shown(setting, value),
+            "collection": target.id,
+            "trace": trace,
+        },
     )
     return made
 
@@ -218,7 +224,28 @@ async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
         raise NoSuchConfiguration(
             f"There is no configuration {wanted!r}.", cure="List them: `tandem configuration list`."
         )
-    await audit.record(tx, actor=actor, action="configuration.delete", target=gone.name, now=now)
+    trace = await _trace(tx, gone, "delete", actor, now)
+    await audit.record(
+        tx,
+        actor=actor,
+        action="configuration.delete",
+        target=gone.name,
+        now=now,
+        details={"trace": trace},
+    )
+
+
+async def _trace(
+    tx: Tx, item: Configuration, action: str, actor: str, now: datetime
+) -> traces.TraceId:
+    return await traces.begin(
+        tx,
+        traces.Kind.CONFIGURATION,
+        actor=actor,
+        collections=[item.collection_id],
+        details={"action": action, "name": item.name, "workload": item.workload.value},
+        now=now,
+    )
 
 
 async def configurations(tx: Tx) -> list[Configuration]:

@@ -47,6 +47,8 @@ class Happening(msgspec.Struct, frozen=True):
     at: datetime
     text: str
     failed: bool
+    kind: str = ""
+    trace: str = ""
 
 
 class _Apps(msgspec.Struct):
@@ -81,10 +83,28 @@ async def timeline(graph: Graph, mdm_id: str) -> list[Happening]:
     """What the MDM service recorded of a device; nothing where this Graph does not say it."""
     path = f"deviceManagement/managedDevices/{mdm_id}/timeline"
     return [
-        Happening(at, plain(str(item.get("text") or "")), bool(item.get("code")))
+        Happening(
+            at,
+            plain(str(item.get("text") or "")),
+            bool(item.get("code")),
+            _text(item.get("kind")),
+            _text(item.get("traceId")),
+        )
         async for page in _pages(graph, path)
         for item in page
         if (at := _when(item.get("dateTime"))) is not None
+    ]
+
+
+async def pending(graph: Graph, mdm_id: str) -> list[str]:
+    """Settings that the MDM service has for a device and that it has not taken yet; nothing where
+    this Graph does not say it."""
+    path = f"deviceManagement/managedDevices/{mdm_id}/settings"
+    return [
+        _text(item.get("setting"))
+        async for page in _pages(graph, path)
+        for item in page
+        if item.get("outcome") == "pending"
     ]
 
 

@@ -1,6 +1,7 @@
 """Devices and the dashboard, of the admin API."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from tandem.infra.database import Database
 from tandem.infra.errors import AppError, Invalid
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
-from tandem.site.fleet import graph, model, service
+from tandem.site.fleet import graph, model, service, stories
 from tandem.site.fleet.model import BadFilter, Device, Filter, Reading, Sort
 from tandem.site.fleet.service import Collaborators, Detail, Proof, Reach, Selection
 from tandem.workloads import Authority, Workload, effective, owners
@@ -81,6 +82,24 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
                 "tenant_timeline": as_dict(happened),
                 "tenant": _told(reading),
                 "without_timeline": silent,
+            }
+        )
+
+    async def timeline(request: Request) -> Response:
+        """One story for each cause; `?trace=` only that one."""
+        await require(request)
+        wanted = _text(request.query_params.get("trace", ""))
+        async with db.transaction() as tx:
+            reading = await service.look(tx, now())
+            device, told = await service.recorded(tx, _text(request.path_params["id"]))
+        told, silence = await _with_mdm(others, device, told)
+        found = [one for one in stories.stories(told) if wanted in ("", one.trace)]
+        return http.reply(
+            {
+                "device": {"id": device.id, "name": device.name},
+                "stories": [_story(one) for one in found],
+                "tenant": _told(reading),
+                "without_timeline": silence,
             }
         )
 
@@ -163,6 +182,7 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route(f"{base}/{{id}}", shown, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger", ledger, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger/acknowledge", acknowledge, methods=["POST"]),
+        Route(f"{base}/{{id}}/timeline", timeline, methods=["GET"]),
         Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
     ]
 
@@ -310,6 +330,25 @@ def _ledger(proof: Proof) -> dict[str, Any]:
             for one in proof.entries
         ],
     }
+
+
+def _story(found: stories.Story) -> dict[str, Any]:
+    return {**as_dict(found), "waiting": bool(found.gaps) and found.state == "under way"}
+
+
+async def _with_mdm(
+    others: Collaborators, device: Device, told: stories.Told
+) -> tuple[stories.Told, str]:
+    """With what the MDM service recorded, and why that is missing when it is."""
+    if not device.mdm_id:
+        return replace(told, happened=()), ""
+    try:
+        tenant = await others.graph()
+        happened = await graph.timeline(tenant, device.mdm_id)
+        pending = await graph.pending(tenant, device.mdm_id)
+    except AppError as error:
+        return told, error.message
+    return replace(told, happened=happened, pending=pending), ""
 
 
 async def _happened(others: Collaborators, mdm_id: str) -> tuple[list[graph.Happening], str]:

@@ -27,7 +27,7 @@ from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
 from tandem.infra.rounds import rounds
 from tandem.site import clients, collections, comanagement, deployments, ledgers, settings
-from tandem.site.fleet import graph, model, store
+from tandem.site.fleet import graph, model, store, stories
 from tandem.site.fleet.model import (
     NOT_CONNECTED,
     NOT_READ_YET,
@@ -358,6 +358,19 @@ async def detail(tx: Tx, device_id: str) -> Detail:
         entries,
         resource.id,
     )
+
+
+async def recorded(tx: Tx, device_id: str) -> tuple[Device, stories.Told]:
+    """What the site knows of what happened on a device; the MDM service's part is not in it.
+
+    Raises NoSuchDevice.
+    """
+    found = await detail(tx, device_id)
+    ahead = None
+    if found.client is not None and found.resource_id is not None:
+        ahead = await comanagement.ahead(tx, found.client)
+    names: dict[str, str] = {item.id: item.name for item in await collections.collections(tx)}
+    return found.device, stories.Told(found.timeline, None, ahead, names=names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 from tandem import audit
 from tandem.infra.database import Tx
+from tandem.site import traces
+from tandem.site.collections import ALL_SYSTEMS
 from tandem.site.settings import store
 from tandem.site.settings.model import (
     CATALOGUE,
@@ -46,6 +48,14 @@ async def change_default(tx: Tx, wanted: Mapping[str, Any], *, actor: str, now: 
     for name, value in news.items():
         await store.save(tx, name, value, now, actor)
     if news:
+        await traces.begin(
+            tx,
+            traces.Kind.SETTINGS,
+            actor=actor,
+            collections=[ALL_SYSTEMS],
+            details={"names": sorted(news)},
+            now=now,
+        )
         await audit.record(
             tx,
             actor=actor,

@@ -97,7 +97,8 @@ def management_agent(agent: ConfigInfo | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a device's timeline. `code` is an HRESULT in hex, or empty."""
+    """One line of a device's timeline. `code` is an HRESULT in hex, or empty; `trace` what of the
+    site it follows, where the device said so."""
 
     id: int
     device_id: str
@@ -106,6 +107,7 @@ class Event:
     kind: str
     text: str
     code: str
+    trace: str = ""
 
 
 class EnrollmentRefused(AppError):

@@ -422,12 +422,16 @@ class Enrollment:
     async def device(self, tx: Tx, id: str) -> Device:
         return await device(tx, id)
 
-    async def note(self, tx: Tx, device: Device, kind: str, text: str, code: str = "") -> None:
+    async def note(
+        self, tx: Tx, device: Device, kind: str, text: str, code: str = "", trace: str = ""
+    ) -> None:
         await store.add_event(
-            tx, device.id, device.directory_device_id, self.now(), kind, text[:1000], code
+            tx, device.id, device.directory_device_id, self.now(), kind, text[:1000], code, trace
         )
 
-    async def notes(self, tx: Tx, device: Device, kind: str, texts: Sequence[str]) -> None:
+    async def notes(
+        self, tx: Tx, device: Device, kind: str, texts: Sequence[str], trace: str = ""
+    ) -> None:
         """Several lines of one kind."""
         await store.add_events(
             tx,
@@ -436,6 +440,7 @@ class Enrollment:
             self.now(),
             kind,
             [text[:1000] for text in texts],
+            trace,
         )
 
     async def note_each(self, tx: Tx, devices: Sequence[Device], kind: str, text: str) -> None:

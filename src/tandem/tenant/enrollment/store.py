@@ -272,23 +272,36 @@ async def count_by_flags(tx: Tx) -> dict[int, int]:
 
 
 async def add_event(
-    tx: Tx, device_id: str, directory_device_id: str, now: datetime, kind: str, text: str, code: str
+    tx: Tx,
+    device_id: str,
+    directory_device_id: str,
+    now: datetime,
+    kind: str,
+    text: str,
+    code: str,
+    trace: str = "",
 ) -> None:
     await tx.execute(
-        "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code)"
-        " VALUES (%s, %s, %s, %s, %s, %s)",
-        (device_id, directory_device_id, now, kind, text, code),
+        "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code, trace)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (device_id, directory_device_id, now, kind, text, code, trace),
     )
 
 
 async def add_events(
-    tx: Tx, device_id: str, directory_device_id: str, now: datetime, kind: str, texts: Sequence[str]
+    tx: Tx,
+    device_id: str,
+    directory_device_id: str,
+    now: datetime,
+    kind: str,
+    texts: Sequence[str],
+    trace: str,
 ) -> None:
     await tx.execute(
-        "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code)"
-        " SELECT %s, %s, %s, %s, text, '' FROM unnest(%s::text[]) WITH ORDINALITY AS t (text, n)"
-        " ORDER BY n",
-        (device_id, directory_device_id, now, kind, list(texts)),
+        "INSERT INTO enrollment_event (device_id, directory_device_id, at, kind, text, code, trace)"
+        " SELECT %s, %s, %s, %s, text, '', %s"
+        " FROM unnest(%s::text[]) WITH ORDINALITY AS t (text, n) ORDER BY n",
+        (device_id, directory_device_id, now, kind, trace, list(texts)),
     )
 
 
@@ -305,7 +318,8 @@ async def add_event_of_each(
 
 async def events(tx: Tx, *, device_id: str = "", kind: str = "", limit: int = 500) -> list[Event]:
     found = await tx.execute(
-        "SELECT id, device_id, directory_device_id, at, kind, text, code FROM enrollment_event"
+        "SELECT id, device_id, directory_device_id, at, kind, text, code, trace"
+        " FROM enrollment_event"
         " WHERE (%(d)s = '' OR device_id = %(d)s) AND (%(k)s = '' OR kind = %(k)s)"
         " ORDER BY id DESC LIMIT %(n)s",
         {"d": device_id, "k": kind, "n": limit},

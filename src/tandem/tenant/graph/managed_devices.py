@@ -62,6 +62,7 @@ def managed_devices(service: Sessions) -> Part:
                     "kind": item.kind,
                     "text": item.text,
                     "code": item.code or None,
+                    "traceId": item.trace or None,
                 }
                 for item in found
             ]

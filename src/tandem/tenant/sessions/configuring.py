@@ -23,6 +23,7 @@ from tandem.workloads import Workload, shown
 KINDS = ("setting", "removal")
 # A refusal may have been the moment's, and Windows is updated: it is asked again, once a day.
 RETRY = timedelta(hours=24)
+_RELEASES = timedelta(hours=8)
 # More lines than this say less than their sum.
 _LINES = 5
 _SHOWN_CHARACTERS = 64
@@ -104,7 +105,15 @@ class Configuring:
             await store.save_deliveries(tx, device.id, list(kept.values()), self._now())
         if gone:
             await store.forget_deliveries(tx, device.id, gone)
-        await self._enrollment.notes(tx, device, "setting", [*done, *lines])
+        trace = followed(device, self._now())
+        await self._enrollment.notes(tx, device, "setting", [*done, *lines], trace)
+
+
+def followed(device: Device, now: datetime) -> str:
+    """The trace of the site that what is set now follows: the device's newest, for as long as the
+    service may take to bring what it releases (comanagement, F18)."""
+    agent, at = device.agent, device.config_info_at
+    return agent.trace if agent and at is not None and now - at <= _RELEASES else ""
 
 
 def os_version(device: Device) -> str:

@@ -176,7 +176,7 @@ class Reports:
             await self._enrollment.note(tx, device, "client", "The site's policy is present")
         if moves or (text and after.flags != before.flags):
             line = f"Workload flags are {after.flags if text else 'gone'}{moves}"
-            await self._enrollment.note(tx, device, "workloads", line)
+            await self._enrollment.note(tx, device, "workloads", line, trace=after.trace)
         await events.record(
             tx, "device.config-info", device.id, {"flags": after.flags, "policy": after.policy}
         )

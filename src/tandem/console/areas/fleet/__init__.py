@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.fleet import actions, dashboard, device, devices
+from tandem.console.areas.fleet import actions, dashboard, device, devices, leaving
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 
@@ -16,6 +16,9 @@ def _routes(console: Console) -> list[BaseRoute]:  # type: ignore[type-arg]
         console.route(one, device.page_of("")),
         console.route(f"{one}/panel", device.panel),
         console.route(f"{one}/ledger", device.acknowledge, post=True),
+        console.route(f"{one}/leave", leaving.show),
+        console.route(f"{one}/leave", leaving.show, post=True),
+        console.route(f"{one}/leave/{{action}}", leaving.act, post=True),
         *(console.route(f"{one}/{tab}", device.page_of(tab)) for tab in device.TABS if tab),
     ]
 

@@ -29,6 +29,7 @@ TABS = {
 SETUP_TOPIC, COMANAGEMENT_TOPIC = 800, 810
 FAILED_SETUP = range(301, 330)
 SITE = N_("Site")
+SOURCES = {"site": SITE, "device": N_("Device"), "mdm": N_("MDM service")}
 
 
 _REASON = (
@@ -103,6 +104,11 @@ async def _render(
     check = tab == "ledger" and page.request.query_params.get("check") == "1"
     proof = await _proof(page, device["id"], check) if tab == "ledger" else None
     told = await _told_now(page, device["client_id"]) if tab == "" else None
+    followed = (
+        await page.api.get(f"{DEVICES}/{quote(device_id, safe='')}/timeline")
+        if (tab == "timeline")
+        else {"stories": []}
+    )
     tenant = await page.other()
     theirs = f"{tenant.url}{at}" if tenant and found["directory"] else ""
     return page.render(
@@ -127,6 +133,8 @@ async def _render(
         enacted=_state(found).get("enacted") or {},
         facts=_facts(found),
         timeline=_timeline(found),
+        stories=followed["stories"],
+        sources=SOURCES,
         logs=_logs(found["timeline"]),
         silence=found["tenant"]["silence"] or found["without_timeline"],
         at=at,

@@ -474,7 +474,13 @@ async def _timeline(
     source = page.language.text(N_("MDM service"))
     return {
         "items": [
-            (at, source, page.language.said(item["text"] or ""), bool(item["code"]))
+            (
+                at,
+                source,
+                page.language.said(item["text"] or ""),
+                bool(item["code"]),
+                item["traceId"],
+            )
             for item in found["value"]
             if (at := _at(item["dateTime"])) is not None
         ]
