@@ -556,7 +556,7 @@ async def test_no_text_of_these_pages_bypasses_the_catalogue(api: Api) -> None:
         pages += [await seen.page(path) for path in ("/console/", DEVICES, f"{DEVICES}?blocked=1")]
         pages.append(await asked(seen, {"do": "add-to-collection", "all": "1"}))
     data = re.compile(
-        rf"GUID:\S+|(m-)?d-\S+|10\.0\.\S+|All Systems|[*]|{DATA.pattern}|[a-z_]{{6,}}"
+        rf"GUID:\S+|(m-)?d-\S+|10\.0\.\S+|All Systems|All Desktop and Server Clients|Co-management Eligible Devices|[*]|{DATA.pattern}|[a-z_]{{6,}}"
     )
     for page in pages:
         said = page.xpath("//main//text() | //title/text() | //*[@id='panel-title']/..//text()")
