@@ -67,17 +67,24 @@ async def test_a_change_of_one_device_leaves_the_others_in_memory(world: World) 
     assert (await one.asks()).status_code == 200
 
 
-async def test_a_query_that_asks_one_device_about_another_makes_each_change_one_of_all(
-    world: World,
-) -> None:
-    one, other = await world.device("PC-1"), await world.device("PC-2")
-    same = await world.collects(
-        "Same build as the first",
+@pytest.mark.parametrize(
+    "query",
+    [
         "select * from SMS_R_System where ClientVersion in (select SMS_R_System.ClientVersion from"
         " SMS_R_System inner join SMS_G_System_OPERATING_SYSTEM on"
         " SMS_G_System_OPERATING_SYSTEM.ResourceID = SMS_R_System.ResourceId"
         " where BuildNumber = '7')",
-    )
+        "select * from SMS_R_System"
+        " inner join SMS_R_System as o on o.ClientVersion = SMS_R_System.ClientVersion"
+        " inner join SMS_G_System_OPERATING_SYSTEM as os on os.ResourceID = o.ResourceId"
+        " where os.BuildNumber = '7'",
+    ],
+)
+async def test_a_query_that_asks_one_device_about_another_makes_each_change_one_of_all(
+    world: World, query: str
+) -> None:
+    one, other = await world.device("PC-1"), await world.device("PC-2")
+    same = await world.collects("Same build as the first", query)
     await world.deploys("Banner", same)
     await other.settled()
     await world.reports(one, "7")
@@ -91,6 +98,11 @@ async def test_a_query_that_asks_one_device_about_another_makes_each_change_one_
         ("… where ResourceId in (select ResourceID from SMS_Client_ComanagementState)", False),
         ("… where ResourceID NOT  IN ( SELECT distinct a.ResourceID from X as a)", False),
         ("… where Name in (select Name from SMS_R_System)", True),
+        ("… inner join X as x on x.ResourceID = SMS_R_System.ResourceId where x.A = 1", False),
+        ("… join X on X.ResourceID=SMS_R_System.ResourceID and X.A = SMS_R_System.Name", False),
+        ("… inner join X as x on x.Serial = SMS_R_System.Name", True),
+        ("… join X on X.ResourceID = SMS_R_System.ResourceId JOIN Y ON Y.A = X.A", True),
+        ("… join X on X.A = SMS_R_System.Name where X.B in (select B from Y)", True),
         ("… where ResourceId in (select ResourceID from X where Y in (select Y from Z))", True),
         ("… where Name = 'ResourceId in (select ResourceId' and Y in (select Y from Z)", True),
     ],

@@ -58,12 +58,15 @@ def upgrade() -> None:
             EXECUTE FUNCTION clients_policy_of_collection();
 
         -- Whether a query may ask one device about another: it has a select in brackets that is
-        -- compared with something else than the device's own number. What is in doubt may.
+        -- compared with something else than the device's own number, or joins by something else.
+        -- What is in doubt may.
         CREATE FUNCTION collections_looks_across(query text) RETURNS boolean
             LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 AS $$
             SELECT regexp_count(query, '\(\s*select\M', 1, 'i') > regexp_count(query,
                 '\mresourceid\s+(not\s+)?in\s*\(\s*select\s+(distinct\s+)?(\w+\.)?resourceid\M',
                 1, 'i')
+            OR regexp_count(query, '\mjoin\M', 1, 'i') > regexp_count(query,
+                '\mon\s+(\w+\.)?resourceid\s*=\s*(\w+\.)?resourceid\M', 1, 'i')
         $$;
         CREATE INDEX collections_rule_across ON collections_rule (id)
             WHERE collections_looks_across(query);
