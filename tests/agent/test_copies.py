@@ -253,7 +253,7 @@ async def test_a_copy_that_joins_the_directory_again_takes_a_key_of_its_own(
     copy = replace(copy, directory=Broker(device="d1-copy"))
     (copy.state / "CCM" / "token-device").unlink()
     rejoined = Client(copy)
-    rejoined._forget_registration()
+    await rejoined._forget_registration()
     await rejoined.step()
     assert rejoined.over
     again = Client(copy)

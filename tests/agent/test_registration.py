@@ -493,7 +493,7 @@ async def test_each_way_to_register(
     found = await record(site, client.client_id)
     assert (found.registered_by, found.approval, found.tenant_id) == WAYS[way]
     again = Client(kind)
-    again._forget_registration()
+    await again._forget_registration()
     assert await polls(again)
     assert again.client_id == client.client_id
     async with site.db.transaction() as tx:

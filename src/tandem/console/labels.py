@@ -112,6 +112,9 @@ HAPPENINGS = (
     N_("The device enrolled again"),
     N_("An administrator ends the enrollment"),
     N_("An administrator asks for a check-in"),
+    N_("Did what it was asked to do"),
+    N_("Could not do what it was asked to do"),
+    N_("The client has left; the MDM service alone decides"),
 )
 
 # The lines of both authorities' accounts on a device's page.
