@@ -41,8 +41,8 @@ class CertificateChannel(Protocol):
     async def post(self, url: str, form: dict[str, str]) -> Answer: ...
 
 
-class FileChannel:
-    """With a certificate and a key in files."""
+class _InFiles:
+    """A certificate and its key in files, and how the other side is found and trusted."""
 
     def __init__(
         self,
@@ -55,6 +55,10 @@ class FileChannel:
         self._files = certificate, key
         self._resolver = resolver
         self._ca_file = ca_file
+
+
+class FileChannel(_InFiles):
+    """With a certificate and a key in files."""
 
     async def get(self, url: str) -> Answer:
         return await self._ask("GET", url)
@@ -84,20 +88,8 @@ class FileChannel:
         return Answer(response.status_code, response.content)
 
 
-class CertificateFile:
+class CertificateFile(_InFiles):
     """The `ClientCertificate` of files in PEM: the certificate with those above it, and its key."""
-
-    def __init__(
-        self,
-        certificate: Path,
-        key: Path,
-        *,
-        resolver: net.Resolver | None = None,
-        ca_file: Path | None = None,
-    ) -> None:
-        self._files = certificate, key
-        self._resolver = resolver
-        self._ca_file = ca_file
 
     @property
     def der(self) -> bytes:

@@ -33,7 +33,7 @@ AREA = Area(
         Place(f"{ROOT}/administrators", N_("Administrators"), "person", N_("Administration")),
     ),
     routes=_routes,
-    wizards=(*builder.WIZARDS, *builder.USER_WIZARDS),
+    wizards=builder.WIZARDS,
     search=(found.search,),
     notices=(people.notices,),
 )

@@ -17,6 +17,7 @@ from tandem.console.kit import (
     Console,
     Draft,
     Fact,
+    Field,
     NotSignedIn,
     Option,
     Outcome,
@@ -538,130 +539,106 @@ async def _within(page: Page[Any], draft: Draft, type: str) -> None:
     await _check_rules(page, draft, type)
 
 
+def _wizards(
+    create: tuple[str, str],
+    add: str,
+    *,
+    limiting: Field,
+    rules: tuple[Field, ...],
+    choose: Any,
+    load: Any,
+    check: Any,
+    check_added: Any,
+    summary: Any,
+) -> tuple[Wizard, Wizard]:
+    """To create a collection of a type, and to add rules to one. `create` is key and title."""
+    key, title = create
+    return (
+        Wizard(
+            key=key,
+            title=title,
+            back=PATH,
+            finish_label=N_("Create"),
+            steps=(
+                Step(
+                    key="general",
+                    title=N_("General"),
+                    fields=(
+                        field("name", N_("Name"), required=True, limit=256, check=name_is_free),
+                        field("comment", N_("Comment"), "textarea", limit=1024, rows=2),
+                        limiting,
+                    ),
+                ),
+                Step(
+                    key="rules",
+                    title=N_("Membership rules"),
+                    intro=N_(
+                        "Beside the rules you see who would be a member now. Nothing is kept yet."
+                    ),
+                    fields=rules,
+                    template="collections/rules_step.html",
+                    load=load,
+                    check=check,
+                ),
+            ),
+            summary=summary,
+            command=_command,
+            finish=_finish,
+        ),
+        Wizard(
+            key=add,
+            title=N_("Add membership rules"),
+            back=PATH,
+            finish_label=N_("Add"),
+            steps=(
+                Step(
+                    key="rules",
+                    title=N_("Membership rules"),
+                    intro=N_("Beside the rules you see who they would bring. Nothing is kept yet."),
+                    fields=(
+                        field(
+                            "collection",
+                            N_("Collection"),
+                            "picker",
+                            required=True,
+                            options=choose,
+                        ),
+                        *rules,
+                    ),
+                    template="collections/rules_step.html",
+                    load=load,
+                    check=check_added,
+                ),
+            ),
+            summary=_add_summary,
+            command=_add_command,
+            finish=_add_finish,
+        ),
+    )
+
+
 WIZARDS = (
-    Wizard(
-        key=KEY,
-        title=N_("Create a collection"),
-        back=PATH,
-        finish_label=N_("Create"),
-        steps=(
-            Step(
-                key="general",
-                title=N_("General"),
-                fields=(
-                    field("name", N_("Name"), required=True, limit=256, check=name_is_free),
-                    field("comment", N_("Comment"), "textarea", limit=1024, rows=2),
-                    LIMITING,
-                ),
-            ),
-            Step(
-                key="rules",
-                title=N_("Membership rules"),
-                intro=N_(
-                    "Beside the rules you see who would be a member now. Nothing is kept yet."
-                ),
-                fields=RULES,
-                template="collections/rules_step.html",
-                load=load,
-                check=_rules_are_right,
-            ),
-        ),
+    *_wizards(
+        (KEY, N_("Create a collection")),
+        ADD_KEY,
+        limiting=LIMITING,
+        rules=RULES,
+        choose=collections,
+        load=load,
+        check=_rules_are_right,
+        check_added=_some_rule,
         summary=_summary,
-        command=_command,
-        finish=_finish,
     ),
-    Wizard(
-        key=ADD_KEY,
-        title=N_("Add membership rules"),
-        back=PATH,
-        finish_label=N_("Add"),
-        steps=(
-            Step(
-                key="rules",
-                title=N_("Membership rules"),
-                intro=N_("Beside the rules you see who they would bring. Nothing is kept yet."),
-                fields=(
-                    field(
-                        "collection",
-                        N_("Collection"),
-                        "picker",
-                        required=True,
-                        options=collections,
-                    ),
-                    *RULES,
-                ),
-                template="collections/rules_step.html",
-                load=load,
-                check=_some_rule,
-            ),
-        ),
-        summary=_add_summary,
-        command=_add_command,
-        finish=_add_finish,
-    ),
-)
-
-
-USER_WIZARDS = (
-    Wizard(
-        key=USER_KEY,
-        title=N_("Create a collection of users"),
-        back=PATH,
-        finish_label=N_("Create"),
-        steps=(
-            Step(
-                key="general",
-                title=N_("General"),
-                fields=(
-                    field("name", N_("Name"), required=True, limit=256, check=name_is_free),
-                    field("comment", N_("Comment"), "textarea", limit=1024, rows=2),
-                    USER_LIMITING,
-                ),
-            ),
-            Step(
-                key="rules",
-                title=N_("Membership rules"),
-                intro=N_(
-                    "Beside the rules you see who would be a member now. Nothing is kept yet."
-                ),
-                fields=USER_RULES,
-                template="collections/rules_step.html",
-                load=load_users,
-                check=_user_rules_are_right,
-            ),
-        ),
+    *_wizards(
+        (USER_KEY, N_("Create a collection of users")),
+        USER_ADD_KEY,
+        limiting=USER_LIMITING,
+        rules=USER_RULES,
+        choose=user_collections,
+        load=load_users,
+        check=_user_rules_are_right,
+        check_added=_some_user_rule,
         summary=_user_summary,
-        command=_command,
-        finish=_finish,
-    ),
-    Wizard(
-        key=USER_ADD_KEY,
-        title=N_("Add membership rules"),
-        back=PATH,
-        finish_label=N_("Add"),
-        steps=(
-            Step(
-                key="rules",
-                title=N_("Membership rules"),
-                intro=N_("Beside the rules you see who they would bring. Nothing is kept yet."),
-                fields=(
-                    field(
-                        "collection",
-                        N_("Collection"),
-                        "picker",
-                        required=True,
-                        options=user_collections,
-                    ),
-                    *USER_RULES,
-                ),
-                template="collections/rules_step.html",
-                load=load_users,
-                check=_some_user_rule,
-            ),
-        ),
-        summary=_add_summary,
-        command=_add_command,
-        finish=_add_finish,
     ),
 )
 
