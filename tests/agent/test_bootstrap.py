@@ -8,6 +8,8 @@ from starlette.responses import Response
 from one_site import PACKAGE, TENANT, Site, log, renamed
 from tandem import pki
 from tandem.agent import Bootstrap, Client, Machine
+from tandem.agent.folder import Folder
+from tandem.agent.spool import Spool
 from tandem.protocols import ccm
 
 
@@ -40,6 +42,19 @@ async def test_a_second_run_finds_the_client_installed(site: Site, installed: Ma
     result = await setup(installed, site.command_line)
     assert result.code == 0
     assert site.seen == []
+
+
+async def test_a_setup_anew_leaves_the_clients_messages_to_the_client(
+    site: Site, installed: Machine
+) -> None:
+    """A set-up does not say whose it is: the site would take what the client says, and not act."""
+    client = Client(installed)
+    await client.step()
+    client._report(ccm.HEARTBEAT_TOPIC, 1, {})
+    again = site.command_line.replace('="', '="/forceinstall ', 1)
+    assert (await setup(installed, again)).code == 0
+    waiting = Spool(Folder(installed.state / "CCM").below("spool")).oldest(100)
+    assert ccm.HEARTBEAT_TOPIC in [one.topic for one in waiting]
 
 
 async def test_the_users_token_stands_in_for_the_devices(site: Site, machine: Machine) -> None:

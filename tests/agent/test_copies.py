@@ -319,3 +319,83 @@ async def test_a_client_that_was_not_heard_of_for_a_week_is_inactive(
     await still.exchange(await admin.token())
     await still.report(message(site))
     assert set(await admin.clients("?active=true")) == {still.client_id, live.client_id}
+
+
+# ------------------------------------------------------------------ who means harm, or comes late
+
+
+async def test_a_client_that_was_off_for_long_has_its_week_too(
+    site: Site, admin: Admin, web: httpx.AsyncClient, moment: Moment
+) -> None:
+    """Whoever says that he is a machine that is switched off does not have it deleted."""
+    victim = await registered(site, admin, web, ONE)
+    moment.passes(days=8)
+    await registered(site, admin, web, ONE)
+    async with site.db.transaction() as tx:
+        await service.forget_obsolete(tx, moment())
+    assert victim.client_id in await admin.clients("?obsolete=true")
+    await victim.exchange(await admin.token())
+    assert (await victim.send("GET", "/SMS_MP/.sms_pol")).status_code == 200
+
+
+async def test_a_blocked_client_is_not_hidden_by_one_that_says_it_is_its_machine(
+    site: Site, admin: Admin, web: httpx.AsyncClient
+) -> None:
+    blocked = await registered(site, admin, web, ONE)
+    await admin.post(f"/clients/{blocked.client_id}/block")
+    await registered(site, admin, web, ONE)
+    assert blocked.client_id in await admin.clients()
+
+
+async def test_a_copy_is_put_apart_also_when_the_token_behind_it_is_gone(
+    site: Site, admin: Admin, web: httpx.AsyncClient, moment: Moment
+) -> None:
+    first = Caller(site, web)
+    await first.exchange(await admin.token())
+    own = (await first.register(hardware_id=ONE)).json()["token"]
+    for number, hardware in ((1, ONE), (2, TWO)):
+        said = ccm.IncomingRequest([message(site, f"n{number}")], number, hardware)
+        assert (await first.send("POST", "/ccm_incoming", said)).status_code == 200
+    (found,) = await admin.conflicts()
+    await admin.decide(found["id"], "new-identity")
+    (token,) = (await web.get(f"{admin._url}/registration-tokens")).json()["tokens"]
+    await web.delete(f"{admin._url}/registration-tokens/{token['id']}")
+    moment.passes(days=8)
+    other = Caller(site, web)
+    proof = ccm.key_proof(first.key, pki.jwk_thumbprint(other.key), site.now(), "n" * 20)
+    assert (await other.exchange(own, possession=proof)).status_code == 200
+    assert (await other.register(hardware_id=TWO)).status_code == 200
+    assert other.client_id != first.client_id
+    assert await admin.conflicts() == []
+    # What was decided is done once.
+    third = Caller(site, web)
+    proof = ccm.key_proof(first.key, pki.jwk_thumbprint(third.key), site.now(), "o" * 20)
+    assert code(await third.exchange(own, possession=proof)) == "401 client.bad-signature"
+
+
+async def test_one_client_does_not_bury_the_conflicts_of_others(
+    site: Site, admin: Admin, web: httpx.AsyncClient
+) -> None:
+    caller = await registered(site, admin, web, ONE)
+    for number in range(1, 31):
+        hardware = "2:" + f"{number:040d}"
+        said = ccm.IncomingRequest([message(site, f"n{number}")], number, hardware)
+        answer = await caller.send("POST", "/ccm_incoming", said)
+        assert answer.status_code == 200
+    found = await admin.conflicts()
+    assert len(found) <= 9
+    assert sum(one["times"] for one in found) == 30
+
+
+async def test_a_certificate_s_copy_is_not_promised_what_cannot_be(
+    site: Site, admin: Admin, web: httpx.AsyncClient
+) -> None:
+    """Only a site token can be handed over; who shows a certificate needs another one."""
+    caller = await registered(site, admin, web, ONE)
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE clients_client SET registered_by = 'certificate'")
+    said = ccm.IncomingRequest([message(site)], 1, TWO)
+    assert (await caller.send("POST", "/ccm_incoming", said)).status_code == 200
+    (found,) = await admin.conflicts()
+    assert "certificate" in found["cure"]
+    assert code(await admin.decide(found["id"], "new-identity")) == "409 client.no-new-identity"

@@ -217,6 +217,21 @@ async def test_a_set_up_from_the_future_is_not_the_newest_for_ever(
     assert newest.state == 400
 
 
+async def test_a_time_before_all_others_is_kept_and_can_be_read(site: Site, caller: Caller) -> None:
+    """PostgreSQL takes a year before Christ, and nothing here could read it any more."""
+    data = msgspec.to_builtins(ccm.ComanagementState(7, True, True, 7))
+    at = "0001-01-01T00:00:00+23:59"
+    sent = {"messages": [
+        {"id": "m1", "topic": 810, "state": 100, "at": at, "data": data},
+        {"id": "m2", "topic": ccm.SETUP_TOPIC, "state": 400, "at": at, "data": {}},
+    ]}  # fmt: skip
+    assert (await caller.send("POST", "/ccm_incoming", sent)).status_code == 200
+    assert await flags(site, caller) == 7
+    async with site.db.transaction() as tx:
+        assert len(await clients.list_clients(tx)) == 1
+        assert len(await clients.setup_states(tx)) == 1
+
+
 async def test_what_was_cut_off_or_changed_on_its_way_is_refused_whole(
     site: Site, caller: Caller
 ) -> None:

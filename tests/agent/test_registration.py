@@ -367,6 +367,46 @@ async def test_a_blocked_or_deleted_client_gets_no_new_token(
     assert code(await caller.exchange(own)) == "401 client.unknown"
 
 
+async def test_a_site_token_ends_when_the_device_is_known_by_something_else(
+    site: Site, api: Api
+) -> None:
+    """Who takes the device out of its directory takes it away from the site."""
+    caller = Caller(site, api.web)
+    await caller.exchange((await api.token())["token"])
+    own = (await caller.register()).json()["token"]
+    await caller.exchange()
+    await caller.register()
+    assert code(await caller.exchange(own)) == "401 client.unknown"
+    caller.token = own
+    assert code(await caller.send("GET", "/SMS_MP/.sms_pol")) == "401 client.unknown"
+
+
+async def test_a_deleted_client_does_not_come_back_by_a_token_that_has_ended(
+    site: Site, api: Api, moment: Moment
+) -> None:
+    caller = Caller(site, api.web)
+    await caller.exchange((await api.token())["token"])
+    own = (await caller.register()).json()["token"]
+    async with site.db.transaction() as tx:
+        await tx.execute("DELETE FROM clients_client")
+    caller.token, caller.client_id = own, ""
+    assert (await caller.register()).status_code == 200
+    async with site.db.transaction() as tx:
+        await tx.execute("DELETE FROM clients_client")
+    moment.passes(days=4)
+    caller.client_id = ""
+    assert code(await caller.register()) == "401 client.token-expired"
+
+
+async def test_a_blocked_client_is_not_heard_without_its_name_either(site: Site, api: Api) -> None:
+    caller = Caller(site, api.web)
+    await caller.exchange((await api.token())["token"])
+    await caller.register()
+    await api.call("POST", f"/clients/{caller.client_id}/block")
+    caller.client_id = ""
+    assert code(await caller.report(message(site))) == "403 client.blocked"
+
+
 async def test_a_site_token_speaks_for_its_key_alone(site: Site, api: Api) -> None:
     caller = Caller(site, api.web)
     await caller.exchange((await api.token())["token"])

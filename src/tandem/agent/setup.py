@@ -252,10 +252,16 @@ class Bootstrap:
         self._machine.mdm.publish(info.text())
 
     async def _deliver(self) -> None:
-        """Send what there is to report, if there is a way; the client sends what remains."""
+        """Send how the setup goes, if there is a way; the client sends what remains.
+
+        What the client has to say waits for it: the site takes that from a client that says who it
+        is, and would do nothing with it here.
+        """
         if self._session is None:
             return
-        waiting = self._spool.oldest(100)
+        waiting = [one for one in self._spool.oldest(1000) if one.topic == ccm.SETUP_TOPIC][:100]
+        if not waiting:
+            return
         try:
             response = await self._session.post("/ccm_incoming", ccm.IncomingRequest(waiting))
             self._spool.accepted(decode(response, ccm.IncomingReply).accepted)

@@ -33,6 +33,8 @@ NEW_IDENTITY: Decision = "new-identity"
 # For so long an obsolete record stays, as in the field.
 KEEP_OBSOLETE = timedelta(days=7)
 _MOST = 1000
+# More other machines than this are told of together: one client must not bury what others' are.
+_MOST_OTHERS = 8
 
 
 class NoSuchConflict(AppError):
@@ -65,6 +67,8 @@ async def note_batch(tx: Tx, client: Client, request: ccm.IncomingRequest, now: 
     await store.save_continuity(tx, client.id, after)
     if here and known and here != known:
         other = here if here != client.hardware_id else before.hardware
+        if await store.open_conflicts(tx, client.id, "clone", other) >= _MOST_OTHERS:
+            other = ""
         await _tell(tx, client, "clone", other, now)
     elif back:
         await _tell(tx, client, "sequence", "", now)
@@ -96,7 +100,7 @@ async def supersede(tx: Tx, client: Client, now: datetime) -> None:
     if not client.hardware_id:
         return
     for old in await store.same_hardware(tx, client.hardware_id, client.id):
-        if await store.set_obsolete(tx, old.id, True):
+        if await store.set_obsolete(tx, old.id, True, now):
             await _enter(tx, old, SUPERSEDED, {"by": client.id, "name": client.name}, now)
             data = {"device": old.device_id, "by": client.id}
             await events.record(tx, "client.superseded", old.id, data)
@@ -104,7 +108,7 @@ async def supersede(tx: Tx, client: Client, now: datetime) -> None:
 
 async def revive(tx: Tx, client: Client, now: datetime) -> None:
     """An obsolete client speaks: there are two machines that say they are the same hardware."""
-    if not await store.set_obsolete(tx, client.id, False):
+    if not await store.set_obsolete(tx, client.id, False, now):
         return
     await _enter(tx, client, REVIVED, {}, now)
     for other in await store.same_hardware(tx, client.hardware_id, client.id):
@@ -127,7 +131,7 @@ async def decide(tx: Tx, id: int, decision: str, *, actor: str, now: datetime) -
     if decision not in ("new-identity", "dismiss"):
         raise Invalid("A conflict is decided by new-identity or dismiss.")
     if decision == NEW_IDENTITY and (
-        found.kind == "hardware" or found.registered_by == "directory"
+        found.kind == "hardware" or found.registered_by != "bulk-token"
     ):
         said = _worded(found)
         raise NotPossible(
@@ -159,8 +163,8 @@ async def settled(tx: Tx, client_id: str, now: datetime) -> None:
 
 def _worded(found: Conflict) -> Conflict:
     text, cure = _WORDS[found.kind, found.times > 1]
-    if found.kind != "hardware" and found.registered_by == "directory":
-        cure = _REJOIN
+    if found.kind != "hardware" and found.registered_by in _ELSEWHERE:
+        cure = _ELSEWHERE[found.registered_by]
     return msgspec.structs.replace(found, text=text, cure=cure)
 
 
@@ -172,6 +176,12 @@ _REJOIN = (
     "If the disk was copied, make the copy leave the directory and join it again: it then takes a"
     " key of its own. If it was moved or put back, dismiss this."
 )
+_REISSUE = (
+    "If the disk was copied, give the copy a certificate and a key of its own, and revoke the one that"
+    " both have. If it was moved or put back, dismiss this."
+)
+# Only the site's own token can be handed over; these are told apart where they are known.
+_ELSEWHERE = {"directory": _REJOIN, "certificate": _REISSUE}
 _TWO = "Give the copy an identity of its own."
 _KEEP = (
     "If one of the two is gone, delete it; if both are real, as virtual machines from one template"

@@ -73,6 +73,8 @@ class TokenHolder(msgspec.Struct, frozen=True):
     registration_token: str = ""
     # The client whose copy this was, when it registers for the first time with a key of its own.
     successor_of: str = ""
+    # Whether the token is the site's own, and good for as long as the client is known like that.
+    lasting: bool = False
 
 
 class Client(msgspec.Struct, frozen=True):

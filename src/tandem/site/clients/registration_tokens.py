@@ -10,7 +10,7 @@ from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.infra.secrets import SecretBox
 from tandem.site.clients import store, tokens
-from tandem.site.clients.model import BadToken, RegistrationToken
+from tandem.site.clients.model import BadToken, ExpiredToken, RegistrationToken
 
 # The field's (spec 3.4), in minutes.
 DEFAULT_MINUTES, MOST_MINUTES = 4_320, 10_080
@@ -110,12 +110,18 @@ def _unknown(id: str) -> NoSuchRegistrationToken:
     )
 
 
-async def admit(tx: Tx, id: str) -> None:
-    """Whether this token may register a client now. Raises BadToken, RegistrationTokenBlocked."""
+async def admit(tx: Tx, id: str, ended: datetime | None = None) -> None:
+    """Whether this token may register a client now. One that expired before `ended` may not. Raises
+    BadToken, ExpiredToken, RegistrationTokenBlocked."""
     found = await store.registration_token(tx, id)
     if found is None:
         raise BadToken(
             "The bulk registration token was deleted.",
+            cure="Ask an administrator of the site for a new one.",
+        )
+    if ended is not None and found.expires_at <= ended:
+        raise ExpiredToken(
+            f"The bulk registration token expired at {found.expires_at:%Y-%m-%d %H:%M} UTC.",
             cure="Ask an administrator of the site for a new one.",
         )
     if found.blocked:

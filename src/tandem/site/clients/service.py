@@ -5,7 +5,7 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -179,12 +179,17 @@ def _by_key(key: ec.EllipticCurvePublicKey) -> TenantIdentity:
     return TenantIdentity("", device, "device", device)
 
 
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def _in_time(message: ccm.Message, now: datetime) -> ccm.Message:
-    """A message from the future happened before it arrived, and before all that has a right time."""
-    if message.at <= now + ccm.SKEW:
+    """A message from the future happened before it arrived, and before all that has a right time;
+    one from before all others did not happen earlier than there were computers."""
+    if _EARLIEST <= message.at <= now + ccm.SKEW:
         return message
     data = {**message.data, "device_time": message.at.isoformat()}
-    return msgspec.structs.replace(message, at=now - ccm.SKEW, data=data)
+    at = _EARLIEST if message.at < _EARLIEST else now - ccm.SKEW
+    return msgspec.structs.replace(message, at=at, data=data)
 
 
 def _refuse_blocked(client: Client) -> None:
@@ -352,7 +357,7 @@ class ManagementPointService:
         if thumbprint != holder.thumbprint and not request.possession:
             raise ccm.BadSignature("The site token is bound to another key.")
         client = await store.client_of_key(tx, holder.thumbprint)
-        if client is None:
+        if client is None or client.registered_by != holder.by:
             raise UnknownClient(
                 "The site does not know this client any more.",
                 cure="Run ccmsetup again with a bulk registration token: /regtoken:<token>.",
@@ -430,7 +435,11 @@ class ManagementPointService:
         ccm.verify_request(
             ccm.public_key(holder.key), signed, method=method, target=target, body=body, now=now
         )
-        client = await self._client(tx, signed.client_id, holder) if signed.client_id else None
+        client = None
+        if signed.client_id:
+            client = await self._client(tx, signed.client_id, holder)
+        elif (unnamed := await store.client_of_key(tx, holder.thumbprint)) is not None:
+            _refuse_blocked(unnamed)
         await self._once(tx, holder.thumbprint, signed.nonce, now)
         if client is not None and client.obsolete:
             await conflicts.revive(tx, client, now)
@@ -440,7 +449,9 @@ class ManagementPointService:
 
     async def _client(self, tx: Tx, client_id: str, holder: TokenHolder) -> Client:
         client = await store.client(tx, client_id)
-        if client is None or client.thumbprint != holder.thumbprint:
+        known = client is not None and client.thumbprint == holder.thumbprint
+        # The site's own token ends when the device is known by something else, as by its directory.
+        if client is None or not known or (holder.lasting and client.registered_by != holder.by):
             raise UnknownClient(
                 "The site does not know this client, or not with this key.",
                 cure="The client registers again by itself.",
@@ -470,9 +481,14 @@ class ManagementPointService:
         before = await store.client_of_device(tx, holder.tenant_id, holder.device_id)
         if before is not None:
             _refuse_blocked(before)
+        elif holder.successor_of:
+            # An administrator asked for this, whatever became of the token meanwhile.
+            if not await store.decided(tx, holder.successor_of, conflicts.NEW_IDENTITY):
+                raise ccm.BadSignature("The new identity that was asked for is there already.")
         elif holder.registration_token:
-            # It may have been blocked since it was shown.
-            await registration_tokens.admit(tx, holder.registration_token)
+            # It may have been blocked since it was shown, or have ended long ago.
+            ended = now - timedelta(hours=self._settings.token_hours)
+            await registration_tokens.admit(tx, holder.registration_token, ended)
         await self._with.admit(tx, holder.tenant_id, holder.device_id)
         before = await self._settle_key(tx, holder, request, before) or before
         record = self._record(holder, request, now)

@@ -467,25 +467,27 @@ async def same_hardware(tx: Tx, hardware_id: str, but: str) -> list[Client]:
     """Other clients that are not obsolete and say they are this hardware."""
     cursor = await tx.execute(
         f"SELECT {_CLIENT} FROM clients_client"  # noqa: S608
-        " WHERE hardware_id = %s AND hardware_id <> '' AND id <> %s AND NOT obsolete".encode(),
+        " WHERE hardware_id = %s AND hardware_id <> '' AND id <> %s AND NOT obsolete"
+        " AND NOT blocked".encode(),
         (hardware_id, but),
     )
     return [_client(row) for row in await cursor.fetchall()]
 
 
-async def set_obsolete(tx: Tx, client_id: str, obsolete: bool) -> bool:
+async def set_obsolete(tx: Tx, client_id: str, obsolete: bool, now: datetime) -> bool:
     """False when it was so already."""
     done = await tx.execute(
-        "UPDATE clients_client SET obsolete = %s WHERE id = %s AND obsolete <> %s",
-        (obsolete, client_id, obsolete),
+        "UPDATE clients_client SET obsolete = %s, obsolete_at = %s WHERE id = %s AND obsolete <> %s",
+        (obsolete, now if obsolete else None, client_id, obsolete),
     )
     return done.rowcount == 1
 
 
 async def obsolete_since(tx: Tx, before: datetime) -> list[str]:
-    """Obsolete clients that nobody has heard of since."""
+    """Clients that have been obsolete, and unheard of, since then."""
     cursor = await tx.execute(
-        "SELECT id FROM clients_client WHERE obsolete AND last_seen_at < %s", (before,)
+        "SELECT id FROM clients_client WHERE obsolete AND greatest(obsolete_at, last_seen_at) < %s",
+        (before,),
     )
     return [row["id"] for row in await cursor.fetchall()]
 
@@ -550,6 +552,19 @@ async def add_conflict(
     row = await cursor.fetchone()
     assert row is not None
     return int(row["times"]), str(row["decision"])
+
+
+async def open_conflicts(tx: Tx, client_id: str, kind: str, but: str) -> int:
+    """How many of this kind wait for a decision, without the one of `but`."""
+    row = await (
+        await tx.execute(
+            "SELECT count(*) AS n FROM clients_conflict"
+            " WHERE client_id = %s AND kind = %s AND other <> %s AND resolved_at IS NULL",
+            (client_id, kind, but),
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row["n"])
 
 
 _CONFLICT = """f.id, f.client_id, c.name, f.kind, f.other, f.first_at, f.last_at, f.times,

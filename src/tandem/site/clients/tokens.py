@@ -217,11 +217,11 @@ async def holder(
             claims.get("by", "directory"),
             claims.get("reg", ""),
             claims.get("succ", ""),
+            claims["token_type"] == SITE_TOKEN,
         )
-        lasting = claims["token_type"] == SITE_TOKEN
     except (KeyError, TypeError, ValueError):
         raise BadToken("This is not a token of a client.", cure=_ASK_AGAIN) from None
-    if grace is not None and not lasting:
+    if grace is not None and not found.lasting:
         raise BadToken("Only a site token can be renewed.", cure=_ASK_AGAIN)
     if found.expires + (grace.total_seconds() if grace else 0) <= now.timestamp():
         raise ExpiredToken(
