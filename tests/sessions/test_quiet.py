@@ -1,5 +1,6 @@
 """Sessions that need no computing, and everything that ends their quiet, over the service's own endpoint."""
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -92,12 +93,78 @@ async def test_a_lost_answer_of_a_quiet_session_is_given_again(
         str(device.session), 1, "", device.windows_id, (Command("Alert", "2", (), "1201"),)
     )
     first, again = await device.send(hello), await device.send(hello)
-    assert (first.content, found) == (again.content, [True, False])
+    assert (first.content, found) == (again.content, [True, True])
     reply = Message(
         str(device.session), 2, "", device.windows_id, **device.replies(syncml.read(first.content))
     )
     second, again = await device.send(reply), await device.send(reply)
     assert (second.content, found[2:]) == (again.content, [True, False])
+
+
+async def test_a_quiet_session_writes_one_row_once(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+) -> None:
+    device, found = quiet
+
+    async def version() -> str:
+        async with mdm.database.transaction() as tx:
+            row = await (
+                await tx.execute(
+                    "SELECT xmin::text FROM sessions_session WHERE device_id = %s", (device.id,)
+                )
+            ).fetchone()
+            assert row is not None
+            return str(row["xmin"])
+
+    before = await version()
+    answer = await device.begins()
+    assert await version() == before
+    await device.says(2, **device.replies(answer))
+    assert (await version() != before, found) == (True, [True, True])
+
+
+async def test_a_service_that_starts_anew_in_mid_session_hears_the_device_in_its_next(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, found = quiet
+    answer = await device.begins()
+    await _assigned(mdm, device)
+    monkeypatch.setattr(mdm.sessions._quiet, "_begun", OrderedDict())
+    answer = await device.says(2, **device.replies(answer))
+    assert (answer.commands, found) == ((), [True, False])
+    assert [item.name for item in await device.check_in()] == ["Replace"]
+
+
+async def test_of_many_sessions_at_once_the_oldest_go_on_as_others_do(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, found = quiet
+    monkeypatch.setattr("tandem.tenant.sessions.quiet._MOST", 0)
+    answer = await device.begins()
+    await _assigned(mdm, device)
+    answer = await device.says(2, **device.replies(answer))
+    assert [item.name for item in answer.commands] == ["Replace"]
+    assert found == [True, False]
+
+
+async def test_a_session_that_another_overtook_is_not_written(
+    mdm: Mdm, quiet: tuple[TestDevice, list[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another process of the service, to which the device went when an answer was lost."""
+    device, found = quiet
+    answer = await device.begins()
+    late = device.session
+    with monkeypatch.context() as patch:
+        patch.setattr(mdm.sessions._quiet, "_begun", OrderedDict())
+        await device.check_in()
+    monkeypatch.setattr(device, "session", late)
+    found.clear()
+    assert (await device.says(2, **device.replies(answer))).commands == ()
+    assert found == [False]
+    async with mdm.database.transaction() as tx:
+        kept = await sessions.store.session(tx, device.id)
+    assert kept is not None
+    assert (kept.session, kept.number) == (str(late + 1), 2)
 
 
 async def _assigned(mdm: Mdm, device: TestDevice) -> None:
@@ -133,14 +200,20 @@ async def test_what_is_new_comes_in_the_next_session(
     assert [item.name for item in await device.check_in()] == [command]
 
 
+@pytest.mark.parametrize(
+    ("change", "command"), [(_assigned, "Replace"), (_ordered, "Exec"), (_told_to_leave, "Exec")]
+)
 async def test_a_change_in_mid_session_is_not_missed(
-    mdm: Mdm, quiet: tuple[TestDevice, list[bool]]
+    mdm: Mdm,
+    quiet: tuple[TestDevice, list[bool]],
+    change: Callable[[Mdm, TestDevice], Awaitable[None]],
+    command: str,
 ) -> None:
     device, found = quiet
     answer = await device.begins()
-    await _assigned(mdm, device)
+    await change(mdm, device)
     answer = await device.says(2, **device.replies(answer))
-    assert [item.name for item in answer.commands] == ["Replace"]
+    assert [item.name for item in answer.commands] == [command]
     assert found == [True, False]
 
 

@@ -68,28 +68,30 @@ def read(data: bytes) -> Message:
         raise BadMessage(str(error)) from None
     if _local(root) != "SyncML":
         raise BadMessage("not a SyncML message")
-    if sum(1 for _ in root.iter("{*}Item")) > _MAX_ITEMS:
+    # What is not in the bytes so often is no element so often.
+    if data.count(b"Item") > _MAX_ITEMS and sum(1 for _ in root.iter("{*}Item")) > _MAX_ITEMS:
         raise BadMessage("too many items in one message")
-    header, body = _child(root, "SyncHdr"), _child(root, "SyncBody")
-    if header is None or body is None:
+    whole = _parts(root)
+    header, body = _parts(whole.get("SyncHdr")), whole.get("SyncBody")
+    if "SyncHdr" not in whole or body is None:
         raise BadMessage("SyncHdr or SyncBody is missing")
-    number = _text(header, "MsgID")
+    number = _said(header.get("MsgID"))
     if not number.isascii() or not number.isdigit() or len(number) > 9:
         raise BadMessage("MsgID is not a number")
-    if _text(header, "VerProto") not in ("", "DM/1.2"):
+    if _said(header.get("VerProto")) not in ("", "DM/1.2"):
         raise BadMessage("not OMA-DM 1.2")
     commands, statuses, results = _body(body)
     return Message(
-        _text(header, "SessionID")[:64],
+        _said(header.get("SessionID"))[:64],
         int(number),
-        _text(header, "Target", "LocURI"),
-        _text(header, "Source", "LocURI"),
+        _text(header.get("Target"), "LocURI"),
+        _text(header.get("Source"), "LocURI"),
         tuple(commands),
         tuple(statuses),
         tuple(results),
         _child(body, "Final") is not None,
-        _number(_text(header, "Meta", "MaxMsgSize")),
-        _credential(_child(header, "Cred")),
+        _number(_text(header.get("Meta"), "MaxMsgSize")),
+        _credential(header.get("Cred")),
     )
 
 

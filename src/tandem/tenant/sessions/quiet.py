@@ -1,11 +1,16 @@
-"""Sessions in which nothing is new, as most are: one statement for each message, no transaction.
+"""Sessions in which nothing is new, as most are: one statement for each message, and one row written.
 
 A device says hello as it did before, is asked what the site's client says of itself, answers as it did
 before, and there is nothing to do. That there is nothing to do is not computed again: the session keeps
 the snapshot of the database in which it was, and the table `sessions_change` the transactions that have
 changed since what devices are to have. Whatever is not exactly so goes the long way.
+
+The first message is remembered and not written: the second one writes the session that both are. What
+becomes of it in between, as when the service restarts, is what becomes of a connection that breaks:
+the device's second message is not heard, and it comes again.
 """
 
+from collections import OrderedDict
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -19,10 +24,14 @@ from tandem.protocols.syncml import Message
 from tandem.tenant.enrollment import CONFIG_INFO_URI
 from tandem.tenant.sessions import model, store
 from tandem.tenant.sessions.course import Course
-from tandem.tenant.sessions.model import Sent
+from tandem.tenant.sessions.store import Begun
 
 INVENTORY_EVERY = timedelta(hours=24)
 _HELLO = {"1200", "1201", "1224"}
+
+
+# So many sessions wait for their second message at once; older ones are written down for it.
+_MOST = 10_000
 
 
 class Quiet:
@@ -31,6 +40,8 @@ class Quiet:
     def __init__(self, now: Clock, url: str) -> None:
         self._now = now
         self._url = url
+        # By the fingerprint of the device's certificate.
+        self._begun: OrderedDict[str, Begun] = OrderedDict()
 
     async def answer(
         self, connection: Tx, certificate: bytes | None, message: Message
@@ -39,57 +50,60 @@ class Quiet:
 
         `connection` commits each statement by itself.
         """
-        if certificate is None or not message.final:
+        if certificate is None:
             return None
         fingerprint = pki.sha256_fingerprint(certificate)
-        match message.number:
-            case 1:
-                return await self._hello(connection, fingerprint, message)
-            case 2:
-                return await self._nothing(connection, fingerprint, message)
-            case _:
-                return None
+        if message.number == 1:
+            return await self._hello(connection, fingerprint, message)
+        begun = self._begun.get(fingerprint)
+        if begun is None or begun.session != message.session:
+            return None
+        answer = await self._nothing(connection, fingerprint, message, begun)
+        if answer is None:
+            # The long way goes on with it.
+            await store.begin(connection, begun)
+        if self._begun.get(fingerprint) is begun:
+            del self._begun[fingerprint]
+        return answer
 
     async def _hello(self, connection: Tx, fingerprint: str, message: Message) -> bytes | None:
         """The first message: the question is what the site's client says of itself."""
         told = _told(message)
-        if told is None or message.statuses or message.results:
+        if told is None or message.statuses or message.results or not message.final:
             return None
         now = self._now()
+        last = await store.settled(
+            connection, fingerprint, message, told, now, now - INVENTORY_EVERY
+        )
+        if last is None:
+            return None
         statuses = model.statuses(message)
         made, sent = model.commands(model.questions(False), len(statuses) + 1)
         answer = self._written(message, made, statuses)
-        done = await store.begin_quietly(
-            connection,
-            fingerprint,
-            message,
-            told,
-            answer,
-            {"1": sent},
-            digest(message),
-            _course(message),
-            now,
-            now - INVENTORY_EVERY,
+        self._begun[fingerprint] = Begun(
+            last, message.session, answer, {"1": sent}, digest(message), _course(message), now
         )
-        return answer if done else None
+        self._begun.move_to_end(fingerprint)
+        if len(self._begun) > _MOST:
+            _, oldest = self._begun.popitem(last=False)
+            await store.begin(connection, oldest)
+        return answer
 
-    async def _nothing(self, connection: Tx, fingerprint: str, message: Message) -> bytes | None:
+    async def _nothing(
+        self, connection: Tx, fingerprint: str, message: Message, begun: Begun
+    ) -> bytes | None:
         """The second one: the answer is known already, and nothing has changed."""
         asked = [item.command_ref for item in message.statuses if item.command_ref != "0"]
-        if message.commands or len(asked) != 1:
+        if message.number != 2 or not message.final or message.commands:
+            return None
+        if asked != list(begun.sent["1"]):
             return None
         config_info = _config_info(message, asked[0])
         if config_info is None:
             return None
         answer = self._written(message, [], model.statuses(message))
         done = await store.end_quietly(
-            connection,
-            fingerprint,
-            message,
-            config_info,
-            answer,
-            {"1": {asked[0]: Sent("ask", CONFIG_INFO_URI)}},
-            self._now(),
+            connection, fingerprint, message.source, begun, config_info, answer, self._now()
         )
         return answer if done else None
 

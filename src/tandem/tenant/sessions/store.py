@@ -84,85 +84,125 @@ _REMEMBERED = timedelta(days=2)
 
 
 # A settled device without orders; `d` is it by its certificate, `s` its last message.
-_QUIET = f"""FROM ({enrollment.BY_CERTIFICATE}) d
-    WHERE s.device_id = d.id AND d.windows_id = %(source)s AND s.settled IS NOT NULL
+_BY_CERTIFICATE = f"({enrollment.BY_CERTIFICATE}) d"
+_QUIET = """WHERE s.device_id = d.id AND d.windows_id = %(source)s AND s.settled IS NOT NULL
     AND NOT EXISTS (SELECT FROM sessions_order o
         WHERE o.device_id = d.id AND o.ended_at IS NULL)"""
+# The device's last session is still the one that it was.
+_SAME = "(s.session, s.number, s.changed_at) = (%(old_session)s, %(old_number)s, %(old_at)s)"
+_BEGUN = """session = %(session)s, sent = %(sent)s, changed_at = %(now)s, first_sha256 = %(first)s,
+    course = %(course)s
+        || CASE WHEN s.course ? 'holds' THEN '{"holds": true}' ELSE '{}' END::jsonb"""
 
 
-async def begin_quietly(
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The session that a settled device had last."""
+
+    device_id: str
+    session: str
+    number: int
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A session of a settled device whose first message was answered, and nothing written of it."""
+
+    last: Last
+    session: str
+    answer: bytes
+    sent: Mapping[str, Mapping[str, Sent]]
+    first_sha256: str
+    course: Course
+    at: datetime
+
+
+async def settled(
     tx: Tx,
     fingerprint: str,
     message: Message,
     told: Mapping[str, str],
-    answer: bytes,
-    sent: Mapping[str, Mapping[str, Sent]],
-    first_sha256: str,
-    course: Course,
     now: datetime,
     inventory_since: datetime,
-) -> bool:
-    """Whether the device is settled, and is as it tells; its session has begun then."""
-    done = await tx.execute(
-        "WITH done AS (UPDATE sessions_session s SET session = %(session)s, number = 1,"  # noqa: S608
-        " answer = %(answer)s, sent = %(sent)s, asked = true, changed_at = %(now)s,"
-        " first_sha256 = %(first)s, course = %(course)s"
-        " || CASE WHEN s.course ? 'holds' THEN '{\"holds\": true}' ELSE '{}' END::jsonb"
-        f" {_QUIET} AND (s.session, s.number) <> (%(session)s, 1)"
-        " AND d.inventory @> %(told)s AND d.inventory ? 'serial_number'"
-        " AND d.inventory_at >= %(since)s RETURNING s.device_id)"
-        f" {enrollment.SEEN} WHERE id IN (SELECT device_id FROM done)",
-        {
-            "fingerprint": fingerprint,
-            "source": message.source,
-            "session": message.session,
-            "answer": answer,
-            "sent": _json(sent),
-            "now": now,
-            "first": first_sha256,
-            "course": _json(course),
-            "told": _json(told),
-            "since": inventory_since,
-        },
+) -> Last | None:
+    """What a device that is settled, and is as it tells, did last."""
+    row = await (
+        await tx.execute(
+            "SELECT s.device_id, s.session, s.number, s.changed_at FROM sessions_session s,"  # noqa: S608
+            f" {_BY_CERTIFICATE} {_QUIET} AND (s.session, s.number) <> (%(session)s, 1)"
+            " AND d.inventory @> %(told)s AND d.inventory ? 'serial_number'"
+            " AND d.inventory_at >= %(since)s",
+            {
+                "fingerprint": fingerprint,
+                "source": message.source,
+                "session": message.session,
+                "now": now,
+                "told": _json(told),
+                "since": inventory_since,
+            },
+        )
+    ).fetchone()
+    return Last(**row) if row is not None else None
+
+
+async def begin(tx: Tx, begun: Begun) -> None:
+    """Write a session that does not go on quietly. It stays as it is when there is a later one."""
+    await tx.execute(
+        f"UPDATE sessions_session s SET number = 1, answer = %(answer)s, asked = true, {_BEGUN}"  # noqa: S608
+        f" WHERE device_id = %(device)s AND {_SAME}",
+        {**_values(begun), "answer": begun.answer, "now": begun.at},
     )
-    return done.rowcount == 1
 
 
 async def end_quietly(
     tx: Tx,
     fingerprint: str,
-    message: Message,
+    source: str,
+    begun: Begun,
     config_info: str,
     answer: bytes,
-    sent: Mapping[str, Mapping[str, Sent]],
     now: datetime,
 ) -> bool:
-    """Whether the device was asked just this, answers what is known, and nothing has changed since
-    there was nothing to do; its session is over then.
+    """Whether the device answers what is known, and nothing has changed since there was nothing to
+    do; all of its session is written then.
 
     Read and written in one statement, so that what it looks at is what it remembers.
     """
     done = await tx.execute(
-        "UPDATE sessions_session s SET number = 2, answer = %(answer)s, asked = false,"  # noqa: S608
-        " changed_at = %(now)s, settled = pg_current_snapshot(), settled_at = %(now)s"
-        f" {_QUIET} AND (s.session, s.number) = (%(session)s, 1) AND s.sent = %(sent)s"
+        "WITH done AS (UPDATE sessions_session s SET number = 2, answer = %(answer)s,"  # noqa: S608
+        f" asked = false, settled = pg_current_snapshot(), settled_at = %(now)s, {_BEGUN}"
+        f" FROM {_BY_CERTIFICATE} {_QUIET} AND {_SAME}"
         " AND d.config_info = %(config_info)s AND s.settled_at > %(oldest)s"
         # Where the database was restored elsewhere, transactions are counted anew.
         " AND pg_snapshot_xmax(s.settled) <= pg_snapshot_xmax(pg_current_snapshot())"
         " AND NOT EXISTS (SELECT FROM sessions_change c WHERE c.xid >= pg_snapshot_xmin(s.settled)"
-        " AND NOT pg_visible_in_snapshot(c.xid, s.settled))",
+        " AND NOT pg_visible_in_snapshot(c.xid, s.settled)) RETURNING s.device_id)"
+        f" {enrollment.SEEN} WHERE id IN (SELECT device_id FROM done)",
         {
+            **_values(begun),
             "fingerprint": fingerprint,
-            "source": message.source,
-            "session": message.session,
+            "source": source,
             "answer": answer,
-            "sent": _json(sent),
             "config_info": config_info,
             "now": now,
             "oldest": now - _REMEMBERED / 2,
         },
     )
     return done.rowcount == 1
+
+
+def _values(begun: Begun) -> dict[str, object]:
+    return {
+        "device": begun.last.device_id,
+        "old_session": begun.last.session,
+        "old_number": begun.last.number,
+        "old_at": begun.last.changed_at,
+        "session": begun.session,
+        "sent": _json(begun.sent),
+        "first": begun.first_sha256,
+        "course": _json(begun.course),
+    }
 
 
 async def unsettle(tx: Tx, device_id: str) -> None:
