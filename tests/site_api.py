@@ -221,7 +221,7 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
     gate = administrators.Gate(db, now, CHEAP)
     signer = audit.Signer.open(folder / "keys" / "audit.key")
     return [
-        *administrators.routes(db, gate, now, cloud.account),
+        *administrators.routes(db, gate, now, cloud.account, collections.id_of),
         *properties.routes(db, gate),
         *collections.routes(db, gate, now, (deployments.used_for, comanagement.used_for)),
         *client_settings.routes(db, gate, now),

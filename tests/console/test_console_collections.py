@@ -407,7 +407,7 @@ async def test_discovery_says_how_it_goes_in_plain_words(browser: Browser) -> No
 
 async def test_an_administrator_is_added_changed_and_removed(browser: Browser) -> None:
     add = "/console/administrators/add"
-    fields = {"name": "Ola", "role": "Read-only Analyst", "sort": "local"}
+    fields = {"name": "Ola", "role": "Read-only Analyst", "sort": "local", "scopes": "All"}
     missing = await browser.send(add, **fields)
     assert in_place(missing, "password") == "Fill this in."
     weak = await browser.send(add, **fields, password="short")
@@ -419,7 +419,7 @@ async def test_an_administrator_is_added_changed_and_removed(browser: Browser) -
     assert "There is an administrator Ola already" in in_place(twice, "name")
     role = "/console/administrators/Ola/role"
     version = (await browser.page(role)).xpath("//input[@name='version']/@value")[0]
-    fields = {"role": "Operations Administrator", "version": version}
+    fields = {"role": "Operations Administrator", "version": version, "scopes": "All"}
     assert "was changed" in text(await browser.follow(await browser.send(role, **fields)))
     stale = await browser.send(role, **{**fields, "role": "Full Administrator"})
     assert stale.status_code == 409
@@ -429,11 +429,55 @@ async def test_an_administrator_is_added_changed_and_removed(browser: Browser) -
     assert "no longer an administrator" in text(await browser.follow(gone))
 
 
+async def test_scopes_are_made_given_to_an_administrator_and_shown(browser: Browser) -> None:
+    scopes = "/console/scopes"
+    assert "Paris was added." in text(
+        await browser.follow(await browser.send(scopes, name="Paris", comment="The office"))
+    )
+    twice = await browser.send(scopes, name="paris")
+    assert "There is a scope paris already" in in_place(twice, "name")
+    fields = {"name": "Pat", "role": "Full Administrator", "sort": "local", "password": PASSWORD}
+    none = await browser.send("/console/administrators/add", **fields)
+    assert "at least one scope" in in_place(none, "scopes")
+    unknown = {**fields, "scopes": "Paris", "collections": "Nowhere"}
+    assert (await browser.send("/console/administrators/add", **unknown)).status_code == 404
+    page = await browser.follow(
+        await browser.send(
+            "/console/administrators/add", **fields, scopes="Paris", collections="All Systems"
+        )
+    )
+    assert "Paris; SMS00001" in text(page)
+    may = text(await browser.page("/console/administrators/Pat/permissions"))
+    assert "only what has the scopes Paris" in may
+    used = await browser.send(f"{scopes}/Paris/remove")
+    assert (used.status_code, "Give them other scopes first" in used.text) == (409, True)
+
+
+async def test_a_limited_full_administrator_gets_their_part_and_grey_sliders(
+    browser: Browser,
+) -> None:
+    made = await browser.api.web.post("/api/v1/collections", json={"name": "Paris"})
+    wanted = {"name": "Pat", "role": "full-administrator", "password": PASSWORD}
+    wanted |= {"collections": [made.json()["id"]]}
+    assert (await browser.api.web.post("/api/v1/administrators", json=wanted)).status_code == 201
+    await browser.sign_in("Pat")
+    found = text(await browser.page("/console/collections"))
+    assert "Paris" in found
+    assert "SMS00001" not in found
+    for hidden in ("administrators", "audit", "users", "collections/SMS00001"):
+        answer = await browser.web.get(f"/console/{hidden}")
+        assert answer.status_code in (403, 404), hidden
+        assert "siteadmin" not in answer.text
+    assert "siteadmin" not in (await browser.web.get("/console/notifications")).text
+
+
 async def test_the_last_full_administrator_cannot_go(browser: Browser) -> None:
     answer = await browser.send("/console/administrators/siteadmin/remove", confirmed="1")
     assert answer.status_code == 409
     assert "the last full administrator" in answer.text
-    role = await browser.send("/console/administrators/siteadmin/role", role="Read-only Analyst")
+    role = await browser.send(
+        "/console/administrators/siteadmin/role", role="Read-only Analyst", scopes="All"
+    )
     assert "the last full administrator" in role.text
 
 

@@ -336,7 +336,12 @@ async def test_people(api: Api) -> None:
     (again,) = await values(api, f"SMS_Admin({admin['AdminID']})")
     assert again["DisplayName"] == "siteadmin"
     roles = {item["RoleName"]: item["NumberOfAdmins"] for item in await values(api, "SMS_Role")}
-    assert roles == {"Full Administrator": 1, "Operations Administrator": 0, "Read-only Analyst": 0}
+    assert roles == {
+        "Full Administrator": 1,
+        "Infrastructure Administrator": 0,
+        "Operations Administrator": 0,
+        "Read-only Analyst": 0,
+    }
     assert await values(api, "SMS_AzureService") == []
 
 

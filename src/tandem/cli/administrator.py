@@ -1,14 +1,30 @@
 """tandem administrator: who may work with the site."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from tandem.cli.context import Json, Yes, confirm, emit, read_secret, site_client, table
 
-app = typer.Typer(help="The site's own administrators and their roles.", no_args_is_help=True)
+app = typer.Typer(
+    help="The site's own administrators, their roles and scopes.", no_args_is_help=True
+)
+_ROLES = (
+    "full-administrator, infrastructure-administrator, operations-administrator or"
+    " read-only-analyst."
+)
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="Only objects with this scope; several times for more. All: all."),
+]
+Collections = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--collection", help="Only devices of this collection; several times for more. All: all."
+    ),
+]
 
 
 @app.command()
@@ -16,7 +32,7 @@ def add(
     name: Annotated[str, typer.Argument(help="Name to sign in with.")],
     role: Annotated[
         str,
-        typer.Option(help="full-administrator, operations-administrator or read-only-analyst."),
+        typer.Option(help=_ROLES),
     ] = "full-administrator",
     password_file: Annotated[
         Path | None, typer.Option("--password-file", help="File with the password; - reads stdin.")
@@ -25,24 +41,59 @@ def add(
         str, typer.Option("--upn", help="An account of the tenant, instead of a password.")
     ] = "",
     tenant_id: Annotated[str, typer.Option("--tenant-id", help="Tenant of that account.")] = "",
+    scope: Scopes = None,
+    collection: Collections = None,
     json: Json = False,
 ) -> None:
     """Add an administrator, with a password of the site's own or as an account of the tenant."""
     if bool(upn) != bool(tenant_id):
         raise typer.BadParameter("--upn and --tenant-id go together.")
-    wanted = {"name": name, "role": role, "upn": upn, "tenant_id": tenant_id}
+    wanted: dict[str, Any] = {"name": name, "role": role, "upn": upn, "tenant_id": tenant_id}
+    wanted |= _limits(scope, collection)
     if not upn:
         wanted["password"] = read_secret(password_file, f"Password for {name}")
     made = site_client().post("/api/v1/administrators", wanted)
-    emit(made, lambda who: f"{who['name']} is {who['role']} of the site.", json)
+    emit(made, _said, json)
+
+
+def _limits(scope: list[str] | None, collection: list[str] | None) -> dict[str, Any]:
+    """What is named; All among collections is no limit."""
+    found: dict[str, Any] = {}
+    if scope:
+        found["scopes"] = scope
+    if collection:
+        every = any(name.lower() == "all" for name in collection)
+        found["collections"] = [] if every else collection
+    return found
+
+
+def _said(who: dict[str, Any]) -> str:
+    return f"{who['name']} is {who['role']} of the site, over {_over(who)}."
+
+
+def _over(who: dict[str, Any]) -> str:
+    if who["over_all"]:
+        return "All"
+    scopes = ", ".join(who["scopes"])
+    collections = ", ".join(who["collections"]) or "all collections"
+    return f"scopes {scopes}; {collections}"
 
 
 @app.command("list")
 def list_administrators(json: Json = False) -> None:
     """List administrators."""
     found = site_client().get("/api/v1/administrators")
-    columns = {"name": "Administrator", "role": "Role", "upn": "Account of the tenant"}
-    emit(found, lambda rows: table(rows, columns), json)
+    columns = {
+        "name": "Administrator",
+        "role": "Role",
+        "over": "Over",
+        "upn": "Account of the tenant",
+    }
+    emit(
+        found,
+        lambda rows: table([{**row, "over": _over(row)} for row in rows], columns),
+        json,
+    )
 
 
 @app.command("set-role")
@@ -50,13 +101,98 @@ def set_role(
     name: Annotated[str, typer.Argument(help="Name of the administrator.")],
     role: Annotated[
         str,
-        typer.Argument(help="full-administrator, operations-administrator or read-only-analyst."),
+        typer.Argument(help=_ROLES),
     ],
     json: Json = False,
 ) -> None:
     """Give an administrator another role. It holds for their open sessions too."""
     found = site_client().patch(f"/api/v1/administrators/{quote(name, safe='')}", {"role": role})
-    emit(found, lambda who: f"{who['name']} is {who['role']} of the site.", json)
+    emit(found, _said, json)
+
+
+@app.command("set-scope")
+def set_scope(
+    name: Annotated[str, typer.Argument(help="Name of the administrator.")],
+    scope: Scopes = None,
+    collection: Collections = None,
+    json: Json = False,
+) -> None:
+    """Limit an administrator to scopes and collections, or lift that. It holds at once."""
+    wanted = _limits(scope, collection)
+    if not wanted:
+        raise typer.BadParameter("Name --scope, --collection or both.")
+    found = site_client().patch(f"/api/v1/administrators/{quote(name, safe='')}", wanted)
+    emit(found, _said, json)
+
+
+@app.command()
+def permissions(
+    name: Annotated[str, typer.Argument(help="Name of the administrator; without: you.")] = "",
+    json: Json = False,
+) -> None:
+    """What an administrator may do: every operation of the site, and how far it reaches."""
+    whose = f"administrators/{quote(name, safe='')}" if name else "me"
+    found = site_client().get(f"/api/v1/{whose}/permissions")
+
+    def said(answer: dict[str, Any]) -> str:
+        rows = [
+            {
+                "operation": item["operation"],
+                "may": ("yes, in part" if item["limited"] else "yes") if item["allowed"] else "no",
+                "needs": " or ".join(item["needs"]) + (" over All" if item["over_all"] else ""),
+            }
+            for item in answer["operations"]
+        ]
+        columns = {"operation": "Operation", "may": "May", "needs": "Needs"}
+        return f"{_said(answer['administrator'])}\n{table(rows, columns)}"
+
+    emit(found, said, json)
+
+
+@app.command()
+def scopes(json: Json = False) -> None:
+    """List the security scopes of the site."""
+    found = site_client().get("/api/v1/scopes")
+    columns = {
+        "name": "Scope",
+        "administrators": "Administrators",
+        "objects": "Objects",
+        "comment": "Comment",
+    }
+    emit(found, lambda rows: table(rows, columns), json)
+
+
+@app.command("add-scope")
+def add_scope(
+    name: Annotated[str, typer.Argument(help="Name of the scope.")],
+    comment: Annotated[str, typer.Option(help="What it is for.")] = "",
+    json: Json = False,
+) -> None:
+    """Make a security scope."""
+    made = site_client().post("/api/v1/scopes", {"name": name, "comment": comment})
+    emit(made, lambda scope: f"There is a scope {scope['name']}.", json)
+
+
+@app.command("remove-scope")
+def remove_scope(
+    name: Annotated[str, typer.Argument(help="Name of the scope.")], json: Json = False
+) -> None:
+    """Remove a scope that no administrator and no object has."""
+    site_client().delete(f"/api/v1/scopes/{quote(name, safe='')}")
+    emit({"removed": name}, lambda _: f"The scope {name} is gone.", json)
+
+
+@app.command("give-scope")
+def give_scope(
+    kind: Annotated[str, typer.Argument(help="configuration or gateway.")],
+    id: Annotated[str, typer.Argument(help="Id of the configuration, name of the gateway.")],
+    scope: Annotated[list[str], typer.Argument(help="The scopes it is to have, and no others.")],
+    json: Json = False,
+) -> None:
+    """Give an object other scopes than it has."""
+    path = f"/api/v1/scopes/objects/{quote(kind, safe='')}/{quote(id, safe='')}"
+    found = site_client().put(path, {"scopes": scope})
+    emit(found, lambda given: f"{kind} {id} has the scopes {', '.join(given['scopes'])}.", json)
 
 
 @app.command("change-password")

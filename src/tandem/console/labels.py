@@ -38,8 +38,14 @@ WORKLOAD = {
 }
 ROLE = {
     "Full Administrator": N_("Full administrator"),
+    "Infrastructure Administrator": N_("Infrastructure administrator"),
     "Operations Administrator": N_("Operations administrator"),
     "Read-only Analyst": N_("Read-only analyst"),
+    # Of the site, with scopes or collections that limit them.
+    "Full Administrator (limited)": N_("Full administrator, limited"),
+    "Infrastructure Administrator (limited)": N_("Infrastructure administrator, limited"),
+    "Operations Administrator (limited)": N_("Operations administrator, limited"),
+    "Read-only Analyst (limited)": N_("Read-only analyst, limited"),
     "Global Administrator": N_("Global administrator"),
     "Intune Administrator": N_("MDM administrator"),
     "Global Reader": N_("Global reader"),

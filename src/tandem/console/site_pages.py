@@ -34,4 +34,6 @@ class SitePages:
 
 
 def _session(token: str, who: administrators.Administrator) -> Session:
-    return Session(token, who.name, who.role.value)
+    # Who is limited gets no button of a full administrator: the API would refuse it.
+    role = who.role.value if who.over_all else f"{who.role.value} (limited)"
+    return Session(token, who.name, role)

@@ -171,42 +171,39 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     behind = console.Backend(
         console.Transport("https://site"), _token_itself, console.Drafts(db, box, utc_now)
     )
-    admin = http.application(
-        [
-            *administrators.routes(db, gate, utc_now, cloud.tenants.account),
-            *properties.routes(db, gate),
-            *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
-            *client_settings.routes(db, gate, utc_now),
-            *content.routes(db, gate, packages),
-            *auditing.routes(db, gate, utc_now, signer),
-            *search.routes(db, gate, search.Collaborators.of(db, cloud)),
-            *clients.admin_routes(
-                db,
-                require=gate,
-                now=utc_now,
-                inactive_days=settings.management_point.inactive_days,
-            ),
-            *clients.identity_routes(
-                db, box, settings.site_code.upper(), require=gate, now=utc_now
-            ),
-            *notifications.admin_routes(db, gate, utc_now),
-            *deployments.routes(db, gate, utc_now, settings.safeguards),
-            *discovery.routes(db, found, gate),
-            *cloud_services.routes(cloud, gate),
-            *comanagement.routes(db, others, gate, utc_now),
-            *fleet.routes(db, devices, gate, utc_now),
-            *guide.routes(db, guide.Collaborators(cloud, found, others), gate, utc_now),
-            *health.routes(health.Health.of(cloud, _places(settings)), gate),
-            *adminservice.routes(db, gate, utc_now, scripts),
-            *console.site_routes(
-                site_pages.SitePages(db, now=utc_now, settings=settings.sign_in),
-                now=utc_now,
-                backend=behind,
-                elsewhere=_tenant_console(settings),
-            ),
-        ],
-        role="site",
-    )
+    routes = [
+        *administrators.routes(db, gate, utc_now, cloud.tenants.account, collections.id_of),
+        *properties.routes(db, gate),
+        *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
+        *client_settings.routes(db, gate, utc_now),
+        *content.routes(db, gate, packages),
+        *auditing.routes(db, gate, utc_now, signer),
+        *search.routes(db, gate, search.Collaborators.of(db, cloud)),
+        *clients.admin_routes(
+            db,
+            require=gate,
+            now=utc_now,
+            inactive_days=settings.management_point.inactive_days,
+        ),
+        *clients.identity_routes(db, box, settings.site_code.upper(), require=gate, now=utc_now),
+        *notifications.admin_routes(db, gate, utc_now),
+        *deployments.routes(db, gate, utc_now, settings.safeguards),
+        *discovery.routes(db, found, gate),
+        *cloud_services.routes(cloud, gate),
+        *comanagement.routes(db, others, gate, utc_now),
+        *fleet.routes(db, devices, gate, utc_now),
+        *guide.routes(db, guide.Collaborators(cloud, found, others), gate, utc_now),
+        *health.routes(health.Health.of(cloud, _places(settings)), gate),
+        *adminservice.routes(db, gate, utc_now, scripts),
+        *console.site_routes(
+            site_pages.SitePages(db, now=utc_now, settings=settings.sign_in),
+            now=utc_now,
+            backend=behind,
+            elsewhere=_tenant_console(settings),
+        ),
+    ]
+    administrators.check_declared(routes)
+    admin = http.application(routes, role="site")
     behind.transport.app = admin
     management_point = http.application(
         [

@@ -1,6 +1,7 @@
 """The site's own administrators, their sign-in and their sessions.
 
-Owns the tables administrators_administrator and administrators_session. Sign-in needs neither the
+Owns the tables administrators_administrator, administrators_session, administrators_scope and
+administrators_scoped. Sign-in needs neither the
 tenant nor the internet; an account of the tenant may sign in once a full administrator added it.
 """
 
@@ -13,13 +14,30 @@ from tandem.site.administrators.model import (
     NameTaken,
     NoSuchAdministrator,
     NotAllowed,
+    NotInScope,
     NotSignedIn,
     Role,
+    Scope,
     Session,
     SignInFailed,
     TooManyAttempts,
     WeakPassword,
     WrongPassword,
+)
+from tandem.site.administrators.permissions import (
+    PERMISSIONS,
+    check_declared,
+    operations,
+    undeclared,
+)
+from tandem.site.administrators.scoping import (
+    ask_as,
+    check_visible,
+    created,
+    gone,
+    limit,
+    scopes_of,
+    visible,
 )
 from tandem.site.administrators.service import (
     add,
@@ -28,7 +46,7 @@ from tandem.site.administrators.service import (
     administrators,
     authenticate,
     change_password,
-    change_role,
+    change_rights,
     create_first,
     find_external,
     remove,
@@ -39,6 +57,7 @@ from tandem.site.administrators.service import (
 )
 
 __all__ = [
+    "PERMISSIONS",
     "Administrator",
     "AdministratorsSettings",
     "BadAccount",
@@ -47,9 +66,11 @@ __all__ = [
     "NameTaken",
     "NoSuchAdministrator",
     "NotAllowed",
+    "NotInScope",
     "NotSignedIn",
     "Require",
     "Role",
+    "Scope",
     "Session",
     "SignInFailed",
     "TooManyAttempts",
@@ -60,16 +81,26 @@ __all__ = [
     "administrator",
     "administrators",
     "allow",
+    "ask_as",
     "authenticate",
     "change_password",
-    "change_role",
+    "change_rights",
+    "check_declared",
+    "check_visible",
     "create_first",
+    "created",
     "find_external",
+    "gone",
+    "limit",
+    "operations",
     "read_role",
     "remove",
     "routes",
+    "scopes_of",
     "session",
     "sign_in",
     "sign_in_external",
     "sign_out",
+    "undeclared",
+    "visible",
 ]

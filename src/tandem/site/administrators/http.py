@@ -9,23 +9,26 @@ from starlette.routing import BaseRoute, Route
 
 from tandem.infra import http
 from tandem.infra.clock import Clock
-from tandem.infra.database import Database
+from tandem.infra.database import Database, Tx
 from tandem.infra.errors import Invalid
-from tandem.site.administrators import service
+from tandem.site.administrators import permissions, scoping, service
 from tandem.site.administrators.model import (
+    ALL,
     Administrator,
     AdministratorsSettings,
     NotAllowed,
     Role,
+    Scope,
 )
 
 Require = Callable[..., Awaitable[Administrator]]
 
 
 class Gate:
-    """Who asks, and whether this role may: `who = await gate(request, Role.FULL_ADMINISTRATOR)`.
+    """Who asks, and whether they may: `who = await gate(request)`.
 
-    Without a role: reading needs any administrator, changing an operations administrator.
+    What an operation needs is in `permissions`, by its method and path. A role that is named here
+    is needed besides. From then on the request sees what its administrator may (`scoping.limit`).
     """
 
     def __init__(
@@ -36,20 +39,26 @@ class Gate:
         self.settings = settings or AdministratorsSettings()
 
     async def __call__(self, request: Request, role: Role | None = None) -> Administrator:
-        """Raises NotSignedIn, NotAllowed."""
+        """Raises NotSignedIn, NotAllowed, NotInScope."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        needed = permissions.permission_for(request.method, request.url.path)
         async with self._db.transaction() as tx:
             who = await service.session(
                 tx, token if scheme.lower() == "bearer" else "", self._now(), self.settings
             )
-        reads = request.method in {"GET", "HEAD"}
-        wanted = role or (Role.READ_ONLY_ANALYST if reads else Role.OPERATIONS_ADMINISTRATOR)
-        return allow(who, wanted)
+            needed.check(who)
+            if role is not None:
+                allow(who, role)
+            if needed.kind:
+                named = request.path_params[needed.parameter]
+                await scoping.check_visible(tx, who, needed.kind, named)
+        scoping.ask_as(who)
+        return who
 
 
 def allow(who: Administrator, wanted: Role) -> Administrator:
     """Raises NotAllowed."""
-    if who.role.rank < wanted.rank:
+    if not who.role.covers(wanted):
         raise NotAllowed(
             f"{who.name} is {who.role.value}; this needs {wanted.value}.",
             cure="Ask a full administrator to do it, or to give you the role.",
@@ -68,10 +77,23 @@ class NewAdministrator(msgspec.Struct):
     password: str = ""
     tenant_id: str = ""
     upn: str = ""
+    scopes: tuple[str, ...] = (ALL,)
+    collections: list[str] = []
 
 
 class Change(msgspec.Struct):
-    role: str
+    role: str | None = None
+    scopes: list[str] | None = None
+    collections: list[str] | None = None
+
+
+class NewScope(msgspec.Struct):
+    name: str
+    comment: str = ""
+
+
+class GivenScopes(msgspec.Struct):
+    scopes: list[str]
 
 
 class NewPassword(msgspec.Struct):
@@ -79,9 +101,23 @@ class NewPassword(msgspec.Struct):
     password: str
 
 
-def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount) -> list[BaseRoute]:
-    """`known` says which account of the tenant is meant; accounts are the cloud's to know."""
+async def _as_written(tx: Tx, collection: str) -> str:
+    return collection
+
+
+def routes(
+    db: Database,
+    require: Gate,
+    now: Clock,
+    known: service.KnownAccount,
+    collection: Callable[[Tx, str], Awaitable[str]] = _as_written,
+) -> list[BaseRoute]:
+    """`known` says which account of the tenant is meant; accounts are the cloud's to know.
+    `collection` is the id of a collection that is named, and raises for one that is not there."""
     settings = require.settings
+
+    async def named(tx: Tx, wanted: list[str]) -> list[str]:
+        return [await collection(tx, name) for name in wanted]
 
     async def sign_in(request: Request) -> Response:
         given = await http.decode(request, SignIn)
@@ -105,10 +141,11 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
             return http.reply([_shape(who) for who in await service.administrators(tx)])
 
     async def add(request: Request) -> Response:
-        who = await require(request, Role.FULL_ADMINISTRATOR)
+        who = await require(request)
         new = await http.decode(request, NewAdministrator)
         role = read_role(new.role)
         async with db.transaction() as tx:
+            limits = await named(tx, new.collections)
             if new.upn:
                 made = await service.add_external(
                     tx,
@@ -116,6 +153,8 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
                     new.tenant_id,
                     new.upn,
                     role,
+                    scopes=new.scopes,
+                    collections=limits,
                     known=known,
                     actor=who.name,
                     now=now(),
@@ -126,6 +165,8 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
                     new.name,
                     new.password,
                     role,
+                    scopes=new.scopes,
+                    collections=limits,
                     actor=who.name,
                     now=now(),
                     settings=settings,
@@ -142,16 +183,70 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
         return http.reply(_shape(await require(request)))
 
     async def change(request: Request) -> Response:
-        who = await require(request, Role.FULL_ADMINISTRATOR)
-        role = read_role((await http.decode(request, Change)).role)
+        who = await require(request)
+        wanted = await http.decode(request, Change)
+        if wanted == Change():
+            raise Invalid("Nothing is to change.", cure="Name a role, scopes or collections.")
+        role = None if wanted.role is None else read_role(wanted.role)
         name = request.path_params["name"]
         async with db.transaction() as tx:
             http.check_version(request, http.version_of(await service.administrator(tx, name)))
-            changed = await service.change_role(tx, name, role, actor=who.name, now=now())
+            limits = wanted.collections
+            changed = await service.change_rights(
+                tx,
+                name,
+                role=role,
+                scopes=wanted.scopes,
+                collections=None if limits is None else await named(tx, limits),
+                actor=who.name,
+                now=now(),
+            )
         return http.reply(_shape(changed), headers={"ETag": http.version_of(changed)})
 
+    async def my_permissions(request: Request) -> Response:
+        return http.reply(_permissions(await require(request)))
+
+    async def their_permissions(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.administrator(tx, request.path_params["name"])
+        return http.reply(_permissions(found))
+
+    async def scopes(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            return http.reply([_scope(item) for item in await scoping.scopes(tx)])
+
+    async def add_scope(request: Request) -> Response:
+        who = await require(request)
+        new = await http.decode(request, NewScope)
+        async with db.transaction() as tx:
+            made = await scoping.add_scope(tx, new.name, new.comment, actor=who.name, now=now())
+        return http.reply(_scope(made), 201)
+
+    async def remove_scope(request: Request) -> Response:
+        who = await require(request)
+        async with db.transaction() as tx:
+            await scoping.remove_scope(tx, request.path_params["name"], actor=who.name, now=now())
+        return Response(status_code=204)
+
+    async def scoped(request: Request) -> Response:
+        """Objects of a kind that have other scopes than Default."""
+        await require(request)
+        async with db.transaction() as tx:
+            found = await scoping.scopes_of(tx, request.path_params["kind"])
+        return http.reply([{"id": id, "scopes": list(names)} for id, names in found.items()])
+
+    async def give(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, GivenScopes)
+        kind, id = request.path_params["kind"], request.path_params["id"]
+        async with db.transaction() as tx:
+            names = await scoping.give(tx, kind, id, wanted.scopes, actor=who.name, now=now())
+        return http.reply({"kind": kind, "id": id, "scopes": list(names)})
+
     async def password(request: Request) -> Response:
-        who = await require(request, Role.READ_ONLY_ANALYST)
+        who = await require(request)
         given = await http.decode(request, NewPassword)
         token = request.headers.get("authorization", "").partition(" ")[2]
         await service.change_password(
@@ -160,7 +255,7 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
         return Response(status_code=204)
 
     async def remove(request: Request) -> Response:
-        who = await require(request, Role.FULL_ADMINISTRATOR)
+        who = await require(request)
         async with db.transaction() as tx:
             await service.remove(tx, request.path_params["name"], actor=who.name, now=now())
         return Response(status_code=204)
@@ -173,7 +268,14 @@ def routes(db: Database, require: Gate, now: Clock, known: service.KnownAccount)
         Route("/api/v1/administrators/{name}", show, methods=["GET"]),
         Route("/api/v1/administrators/{name}", change, methods=["PATCH"]),
         Route("/api/v1/administrators/{name}", remove, methods=["DELETE"]),
+        Route("/api/v1/administrators/{name}/permissions", their_permissions, methods=["GET"]),
+        Route("/api/v1/scopes", scopes, methods=["GET"]),
+        Route("/api/v1/scopes", add_scope, methods=["POST"]),
+        Route("/api/v1/scopes/{name}", remove_scope, methods=["DELETE"]),
+        Route("/api/v1/scopes/objects/{kind}", scoped, methods=["GET"]),
+        Route("/api/v1/scopes/objects/{kind}/{id}", give, methods=["PUT"]),
         Route("/api/v1/me", me, methods=["GET"]),
+        Route("/api/v1/me/permissions", my_permissions, methods=["GET"]),
         Route("/api/v1/me/password", password, methods=["POST"]),
     ]
 
@@ -196,4 +298,36 @@ def _shape(who: Administrator) -> dict[str, object]:
         "created_at": who.created_at,
         "tenant_id": who.tenant_id,
         "upn": who.upn,
+        "scopes": list(who.scopes),
+        "collections": list(who.collections),
+        "over_all": who.over_all,
+    }
+
+
+def _scope(item: Scope) -> dict[str, object]:
+    return {
+        "name": item.name,
+        "comment": item.comment,
+        "built_in": item.built_in,
+        "administrators": item.administrators,
+        "objects": item.objects,
+        "created_at": item.created_at,
+    }
+
+
+def _permissions(who: Administrator) -> dict[str, object]:
+    """What this administrator may do: every operation, and how far it reaches for them."""
+    return {
+        "administrator": _shape(who),
+        "operations": [
+            {
+                "operation": item.operation,
+                "allowed": item.allows(who),
+                "limited": item.reach in (permissions.Reach.SEEN, permissions.Reach.ONE)
+                and not who.over_all,
+                "needs": [role.value for role in item.roles],
+                "over_all": item.reach is permissions.Reach.ALL,
+            }
+            for item in permissions.PERMISSIONS.values()
+        ],
     }

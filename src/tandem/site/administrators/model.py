@@ -11,22 +11,21 @@ from tandem.infra.errors import AppError, Invalid, Kind
 
 
 class Role(Enum):
-    """Security roles, by the field's names. All of them have all scopes."""
+    """Security roles, by the field's names. What each may, `permissions` says."""
 
     FULL_ADMINISTRATOR = "Full Administrator"
+    INFRASTRUCTURE_ADMINISTRATOR = "Infrastructure Administrator"
     OPERATIONS_ADMINISTRATOR = "Operations Administrator"
     READ_ONLY_ANALYST = "Read-only Analyst"
 
-    @property
-    def rank(self) -> int:
-        return _RANKS[self]
+    def covers(self, other: "Role") -> bool:
+        """Whether who has this role may all that the other one may. Neither of infrastructure and
+        operations covers the other."""
+        return self is other or self is Role.FULL_ADMINISTRATOR or other is Role.READ_ONLY_ANALYST
 
 
-_RANKS = {
-    Role.READ_ONLY_ANALYST: 1,
-    Role.OPERATIONS_ADMINISTRATOR: 2,
-    Role.FULL_ADMINISTRATOR: 3,
-}
+# Scopes that every site has: every object, and objects that no other scope was given to.
+ALL, DEFAULT = "All", "Default"
 
 
 class AdministratorsSettings(Settings, frozen=True):
@@ -51,6 +50,42 @@ class Administrator:
     upn: str = ""
     # What the account is in its directory, whatever it is called there later.
     object_id: str = ""
+    # Which objects: those with one of these scopes.
+    scopes: tuple[str, ...] = (ALL,)
+    # Which devices and collections: the members of these, and what is limited to them. Without one:
+    # all of them.
+    collections: tuple[str, ...] = ()
+
+    @property
+    def all_scopes(self) -> bool:
+        return ALL in self.scopes
+
+    @property
+    def over_all(self) -> bool:
+        """Nothing of the site is hidden from them."""
+        return self.all_scopes and not self.collections
+
+    @property
+    def title(self) -> str:
+        """The role, and what it reaches where that is not everything."""
+        if self.over_all:
+            return self.role.value
+        within = [f"scope {name}" for name in self.scopes if name != ALL]
+        within += [f"collection {id}" for id in self.collections]
+        return f"{self.role.value} over {', '.join(within)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    name: str
+    comment: str
+    created_at: datetime
+    administrators: int = 0
+    objects: int = 0
+
+    @property
+    def built_in(self) -> bool:
+        return self.name in (ALL, DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +127,24 @@ class LastFullAdministrator(AppError):
     kind, code = Kind.CONFLICT, "site.last-full-administrator"
 
 
+class NoSuchScope(AppError):
+    kind, code = Kind.NOT_FOUND, "site.no-such-scope"
+
+
+class ScopeInUse(AppError):
+    kind, code = Kind.CONFLICT, "site.scope-in-use"
+
+
+class BadScope(Invalid):
+    code = "site.bad-scope"
+
+
+class NotInScope(AppError):
+    """The answer for what is hidden and for what is not there: neither is told apart."""
+
+    kind, code = Kind.NOT_FOUND, "site.no-such-object"
+
+
 class BadAccount(Invalid):
     code = "site.bad-account"
 
@@ -131,6 +184,18 @@ def check_name(name: str) -> None:
             cure="Take a name like Alex or contoso.alex.",
             field="name",
         )
+
+
+def check_scope(name: str) -> str:
+    """A scope's name as it is kept."""
+    name = name.strip()
+    if not _NAME.fullmatch(name) or "," in name:
+        raise BadScope(
+            "A scope has a name of 1 to 128 characters, without slashes and commas.",
+            cure="Take a name like Paris or Servers.",
+            field="name",
+        )
+    return name
 
 
 def check_account(tenant_id: str, upn: str) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -13,8 +14,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from tandem import audit
 from tandem.infra.database import Database, Tx
-from tandem.site.administrators import store
+from tandem.site.administrators import scoping, store
 from tandem.site.administrators.model import (
+    ALL,
     Administrator,
     AdministratorsSettings,
     LastFullAdministrator,
@@ -66,14 +68,20 @@ async def add(
     password: str,
     role: Role,
     *,
+    scopes: Sequence[str] = (ALL,),
+    collections: Sequence[str] = (),
     actor: str,
     now: datetime,
     settings: AdministratorsSettings = _DEFAULTS,
 ) -> Administrator:
-    """An account of the site's own. Raises NameTaken, WeakPassword."""
+    """An account of the site's own. Raises NameTaken, WeakPassword, NoSuchScope, BadScope."""
     check_password(password)
+    names = await scoping.known(tx, scopes)
     hashed = await asyncio.to_thread(_hasher(settings).hash, password)
-    return await _insert(tx, Administrator(name.strip(), role, now), hashed, actor, now)
+    who = Administrator(
+        name.strip(), role, now, scopes=names, collections=tuple(dict.fromkeys(collections))
+    )
+    return await _insert(tx, who, hashed, actor, now)
 
 
 async def add_external(
@@ -83,18 +91,22 @@ async def add_external(
     upn: str,
     role: Role,
     *,
+    scopes: Sequence[str] = (ALL,),
+    collections: Sequence[str] = (),
     known: KnownAccount,
     actor: str,
     now: datetime,
 ) -> Administrator:
     """Let an account of the connected tenant sign in with this role.
 
-    Raises NameTaken, BadAccount, and what `known` raises.
+    Raises NameTaken, BadAccount, NoSuchScope, BadScope, and what `known` raises.
     """
     check_account(tenant_id, upn)
+    names = await scoping.known(tx, scopes)
     tenant_id, upn = tenant_id.strip().lower(), upn.strip()
     object_id = await known(tx, tenant_id, upn)
-    who = Administrator(name.strip(), role, now, tenant_id, upn, object_id)
+    limits = tuple(dict.fromkeys(collections))
+    who = Administrator(name.strip(), role, now, tenant_id, upn, object_id, names, limits)
     return await _insert(tx, who, None, actor, now)
 
 
@@ -108,7 +120,12 @@ async def _insert(
             cure="Take another name, or remove the other one first.",
             field="name",
         )
-    details = {"role": who.role.value, "upn": who.upn}
+    details = {
+        "role": who.role.value,
+        "upn": who.upn,
+        "scopes": list(who.scopes),
+        "collections": list(who.collections),
+    }
     await audit.record(
         tx, actor=actor, action="administrator.add", target=who.name, now=now, details=details
     )
@@ -123,16 +140,37 @@ async def remove(tx: Tx, name: str, *, actor: str, now: datetime) -> None:
     await audit.record(tx, actor=actor, action="administrator.remove", target=found.name, now=now)
 
 
-async def change_role(tx: Tx, name: str, role: Role, *, actor: str, now: datetime) -> Administrator:
-    """Their sessions go on, with the new role. Raises NoSuchAdministrator,
-    LastFullAdministrator."""
+async def change_rights(
+    tx: Tx,
+    name: str,
+    *,
+    role: Role | None = None,
+    scopes: Sequence[str] | None = None,
+    collections: Sequence[str] | None = None,
+    actor: str,
+    now: datetime,
+) -> Administrator:
+    """What is not named stays. Their sessions go on, with the new rights. Raises
+    NoSuchAdministrator, LastFullAdministrator, NoSuchScope, BadScope."""
     await store.lock(tx)
     found = await administrator(tx, name)
-    if found.role is role:
+    wanted = replace(
+        found,
+        role=role or found.role,
+        scopes=found.scopes if scopes is None else await scoping.known(tx, scopes),
+        collections=found.collections if collections is None else tuple(dict.fromkeys(collections)),
+    )
+    if wanted == found:
         return found
-    await _not_the_last(tx, name)
-    await store.save_role(tx, found.name, role)
-    changed = [{"name": "role", "old": found.role.value, "new": role.value}]
+    if not (wanted.role is Role.FULL_ADMINISTRATOR and wanted.over_all):
+        await _not_the_last(tx, name)
+    await store.save_rights(tx, found.name, wanted.role, wanted.scopes, wanted.collections)
+    before, after = _rights(found), _rights(wanted)
+    changed = [
+        {"name": key, "old": before[key], "new": after[key]}
+        for key in before
+        if before[key] != after[key]
+    ]
     await audit.record(
         tx,
         actor=actor,
@@ -144,14 +182,22 @@ async def change_role(tx: Tx, name: str, role: Role, *, actor: str, now: datetim
     return await administrator(tx, found.name)
 
 
+def _rights(who: Administrator) -> dict[str, object]:
+    return {
+        "role": who.role.value,
+        "scopes": list(who.scopes),
+        "collections": list(who.collections),
+    }
+
+
 async def _not_the_last(tx: Tx, name: str) -> Administrator:
     """Somebody who may go. An account of the tenant does not count as the last full administrator:
-    it cannot sign in when the tenant is away. Raises NoSuchAdministrator, LastFullAdministrator."""
+    it cannot sign in when the tenant is away. Nor does one who is limited: they can limit nobody. Raises NoSuchAdministrator, LastFullAdministrator."""
     found = await administrator(tx, name)
     full = [
         who
         for who in await store.administrators(tx)
-        if who.role is Role.FULL_ADMINISTRATOR and not who.upn
+        if who.role is Role.FULL_ADMINISTRATOR and who.over_all and not who.upn
     ]
     if full == [found]:
         raise LastFullAdministrator(

@@ -16,7 +16,7 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Database
 from tandem.infra.errors import HTTP_STATUS, AppError
 from tandem.protocols import odata
-from tandem.site import cloud_services, properties
+from tandem.site import administrators, cloud_services, properties
 from tandem.site.administrators import Gate, NotAllowed
 from tandem.site.adminservice import classes, paths, service
 from tandem.site.adminservice.access import Access, Asker
@@ -154,6 +154,7 @@ class _AdminService:
         try:
             body = await _body(request)
             async with self.db.transaction() as tx:
+                administrators.ask_as(asker.who)
                 site = await properties.site(tx)
                 call = Call(tx, self.now(), asker.who, site.code, self.others)
                 found = _read(request)
@@ -163,6 +164,7 @@ class _AdminService:
                         found.kind.writes if found.changes else found.kind.reads,
                         changes=found.changes,
                     )
+                    service.check_reach(call, found.kind)
                     _refuse_foreign(request, found.changes)
                     answer = await self._do(call, request, base, found, body)
                 else:

@@ -203,6 +203,8 @@ class Class:
     navigations: tuple[Navigation, ...] = ()
     superclass: str = "SMS_BaseClass"
     listed: bool = True
+    # Whether its rows are only what who asks may see. Another class is for who sees everything.
+    narrowed: bool = False
 
     def property(self, name: str) -> Property:
         """By its name in any letter case. Raises BadProperty."""

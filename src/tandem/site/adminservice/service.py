@@ -11,7 +11,7 @@ from tandem.infra import listing
 from tandem.infra.listing import Row, Source
 from tandem.protocols import odata
 from tandem.protocols.odata import Primitive
-from tandem.site.administrators import Role
+from tandem.site.administrators import NotAllowed, Role
 from tandem.site.adminservice import bodies, classes
 from tandem.site.adminservice.model import (
     BadProperty,
@@ -29,6 +29,7 @@ from tandem.site.adminservice.paths import KeyPart
 # Scripts do not follow next links of `wmi/`: no page is shorter than the sites that we know.
 PAGE = 5000
 _FLAGS = {Role.READ_ONLY_ANALYST: 1, Role.OPERATIONS_ADMINISTRATOR: 1 + 2 + 4 + 1024}
+_FLAGS[Role.INFRASTRUCTURE_ADMINISTRATOR] = _FLAGS[Role.READ_ONLY_ANALYST]
 _FLAGS[Role.FULL_ADMINISTRATOR] = _FLAGS[Role.OPERATIONS_ADMINISTRATOR]
 
 
@@ -68,6 +69,16 @@ async def one(call: Call, kind: Class, key: Key, query: odata.Query) -> Row:
     _refuse_others(query)
     rows = [await _row(call, kind, key)]
     return (await _shown(call, kind, rows, query, single=True))[0]
+
+
+def check_reach(call: Call, kind: Class) -> None:
+    """Raises NotAllowed for a class that shows everything, to who may not see everything."""
+    if not kind.narrowed and not call.who.over_all:
+        raise NotAllowed(
+            f"{call.who.name} is {call.who.title}; {kind.name} needs All: all scopes, and no"
+            " limiting collection.",
+            cure="Read devices and collections, or ask a full administrator to widen your reach.",
+        )
 
 
 def read_key(kind: Class, parts: Sequence[KeyPart]) -> Key:
@@ -275,6 +286,7 @@ async def _expanded(
                 cure=f"It has: {names}." if names else "Leave out $expand.",
             )
         target = classes.find("v1.0", navigation.target)
+        check_reach(call, target)
         keys = list(dict.fromkeys(row[navigation.by] for row in rows))
         objects: dict[Any, Row] = {}
         for start in range(0, len(keys), 100):

@@ -20,7 +20,7 @@ from tandem import audit
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
-from tandem.site.administrators import Require, Role
+from tandem.site.administrators import Require
 from tandem.site.auditing import service
 from tandem.site.auditing.model import BadFilter, Filter, Verification
 
@@ -68,7 +68,7 @@ def routes(db: Database, require: Require, now: Clock, signer: audit.Signer) -> 
             return http.reply(await _verified(tx, await service.last_verification(tx)))
 
     async def verify(request: Request) -> Response:
-        await require(request, Role.READ_ONLY_ANALYST)
+        await require(request)
         async with db.transaction() as tx:
             return http.reply(await _verified(tx, await service.verify(tx, signer, now())))
 

@@ -22,7 +22,7 @@ from tandem.infra.database import Tx
 from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
-from tandem.site import collections, ledgers
+from tandem.site import administrators, collections, ledgers
 from tandem.site.clients import conflicts, inventory, registration_tokens, store, tokens
 from tandem.site.clients.model import (
     APPROVED,
@@ -763,8 +763,9 @@ async def list_clients(
 ) -> list[ClientSummary]:
     """By name; all of them without a limit. `search` is part of a name, or a client or device id;
     `obsolete`: with those that another record of the same machine superseded."""
-    wanted = store.Wanted(search, obsolete)
-    return [ClientSummary.of(client) for client in await store.clients(tx, wanted, limit, offset)]
+    within = await collections.visible_devices_sql(tx)
+    found = await store.clients(tx, store.Wanted(search, obsolete), limit, offset, within)
+    return [ClientSummary.of(client) for client in found]
 
 
 class Activity(msgspec.Struct, frozen=True):
@@ -795,9 +796,10 @@ async def listed(
 ) -> Listed:
     """`active`: only those that were heard of since then, or only the others."""
     wanted = store.Wanted(search, obsolete, active, since)
-    found = await store.clients(tx, wanted, limit, offset)
-    live = await store.count(tx, msgspec.structs.replace(wanted, active=True))
-    still = await store.count(tx, msgspec.structs.replace(wanted, active=False))
+    within = await collections.visible_devices_sql(tx)
+    found = await store.clients(tx, wanted, limit, offset, within)
+    live = await store.count(tx, msgspec.structs.replace(wanted, active=True), within)
+    still = await store.count(tx, msgspec.structs.replace(wanted, active=False), within)
     total = {None: live + still, True: live, False: still}[active]
     return Listed([ClientSummary.of(one) for one in found], total, Activity(since, live, still))
 
@@ -823,12 +825,24 @@ async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
 
 
 async def count(tx: Tx, search: str = "", obsolete: bool = False) -> int:
-    return await store.count(tx, store.Wanted(search, obsolete))
+    within = await collections.visible_devices_sql(tx)
+    return await store.count(tx, store.Wanted(search, obsolete), within)
 
 
 async def find(tx: Tx, client_id: str) -> Client:
-    """Raises NoSuchClient."""
-    return _known(await store.client(tx, client_id), client_id)
+    """Raises NoSuchClient, also for one whose device who asks may not see."""
+    found = await store.client(tx, client_id)
+    return _known(found if await _seen(tx, client_id) else None, client_id)
+
+
+async def _seen(tx: Tx, client_id: str) -> bool:
+    if administrators.limit() is None:
+        return True
+    try:
+        await collections.resource_of(tx, client_id)
+    except collections.NoSuchResource:
+        return False
+    return True
 
 
 def _known(client: Client | None, client_id: str) -> Client:
@@ -965,6 +979,7 @@ async def set_blocked(
 
 
 async def _set_blocked(tx: Tx, client_id: str, blocked: bool, actor: str, now: datetime) -> Client:
+    await find(tx, client_id)
     client = _known(await store.set_blocked(tx, client_id, blocked), client_id)
     action = "client.block" if blocked else "client.unblock"
     await audit.record(

@@ -112,11 +112,22 @@ _LISTED = """(%(obsolete)s OR NOT obsolete)
         OR device_id = %(search)s)"""
 
 
-async def clients(tx: Tx, wanted: Wanted, limit: int | None, offset: int) -> list[Client]:
+# A SELECT of client ids with its parameters: no other clients are there. None: all of them.
+Within = tuple[str, dict[str, Any]] | None
+
+
+def _within(within: Within) -> tuple[str, dict[str, Any]]:
+    return (f"id IN ({within[0]})", within[1]) if within is not None else ("true", {})
+
+
+async def clients(
+    tx: Tx, wanted: Wanted, limit: int | None, offset: int, within: Within = None
+) -> list[Client]:
+    seen, bound = _within(within)
     cursor = await tx.execute(
-        f"""SELECT {_CLIENT} FROM clients_client WHERE {_LISTED}
+        f"""SELECT {_CLIENT} FROM clients_client WHERE {_LISTED} AND {seen}
             ORDER BY lower(name), id LIMIT %(limit)s OFFSET %(offset)s""".encode(),  # noqa: S608
-        {**_values(wanted), "limit": limit, "offset": offset},
+        {**bound, **_values(wanted), "limit": limit, "offset": offset},
     )
     return [_client(row) for row in await cursor.fetchall()]
 
@@ -164,10 +175,11 @@ async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
     return [FailedEffect(**row) for row in await cursor.fetchall()]
 
 
-async def count(tx: Tx, wanted: Wanted) -> int:
+async def count(tx: Tx, wanted: Wanted, within: Within = None) -> int:
+    seen, bound = _within(within)
     cursor = await tx.execute(
-        f"SELECT count(*) AS n FROM clients_client WHERE {_LISTED}".encode(),  # noqa: S608
-        _values(wanted),
+        f"SELECT count(*) AS n FROM clients_client WHERE {_LISTED} AND {seen}".encode(),  # noqa: S608
+        {**bound, **_values(wanted)},
     )
     row = await cursor.fetchone()
     return int(row["n"]) if row else 0

@@ -21,7 +21,7 @@ from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import administrators, properties
-from tandem.site.administrators import Administrator, Gate, Role
+from tandem.site.administrators import Administrator, Gate
 from tandem.site.cloud_services import certificates, consent, site_http, store
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateway_http import (
@@ -354,7 +354,7 @@ class _Api:
         return http.reply(_certificate(found))
 
     async def request(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         new = await http.decode(request, NewRequest)
         subject = {k: v for k, v in msgspec.to_builtins(new).items() if k != "service_name"}
         async with self._cloud.db.transaction() as tx:
@@ -370,7 +370,7 @@ class _Api:
         return http.reply({**_certificate(made), "note": note}, 201)
 
     async def import_certificate(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             made = await certificates.import_certificate(
@@ -379,7 +379,7 @@ class _Api:
         return http.reply(_certificate(made))
 
     async def import_pfx(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             made = await certificates.import_pfx(
@@ -393,7 +393,7 @@ class _Api:
         return http.reply(_certificate(made), 201)
 
     async def export(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         wanted = await http.decode(request, Password)
         id = request.path_params["id"]
         async with self._cloud.db.transaction() as tx:
@@ -405,7 +405,7 @@ class _Api:
         return http.reply(answer, headers={"Cache-Control": "no-store"})
 
     async def remove(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         id = request.path_params["id"]
         async with self._cloud.db.transaction() as tx:
             gone = await certificates.remove(tx, id, actor=who.name, now=self._cloud.now())
@@ -443,17 +443,17 @@ class _Api:
 
     async def begin_sign_in(self, request: Request) -> Response:
         """A code with which a tenant's administrator signs in, on the tenant's own page."""
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         made = await self._cloud.sign_ins.begin(who.name)
         return http.reply(_sign_in(made), 201, _NO_STORE)
 
     async def tenant_sign_in(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         found = await self._cloud.sign_ins.look(request.path_params["id"], who.name)
         return http.reply(_sign_in(found), headers=_NO_STORE)
 
     async def forget_sign_in(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.sign_ins.forget(tx, request.path_params["id"], who.name)
         return Response(status_code=204)
@@ -489,7 +489,7 @@ class _Api:
         return http.reply(shape, headers={"ETag": http.version_of(shape)})
 
     async def change_service(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         wanted = await http.decode(request, ServiceChange)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.tenants.service(tx, _name(request))
@@ -518,7 +518,7 @@ class _Api:
 
     async def check_app(self, request: Request) -> Response:
         """Verify, before an app is imported: nothing of it is kept."""
-        await self._require(request, Role.FULL_ADMINISTRATOR)
+        await self._require(request)
         given = await http.decode(request, AppCheck)
         name = await self._cloud.tenants.check_app(given.tenant_id, given.client_id, given.secret)
         return http.reply({"ok": True, "tenant_name": name})
@@ -531,7 +531,7 @@ class _Api:
 
     async def grant_consent(self, request: Request) -> Response:
         """Grant both apps everything that they need, by a sign-in to the tenant."""
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         given = await http.decode(request, Consenting)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.tenants.service(tx, _name(request))
@@ -556,7 +556,7 @@ class _Api:
         }
 
     async def create_service(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         new = await http.decode(request, NewService)
         async with self._cloud.db.transaction() as tx:
             made = await self._cloud.tenants.create_service(
@@ -565,7 +565,7 @@ class _Api:
             return http.reply(await self._service(tx, made), 201)
 
     async def delete_service(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.tenants.delete_service(
                 tx, _name(request), actor=who.name, now=self._cloud.now()
@@ -573,7 +573,7 @@ class _Api:
         return Response(status_code=204)
 
     async def create_app(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         new = await http.decode(request, NewApp)
         kind = _kind(request)
         _check_years(new.secret_years)
@@ -595,7 +595,7 @@ class _Api:
         return http.reply(as_dict(made), 201)
 
     async def import_app(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         given = await http.decode(request, ExistingApp)
         async with self._cloud.db.transaction() as tx:
             made = await self._cloud.tenants.import_app(
@@ -616,7 +616,7 @@ class _Api:
         return http.reply(as_dict(made), 201)
 
     async def renew_secret(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         wanted = await http.decode(request, Renewal)
         _check_years(wanted.secret_years)
         async with self._cloud.db.transaction() as tx:
@@ -638,7 +638,7 @@ class _Api:
         return http.reply(value)
 
     async def enable_discovery(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         wanted = await http.decode(request, Switch)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.tenants.enable_discovery(
@@ -657,10 +657,14 @@ class _Api:
     # -------------------------------------------------------------- gateways
 
     async def gateways(self, request: Request) -> Response:
-        await self._require(request)
+        who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.gateways.gateways(tx)
-            return http.reply([await self._gateway(tx, item) for item in found])
+            names = [item.service_name for item in found]
+            seen = await administrators.visible(tx, who, "gateway", names)
+            return http.reply(
+                [await self._gateway(tx, item) for item in found if item.service_name in seen]
+            )
 
     async def gateway(self, request: Request) -> Response:
         await self._require(request)
@@ -670,7 +674,7 @@ class _Api:
         return http.reply(shape, headers={"ETag": version(shape)})
 
     async def create_gateway(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         new = await http.decode(request, NewGateway, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             token = await self.token(tx, who, new)
@@ -694,17 +698,18 @@ class _Api:
                 alerts=new.alerts,
                 actor=who.name,
             )
+            await administrators.created(tx, who, "gateway", made.gateway.service_name)
             shape = await self._gateway(tx, made.gateway)
         return http.reply({**shape, "notes": made.notes}, 201)
 
     async def delete_gateway(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.gateways.delete(tx, _name(request), actor=who.name)
         return Response(status_code=204)
 
     async def stop_gateway(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         found = await self._cloud.gateways.stop(_name(request), actor=who.name)
         async with self._cloud.db.transaction() as tx:
             shape = await self._gateway(tx, found)
@@ -712,7 +717,7 @@ class _Api:
         return http.reply(shape)
 
     async def start_gateway(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.gateways.start(tx, _name(request), actor=who.name)
             return http.reply(await self._gateway(tx, found))
@@ -728,7 +733,7 @@ class _Api:
     # -------------------------------------------------------------- trust
 
     async def add_root(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             added = await self._cloud.connections.add_root(tx, file.content(), actor=who.name)
@@ -736,7 +741,7 @@ class _Api:
         return http.reply({"added": added}, 201)
 
     async def add_crl(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
             issuer = await self._cloud.connections.add_crl(tx, file.content(), actor=who.name)
@@ -758,7 +763,7 @@ class _Api:
             return http.reply(await self._point(tx, found))
 
     async def add_point(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         new = await http.decode(request, NewConnectionPoint)
         async with self._cloud.db.transaction() as tx:
             made = await self._cloud.connections.add(tx, new.name, new.gateway, actor=who.name)
@@ -771,14 +776,14 @@ class _Api:
         return {**as_dict(item), "connected": connected, "connections": mine}
 
     async def remove_point(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.connections.remove(tx, _name(request), actor=who.name)
         return Response(status_code=204)
 
     async def credentials(self, request: Request) -> Response:
         """Role certificate, key and site root: once more for the server with the role."""
-        await self._require(request, Role.FULL_ADMINISTRATOR)
+        await self._require(request)
         async with self._cloud.db.transaction() as tx:
             found = await self._cloud.connections.credentials(tx, _name(request))
         return http.reply(found, headers={"Cache-Control": "no-store"})
@@ -791,7 +796,7 @@ class _Api:
             return http.reply(await self._management_point(tx))
 
     async def set_management_point(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         wanted = await http.decode(request, GatewayTraffic)
         async with self._cloud.db.transaction() as tx:
             await self._cloud.connections.allow(tx, wanted.allow_gateway_traffic, actor=who.name)
@@ -800,7 +805,7 @@ class _Api:
         return http.reply(shape)
 
     async def publish_adminservice(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         wanted = await http.decode(request, AdminServicePublication)
         app_id = request.path_params["app_id"]
         async with self._cloud.db.transaction() as tx:
@@ -812,7 +817,7 @@ class _Api:
         return http.reply(shape)
 
     async def unpublish_adminservice(self, request: Request) -> Response:
-        who = await self._require(request, Role.FULL_ADMINISTRATOR)
+        who = await self._require(request)
         app_id = request.path_params["app_id"]
         async with self._cloud.db.transaction() as tx:
             await self._cloud.connections.unpublish_adminservice(tx, app_id, actor=who.name)

@@ -27,6 +27,7 @@ from tandem.site.collections.model import (
     InUse,
     KnownResource,
     KnownUser,
+    LimitsYou,
     MemberType,
     NameTaken,
     NoSuchCollection,
@@ -66,6 +67,7 @@ from tandem.site.collections.service import (
     find_user,
     find_user_named,
     forget,
+    id_of,
     is_member,
     limit,
     listed,
@@ -87,6 +89,8 @@ from tandem.site.collections.service import (
     user_members,
     users,
     uses,
+    visible,
+    visible_devices_sql,
     waiting,
 )
 
@@ -111,6 +115,7 @@ __all__ = [
     "InUse",
     "KnownResource",
     "KnownUser",
+    "LimitsYou",
     "MemberType",
     "NameTaken",
     "NoSuchCollection",
@@ -149,6 +154,7 @@ __all__ = [
     "find_user",
     "find_user_named",
     "forget",
+    "id_of",
     "is_member",
     "limit",
     "listed",
@@ -171,5 +177,7 @@ __all__ = [
     "user_members",
     "users",
     "uses",
+    "visible",
+    "visible_devices_sql",
     "waiting",
 ]

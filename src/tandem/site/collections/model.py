@@ -265,5 +265,9 @@ class BuiltIn(AppError):
     kind, code = Kind.CONFLICT, "collection.built-in"
 
 
+class LimitsYou(AppError):
+    kind, code = Kind.FORBIDDEN, "collection.limits-you"
+
+
 class InUse(AppError):
     kind, code = Kind.CONFLICT, "collection.in-use"

@@ -17,8 +17,8 @@ from psycopg.errors import QueryCanceled
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
-from tandem.site import traces
-from tandem.site.collections import evaluation_store, store
+from tandem.site import administrators, traces
+from tandem.site.collections import evaluation_store, reach, store
 from tandem.site.collections.classes import Class
 from tandem.site.collections.conditions import (
     CLASS_OF,
@@ -131,7 +131,7 @@ async def count_users(tx: Tx, search: str = "") -> int:
 async def resource(tx: Tx, wanted: str) -> KnownResource:
     """By number, client id or name. Raises NoSuchResource."""
     found = await store.resource(tx, wanted)
-    if found is None:
+    if found is None or not await reach.sees(tx, [found.id]):
         raise NoSuchResource(
             f"The site knows no device {wanted}.",
             cure="A device is known once its client has registered; look at `tandem collection"
@@ -143,7 +143,7 @@ async def resource(tx: Tx, wanted: str) -> KnownResource:
 async def resource_of(tx: Tx, client_id: str) -> KnownResource:
     """The device of a client. Raises NoSuchResource."""
     found = await store.resource_of(tx, client_id)
-    if found is None:
+    if found is None or not await reach.sees(tx, [found.id]):
         raise _no_device_of(client_id)
     return found
 
@@ -164,11 +164,13 @@ async def resources(
     order: tuple[str, bool] = ("name", False),
 ) -> list[KnownResource]:
     """Those whose name begins with `search`."""
-    return await store.resources(tx, "true", (), limit, offset, search, order)
+    sql, values = await reach.devices(tx)
+    return await store.resources(tx, sql, values, limit, offset, search, order)
 
 
 async def count_resources(tx: Tx, search: str = "") -> int:
-    return await store.count(tx, "true", (), search)
+    sql, values = await reach.devices(tx)
+    return await store.count(tx, sql, values, search)
 
 
 async def forget(tx: Tx, id: int, *, actor: str, now: datetime) -> None:
@@ -328,6 +330,7 @@ async def change(
     NoSuchResource, TooComplex, BadSchedule."""
     await store.lock(tx)
     found = await collection(tx, wanted)
+    reach.check_changeable(found)
     check(await version(tx, found))
     changed: list[dict[str, Any]] = []
 
@@ -424,6 +427,7 @@ async def delete(
     """Raises NoSuchCollection, BuiltIn, InUse, which says what for."""
     await store.lock(tx)
     found = await collection(tx, wanted)
+    reach.check_changeable(found)
     check(await version(tx, found))
     if found.built_in:
         raise BuiltIn(
@@ -461,6 +465,36 @@ _USES = {
     "configuration": "the configuration",
     "client-settings": "the client settings",
 }
+
+
+async def visible(tx: Tx) -> frozenset[CollectionId] | None:
+    """The collections that who asks may see; None: all of them."""
+    return await reach.collections(tx)
+
+
+async def visible_devices_sql(tx: Tx) -> tuple[str, dict[str, Any]] | None:
+    """A SELECT of the client ids of the devices that who asks may see, with named parameters; None:
+    all of them."""
+    roots = await reach.roots(tx)
+    if roots is None:
+        return None
+    sql, values = await memberships_sql(tx, roots)
+    # Beside the parameters of whoever puts it into a larger question.
+    sql = re.sub(r"%\((m\d+)\)s", r"%(seen_\1)s", sql)
+    named = {f"seen_{name}": value for name, value in values.items()}
+    return (
+        "SELECT seen_r.client_id FROM collections_resource seen_r"  # noqa: S608
+        f" JOIN ({sql}) seen_m ON seen_m.resource_id = seen_r.id",
+        named,
+    )
+
+
+async def seen_uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
+    """`uses`, without what who asks may not see."""
+    only = await reach.collections(tx)
+    if only is None:
+        return await uses(tx, id, used_for)
+    return [use for use in await uses(tx, id) if use.detail in only]
 
 
 async def uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
@@ -514,6 +548,7 @@ async def add_clients(
 async def _changeable(tx: Tx, wanted: str) -> Collection:
     """Raises NoSuchCollection, BuiltIn."""
     found = await collection(tx, wanted)
+    reach.check_changeable(found)
     _check_changeable(found)
     return found
 
@@ -583,6 +618,11 @@ async def _planned(
         known = await store.named_resources(tx, [item.device.strip() for item in named])
     elif named:
         known = await store.named_users(tx, [item.user.strip() for item in named])
+    if administrators.limit() is not None:
+        # Users are the whole tenant's: who is limited names none.
+        devices = type is MemberType.DEVICE
+        seen = await reach.sees(tx, [item.id for item in known.values()]) if devices else set()
+        known = {name: item for name, item in known.items() if item.id in seen}  # type: ignore[assignment]
     planned: dict[tuple[object, ...], Rule] = {}
     for place, item in enumerate(wanted):
         try:
@@ -658,6 +698,7 @@ async def remove_rule(
     """By the rule's number. Raises NoSuchCollection, NoSuchRule."""
     await store.lock(tx)
     found = await collection(tx, wanted)
+    reach.check_changeable(found)
     check(await version(tx, found))
     removed = await store.remove_rule(tx, found.id, rule)
     if removed is None:
@@ -690,7 +731,8 @@ async def listed(
 
     Where counting takes too long for a list, it is the number of the last evaluation, `members_at`
     that time, and None when there was none."""
-    found, total = await store.listed(tx, search, order, limit, offset, of)
+    only = await reach.collections(tx)
+    found, total = await store.listed(tx, search, order, limit, offset, of, only)
     for row in found:
         row["built_in"] = row["id"] in BUILT_IN
     for type in MemberType if counted else ():
@@ -705,9 +747,10 @@ async def listed(
 
 
 async def collection(tx: Tx, wanted: str) -> Collection:
-    """By id or name. Raises NoSuchCollection."""
+    """By id or name. Raises NoSuchCollection, also for one that who asks may not see."""
     found = await store.collection(tx, wanted)
-    if found is None:
+    only = await reach.collections(tx) if found is not None else None
+    if found is None or (only is not None and found.id not in only):
         raise NoSuchCollection(
             f"There is no collection {wanted[:256]!r}.", cure="List them: `tandem collection list`."
         )
@@ -734,6 +777,13 @@ async def dependencies(tx: Tx, wanted: str) -> Dependencies:
         for edge in edges
         if (edge.of in up and edge.on in up) or (edge.of in down and edge.on in down)
     ]
+    only = await reach.collections(tx)
+    if only is not None:
+        needs, needed_by = (
+            [id for id in needs if id in only],
+            [id for id in needed_by if id in only],
+        )
+        shown = [edge for edge in shown if edge.of in only and edge.on in only]
     return Dependencies(
         tuple(known[id] for id in needs), tuple(known[id] for id in needed_by), tuple(shown)
     )
@@ -759,6 +809,17 @@ def _reached(
 async def device_collection(tx: Tx, wanted: str) -> Collection:
     """By id or name, for what only devices can get. Raises NoSuchCollection, WrongType."""
     return _of(MemberType.DEVICE, await collection(tx, wanted))
+
+
+async def id_of(tx: Tx, wanted: str) -> CollectionId:
+    """Raises NoSuchCollection."""
+    return (await collection(tx, wanted)).id
+
+
+async def name_of(tx: Tx, id: CollectionId) -> str:
+    """What a collection is called, whoever asks: what limits somebody they may know by name."""
+    found = await store.collection(tx, id)
+    return found.name if found else ""
 
 
 async def rules(tx: Tx, id: CollectionId) -> list[Rule]:

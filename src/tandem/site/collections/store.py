@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -174,6 +174,27 @@ async def users(
         offset=offset,
     )
     return [KnownUser(**row) for row in found]
+
+
+async def limited_to(tx: Tx, roots: Sequence[str]) -> list[CollectionId]:
+    """These collections that there are, and all that are limited to one of them, however deep."""
+    found = await tx.execute(
+        "WITH RECURSIVE seen (id) AS ("
+        " SELECT id FROM collections_collection WHERE id = ANY(%s)"
+        " UNION SELECT c.id FROM collections_collection c JOIN seen s ON c.limiting_id = s.id)"
+        " SELECT id FROM seen",
+        (list(roots),),
+    )
+    return [row["id"] async for row in found]
+
+
+async def of_devices(tx: Tx, ids: Sequence[str]) -> set[str]:
+    """Those of these collections whose members are devices."""
+    found = await tx.execute(
+        "SELECT id FROM collections_collection WHERE id = ANY(%s) AND type = %s",
+        (list(ids), MemberType.DEVICE.value),
+    )
+    return {row["id"] async for row in found}
 
 
 async def count_users(tx: Tx, search: str = "") -> int:
@@ -393,13 +414,17 @@ async def listed(
     limit: int,
     offset: int,
     of: MemberType | None = None,
+    only: Iterable[CollectionId] | None = None,
 ) -> tuple[list[Row], int]:
-    """Collections (of devices or of users) with what a list shows of them, and how many there are
-    in all."""
+    """Collections (of devices or of users; `only` these) with what a list shows of them, and how
+    many there are in all."""
     names = [name for name in _LISTED.columns if not name.startswith("by_")]
     where = [f"({_LISTED_SEARCH})"] if search else []
     where += ["c.type = %(type)s"] if of is not None else []
-    bound = {"part": _contained(search), "type": of.value if of is not None else ""}
+    bound: dict[str, Any] = {"part": _contained(search), "type": of.value if of is not None else ""}
+    if only is not None:
+        where.append("c.id = ANY(%(only)s)")
+        bound["only"] = list(only)
     found = await rows(
         tx,
         _LISTED,

@@ -66,7 +66,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         return http.reply(value)
 
     async def plan(request: Request) -> Response:
-        who = await require(request, _FULL)
+        who = await require(request)
         wanted = await http.decode(request, NewRollout)
         async with db.transaction() as tx:
             made = await rollouts.plan(
@@ -116,7 +116,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         return http.reply({"items": items, "total": total})
 
     async def start(request: Request) -> Response:
-        who = await require(request, _FULL)
+        who = await require(request)
         wanted = await http.decode(request, Start)
         async with db.transaction() as tx:
             found = await rollouts.start(
@@ -131,7 +131,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
 
     def action(change: Any) -> Any:
         async def act(request: Request) -> Response:
-            who = await require(request, _FULL)
+            who = await require(request)
             async with db.transaction() as tx:
                 found = await change(tx, _id(request), actor=who.name, now=now())
                 return http.reply(await _shape(tx, found))

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
+from tandem.site import administrators
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
@@ -40,9 +41,9 @@ def routes(
     guards = safeguards or Safeguards()
 
     async def listed(request: HttpRequest) -> Response:
-        await require(request)
+        who = await require(request)
         async with db.transaction() as tx:
-            found = await service.deployed(tx)
+            found = await service.deployed(tx, who)
         value = [
             {
                 **_shape(item.configuration),
@@ -71,6 +72,8 @@ def routes(
                 actor=who.name,
                 now=now(),
             )
+            if not isinstance(made, Request):
+                await administrators.created(tx, who, service.KIND, made.id)
         if isinstance(made, Request):
             return http.reply({**_shape(made), "state": "approval"}, 202)
         return http.reply({**_shape(made), "state": "deployed"}, 201)
@@ -109,7 +112,8 @@ def routes(
     async def delete(request: HttpRequest) -> Response:
         who = await require(request)
         async with db.transaction() as tx:
-            await service.delete(tx, request.path_params["id"], actor=who.name, now=now())
+            found = await service.find(tx, who, request.path_params["id"])
+            await service.delete(tx, found.id, actor=who.name, now=now())
         return Response(status_code=204)
 
     return [

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
-from tandem.site import clients, collections, traces
+from tandem.site import administrators, clients, collections, traces
+from tandem.site.administrators import Administrator
 from tandem.site.deployments import store
 from tandem.site.deployments.model import (
     Configuration,
@@ -23,6 +24,9 @@ from tandem.site.deployments.model import (
     check,
 )
 from tandem.workloads import Workload, is_secret, shown
+
+# What it is called where scopes are given.
+KIND = "configuration"
 
 
 async def create(
@@ -217,13 +221,20 @@ def _taken(name: str) -> NameTaken:
     )
 
 
+async def find(tx: Tx, who: Administrator, wanted: str) -> Configuration:
+    """By id or name. Raises NoSuchConfiguration, also for one that they may not see."""
+    for item in await seen(tx, who):
+        if item.id == wanted or item.name.lower() == wanted.lower():
+            return item
+    raise _missing(wanted)
+
+
 async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
     """Raises NoSuchConfiguration."""
     gone = await store.delete(tx, wanted, now)
     if gone is None:
-        raise NoSuchConfiguration(
-            f"There is no configuration {wanted!r}.", cure="List them: `tandem configuration list`."
-        )
+        raise _missing(wanted)
+    await administrators.gone(tx, KIND, gone.id)
     trace = await _trace(tx, gone, "delete", actor, now)
     await audit.record(
         tx,
@@ -248,6 +259,12 @@ async def _trace(
     )
 
 
+def _missing(wanted: str) -> NoSuchConfiguration:
+    return NoSuchConfiguration(
+        f"There is no configuration {wanted!r}.", cure="List them: `tandem configuration list`."
+    )
+
+
 async def configurations(tx: Tx) -> list[Configuration]:
     return await store.configurations(tx)
 
@@ -264,10 +281,23 @@ class Deployed:
     with_mdm: int
 
 
-async def deployed(tx: Tx) -> list[Deployed]:
-    """The configurations, and how far each has come by the clients' own account."""
+async def seen(tx: Tx, who: Administrator) -> list[Configuration]:
+    """Those that share a scope with an administrator, and a collection that they see."""
+    only = await collections.visible(tx)
+    every = [
+        item
+        for item in await store.configurations(tx)
+        if only is None or item.collection_id in only
+    ]
+    shared = await administrators.visible(tx, who, KIND, [item.id for item in every])
+    return [item for item in every if item.id in shared]
+
+
+async def deployed(tx: Tx, who: Administrator) -> list[Deployed]:
+    """The configurations that an administrator sees, and how far each has come by the clients' own
+    account."""
     found = []
-    for item in await store.configurations(tx):
+    for item in await seen(tx, who):
         target = await collections.collection(tx, item.collection_id)
         held = await clients.in_force(tx, item.setting)
         members = await collections.client_ids(tx, target.id)

@@ -221,19 +221,20 @@ async def listing(
 ) -> Part:
     """Raises BadFilter where `after` is no word of ours."""
     behind = _read_after(after, sort) if after else None
+    within = await collections.visible_devices_sql(tx)
     if behind is None and counted and wanted.search.strip().startswith("*"):
-        found, total = await store.page_within(tx, wanted, sort, descending, limit, offset)
+        found, total = await store.page_within(tx, wanted, sort, descending, limit, offset, within)
         return Part([device for _, device in found], total, _onward(found, limit))
-    total = await store.count(tx, wanted) if counted else -1
+    total = await store.count(tx, wanted, within) if counted else -1
     if behind is None and counted and offset > total // 2:
         # Nearer to the end, so from there: skipping costs as much as what is skipped.
         size = min(limit, max(0, total - offset))
         found = await store.page(
-            tx, wanted, sort, not descending, size, max(0, total - offset - size)
+            tx, wanted, sort, not descending, size, max(0, total - offset - size), within=within
         )
         found.reverse()
     else:
-        found = await store.page(tx, wanted, sort, descending, limit, offset, behind)
+        found = await store.page(tx, wanted, sort, descending, limit, offset, behind, within)
     return Part([device for _, device in found], total, _onward(found, limit))
 
 
@@ -257,8 +258,8 @@ def _read_after(text: str, sort: Sort) -> tuple[Any, str]:
 
 
 async def find(tx: Tx, device_id: str) -> Device:
-    """Raises NoSuchDevice."""
-    found = await store.device(tx, device_id)
+    """Raises NoSuchDevice, also for one that who asks may not see."""
+    found = await store.device(tx, device_id, await collections.visible_devices_sql(tx))
     if found is None:
         raise NoSuchDevice("There is no such device.", cure="The device list shows all of them.")
     return found
@@ -336,6 +337,11 @@ async def detail(tx: Tx, device_id: str) -> Detail:
     if client is None or resource is None:
         return Detail(device, told, client, None, {}, [], [], [], entries, None)
     every = await collections.collections(tx)
+    only = await collections.visible(tx)
+
+    def seen(id: collections.CollectionId) -> bool:
+        return only is None or id in only
+
     of = await collections.memberships(tx, [item.id for item in every], resource.id)
     return Detail(
         device,
@@ -354,7 +360,7 @@ async def detail(tx: Tx, device_id: str) -> Detail:
             }
             for item in await deployments.holding(tx, resource.id)
         ],
-        [{"id": item.id, "name": item.name} for item in every if item.id in of],
+        [{"id": item.id, "name": item.name} for item in every if item.id in of and seen(item.id)],
         entries,
         resource.id,
     )
@@ -445,7 +451,8 @@ async def reach(tx: Tx, wanted: Selection) -> Reach:
     # What is acted on is what is so now, however much has changed.
     while await settle(tx) == _AT_ONCE:
         pass
-    rows = await store.selected(tx, wanted.filter, wanted.devices)
+    within = await collections.visible_devices_sql(tx)
+    rows = await store.selected(tx, wanted.filter, wanted.devices, within)
     matching = len(rows)
     if wanted.expected is not None and wanted.expected != matching:
         raise SelectionChanged(

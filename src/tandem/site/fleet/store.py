@@ -317,7 +317,11 @@ async def finish(tx: Tx, now: datetime, took_seconds: float, error: str) -> None
 # Questions over all rows
 
 
-def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
+# A SELECT of client ids with its parameters: no other devices are there. None: all of them.
+Within = tuple[str, dict[str, Any]] | None
+
+
+def _where(wanted: Filter, within: Within = None) -> tuple[str, dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
 
@@ -365,13 +369,16 @@ def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
         hold("unlicensed")
     if wanted.blocked:
         hold("blocked")
+    if within is not None:
+        hold(f"client_id IN ({within[0]})", **within[1])
     return " AND ".join(conditions) or "true", values
 
 
-async def count(tx: Tx, wanted: Filter) -> int:
-    """How many match. Only what is asked of names and codes has to be looked for."""
-    where, values = _where(wanted)
-    counted = not wanted.search.strip() and wanted.error is None
+async def count(tx: Tx, wanted: Filter, within: Within = None) -> int:
+    """How many match. Only what is asked of names, codes and a part of the fleet has to be looked
+    for."""
+    where, values = _where(wanted, within)
+    counted = not wanted.search.strip() and wanted.error is None and within is None
     what = (
         "coalesce(sum(n), 0)::bigint AS n FROM fleet_count"
         if counted
@@ -390,9 +397,10 @@ async def page(
     limit: int,
     offset: int = 0,
     after: tuple[Any, str] | None = None,
+    within: Within = None,
 ) -> list[tuple[Any, Device]]:
     """Rows with the value that they are ordered by; `after` goes on behind such a row."""
-    where, values = _where(wanted)
+    where, values = _where(wanted, within)
     key, way = _KEYS[sort], "DESC" if descending else "ASC"
     if after is not None:
         kind = _TYPES.get(sort, "text")
@@ -414,10 +422,16 @@ async def page(
 
 
 async def page_within(
-    tx: Tx, wanted: Filter, sort: Sort, descending: bool, limit: int, offset: int
+    tx: Tx,
+    wanted: Filter,
+    sort: Sort,
+    descending: bool,
+    limit: int,
+    offset: int,
+    within: Within = None,
 ) -> tuple[list[tuple[Any, Device]], int]:
     """A page with the count, for what no index finds: every name is looked at, and only once."""
-    where, values = _where(wanted)
+    where, values = _where(wanted, within)
     key, way = _KEYS[sort], "DESC" if descending else "ASC"
     cursor = await tx.execute(
         f"""WITH found AS MATERIALIZED (SELECT device_id, {key} FROM fleet_device WHERE {where}),
@@ -436,20 +450,24 @@ async def page_within(
     return [(row.pop("ordered_by"), Device(**row)) for row in found], total
 
 
-async def device(tx: Tx, device_id: str) -> Device | None:
+async def device(tx: Tx, device_id: str, within: Within = None) -> Device | None:
+    where, values = _where(Filter(), within)
     cursor = await tx.execute(
-        f"SELECT {_COLUMNS} FROM fleet_device WHERE device_id = %s".encode(),  # noqa: S608
-        (device_id,),
+        f"SELECT {_COLUMNS} FROM fleet_device"  # noqa: S608
+        f" WHERE device_id = %(id)s AND {where}".encode(),
+        {**values, "id": device_id},
     )
     row = await cursor.fetchone()
     return Device(**row) if row else None
 
 
 async def selected(
-    tx: Tx, wanted: Filter | None, device_ids: Sequence[str]
+    tx: Tx, wanted: Filter | None, device_ids: Sequence[str], within: Within = None
 ) -> list[dict[str, Any]]:
     """Of each device of a selection, by name: its name and its client."""
-    where, values = _where(wanted) if wanted is not None else ("device_id = ANY(%(ids)s)", {})
+    where, values = _where(wanted or Filter(), within)
+    if wanted is None:
+        where += " AND device_id = ANY(%(ids)s)"
     cursor = await tx.execute(
         f"SELECT name, client_id, blocked FROM fleet_device WHERE {where}"  # noqa: S608
         " ORDER BY name_key, device_id".encode(),

@@ -20,14 +20,14 @@ def routes(
     collaborators = others or service.Collaborators()
 
     async def search(request: Request) -> Response:
-        await require(request)
+        who = await require(request)
         text = request.query_params.get("q", "").strip()
         if not text or len(text) > 256 or "\x00" in text:
             raise Invalid("Search for 1 to 256 characters.", cure="Write q=….", field="q")
         limit = http.number_of(request, "limit", 5)
         if not 1 <= limit <= _MOST:
             raise Invalid(f"limit is a number from 1 to {_MOST}.", field="limit")
-        found, missing = await service.search(db, collaborators, text, limit)
+        found, missing = await service.search(db, collaborators, who, text, limit)
         shape = {"query": text, "results": [as_dict(item) for item in found], "missing": missing}
         return http.reply(shape)
 

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
-from tandem.site import cloud_services, collections, fleet
+from tandem.site import administrators, cloud_services, collections, fleet
+from tandem.site.administrators import Administrator
 
 # A tenant that is slow must not make the search slow.
 _TENANT_SECONDS = 3.0
@@ -60,17 +61,19 @@ class Collaborators:
 
 
 async def search(
-    db: Database, others: Collaborators, text: str, limit: int
+    db: Database, others: Collaborators, who: Administrator, text: str, limit: int
 ) -> tuple[list[Found], list[str]]:
-    """What was found, kind by kind, and why something could not be asked."""
-    asking = asyncio.create_task(_apps(others, text, limit))
+    """What was found of what an administrator may see, kind by kind, and why something could not be
+    asked. Users and apps are the whole tenant's: who is limited does not find them."""
+    everything = who.over_all
+    asking = asyncio.create_task(_apps(others, text, limit) if everything else _nothing())
     try:
         async with db.transaction() as tx:
             found = [
                 *await _devices(tx, text, limit),
-                *await _users(tx, text, limit),
+                *(await _users(tx, text, limit) if everything else []),
                 *await _collections(tx, text, limit),
-                *await _gateways(tx, others, text, limit),
+                *await _gateways(tx, others, who, text, limit),
             ]
         apps, missing = await asking
     finally:
@@ -97,13 +100,21 @@ async def _collections(tx: Tx, text: str, limit: int) -> list[Found]:
     return [Found("collection", row["id"], row["name"], row["id"]) for row in found]
 
 
-async def _gateways(tx: Tx, others: Collaborators, text: str, limit: int) -> list[Found]:
+async def _gateways(
+    tx: Tx, others: Collaborators, who: Administrator, text: str, limit: int
+) -> list[Found]:
+    every = await others.gateways(tx)
+    seen = await administrators.visible(tx, who, "gateway", [name for name, _ in every])
     found = [
         Found("gateway", name, name, state)
-        for name, state in await others.gateways(tx)
-        if text.casefold() in name.casefold()
+        for name, state in every
+        if name in seen and text.casefold() in name.casefold()
     ]
     return found[:limit]
+
+
+async def _nothing() -> tuple[list[Found], list[str]]:
+    return [], []
 
 
 async def _apps(others: Collaborators, text: str, limit: int) -> tuple[list[Found], list[str]]:

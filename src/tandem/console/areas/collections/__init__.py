@@ -31,6 +31,7 @@ AREA = Area(
         ),
         Place(f"{ROOT}/discovery", N_("User discovery"), "search", N_("Administration")),
         Place(f"{ROOT}/administrators", N_("Administrators"), "person", N_("Administration")),
+        Place(f"{ROOT}/scopes", N_("Security scopes"), "shield", N_("Administration")),
     ),
     routes=_routes,
     wizards=builder.WIZARDS,

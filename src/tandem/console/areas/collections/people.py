@@ -29,6 +29,8 @@ USERS, DISCOVERY, ADMINISTRATORS = (
     f"{ROOT}/administrators",
 )
 _API = "/api/v1/administrators"
+_SCOPES = "/api/v1/scopes"
+SCOPES = f"{ROOT}/scopes"
 _RUNS = "/api/v1/discovery/runs"
 REFRESH_SECONDS = 2
 FULL = "Full Administrator"
@@ -94,6 +96,11 @@ _ROLES = (
         N_("Everything, co-management and administrators too."),
     ),
     (
+        "Infrastructure Administrator",
+        N_("Infrastructure administrator"),
+        N_("Gateways, cloud services, certificates and site systems."),
+    ),
+    (
         "Operations Administrator",
         N_("Operations administrator"),
         N_("Everything but administrators and what needs a full administrator."),
@@ -104,6 +111,37 @@ _ROLES = (
 
 def _local(values: dict[str, Any]) -> bool:
     return values.get("sort") != "tenant"
+
+
+async def _scope_options(page: Page[Any], _: Any) -> list[tuple[str, str, str]]:
+    found = await page.api.get(_SCOPES)
+    return [(item["name"], item["name"], item["comment"]) for item in found]
+
+
+_REACH = (
+    field(
+        "scopes",
+        N_("Security scopes"),
+        "checks",
+        options=_scope_options,
+        default=["All"],
+        hint=N_("Configurations and gateways that have one of these. All: every one."),
+    ),
+    field(
+        "collections",
+        N_("Limiting collections"),
+        limit=2000,
+        hint=N_(
+            "Names or ids with commas between them: devices in these, and what is limited to them."
+            " Empty: everything."
+        ),
+    ),
+)
+
+
+def _reach(values: dict[str, Any]) -> dict[str, Any]:
+    named = [item.strip() for item in values["collections"].split(",")]
+    return {"scopes": values["scopes"], "collections": [item for item in named if item]}
 
 
 _ADD = (
@@ -144,8 +182,13 @@ _ADD = (
         limit=64,
         hint=N_("Only for an account of the tenant."),
     ),
+    *_REACH,
 )
-_CHANGE = (field("role", N_("Role"), "radio", required=True, options=_ROLES),)
+_CHANGE = (field("role", N_("Role"), "radio", required=True, options=_ROLES), *_REACH)
+_NEW_SCOPE = (
+    field("name", N_("Name"), required=True, limit=128),
+    field("comment", N_("Comment"), limit=512),
+)
 _PASSWORD = (
     field(
         "current",
@@ -191,14 +234,14 @@ async def _tenant(page: Page[Any]) -> str:
 
 async def add(page: Page[Any]) -> Response:
     form = await page.form()
-    values, problems = read(_ADD, form)
+    values, problems = read(_ADD, form, page.form_lists)
     local = _local(values)
     needed = ("password",) if local else ("upn", "tenant_id")
     for name in needed:
         if not values[name] and name not in problems:
             problems[name] = Problem(name, N_("Fill this in."))
     if not problems:
-        wanted = {"name": values["name"], "role": values["role"]}
+        wanted = {"name": values["name"], "role": values["role"], **_reach(values)}
         wanted |= {name: values[name] for name in needed}
         try:
             made = await page.api.post(_API, wanted)
@@ -214,17 +257,20 @@ def _one(page: Page[Any]) -> str:
 
 async def ask_role(page: Page[Any]) -> Response:
     found = await page.api.ask("GET", _one(page))
-    values = {"role": found.json["role"]}
+    who = found.json
+    limits = ", ".join(who["collections"])
+    values = {"role": who["role"], "scopes": who["scopes"], "collections": limits}
     return await _form(page, "role", _CHANGE, values, {}, 200, who=found.json, etag=found.etag)
 
 
 async def change_role(page: Page[Any]) -> Response:
     form = await page.form()
     found = await page.api.ask("GET", _one(page))
-    values, problems = read(_CHANGE, form)
+    values, problems = read(_CHANGE, form, page.form_lists)
     if not problems:
         try:
-            await page.api.patch(_one(page), values, version=form.get("version", ""))
+            wanted = {"role": values["role"], **_reach(values)}
+            await page.api.patch(_one(page), wanted, version=form.get("version", ""))
             return page.to(
                 ADMINISTRATORS, N_("The role of %(name)s was changed."), name=found.json["name"]
             )
@@ -234,6 +280,54 @@ async def change_role(page: Page[Any]) -> Response:
     return await _form(
         page, "role", _CHANGE, values, problems, status, who=found.json, etag=found.etag
     )
+
+
+async def permissions(page: Page[Any]) -> Response:
+    """What one administrator may do."""
+    found = await page.api.get(f"{_one(page)}/permissions")
+    return page.render(
+        "collections/permissions.html", who=found["administrator"], operations=found["operations"]
+    )
+
+
+async def scopes(page: Page[Any]) -> Response:
+    return await _scopes(page, {}, {}, 200)
+
+
+async def _scopes(
+    page: Page[Any], values: dict[str, Any], problems: dict[str, AppError], status: int
+) -> Response:
+    return page.render(
+        "collections/scopes.html",
+        status,
+        scopes=await page.api.get(_SCOPES),
+        may=page.session.role == FULL,
+        fields=await drawn(page, _NEW_SCOPE, values, {k: v for k, v in problems.items() if k}),
+        general=problems.get(""),
+    )
+
+
+async def add_scope(page: Page[Any]) -> Response:
+    values, problems = read(_NEW_SCOPE, await page.form())
+    if not problems:
+        try:
+            made = await page.api.post(_SCOPES, values)
+            return page.to(SCOPES, N_("%(name)s was added."), name=made["name"])
+        except AppError as error:
+            problems = _at(error, values)
+    return await _scopes(page, values, problems, _status(problems))
+
+
+async def remove_scope(page: Page[Any]) -> Response:
+    await page.form()
+    name = page.request.path_params["name"]
+    try:
+        await page.api.delete(f"{_SCOPES}/{quote(name, safe='')}")
+    except AppError as error:
+        if error.kind is not Kind.CONFLICT:
+            raise
+        return await _scopes(page, {}, {"": error}, 409)
+    return page.to(SCOPES, N_("%(name)s was removed."), name=name)
 
 
 async def ask_remove(page: Page[Any]) -> Response:
@@ -329,6 +423,10 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{ADMINISTRATORS}/add", add, post=True),
         console.route(f"{one}/role", ask_role),
         console.route(f"{one}/role", change_role, post=True),
+        console.route(f"{one}/permissions", permissions),
+        console.route(SCOPES, scopes),
+        console.route(SCOPES, add_scope, post=True),
+        console.route(f"{SCOPES}/{{name}}/remove", remove_scope, post=True),
         console.route(f"{one}/remove", ask_remove),
         console.route(f"{one}/remove", remove, post=True),
         console.route(f"{ROOT}/password", ask_password),

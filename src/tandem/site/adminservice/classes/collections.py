@@ -66,6 +66,7 @@ COMPLEXES = (
 async def _read(call: Call) -> list[Row]:
     every = await collections.collections(call.tx)
     names = {item.id: item.name for item in every}
+    only = await collections.visible(call.tx)
     return [
         {
             "CollectionID": item.id,
@@ -85,6 +86,7 @@ async def _read(call: Call) -> list[Row]:
             "CollectionVariablesCount": 0,
         }
         for item in every
+        if only is None or item.id in only
     ]
 
 
@@ -406,6 +408,7 @@ COLLECTION = Class(
         ),
     ),
     read=_read,
+    narrowed=True,
     create=_create,
     update=_update,
     delete=_delete,
@@ -423,6 +426,7 @@ PLAIN = Class(
     key=("CollectionID",),
     properties=tuple(replace(item, writable=False, required=False) for item in _PLAIN),
     read=_read,
+    narrowed=True,
 )
 
 CLASSES = (COLLECTION, PLAIN)

@@ -1,12 +1,15 @@
 """Devices: SMS_R_System, SMS_CombinedDeviceResources, and v1.0's Device."""
 
-from tandem.protocols.odata import Primitive
-from tandem.site import clients
+from collections.abc import Mapping
+from typing import Any
+
+from tandem.protocols.odata import Expression, Primitive
+from tandem.site import clients, collections
 from tandem.site.adminservice.model import Call, Class, Key, Property
 
 _INTEGER, _BOOLEAN, _TIME = Primitive.INTEGER, Primitive.BOOLEAN, Primitive.TIME
 
-ORIGIN = "collections_resource r LEFT JOIN clients_client c ON c.id = r.client_id"
+_EVERY = "collections_resource r LEFT JOIN clients_client c ON c.id = r.client_id"
 OS = "trim(r.os_name || ' ' || r.os_version)"
 # The field's default for a client that counts as active.
 ACTIVE = "coalesce(c.last_seen_at > %(now)s::timestamptz - interval '7 days', false)"
@@ -18,6 +21,16 @@ APPROVED = "CASE WHEN c.id IS NULL THEN 2 ELSE (c.approval > 0)::int END"
 _AUTHORITY = f"(CASE WHEN c.id IS NULL THEN 0 ELSE 8 END + CASE WHEN {_ENROLLED} THEN 2 ELSE 0 END)"
 BLOCKED = "coalesce(c.blocked, false)"
 SITE = "%(site)s::text"
+
+
+async def _seen(call: Call, _: Expression | None) -> tuple[str, Mapping[str, Any]]:
+    """The devices that who asks may see."""
+    within = await collections.visible_devices_sql(call.tx)
+    if within is None:
+        return _EVERY, {}
+    sql, bound = within
+    seen = f"(SELECT * FROM collections_resource WHERE client_id IN ({sql})) r"  # noqa: S608
+    return f"{seen} LEFT JOIN clients_client c ON c.id = r.client_id", bound
 
 
 async def _delete(call: Call, key: Key) -> None:
@@ -52,7 +65,8 @@ SYSTEM = Class(
         Property("AADTenantID", sql="r.tenant_id"),
         Property("CreationDate", _TIME, sql="coalesce(c.registered_at, r.discovered_at)"),
     ),
-    origin=ORIGIN,
+    origin=_seen,
+    narrowed=True,
     delete=_delete,
     superclass="SMS_Resource",
 )
@@ -85,7 +99,8 @@ COMBINED = Class(
     name="SMS_CombinedDeviceResources",
     key=("ResourceID",),
     properties=(Property("ResourceID", _INTEGER, sql="r.id"), *_COMBINED),
-    origin=ORIGIN,
+    origin=_seen,
+    narrowed=True,
 )
 
 # In v1.0, what is a truth value elsewhere is a number.
@@ -103,7 +118,8 @@ DEVICE = Class(
             for item in _COMBINED
         ),
     ),
-    origin=ORIGIN,
+    origin=_seen,
+    narrowed=True,
 )
 
 CLASSES = (SYSTEM, COMBINED, DEVICE)

@@ -35,7 +35,12 @@ async def _from(call: Call, ids: list[collections.CollectionId]) -> tuple[str, M
 async def _everywhere(
     call: Call, condition: odata.Expression | None
 ) -> tuple[str, Mapping[str, Any]]:
-    every = [item.id for item in await collections.collections(call.tx)]
+    only = await collections.visible(call.tx)
+    every = [
+        item.id
+        for item in await collections.collections(call.tx)
+        if only is None or item.id in only
+    ]
     asked = _asked(condition)
     if asked is not None:
         every = [id for id in every if id.lower() == asked.lower()]
@@ -57,6 +62,7 @@ FULL = Class(
     key=("CollectionID", "ResourceID"),
     properties=(*_KEYS, *_MEMBER, _DIRECT),
     origin=_everywhere,
+    narrowed=True,
     superclass="SMS_CollectionMember",
 )
 MEMBERSHIP = Class(
@@ -65,6 +71,7 @@ MEMBERSHIP = Class(
     key=("CollectionID", "ResourceID"),
     properties=(*_KEYS, *_MEMBER, _DIRECT),
     origin=_everywhere,
+    narrowed=True,
     navigations=(Navigation("Collection", "Collections", "CollectionID"),),
 )
 

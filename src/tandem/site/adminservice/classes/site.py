@@ -90,6 +90,7 @@ CLASSES = (
             Property("Status", _INTEGER),
         ),
         read=_site,
+        narrowed=True,
     ),
     Class(
         surface="wmi",
@@ -97,6 +98,7 @@ CLASSES = (
         key=("ThisSiteCode",),
         properties=(Property("ThisSiteCode"), Property("ThisSiteName"), Property("SiteID")),
         read=_identification,
+        narrowed=True,
         methods=(Method("GetSiteId", _get_site_id, static=True, asks=True),),
     ),
     Class(

@@ -1,0 +1,287 @@
+"""What an administrator who is limited sees, and that nothing else gets out by any door."""
+
+from typing import Any
+
+import httpx
+import pytest
+from test_permissions import person
+
+from site_api import Api, add_device
+from tandem import audit
+from tandem.infra.database import Database
+
+
+class Limited:
+    """A site with devices in Paris and Rome, and an administrator who is limited to Paris."""
+
+    def __init__(self, api: Api, web: httpx.AsyncClient, paris: str, rome: str) -> None:
+        self.api = api
+        self.web = web
+        self.paris = paris
+        self.rome = rome
+
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.web.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def code(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
+        answer = await self.web.request(method, path, json=body)
+        return answer.status_code, answer.json()["error"]["code"] if answer.content else ""
+
+
+@pytest.fixture
+async def limited(api: Api, site_db: Database) -> Any:
+    async with site_db.transaction() as tx:
+        for name in ("paris-1", "paris-2", "rome-1"):
+            await add_device(tx, name)
+    ids = {}
+    for city in ("Paris", "Rome"):
+        devices = [
+            f"GUID:{n.upper()}"
+            for n in ("paris-1", "paris-2", "rome-1")
+            if n.startswith(city.lower())
+        ]
+        rules = [{"kind": "direct", "device": device} for device in devices]
+        answer = await api.web.post("/api/v1/collections", json={"name": city, "rules": rules})
+        assert answer.status_code == 201, answer.text
+        ids[city] = answer.json()["id"]
+        assert (await api.web.post("/api/v1/scopes", json={"name": city})).status_code == 201
+    await api.keeper.settle_all()
+    limits = {"scopes": ["paris"], "collections": ["Paris"]}
+    async with person(api, "Pat", "operations-administrator", **limits) as web:
+        yield Limited(api, web, ids["Paris"], ids["Rome"])
+
+
+async def test_lists_leave_out_what_is_hidden(limited: Limited) -> None:
+    devices = await limited.get("/api/v1/devices")
+    assert [item["name"] for item in devices["devices"]] == ["paris-1", "paris-2"]
+    assert devices["total"] == 2
+    found = await limited.get("/api/v1/devices", search="*rome")
+    assert (found["devices"], found["total"]) == ([], 0)
+    clients = await limited.get("/api/v1/clients")
+    assert ({c["name"] for c in clients["clients"]}, clients["total"]) == (
+        {"paris-1", "paris-2"},
+        2,
+    )
+    resources = await limited.get("/api/v1/resources")
+    assert ([r["name"] for r in resources["items"]], resources["total"]) == (
+        ["paris-1", "paris-2"],
+        2,
+    )
+    collections = await limited.get("/api/v1/collections")
+    assert ([c["name"] for c in collections["items"]], collections["total"]) == (["Paris"], 1)
+    said = str(await limited.get("/api/v1/search", q="r")) + str(
+        await limited.get("/api/v1/search", q="p")
+    )
+    assert "rome" not in said.lower()
+    assert "paris-1" in said
+
+
+async def test_what_is_hidden_is_not_found_by_its_id_or_name(limited: Limited) -> None:
+    rome = limited.rome
+    for method, path in (
+        ("GET", f"/api/v1/collections/{rome}"),
+        ("GET", "/api/v1/collections/Rome"),
+        ("GET", "/api/v1/collections/SMS00001"),
+        ("PATCH", f"/api/v1/collections/{rome}"),
+        ("DELETE", f"/api/v1/collections/{rome}"),
+        ("POST", f"/api/v1/collections/{rome}/evaluate"),
+        ("GET", f"/api/v1/collections/{rome}/members"),
+        ("GET", f"/api/v1/collections/{rome}/rules"),
+        ("GET", f"/api/v1/collections/{rome}/uses"),
+        ("GET", "/api/v1/devices/d-rome-1"),
+        ("GET", "/api/v1/devices/d-rome-1/ledger"),
+        ("GET", "/api/v1/clients/GUID:ROME-1"),
+        ("POST", "/api/v1/clients/GUID:ROME-1/block"),
+        ("GET", "/api/v1/client-settings/resultant/rome-1"),
+        ("GET", "/api/v1/client-settings/resultant/GUID:ROME-1"),
+    ):
+        status, code = await limited.code(method, path, {} if method != "GET" else None)
+        unknown = await limited.code(method, path.replace(rome, "CM199999"), {})
+        assert (status, unknown[0]) == (404, 404), (method, path, code)
+        assert code.endswith(("not-found", "no-such-device", "no-such-client")), (path, code)
+    assert (await limited.get("/api/v1/devices/d-paris-1"))["device"]["name"] == "paris-1"
+    assert (await limited.get("/api/v1/clients/GUID:PARIS-1"))["client"]["name"] == "paris-1"
+
+
+async def test_a_hidden_thing_cannot_be_drawn_in_by_naming_it(limited: Limited) -> None:
+    """As the limiting collection, by a rule, in a preview, in a selection of devices."""
+    new = {"name": "All of it"}
+    assert (await limited.code("POST", "/api/v1/collections", new))[0] == 404
+    mine = {**new, "limiting": limited.paris}
+    for rule in (
+        {"kind": "include", "collection": limited.rome},
+        {"kind": "direct", "device": "rome-1"},
+        {"kind": "direct", "device": "GUID:ROME-1"},
+    ):
+        wanted = {**mine, "rules": [rule]}
+        assert (await limited.code("POST", "/api/v1/collections", wanted))[0] == 404, rule
+        asked = {"limiting": limited.paris, "rules": [rule]}
+        assert (await limited.code("POST", "/api/v1/collections/preview", asked))[0] == 404
+    query = {"kind": "query", "query": "select * from SMS_R_System"}
+    asked = {"limiting": limited.paris, "rules": [query]}
+    answer = await limited.web.post("/api/v1/collections/preview", json=asked)
+    assert answer.json()["members"] == 2
+    for body in ({"devices": ["d-rome-1"]}, {"filter": {"search": "rome"}}):
+        answer = await limited.web.post("/api/v1/devices/selection", json=body)
+        assert answer.json().get("devices", 0) == 0
+        await limited.web.post("/api/v1/devices/block", json={**body, "expected": 1})
+    everything = {"filter": {}}
+    answer = await limited.web.post("/api/v1/devices/selection", json=everything)
+    assert (answer.json()["devices"], answer.json()["names"]) == (2, ["paris-1", "paris-2"])
+    found = await limited.api.get("/api/v1/devices")
+    assert not any(item["blocked"] for item in found["devices"])
+
+
+async def test_nobody_widens_the_collection_that_limits_them(limited: Limited) -> None:
+    paris = limited.paris
+    query = {"kind": "query", "query": "select * from SMS_R_System"}
+    for method, path, body in (
+        ("PATCH", f"/api/v1/collections/{paris}", {"rules": [query]}),
+        ("POST", f"/api/v1/collections/{paris}/rules", {"rules": [query]}),
+        ("POST", f"/api/v1/collections/{paris}/members", {"devices": ["paris-1"]}),
+        ("DELETE", f"/api/v1/collections/{paris}", None),
+        ("DELETE", f"/api/v1/collections/{paris}/rules/1", None),
+    ):
+        assert await limited.code(method, path, body) == (403, "collection.limits-you")
+    part = {"name": "Part", "limiting": paris, "rules": [query]}
+    answer = await limited.web.post("/api/v1/collections", json=part)
+    assert (answer.status_code, answer.json()["members"]) == (201, 2)
+
+
+async def test_when_the_collection_that_limits_is_gone_nothing_is_seen(limited: Limited) -> None:
+    """Never everything: an empty limit is not the same as none."""
+    assert (await limited.api.web.delete(f"/api/v1/collections/{limited.paris}")).status_code == 204
+    assert (await limited.get("/api/v1/devices"))["total"] == 0
+    assert (await limited.get("/api/v1/collections"))["total"] == 0
+    assert (await limited.get("/api/v1/resources"))["total"] == 0
+
+
+async def test_configurations_carry_the_scopes_of_who_made_them(limited: Limited) -> None:
+    new = {"setting": "Demo/A", "value": "1"}
+    theirs = {**new, "name": "Of all", "collection": limited.paris}
+    made = await limited.api.web.post("/api/v1/configurations", json=theirs)
+    assert made.status_code == 201, made.text
+    assert await limited.get("/api/v1/configurations") == []
+    hidden = f"/api/v1/configurations/{made.json()['id']}"
+    assert (await limited.code("DELETE", hidden))[0] == 404
+    mine = {**new, "name": "Of Paris", "setting": "Demo/B", "collection": limited.paris}
+    assert (await limited.web.post("/api/v1/configurations", json=mine)).status_code == 201
+    assert [c["name"] for c in await limited.get("/api/v1/configurations")] == ["Of Paris"]
+    elsewhere = {**mine, "name": "Of Rome", "collection": limited.rome}
+    assert (await limited.code("POST", "/api/v1/configurations", elsewhere))[0] == 404
+    given = await limited.api.web.put(
+        f"/api/v1/scopes/objects/configuration/{made.json()['id']}",
+        json={"scopes": ["Paris", "Rome"]},
+    )
+    assert given.status_code == 200, given.text
+    assert len(await limited.get("/api/v1/configurations")) == 2
+
+
+async def test_the_adminservice_shows_a_limited_administrator_their_part(limited: Limited) -> None:
+    wmi = "/AdminService/wmi"
+    for kind in ("SMS_R_System", "SMS_CombinedDeviceResources"):
+        assert [row["Name"] for row in (await limited.get(f"{wmi}/{kind}"))["value"]] == [
+            "paris-1",
+            "paris-2",
+        ]
+        filtered = await limited.get(
+            f"{wmi}/{kind}", **{"$filter": "Name eq 'rome-1'", "$count": "true"}
+        )
+        assert (filtered["value"], filtered["@odata.count"]) == ([], 0)
+    assert [row["Name"] for row in (await limited.get(f"{wmi}/SMS_Collection"))["value"]] == [
+        "Paris"
+    ]
+    members = (await limited.get(f"{wmi}/SMS_FullCollectionMembership"))["value"]
+    assert {row["CollectionID"] for row in members} == {limited.paris}
+    expanded = await limited.get(
+        "/AdminService/v1.0/ResourceCollectionMembership", **{"$expand": "Collection"}
+    )
+    assert {row["Collection"]["Name"] for row in expanded["value"]} == {"Paris"}
+    everyone = (await limited.api.get(f"{wmi}/SMS_R_System"))["value"]
+    rome = next(row["ResourceId"] for row in everyone if row["Name"] == "rome-1")
+    for path in (
+        f"SMS_R_System({rome})",
+        f"SMS_Collection('{limited.rome}')",
+        f"SMS_CM_RES_COLL_{limited.rome}",
+    ):
+        assert (await limited.web.get(f"{wmi}/{path}")).status_code == 404, path
+    assert (await limited.web.delete(f"{wmi}/SMS_R_System({rome})")).status_code == 404
+    for path in (
+        "SMS_Admin",
+        "SMS_Role",
+        "SMS_R_User",
+        "SMS_AzureService",
+        "SMS_CoManagementSettings",
+    ):
+        assert (await limited.web.get(f"{wmi}/{path}")).status_code == 403, path
+
+
+async def test_rights_that_change_hold_in_open_sessions_at_once(limited: Limited) -> None:
+    assert (await limited.get("/api/v1/devices"))["total"] == 2
+    pat = "/api/v1/administrators/Pat"
+    await limited.api.web.patch(pat, json={"collections": ["Rome"]})
+    assert [d["name"] for d in (await limited.get("/api/v1/devices"))["devices"]] == ["rome-1"]
+    await limited.api.web.patch(pat, json={"collections": [], "scopes": ["All"]})
+    assert (await limited.get("/api/v1/devices"))["total"] == 3
+    await limited.api.web.patch(pat, json={"role": "read-only-analyst"})
+    assert await limited.code("POST", "/api/v1/devices/block", {"devices": ["d-rome-1"]}) == (
+        403,
+        "site.not-allowed",
+    )
+
+
+async def test_what_changed_is_in_the_audit_log_before_and_after(
+    limited: Limited, site_db: Database
+) -> None:
+    await limited.api.web.patch(
+        "/api/v1/administrators/Pat", json={"scopes": ["Rome"], "role": "read-only-analyst"}
+    )
+    async with site_db.transaction() as tx:
+        entry = (await audit.entries(tx, target="Pat"))[0]
+    assert entry.details["changed"] == [
+        {"name": "role", "old": "Operations Administrator", "new": "Read-only Analyst"},
+        {"name": "scopes", "old": ["Paris"], "new": ["Rome"]},
+    ]
+
+
+async def test_the_last_full_administrator_is_not_limited(api: Api) -> None:
+    await api.web.post("/api/v1/scopes", json={"name": "Paris"})
+    for change in (
+        {"scopes": ["Paris"]},
+        {"collections": ["SMS00001"]},
+        {"role": "infrastructure-administrator"},
+    ):
+        code, error = await api.refusal("PATCH", "/api/v1/administrators/siteadmin", change)
+        assert (code, error["code"]) == (409, "site.last-full-administrator"), change
+    # One who is limited does not count: they could limit nobody, and widen nobody.
+    async with person(api, "Lim", "full-administrator", scopes=["Paris"]):
+        code, _ = await api.refusal("DELETE", "/api/v1/administrators/siteadmin")
+        assert code == 409
+
+
+async def test_scopes_are_made_given_and_removed(api: Api) -> None:
+    made = await api.web.post("/api/v1/scopes", json={"name": " Paris ", "comment": "The office"})
+    assert (made.status_code, made.json()["name"]) == (201, "Paris")
+    for wrong in ("", "paris", "a/b", "a,b", "x" * 200):
+        assert (await api.web.post("/api/v1/scopes", json={"name": wrong})).status_code == 400, (
+            wrong
+        )
+    async with person(api, "Ola", "read-only-analyst", scopes=["PARIS"]):
+        code, error = await api.refusal("DELETE", "/api/v1/scopes/paris")
+        assert (code, error["code"]) == (409, "site.scope-in-use")
+    await api.web.patch("/api/v1/administrators/Ola", json={"scopes": ["All", "Paris"]})
+    assert (await api.get("/api/v1/administrators/Ola"))["scopes"] == ["All"]
+    assert (await api.web.delete("/api/v1/scopes/paris")).status_code == 204
+    for built_in in ("All", "Default"):
+        assert (await api.refusal("DELETE", f"/api/v1/scopes/{built_in}"))[0] == 409
+    for wrong in ({"scopes": []}, {"scopes": ["Nowhere"]}, {"collections": ["Nowhere"]}):
+        code, _ = await api.refusal("PATCH", "/api/v1/administrators/Ola", wrong)
+        assert code in (400, 404), wrong
+    code, error = await api.refusal(
+        "PUT", "/api/v1/scopes/objects/device/x", {"scopes": ["Default"]}
+    )
+    assert (code, error["code"]) == (400, "site.bad-scope")
+    code, _ = await api.refusal("PUT", "/api/v1/scopes/objects/gateway/x", {"scopes": ["All"]})
+    assert code == 400
