@@ -76,6 +76,9 @@ class Cloud:
     async def _gateways(self, tx: Tx) -> Sequence[tuple[str, str]]:
         return [(self.gateway.partition("/")[0], "Ready")] if self.gateway else []
 
+    async def gateways(self, tx: Tx) -> Sequence[tuple[str, str]]:
+        return [(name, name) for name, _ in await self._gateways(tx)]
+
     async def _apps(self, text: str, limit: int) -> Sequence[Mapping[str, Any]]:
         if not self.tenant:
             raise NoMdmAuthority("The tenant does not answer.")
@@ -221,7 +224,14 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
     gate = administrators.Gate(db, now, CHEAP)
     signer = audit.Signer.open(folder / "keys" / "audit.key")
     return [
-        *administrators.routes(db, gate, now, cloud.account, collections.id_of),
+        *administrators.routes(
+            db,
+            gate,
+            now,
+            cloud.account,
+            collections.id_of,
+            {"configuration": deployments.named, "gateway": cloud.gateways},
+        ),
         *properties.routes(db, gate),
         *collections.routes(db, gate, now, (deployments.used_for, comanagement.used_for)),
         *client_settings.routes(db, gate, now),

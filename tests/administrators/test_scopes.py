@@ -1,11 +1,13 @@
 """What an administrator who is limited sees, and that nothing else gets out by any door."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from test_permissions import person
 
+import site_api
 from site_api import Api, add_device
 from tandem import audit
 from tandem.infra.database import Database
@@ -283,5 +285,61 @@ async def test_scopes_are_made_given_and_removed(api: Api) -> None:
         "PUT", "/api/v1/scopes/objects/device/x", {"scopes": ["Default"]}
     )
     assert (code, error["code"]) == (400, "site.bad-scope")
-    code, _ = await api.refusal("PUT", "/api/v1/scopes/objects/gateway/x", {"scopes": ["All"]})
-    assert code == 400
+
+
+async def test_objects_are_given_scopes_and_lose_them(api: Api) -> None:
+    """By id or name; who gave something meanwhile is not overwritten unseen."""
+    for name in ("Paris", "Rome"):
+        await api.web.post("/api/v1/scopes", json={"name": name})
+    new = {"name": "Lock", "setting": "Demo/A", "value": "1", "collection": "SMS00001"}
+    made = (await api.web.post("/api/v1/configurations", json=new)).json()
+    held = await api.get("/api/v1/scopes/objects")
+    assert [(item["kind"], item["name"], item["scopes"]) for item in held] == [
+        ("configuration", "Lock", ["Default"]),
+        ("gateway", "cmg.contoso.com", ["Default"]),
+    ]
+    lock = "/api/v1/scopes/objects/configuration/lock"
+    read = (await api.web.get(lock)).headers["etag"]
+    given = await api.web.put(lock, json={"scopes": ["paris"]}, headers={"If-Match": read})
+    assert (given.json()["id"], given.json()["scopes"]) == (made["id"], ["Paris"])
+    late = await api.web.put(lock, json={"scopes": ["Rome"]}, headers={"If-Match": read})
+    assert late.status_code == 412
+    more = await api.web.patch(lock, json={"add": ["Rome"]})
+    assert more.json()["scopes"] == ["Paris", "Rome"]
+    rome = await api.get("/api/v1/scopes/rome")
+    assert [item["name"] for item in rome["carried_by"]] == ["Lock"]
+    assert (await api.refusal("DELETE", "/api/v1/scopes/Rome"))[0] == 409
+    fewer = await api.web.patch(lock, json={"remove": ["PARIS", "Rome"]})
+    assert fewer.json()["scopes"] == ["Default"]
+    assert (await api.web.delete("/api/v1/scopes/Rome")).status_code == 204
+    for method, path, body, refused in (
+        ("PUT", lock, {"scopes": ["All"]}, 400),
+        ("PUT", lock, {"scopes": []}, 400),
+        ("PATCH", lock, {}, 400),
+        ("PATCH", lock, {"add": ["Nowhere"]}, 404),
+        ("GET", "/api/v1/scopes/objects/configuration/nothing", None, 404),
+        ("PUT", "/api/v1/scopes/objects/gateway/nothing", {"scopes": ["Paris"]}, 404),
+        ("GET", "/api/v1/scopes/objects/device", None, 400),
+        ("GET", "/api/v1/scopes/nowhere", None, 404),
+        ("POST", "/api/v1/scopes", {"name": "Objects"}, 400),
+    ):
+        assert (await api.refusal(method, path, body))[0] == refused, (method, path, body)
+
+
+async def test_the_commands_of_scopes(api: Api, tmp_path: Path) -> None:
+    async with site_api.commands(api, tmp_path) as commands:
+        run = commands.run
+        await run("administrator", "add-scope", "Paris")
+        gateway = ("gateway", "cmg.contoso.com")
+        await run("administrator", "give-scope", *gateway, "Paris", "--also")
+        (held,) = await run("administrator", "objects", "gateway")
+        assert held["scopes"] == ["Default", "Paris"]
+        shown = await run("administrator", "scope", "paris")
+        assert [item["name"] for item in shown["carried_by"]] == ["cmg.contoso.com"]
+        await run("administrator", "give-scope", *gateway, "Paris")
+        await run("administrator", "take-scope", *gateway, "Paris")
+        (held,) = await run("administrator", "objects", "gateway")
+        assert held["scopes"] == ["Default"]
+        assert "no gateway" in str(
+            await commands.refusal("administrator", "take-scope", "gateway", "x", "Paris")
+        )

@@ -125,3 +125,34 @@ async def test_the_commands_of_approval(api: Api, tmp_path: Path) -> None:
         assert len(await run("configuration", "waiting")) == 1
         await run("configuration", "cancel", made["id"])
         assert await run("configuration", "waiting") == []
+
+
+async def test_what_waits_is_seen_by_who_shares_a_scope_and_keeps_the_scopes_of_who_asked(
+    api: Api,
+) -> None:
+    """And no secret is told on the way, in the log of who did what neither."""
+    await api.web.post("/api/v1/scopes", json={"name": "Paris"})
+    await api.web.post("/api/v1/scopes", json={"name": "Rome"})
+    for name, scope in (("Pat", "Paris"), ("Pia", "Paris"), ("Rob", "Rome")):
+        who = {"name": name, "password": site_api.PASSWORD, "scopes": [scope]}
+        who["role"] = "operations-administrator"
+        assert (await api.web.post("/api/v1/administrators", json=who)).status_code == 201
+    await api.sign_in("Pat")
+    made = await asked(api, setting="WiFi/SharedKey", value="Tell-Nobody-7")
+    approve, seen = f"{API}/waiting/{made['id']}/approve", {"devices": 101}
+    await api.sign_in("Rob")
+    assert await api.get(f"{API}/waiting") == []
+    assert (await api.refusal("POST", approve, seen))[0] == 404
+    assert (await api.refusal("DELETE", f"{API}/waiting/{made['id']}"))[0] == 404
+    await api.sign_in("Pia")
+    assert [item["id"] for item in await api.get(f"{API}/waiting")] == [made["id"]]
+    assert (await api.web.post(approve, json=seen)).status_code == 201
+    assert [item["name"] for item in await api.get(API)] == ["Lock"]
+    await api.sign_in("Rob")
+    assert await api.get(API) == []
+    await api.sign_in()
+    (held,) = await api.get("/api/v1/scopes/objects/configuration")
+    assert held["scopes"] == ["Paris"]
+    async with api.db.transaction() as tx:
+        entries = await audit.entries(tx, limit=50)
+    assert "Tell-Nobody-7" not in repr(entries)

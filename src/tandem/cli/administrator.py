@@ -182,17 +182,73 @@ def remove_scope(
     emit({"removed": name}, lambda _: f"The scope {name} is gone.", json)
 
 
+@app.command()
+def scope(
+    name: Annotated[str, typer.Argument(help="Name of the scope.")], json: Json = False
+) -> None:
+    """Who and what has a scope."""
+    found = site_client().get(f"/api/v1/scopes/{quote(name, safe='')}")
+
+    def said(answer: dict[str, Any]) -> str:
+        people = [f"  {who['name']}, {who['role']}" for who in answer["has"]]
+        items = [f"  {item['kind']} {item['name']}" for item in answer["carried_by"]]
+        return "\n".join([f"Administrators over {answer['name']}:", *people, "Objects:", *items])
+
+    emit(found, said, json)
+
+
+@app.command()
+def objects(
+    kind: Annotated[str, typer.Argument(help="Only of this kind; without: of every kind.")] = "",
+    json: Json = False,
+) -> None:
+    """List what carries scopes, with the scopes it has."""
+    path = f"/api/v1/scopes/objects{f'/{quote(kind, safe=str())}' if kind else ''}"
+    columns = {"kind": "Kind", "name": "Name", "over": "Scopes", "id": "Id"}
+    emit(
+        site_client().get(path),
+        lambda rows: table([{**row, "over": ", ".join(row["scopes"])} for row in rows], columns),
+        json,
+    )
+
+
+Carrier = Annotated[str, typer.Argument(help="configuration or gateway.")]
+Which = Annotated[str, typer.Argument(help="Name or id of the object.")]
+
+
 @app.command("give-scope")
 def give_scope(
-    kind: Annotated[str, typer.Argument(help="configuration or gateway.")],
-    id: Annotated[str, typer.Argument(help="Id of the configuration, name of the gateway.")],
+    kind: Carrier,
+    id: Which,
     scope: Annotated[list[str], typer.Argument(help="The scopes it is to have, and no others.")],
+    also: Annotated[
+        bool, typer.Option("--also", help="Beside the scopes that it has, not in their place.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Give an object other scopes than it has."""
-    path = f"/api/v1/scopes/objects/{quote(kind, safe='')}/{quote(id, safe='')}"
-    found = site_client().put(path, {"scopes": scope})
-    emit(found, lambda given: f"{kind} {id} has the scopes {', '.join(given['scopes'])}.", json)
+    where, api = _carrier(kind, id), site_client()
+    found = api.patch(where, {"add": scope}) if also else api.put(where, {"scopes": scope})
+    emit(found, _carries, json)
+
+
+@app.command("take-scope")
+def take_scope(
+    kind: Carrier,
+    id: Which,
+    scope: Annotated[list[str], typer.Argument(help="The scopes it is to lose.")],
+    json: Json = False,
+) -> None:
+    """Take scopes from an object. One that has no other is left with Default."""
+    emit(site_client().patch(_carrier(kind, id), {"remove": scope}), _carries, json)
+
+
+def _carrier(kind: str, id: str) -> str:
+    return f"/api/v1/scopes/objects/{quote(kind, safe='')}/{quote(id, safe='')}"
+
+
+def _carries(found: dict[str, Any]) -> str:
+    return f"{found['kind']} {found['name']} has the scopes {', '.join(found['scopes'])}."
 
 
 @app.command("change-password")

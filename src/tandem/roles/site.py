@@ -172,7 +172,14 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         console.Transport("https://site"), _token_itself, console.Drafts(db, box, utc_now)
     )
     routes = [
-        *administrators.routes(db, gate, utc_now, cloud.tenants.account, collections.id_of),
+        *administrators.routes(
+            db,
+            gate,
+            utc_now,
+            cloud.tenants.account,
+            collections.id_of,
+            {"configuration": deployments.named, "gateway": cloud.gateways.named},
+        ),
         *properties.routes(db, gate),
         *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
         *client_settings.routes(db, gate, utc_now),

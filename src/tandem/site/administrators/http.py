@@ -1,6 +1,6 @@
 """Sign-in of the admin API, and the gate that every other route of it asks."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -96,6 +96,11 @@ class GivenScopes(msgspec.Struct):
     scopes: list[str]
 
 
+class OtherScopes(msgspec.Struct):
+    add: list[str] = []
+    remove: list[str] = []
+
+
 class NewPassword(msgspec.Struct):
     current: str
     password: str
@@ -111,9 +116,12 @@ def routes(
     now: Clock,
     known: service.KnownAccount,
     collection: Callable[[Tx, str], Awaitable[str]] = _as_written,
+    objects: scoping.Objects | None = None,
 ) -> list[BaseRoute]:
     """`known` says which account of the tenant is meant; accounts are the cloud's to know.
-    `collection` is the id of a collection that is named, and raises for one that is not there."""
+    `collection` is the id of a collection that is named, and raises for one that is not there.
+    `objects` are what carries scopes."""
+    carriers = objects or {}
     settings = require.settings
 
     async def named(tx: Tx, wanted: list[str]) -> list[str]:
@@ -230,20 +238,62 @@ def routes(
             await scoping.remove_scope(tx, request.path_params["name"], actor=who.name, now=now())
         return Response(status_code=204)
 
-    async def scoped(request: Request) -> Response:
-        """Objects of a kind that have other scopes than Default."""
+    async def scope(request: Request) -> Response:
+        """A scope, with who and what has it."""
         await require(request)
         async with db.transaction() as tx:
-            found = await scoping.scopes_of(tx, request.path_params["kind"])
-        return http.reply([{"id": id, "scopes": list(names)} for id, names in found.items()])
+            found = await scoping.scope(tx, request.path_params["name"])
+            people = [who for who in await service.administrators(tx) if found.name in who.scopes]
+            items = await scoping.every_scoped(tx, carriers, found.name)
+        answer = {"has": [_shape(who) for who in people], "carried_by": [_scoped(i) for i in items]}
+        return http.reply({**_scope(found), **answer})
+
+    async def every(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await scoping.every_scoped(tx, carriers)
+        return http.reply([_scoped(item) for item in found])
+
+    async def scoped(request: Request) -> Response:
+        """Objects of a kind, each with its scopes."""
+        await require(request)
+        async with db.transaction() as tx:
+            found = await scoping.scoped(tx, carriers, request.path_params["kind"])
+        return http.reply([_scoped(item) for item in found])
+
+    async def one_scoped(request: Request) -> Response:
+        await require(request)
+        path = request.path_params
+        async with db.transaction() as tx:
+            found = await scoping.find_scoped(tx, carriers, path["kind"], path["id"])
+        return http.reply(_scoped(found), headers={"ETag": http.version_of(found)})
 
     async def give(request: Request) -> Response:
         who = await require(request)
         wanted = await http.decode(request, GivenScopes)
-        kind, id = request.path_params["kind"], request.path_params["id"]
+        return await given(request, who, names=wanted.scopes)
+
+    async def give_more(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, OtherScopes)
+        if wanted == OtherScopes():
+            raise Invalid("Nothing is to change.", cure="Name scopes to add or to remove.")
+        return await given(request, who, add=wanted.add, remove=wanted.remove)
+
+    async def given(request: Request, who: Administrator, **change: Sequence[str]) -> Response:
+        path = request.path_params
         async with db.transaction() as tx:
-            names = await scoping.give(tx, kind, id, wanted.scopes, actor=who.name, now=now())
-        return http.reply({"kind": kind, "id": id, "scopes": list(names)})
+            found = await scoping.give(
+                tx,
+                carriers,
+                path["kind"],
+                path["id"],
+                **change,
+                check=lambda item: http.check_version(request, http.version_of(item)),
+                actor=who.name,
+                now=now(),
+            )
+        return http.reply(_scoped(found), headers={"ETag": http.version_of(found)})
 
     async def password(request: Request) -> Response:
         who = await require(request)
@@ -271,9 +321,13 @@ def routes(
         Route("/api/v1/administrators/{name}/permissions", their_permissions, methods=["GET"]),
         Route("/api/v1/scopes", scopes, methods=["GET"]),
         Route("/api/v1/scopes", add_scope, methods=["POST"]),
+        Route("/api/v1/scopes/objects", every, methods=["GET"]),
+        Route("/api/v1/scopes/{name}", scope, methods=["GET"]),
         Route("/api/v1/scopes/{name}", remove_scope, methods=["DELETE"]),
         Route("/api/v1/scopes/objects/{kind}", scoped, methods=["GET"]),
+        Route("/api/v1/scopes/objects/{kind}/{id}", one_scoped, methods=["GET"]),
         Route("/api/v1/scopes/objects/{kind}/{id}", give, methods=["PUT"]),
+        Route("/api/v1/scopes/objects/{kind}/{id}", give_more, methods=["PATCH"]),
         Route("/api/v1/me", me, methods=["GET"]),
         Route("/api/v1/me/permissions", my_permissions, methods=["GET"]),
         Route("/api/v1/me/password", password, methods=["POST"]),
@@ -313,6 +367,10 @@ def _scope(item: Scope) -> dict[str, object]:
         "objects": item.objects,
         "created_at": item.created_at,
     }
+
+
+def _scoped(item: scoping.Scoped) -> dict[str, object]:
+    return {"kind": item.kind, "id": item.id, "name": item.name, "scopes": list(item.scopes)}
 
 
 def _permissions(who: Administrator) -> dict[str, object]:

@@ -189,9 +189,11 @@ def check_name(name: str) -> None:
 def check_scope(name: str) -> str:
     """A scope's name as it is kept."""
     name = name.strip()
-    if not _NAME.fullmatch(name) or "," in name:
+    # `objects` is a word of the API's paths.
+    if not _NAME.fullmatch(name) or "," in name or name.lower() == "objects":
         raise BadScope(
-            "A scope has a name of 1 to 128 characters, without slashes and commas.",
+            "A scope has a name of 1 to 128 characters, without slashes and commas; `objects` is"
+            " none.",
             cure="Take a name like Paris or Servers.",
             field="name",
         )

@@ -39,9 +39,13 @@ GET    /api/v1/me/permissions                              read          site
 POST   /api/v1/me/password                                 read          site
 GET    /api/v1/scopes                                      read          all
 POST   /api/v1/scopes                                      full          all
+GET    /api/v1/scopes/{name}                               read          all
 DELETE /api/v1/scopes/{name}                               full          all
+GET    /api/v1/scopes/objects                              read          all
 GET    /api/v1/scopes/objects/{kind}                       read          all
+GET    /api/v1/scopes/objects/{kind}/{id}                  read          all
 PUT    /api/v1/scopes/objects/{kind}/{id}                  full          all
+PATCH  /api/v1/scopes/objects/{kind}/{id}                  full          all
 
 GET    /api/v1/site                                        read          site
 GET    /api/v1/site/audit                                  read          all
@@ -86,9 +90,9 @@ GET    /api/v1/client-settings/resultant/{device}          read          seen
 GET    /api/v1/configurations                              read          seen
 POST   /api/v1/configurations                              operate       seen
 POST   /api/v1/configurations/preview                      read          seen
-GET    /api/v1/configurations/waiting                      read          all
-POST   /api/v1/configurations/waiting/{id}/approve         operate       all
-DELETE /api/v1/configurations/waiting/{id}                 operate       all
+GET    /api/v1/configurations/waiting                      read          seen
+POST   /api/v1/configurations/waiting/{id}/approve         operate       seen
+DELETE /api/v1/configurations/waiting/{id}                 operate       seen
 DELETE /api/v1/configurations/{id}                         operate       seen
 GET    /api/v1/client-package                              read          site
 GET    /api/v1/clients                                     read          seen

@@ -1,13 +1,14 @@
 """Security scopes: which objects an administrator sees, and which devices and collections.
 
-Two limits, as in the field. Scopes are on objects that stand by themselves (`KINDS`): an
+Two limits, as in the field. Scopes are on objects that stand by themselves (`Objects`): an
 administrator sees those that share a scope with them; new ones get the scopes of who made them.
 Devices and collections carry no scopes: an administrator is limited to collections, and sees
 these, what is limited to them, and their members.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
 
 from tandem import audit
@@ -25,8 +26,20 @@ from tandem.site.administrators.model import (
     check_scope,
 )
 
-# What carries scopes. A module that adds a kind keeps it with `created` and `gone`.
-KINDS = ("configuration", "gateway")
+# What carries scopes, by its kind: each object's id and name, as the module that keeps them knows.
+# A module that adds a kind keeps its scopes with `created` and `gone`.
+Objects = Mapping[str, Callable[[Tx], Awaitable[Sequence[tuple[str, str]]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """An object that carries scopes."""
+
+    kind: str
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+
 
 # The collections that whoever asks is limited to; None where nobody is. Set by the gate for the
 # rest of a request, so that every look-up of a collection or a device asks, and none can forget.
@@ -127,10 +140,17 @@ async def check_visible(tx: Tx, who: Administrator, kind: str, id: str) -> None:
         )
 
 
-async def created(tx: Tx, who: Administrator, kind: str, id: str) -> None:
-    """A new object has the scopes of who made it."""
-    names = (DEFAULT,) if who.all_scopes else who.scopes
-    await store.save_scoped(tx, kind, key(kind, id), names)
+def inherited(who: Administrator) -> tuple[str, ...]:
+    """The scopes of what an administrator makes."""
+    return (DEFAULT,) if who.all_scopes else who.scopes
+
+
+async def created(tx: Tx, kind: str, id: str, names: Sequence[str]) -> None:
+    """A new object has the scopes that who made it had then (`inherited`), of which some may be
+    gone by now."""
+    there = {item.name for item in await store.scopes(tx)}
+    left = [name for name in names if name in there] or [DEFAULT]
+    await store.save_scoped(tx, kind, key(kind, id), left)
 
 
 async def gone(tx: Tx, kind: str, id: str) -> None:
@@ -138,37 +158,86 @@ async def gone(tx: Tx, kind: str, id: str) -> None:
     await store.save_scoped(tx, kind, key(kind, id), ())
 
 
-async def give(
-    tx: Tx, kind: str, id: str, names: Sequence[str], *, actor: str, now: datetime
-) -> tuple[str, ...]:
-    """Scopes for one object instead of those that it has. Raises NoSuchScope, BadScope."""
-    if kind not in KINDS:
+async def scoped(tx: Tx, objects: Objects, kind: str) -> list[Scoped]:
+    """Every object of a kind with its scopes, by name. Raises BadScope."""
+    if kind not in objects:
         raise BadScope(
             f"Nothing of the kind {kind[:64]!r} carries scopes.",
-            cure=f"Take one of: {', '.join(KINDS)}.",
+            cure=f"Take one of: {', '.join(objects)}.",
             field="kind",
         )
-    wanted = await known(tx, names)
-    if ALL in wanted:
+    given = await scopes_of(tx, kind)
+    found = [
+        Scoped(kind, id, name, given.get(key(kind, id), (DEFAULT,)))
+        for id, name in await objects[kind](tx)
+    ]
+    return sorted(found, key=lambda item: (item.name.casefold(), item.id))
+
+
+async def every_scoped(tx: Tx, objects: Objects, name: str = "") -> list[Scoped]:
+    """Every object, or those that have this scope."""
+    found = [item for kind in objects for item in await scoped(tx, objects, kind)]
+    return [item for item in found if not name or name in item.scopes]
+
+
+async def find_scoped(tx: Tx, objects: Objects, kind: str, wanted: str) -> Scoped:
+    """By id or name, in any letter case. Raises BadScope, NotInScope."""
+    folded = key(kind, wanted)
+    every = await scoped(tx, objects, kind)
+    for item in every:
+        if key(kind, item.id) == folded:
+            return item
+    for item in every:
+        if item.name.strip().lower() == folded:
+            return item
+    raise NotInScope(
+        f"There is no {kind} {wanted[:128]!r}.",
+        cure="List what carries scopes: `tandem administrator objects`.",
+    )
+
+
+async def give(
+    tx: Tx,
+    objects: Objects,
+    kind: str,
+    wanted: str,
+    names: Sequence[str] | None = None,
+    *,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+    check: Callable[[Scoped], None] = lambda item: None,
+    actor: str,
+    now: datetime,
+) -> Scoped:
+    """Scopes for one object, by id or name: `names` in the place of those that it has, or more and
+    fewer of them. What has none left has Default. `check` sees it first, and may refuse. Raises
+    NoSuchScope, BadScope, NotInScope."""
+    await store.lock(tx)
+    before = await find_scoped(tx, objects, kind, wanted)
+    check(before)
+    if names is None:
+        gone = {(await scope(tx, name)).name for name in remove}
+        kept = [name for name in before.scopes if name not in gone]
+        names = [*kept, *add] or [DEFAULT]
+    given = await known(tx, names)
+    if ALL in given:
         raise BadScope(
             "All is what an administrator has, not an object.",
             cure=f"Give the object {DEFAULT}, or scopes of your own.",
             field="scopes",
         )
-    await store.lock(tx)
-    before = (await scopes_of(tx, kind)).get(key(kind, id), (DEFAULT,))
-    await store.save_scoped(tx, kind, key(kind, id), wanted)
-    if set(before) != set(wanted):
-        changed = [{"name": "scopes", "old": list(before), "new": list(wanted)}]
+    await store.save_scoped(tx, kind, key(kind, before.id), given)
+    if set(before.scopes) != set(given):
+        changed = [{"name": "scopes", "old": list(before.scopes), "new": list(given)}]
         await audit.record(
             tx,
             actor=actor,
             action="scope.give",
-            target=f"{kind} {id}",
+            target=f"{kind} {before.name}",
             now=now,
-            details={"changed": changed},
+            details={"changed": changed, "id": before.id},
         )
-    return wanted
+    return await find_scoped(tx, objects, kind, before.id)
 
 
 def key(kind: str, id: str) -> str:

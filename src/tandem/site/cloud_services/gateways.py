@@ -280,6 +280,10 @@ class Gateways:
     async def gateways(self, tx: Tx) -> list[Gateway]:
         return await store.gateways(tx)
 
+    async def named(self, tx: Tx) -> list[tuple[str, str]]:
+        """Id and name of each, which are the same, for whoever gives them scopes."""
+        return [(item.service_name,) * 2 for item in await store.gateways(tx)]
+
     async def gateway(self, tx: Tx, wanted: str = "") -> Gateway:
         """By service name; the only one when none is named. Raises NoSuchGateway."""
         found = await store.gateways(tx)

@@ -698,7 +698,8 @@ class _Api:
                 alerts=new.alerts,
                 actor=who.name,
             )
-            await administrators.created(tx, who, "gateway", made.gateway.service_name)
+            scopes = administrators.inherited(who)
+            await administrators.created(tx, "gateway", made.gateway.service_name, scopes)
             shape = await self._gateway(tx, made.gateway)
         return http.reply({**shape, "notes": made.notes}, 201)
 

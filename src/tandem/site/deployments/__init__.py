@@ -21,6 +21,7 @@ from tandem.site.deployments.service import (
     held,
     holding,
     in_policy,
+    named,
     used_for,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "held",
     "holding",
     "in_policy",
+    "named",
     "read_workload",
     "routes",
     "used_for",

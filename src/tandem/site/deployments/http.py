@@ -10,7 +10,6 @@ from starlette.routing import BaseRoute, Route
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
-from tandem.site import administrators
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
@@ -69,11 +68,9 @@ def routes(
                 workload=workload_for(new.setting, new.workload),
                 reason=new.reason,
                 safeguards=guards,
-                actor=who.name,
+                who=who,
                 now=now(),
             )
-            if not isinstance(made, Request):
-                await administrators.created(tx, who, service.KIND, made.id)
         if isinstance(made, Request):
             return http.reply({**_shape(made), "state": "approval"}, 202)
         return http.reply({**_shape(made), "state": "deployed"}, 201)
@@ -85,9 +82,9 @@ def routes(
             return http.reply(as_dict(await service.reach(tx, asked.collection, guards)))
 
     async def waiting(request: HttpRequest) -> Response:
-        await require(request)
+        who = await require(request)
         async with db.transaction() as tx:
-            found = await service.waiting(tx, guards, now())
+            found = await service.waiting(tx, who, guards, now())
         return http.reply(
             [
                 {**_shape(item), "collection": reach.collection, "reaches": reach.devices}
@@ -100,13 +97,13 @@ def routes(
         seen = await http.decode(request, Approval)
         async with db.transaction() as tx:
             id = request.path_params["id"]
-            made = await service.approve(tx, id, devices=seen.devices, actor=who.name, now=now())
+            made = await service.approve(tx, id, devices=seen.devices, who=who, now=now())
         return http.reply({**_shape(made), "state": "deployed"}, 201)
 
     async def cancel(request: HttpRequest) -> Response:
         who = await require(request)
         async with db.transaction() as tx:
-            await service.cancel(tx, request.path_params["id"], actor=who.name, now=now())
+            await service.cancel(tx, request.path_params["id"], who=who, now=now())
         return Response(status_code=204)
 
     async def delete(request: HttpRequest) -> Response:
@@ -128,5 +125,6 @@ def routes(
 
 
 def _shape(item: Configuration | Request) -> dict[str, Any]:
-    """A secret is told once, to the site: nobody reads it back."""
-    return {**as_dict(item), "value": shown(item.setting, item.value)}
+    """A secret is told once, to the site: nobody reads it back. Scopes are for who gives them."""
+    told = {name: value for name, value in as_dict(item).items() if name != "scopes"}
+    return {**told, "value": shown(item.setting, item.value)}

@@ -39,7 +39,7 @@ class Safeguards(Settings, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Request:
     """A deployment that waits for a second administrator. `devices` are how many it reached when
-    it was asked for."""
+    it was asked for; `scopes` those of who asked, and then its own."""
 
     id: str
     name: str
@@ -52,6 +52,7 @@ class Request:
     asked_by: str
     asked_at: datetime
     expires_at: datetime
+    scopes: tuple[str, ...] = ()
 
 
 class NeedsReason(Invalid):

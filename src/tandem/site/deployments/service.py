@@ -91,14 +91,15 @@ async def deploy(
     workload: Workload = Workload.DEVICE_CONFIGURATION,
     reason: str = "",
     safeguards: Safeguards,
-    actor: str,
+    who: Administrator,
     now: datetime,
 ) -> Configuration | Request:
     """As `create`, at once or, for more devices than one administrator may reach alone, when a
-    second one has approved it. Raises what `create` does, and NeedsReason."""
-    found = await reach(tx, collection, safeguards)
+    second one has approved it. Either way it has the scopes of who asks. Raises what `create` does,
+    and NeedsReason."""
+    found, actor = await reach(tx, collection, safeguards), who.name
     if not found.needs_approval:
-        return await create(
+        done = await create(
             tx,
             name,
             setting=setting,
@@ -108,6 +109,8 @@ async def deploy(
             actor=actor,
             now=now,
         )
+        await administrators.created(tx, KIND, done.id, administrators.inherited(who))
+        return done
     check(name, setting, value, workload)
     if await store.named(tx, name.strip()):
         raise _taken(name)
@@ -134,9 +137,10 @@ async def deploy(
         actor,
         now,
         now + timedelta(hours=safeguards.approval_hours),
+        administrators.inherited(who),
     )
     await store.insert_request(tx, made)
-    details = {"setting": setting, "value": value, "collection": target.id}
+    details = {"setting": setting, "value": shown(setting, value), "collection": target.id}
     await audit.record(
         tx,
         actor=actor,
@@ -148,18 +152,32 @@ async def deploy(
     return made
 
 
-async def waiting(tx: Tx, safeguards: Safeguards, now: datetime) -> list[tuple[Request, Reach]]:
-    """Deployments that wait for a second administrator, with whom they would reach by now."""
+async def waiting(
+    tx: Tx, who: Administrator, safeguards: Safeguards, now: datetime
+) -> list[tuple[Request, Reach]]:
+    """Deployments that wait for a second administrator and that who asks may see, with whom they
+    would reach by now."""
+    only = await collections.visible(tx)
     return [
         (item, await reach(tx, item.collection_id, safeguards))
         for item in await store.requests(tx, now)
+        if _sees(who, only, item)
     ]
 
 
-async def approve(tx: Tx, id: str, *, devices: int, actor: str, now: datetime) -> Configuration:
+def _sees(
+    who: Administrator, only: frozenset[collections.CollectionId] | None, item: Request
+) -> bool:
+    shared = who.all_scopes or not set(who.scopes).isdisjoint(item.scopes)
+    return shared and (only is None or item.collection_id in only)
+
+
+async def approve(
+    tx: Tx, id: str, *, devices: int, who: Administrator, now: datetime
+) -> Configuration:
     """Deploy what somebody else has asked for. `devices` is how many the one who approves saw that
     it reaches. Raises NoSuchRequest, NotTwoPeople, ReachesOthers, NameTaken."""
-    asked = await _taken_request(tx, id, now)
+    asked, actor = await _taken_request(tx, id, who, now), who.name
     if asked.asked_by == actor:
         raise NotTwoPeople(
             f"{asked.asked_by} asked for this: another administrator has to approve it.",
@@ -180,7 +198,7 @@ async def approve(tx: Tx, id: str, *, devices: int, actor: str, now: datetime) -
         now=now,
         details={"asked_by": asked.asked_by, "devices": reached, "reason": asked.reason},
     )
-    return await create(
+    made = await create(
         tx,
         asked.name,
         setting=asked.setting,
@@ -190,14 +208,16 @@ async def approve(tx: Tx, id: str, *, devices: int, actor: str, now: datetime) -
         actor=asked.asked_by,
         now=now,
     )
+    await administrators.created(tx, KIND, made.id, asked.scopes)
+    return made
 
 
-async def cancel(tx: Tx, id: str, *, actor: str, now: datetime) -> None:
+async def cancel(tx: Tx, id: str, *, who: Administrator, now: datetime) -> None:
     """Nobody gets it: by whoever asked, or by anybody who may deploy. Raises NoSuchRequest."""
-    asked = await _taken_request(tx, id, now)
+    asked = await _taken_request(tx, id, who, now)
     await audit.record(
         tx,
-        actor=actor,
+        actor=who.name,
         action="configuration.cancel",
         target=asked.name,
         now=now,
@@ -205,9 +225,10 @@ async def cancel(tx: Tx, id: str, *, actor: str, now: datetime) -> None:
     )
 
 
-async def _taken_request(tx: Tx, id: str, now: datetime) -> Request:
+async def _taken_request(tx: Tx, id: str, who: Administrator, now: datetime) -> Request:
+    """Raises NoSuchRequest, also for one that they may not see."""
     found = await store.take_request(tx, id, now)
-    if found is None:
+    if found is None or not _sees(who, await collections.visible(tx), found):
         raise NoSuchRequest(
             "No such deployment waits for approval.",
             cure="Somebody decided it, or its time is over: `tandem configuration waiting`.",
@@ -267,6 +288,11 @@ def _missing(wanted: str) -> NoSuchConfiguration:
 
 async def configurations(tx: Tx) -> list[Configuration]:
     return await store.configurations(tx)
+
+
+async def named(tx: Tx) -> list[tuple[str, str]]:
+    """Id and name of each, for whoever gives them scopes."""
+    return [(item.id, item.name) for item in await store.configurations(tx)]
 
 
 @dataclass(frozen=True, slots=True)

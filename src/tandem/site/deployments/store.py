@@ -52,12 +52,13 @@ async def delete(tx: Tx, wanted: str, now: datetime) -> Configuration | None:
 
 _REQUEST = (
     "id, name, workload, setting, value, collection_id, reason, devices, asked_by, asked_at,"
-    " expires_at"
+    " expires_at, scopes"
 )
 
 
 def _request(row: dict[str, Any]) -> Request:
-    return Request(**{**row, "workload": Workload(row["workload"])})
+    typed = {"workload": Workload(row["workload"]), "scopes": tuple(row["scopes"])}
+    return Request(**{**row, **typed})
 
 
 async def insert_request(tx: Tx, made: Request) -> None:
@@ -65,7 +66,7 @@ async def insert_request(tx: Tx, made: Request) -> None:
     await tx.execute("DELETE FROM deployments_request WHERE expires_at <= %s", (made.asked_at,))
     await tx.execute(
         f"INSERT INTO deployments_request ({_REQUEST})"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             made.id,
             made.name,
@@ -78,6 +79,7 @@ async def insert_request(tx: Tx, made: Request) -> None:
             made.asked_by,
             made.asked_at,
             made.expires_at,
+            list(made.scopes),
         ),
     )
 

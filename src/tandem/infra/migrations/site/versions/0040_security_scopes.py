@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0039"
-down_revision = "0038"
+revision = "0040"
+down_revision = "0039"
 
 
 def upgrade() -> None:
@@ -32,4 +32,8 @@ def upgrade() -> None:
             PRIMARY KEY (kind, object_id, scope)
         );
         CREATE INDEX ON administrators_scoped (scope);
+
+        -- What waits for a second administrator is to have the scopes of who asked.
+        ALTER TABLE deployments_request
+            ADD COLUMN scopes text[] NOT NULL DEFAULT ARRAY['Default'];
     """)
