@@ -340,6 +340,6 @@ async def test_the_commands_of_scopes(api: Api, tmp_path: Path) -> None:
         await run("administrator", "take-scope", *gateway, "Paris")
         (held,) = await run("administrator", "objects", "gateway")
         assert held["scopes"] == ["Default"]
-        assert "no gateway" in str(
+        assert "No gateway" in str(
             await commands.refusal("administrator", "take-scope", "gateway", "x", "Paris")
         )

@@ -453,6 +453,31 @@ async def test_scopes_are_made_given_to_an_administrator_and_shown(browser: Brow
     assert (used.status_code, "Give them other scopes first" in used.text) == (409, True)
 
 
+async def test_scopes_are_given_to_objects_and_taken_from_them(browser: Browser) -> None:
+    assert (await browser.api.web.post("/api/v1/scopes", json={"name": "Paris"})).is_success
+    new = {"name": EVIL, "setting": "Demo/A", "value": "1", "collection": "SMS00001"}
+    assert (await browser.api.web.post("/api/v1/configurations", json=new)).is_success
+    objects = "/console/scopes/objects"
+    shown = await browser.page(objects)
+    assert EVIL in text(shown)
+    (link,) = [a for a in shown.xpath("//a") if a.text == EVIL]
+    form = await browser.page(link.get("href"))
+    assert "Default" in text(form)
+    assert form.xpath("//input[@name='scopes' and @value='All']") == []
+    (version,) = form.xpath("//input[@name='version']/@value")
+    given = await browser.send(link.get("href"), scopes="Paris", version=version)
+    assert f"The scopes of {EVIL} were changed." in text(await browser.follow(given))
+    late = await browser.send(link.get("href"), scopes="Default", version=version)
+    assert late.status_code == 409
+    none = await browser.send(link.get("href"))
+    assert "at least one scope" in in_place(none, "scopes")
+    paris = text(await browser.page("/console/scopes/Paris"))
+    assert EVIL in paris
+    assert "No administrator has it." in paris
+    for nothing in ("gateway/nothing", "configuration/nothing", "device/x"):
+        assert (await browser.web.get(f"{objects}/{nothing}")).status_code in (400, 404)
+
+
 async def test_a_limited_full_administrator_gets_their_part_and_grey_sliders(
     browser: Browser,
 ) -> None:

@@ -36,6 +36,11 @@ WORKLOAD = {
     Workload.CLIENT_APPS: N_("Client apps"),
     Workload.OFFICE_CLICK_TO_RUN: N_("Office Click-to-Run apps"),
 }
+# What carries security scopes.
+SCOPED = {
+    "configuration": N_("Configuration"),
+    "gateway": N_("Gateway"),
+}
 ROLE = {
     "Full Administrator": N_("Full administrator"),
     "Infrastructure Administrator": N_("Infrastructure administrator"),

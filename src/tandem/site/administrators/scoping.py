@@ -191,7 +191,7 @@ async def find_scoped(tx: Tx, objects: Objects, kind: str, wanted: str) -> Scope
         if item.name.strip().lower() == folded:
             return item
     raise NotInScope(
-        f"There is no {kind} {wanted[:128]!r}.",
+        f"No {kind} that carries scopes is called {wanted[:128]!r}.",
         cure="List what carries scopes: `tandem administrator objects`.",
     )
 

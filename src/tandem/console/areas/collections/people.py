@@ -118,6 +118,11 @@ async def _scope_options(page: Page[Any], _: Any) -> list[tuple[str, str, str]]:
     return [(item["name"], item["name"], item["comment"]) for item in found]
 
 
+async def _given_options(page: Page[Any], _: Any) -> list[tuple[str, str, str]]:
+    """All is an administrator's, never an object's."""
+    return [one for one in await _scope_options(page, _) if one[0] != "All"]
+
+
 _REACH = (
     field(
         "scopes",
@@ -189,6 +194,7 @@ _NEW_SCOPE = (
     field("name", N_("Name"), required=True, limit=128),
     field("comment", N_("Comment"), limit=512),
 )
+_GIVEN = (field("scopes", N_("Security scopes"), "checks", options=_given_options),)
 _PASSWORD = (
     field(
         "current",
@@ -330,6 +336,68 @@ async def remove_scope(page: Page[Any]) -> Response:
     return page.to(SCOPES, N_("%(name)s was removed."), name=name)
 
 
+async def scope(page: Page[Any]) -> Response:
+    """Who and what has one scope."""
+    name = page.request.path_params["name"]
+    found = await page.api.get(f"{_SCOPES}/{quote(name, safe='')}")
+    return page.render("collections/scope.html", scope=found, kinds=labels.SCOPED)
+
+
+async def objects(page: Page[Any]) -> Response:
+    found = await page.api.get(f"{_SCOPES}/objects")
+    return page.render(
+        "collections/scoped.html",
+        objects=found,
+        kinds=labels.SCOPED,
+        may=page.session.role == FULL,
+    )
+
+
+def _object(page: Page[Any]) -> str:
+    kind, id = (quote(page.request.path_params[name], safe="") for name in ("kind", "id"))
+    return f"{_SCOPES}/objects/{kind}/{id}"
+
+
+async def ask_give(page: Page[Any]) -> Response:
+    found = await page.api.ask("GET", _object(page))
+    return await _given(page, found, {"scopes": found.json["scopes"]}, {}, 200)
+
+
+async def give(page: Page[Any]) -> Response:
+    form = await page.form()
+    found = await page.api.ask("GET", _object(page))
+    values, problems = read(_GIVEN, form, page.form_lists)
+    if not problems:
+        try:
+            await page.api.put(_object(page), values, version=form.get("version", ""))
+            return page.to(
+                f"{SCOPES}/objects",
+                N_("The scopes of %(name)s were changed."),
+                name=found.json["name"],
+            )
+        except AppError as error:
+            problems = _at(error, values)
+    return await _given(page, found, values, problems, _status(problems))
+
+
+async def _given(
+    page: Page[Any],
+    found: Any,
+    values: dict[str, Any],
+    problems: dict[str, AppError],
+    status: int,
+) -> Response:
+    return page.render(
+        "collections/scoped_one.html",
+        status,
+        one=found.json,
+        etag=found.etag,
+        kinds=labels.SCOPED,
+        fields=await drawn(page, _GIVEN, values, {k: v for k, v in problems.items() if k}),
+        general=problems.get(""),
+    )
+
+
 async def ask_remove(page: Page[Any]) -> Response:
     who = await page.api.get(_one(page))
     _ = page.language.text
@@ -426,6 +494,10 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{one}/permissions", permissions),
         console.route(SCOPES, scopes),
         console.route(SCOPES, add_scope, post=True),
+        console.route(f"{SCOPES}/objects", objects),
+        console.route(f"{SCOPES}/objects/{{kind}}/{{id}}", ask_give),
+        console.route(f"{SCOPES}/objects/{{kind}}/{{id}}", give, post=True),
+        console.route(f"{SCOPES}/{{name}}", scope),
         console.route(f"{SCOPES}/{{name}}/remove", remove_scope, post=True),
         console.route(f"{one}/remove", ask_remove),
         console.route(f"{one}/remove", remove, post=True),
