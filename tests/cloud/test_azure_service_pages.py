@@ -280,6 +280,20 @@ async def test_a_secret_is_renewed_with_a_sign_in(contoso: Contoso, browser: Bro
     assert shown["apps"][0]["secret_expires_at"].startswith(ends)
 
 
+async def test_application_settings_are_updated_with_a_sign_in(
+    contoso: Contoso, browser: Browser
+) -> None:
+    site, _ = contoso
+    await site_world.connect(site)
+    id = (await site.run("azure-service", "show"))["id"]
+    await browser.open(f"{SITE_PAGES}/{id}/applications")
+    await browser.follow("Update application settings")
+    await enter(contoso, browser)
+    await browser.press("Next")
+    await browser.press("Update")
+    assert "nothing was changed" in browser.main
+
+
 async def test_commands_for_what_the_pages_do(contoso: Contoso) -> None:
     site, _ = contoso
     await site_world.connect(site, consent=False)

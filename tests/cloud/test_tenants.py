@@ -4,6 +4,7 @@ import re
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,3 +230,79 @@ async def test_a_secret_is_renewed_before_it_ends(contoso: Contoso) -> None:
     assert await _verify(site) == [True, True]
     refused = await site.refusal("azure-service", "renew-secret", "--secret-years", 9, *admin(site))
     assert "1 or 2 years" in refused.message
+
+
+async def test_update_application_settings_adds_what_is_missing_and_takes_nothing_out(
+    contoso: Contoso,
+) -> None:
+    site, world = contoso
+    await tenant_session(site)
+    secret_file = Path(site.folder / "app-secret")
+    # Somebody else's permission: it has to outlive the update.
+    made = await site.run(
+        *("app-registration", "create", "By hand", "--secret-file", secret_file),
+        *("--application-permission", "Group.Read.All"),
+    )
+    await site.run("azure-service", "create", "Imported")
+    await site.run(
+        *("azure-service", "app", "import", "server", "--client-id", made["app_id"]),
+        *("--tenant-id", world.tenant.id, "--app-id-uri", "api://by-hand"),
+        *("--secret-file", secret_file, "--secret-expires", "2099-01-01"),
+    )
+    before = await _registered(site, made["app_id"])
+    (theirs,) = before["requiredResourceAccess"][0]["resourceAccess"]
+    assert before["api"]["oauth2PermissionScopes"] == []
+    assert await _verify(site) == [True, False, False]
+    await world.user("ada")
+    wrong = await site.refusal("azure-service", "update-apps", *admin(site, "ada@contoso.com"))
+    assert wrong.code == "azure-service.not-global-administrator"
+    assert await _registered(site, made["app_id"]) == before
+
+    done = await site.run("azure-service", "update-apps", *admin(site))
+    assert done["apps"][0]["added"][:2] == ["User.Read.All", "Directory.Read.All"]
+    assert done["apps"][0]["added"][-1] == "user_impersonation"
+    after = await _registered(site, made["app_id"])
+    access = after["requiredResourceAccess"][0]["resourceAccess"]
+    assert theirs in access
+    assert len(access) == 1 + 5
+    assert [scope["value"] for scope in after["api"]["oauth2PermissionScopes"]] == [
+        "user_impersonation"
+    ]
+    # Again: nothing is doubled.
+    again = await site.run("azure-service", "update-apps", *admin(site))
+    assert again["apps"][0]["added"] == []
+    assert await _registered(site, made["app_id"]) == after
+    # With the consent that follows, the app may do what discovery needs.
+    await site.run("azure-service", "consent", "--grant", *admin(site))
+    assert await _verify(site) == [True, True, False]
+
+
+async def test_a_client_app_of_an_older_site_learns_to_speak_to_the_server_app(
+    contoso: Contoso,
+) -> None:
+    site, _ = contoso
+    await tenant_session(site)
+    server, _ = await connect(site)
+    made = await site.run("app-registration", "create", "Old client")
+    async with site.db.transaction() as tx:
+        await tx.execute("DELETE FROM cloud_app WHERE kind = 'client'")
+    await site.run("azure-service", "app", "import", "client", "--client-id", made["app_id"])
+    done = await site.run("azure-service", "update-apps", *admin(site))
+    assert [item["added"] for item in done["apps"]] == [[], ["User.Read", "user_impersonation"]]
+    after = await _registered(site, made["app_id"])
+    assert server in [item["resourceAppId"] for item in after["requiredResourceAccess"]]
+
+
+async def test_deletion_leaves_both_apps_in_the_tenant(contoso: Contoso) -> None:
+    site, _ = contoso
+    server, client = await connect(site)
+    await tenant_session(site)
+    await site.run("azure-service", "delete", "Contoso cloud")
+    assert await site.run("azure-service", "list") == []
+    left = {item["appId"] for item in await site.run("app-registration", "list")}
+    assert {server, client} <= left
+
+
+async def _registered(site: Site, app_id: str) -> dict[str, Any]:
+    found = {item["appId"]: item for item in await site.run("app-registration", "list")}
+    return dict(found[app_id])

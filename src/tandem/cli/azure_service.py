@@ -161,6 +161,31 @@ def renew_secret(
     emit(found, lambda v: f"The secret lasts until {v['secret_expires_at']}.", json)
 
 
+@app.command("update-apps")
+def update_apps(
+    service: Service = "",
+    tenant_admin: TenantAdmin = None,
+    tenant_password_file: TenantPassword = None,
+    tenant_sign_in: TenantSignIn = "",
+    json: Json = False,
+) -> None:
+    """Update application settings: give both apps what this version needs of them."""
+    access = administrator_access(tenant_admin, tenant_password_file, tenant_sign_in)
+    found = site_client().post(f"/api/v1/azure-services/{service or '-'}/app-settings", access)
+    emit(found, _updated, json)
+
+
+def _updated(value: dict[str, Any]) -> str:
+    lines = [
+        f"{item['kind'].capitalize()} app {item['name'] or item['app_id']}: "
+        + (f"added {', '.join(item['added'])}." if item["added"] else "nothing was missing.")
+        for item in value["apps"]
+    ]
+    if any(item["added"] for item in value["apps"]):
+        lines.append("Next, consent to what is new: tandem azure-service consent --grant")
+    return "\n".join(lines)
+
+
 @app.command()
 def delete(
     service: Annotated[str, typer.Argument(help="Name of the service.")], json: Json = False

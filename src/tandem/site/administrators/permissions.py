@@ -176,6 +176,7 @@ POST   /api/v1/azure-services/{name}/consent               build         all
 POST   /api/v1/azure-services/{name}/apps/{kind}           build         all
 POST   /api/v1/azure-services/{name}/apps/{kind}/import    build         all
 POST   /api/v1/azure-services/{name}/secret                build         all
+POST   /api/v1/azure-services/{name}/app-settings          build         all
 POST   /api/v1/azure-services/{name}/verify                operate|build all
 PUT    /api/v1/azure-services/{name}/discovery             build         all
 GET    /api/v1/certificates                                read          all

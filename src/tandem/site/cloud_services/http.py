@@ -22,7 +22,7 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import administrators, properties
 from tandem.site.administrators import Administrator, Gate
-from tandem.site.cloud_services import certificates, consent, site_http, store
+from tandem.site.cloud_services import app_settings, certificates, consent, site_http, store
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateway_http import (
     Check,
@@ -226,6 +226,7 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route(service, api.delete_service, methods=["DELETE"]),
         Route(f"{service}/consent", api.consent, methods=["GET"]),
         Route(f"{service}/consent", api.grant_consent, methods=["POST"]),
+        Route(f"{service}/app-settings", api.update_apps, methods=["POST"]),
         Route(f"{service}/apps/{{kind}}", api.create_app, methods=["POST"]),
         Route(f"{service}/apps/{{kind}}/import", api.import_app, methods=["POST"]),
         Route(f"{service}/secret", api.renew_secret, methods=["POST"]),
@@ -547,6 +548,25 @@ class _Api:
             shape = await self._consent(tx, found)
         self._cloud.news.tell()
         return http.reply(shape)
+
+    async def update_apps(self, request: Request) -> Response:
+        """Update application settings, by a sign-in to the tenant."""
+        who = await self._require(request)
+        given = await http.decode(request, Consenting)
+        async with self._cloud.db.transaction() as tx:
+            found = await self._cloud.tenants.service(tx, _name(request))
+            token = await self.token(tx, who, given)
+            done = await app_settings.update(tx, self._cloud.tenants, found, token)
+            await audit.record(
+                tx,
+                actor=who.name,
+                action="azure-service.update-apps",
+                target=found.name,
+                now=self._cloud.now(),
+                details={item.kind: list(item.added) for item in done},
+            )
+        self._cloud.news.tell()
+        return http.reply({"name": found.name, "apps": [as_dict(item) for item in done]})
 
     async def _consent(self, tx: Tx, service: AzureService) -> dict[str, Any]:
         apps = await consent.consent_of(tx, self._cloud.tenants, service)

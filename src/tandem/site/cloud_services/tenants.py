@@ -791,34 +791,40 @@ def permission_ids() -> dict[str, str]:
     }
 
 
-def _server_app(name: str, home_page: str, app_id_uri: str) -> dict[str, Any]:
+def server_scope(name: str) -> dict[str, Any]:
+    """What the server app offers, so that devices get tokens for it."""
+    return {
+        "id": str(uuid.uuid4()),
+        "value": "user_impersonation",
+        "type": "User",
+        "isEnabled": True,
+        "adminConsentDisplayName": f"Access {name}",
+        "adminConsentDescription": "Lets devices talk to the site for the user.",
+        "userConsentDisplayName": f"Access {name}",
+        "userConsentDescription": "Lets this device talk to the site for you.",
+    }
+
+
+def server_access() -> dict[str, Any]:
+    """What the server app asks of Graph."""
     ids = permission_ids()
+    access = [{"id": ids[scope], "type": "Role"} for scope in SERVER_APP_SCOPES]
+    return {"resourceAppId": GRAPH_APP, "resourceAccess": access}
+
+
+def client_access() -> dict[str, Any]:
+    """What the native client app asks of Graph: User.Read."""
+    access = [{"id": "e1fe6dd8-ba31-4d61-89e7-88639da4683d", "type": "Scope"}]
+    return {"resourceAppId": GRAPH_APP, "resourceAccess": access}
+
+
+def _server_app(name: str, home_page: str, app_id_uri: str) -> dict[str, Any]:
     return {
         "displayName": name,
         "identifierUris": [app_id_uri],
         "web": {"homePageUrl": home_page, "redirectUris": []},
-        "api": {
-            "oauth2PermissionScopes": [
-                {
-                    "id": str(uuid.uuid4()),
-                    "value": "user_impersonation",
-                    "type": "User",
-                    "isEnabled": True,
-                    "adminConsentDisplayName": f"Access {name}",
-                    "adminConsentDescription": "Lets devices talk to the site for the user.",
-                    "userConsentDisplayName": f"Access {name}",
-                    "userConsentDescription": "Lets this device talk to the site for you.",
-                }
-            ]
-        },
-        "requiredResourceAccess": [
-            {
-                "resourceAppId": GRAPH_APP,
-                "resourceAccess": [
-                    {"id": ids[scope], "type": "Role"} for scope in SERVER_APP_SCOPES
-                ],
-            }
-        ],
+        "api": {"oauth2PermissionScopes": [server_scope(name)]},
+        "requiredResourceAccess": [server_access()],
     }
 
 
@@ -827,13 +833,7 @@ def _client_app(name: str, reply_url: str, server: dict[str, Any] | None) -> dic
         "displayName": name,
         "publicClient": {"redirectUris": [reply_url]},
         "isFallbackPublicClient": True,
-        "requiredResourceAccess": [
-            {
-                "resourceAppId": GRAPH_APP,
-                "resourceAccess": [{"id": "e1fe6dd8-ba31-4d61-89e7-88639da4683d", "type": "Scope"}],
-            },
-            *([server] if server else []),
-        ],
+        "requiredResourceAccess": [client_access(), *([server] if server else [])],
     }
 
 

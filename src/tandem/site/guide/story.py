@@ -17,6 +17,7 @@ DID = {
     "azure-service.import-server-app": "%(who)s imported the server app",
     "azure-service.import-client-app": "%(who)s imported the native client app",
     "azure-service.renew-secret": "%(who)s renewed the server app's secret",
+    "azure-service.update-apps": "%(who)s updated the settings of the apps in the tenant",
     "azure-service.delete": "%(who)s deleted the Azure service %(what)s",
     "discovery.enable": "%(who)s enabled user discovery",
     "discovery.disable": "%(who)s disabled user discovery",

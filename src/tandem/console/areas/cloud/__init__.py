@@ -28,6 +28,7 @@ AREA = Area(
         certificates.WIZARD,
         services.WIZARD,
         services.RENEW_WIZARD,
+        services.UPDATE_WIZARD,
         services.CONSENT_WIZARD,
     ),
     notices=(services.notices, properties.notices, calendar.notices),

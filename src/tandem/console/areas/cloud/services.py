@@ -34,6 +34,7 @@ PATH = f"{ROOT}/azure-services"
 API = "/api/v1/azure-services"
 PLACE = Place(PATH, N_("Azure services"), "link", N_("Cloud"))
 KEY, RENEW, CONSENT = "azure-service", "azure-service-secret", "azure-service-consent"
+UPDATE = "azure-service-update"
 REFRESH_SECONDS = 3
 
 _CREATE, _IMPORT = "create", "import"
@@ -492,6 +493,55 @@ RENEW_WIZARD = Wizard(
     summary=_renew_summary,
     command=_renew_command,
     finish=_renew,
+)
+
+
+async def _update_summary(page: Page[Any], draft: Draft) -> list[Fact]:
+    found = await _deed_service(page, draft)
+    return [
+        Fact(N_("Azure service"), found["name"]),
+        *(
+            Fact(
+                N_("Server app") if app["kind"] == "server" else N_("Native client app"),
+                app["name"] or app["app_id"],
+            )
+            for app in found["apps"]
+        ),
+        *await sign_in_facts(page, draft),
+    ]
+
+
+async def _update_command(page: Page[Any], draft: Draft) -> str:
+    found = await _deed_service(page, draft)
+    return f"tandem azure-service update-apps --service {_quoted(found['name'])}"
+
+
+async def _update(page: Page[Any], draft: Draft) -> Outcome:
+    found = await _deed_service(page, draft)
+    body = {"tenant_sign_in": draft.values.get(SIGN_IN, "")}
+    done = await page.api.post(f"{_of(found['id'])}/app-settings", body)
+    added = [name for app in done["apps"] for name in app["added"]]
+    if not added:
+        return Outcome(
+            N_("Both apps had everything already; nothing was changed."),
+            f"{PATH}/{found['id']}/applications",
+        )
+    return Outcome(
+        N_("The apps now also ask for: %(names)s. Consent to it where it is missing."),
+        f"{PATH}/{found['id']}/consent",
+        {"names": ", ".join(added)},
+    )
+
+
+UPDATE_WIZARD = Wizard(
+    key=UPDATE,
+    title=N_("Update application settings"),
+    back=PATH,
+    finish_label=N_("Update"),
+    steps=(_SERVICE, tenant_sign_in_step("sign-in")),
+    summary=_update_summary,
+    command=_update_command,
+    finish=_update,
 )
 
 
