@@ -5,7 +5,7 @@ import sys
 
 from bench import figures
 
-NAMES = ("lab", "graph", "console", "mdm", "site", "checkin", "cadence", "month")
+NAMES = ("lab", "graph", "console", "mdm", "site", "checkin", "cadence", "switch", "month")
 
 
 def main() -> int:

@@ -1,13 +1,14 @@
 // Devices that send signed requests to their site through a gateway.
 //
-//   checkin_client -p PORT -f DEVICES -P PREFIX -d SECONDS [-c CONNECTIONS | -n] [-m REQUESTS] [-s SEED] -k KIND …
+//   checkin_client -p PORT -f DEVICES -P PREFIX -d SECONDS [-c CONNECTIONS | -n] [-t] [-m REQUESTS] [-s SEED] -k KIND …
 //
 // DEVICES has a line for each device: client id, token, the private key (P-256) in hex, and the ETag that it was told last,
 // which is written there at the end. PREFIX is what stands before the signed part of the URL. A KIND is
 // NAME:METHOD:TARGET:RATE[:BODY]; BODY is a file in which @ID becomes a new message id and @AT the time. With RATE 0 each
 // connection sends its next request when the last one is answered; otherwise requests begin at that rate each second, and
 // their time counts from when they were due. Devices take turns, each kind from its own place. With -c connections are kept
-// and shared, with -n each request has one of its own. After -m REQUESTS it ends.
+// and shared, with -n each request has one of its own. After -m REQUESTS it ends. With -t each connection is one device's: it sends
+// the first KIND again and again, and whenever that is answered with 200, all others in their order.
 // Prints JSON: seconds, CPU seconds, and of each kind: answers, errors, 304s and 204s, 200s, p50, p99 and the longest in microseconds.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -57,7 +58,7 @@ typedef struct {
 static Device *devices;
 static Kind kinds[KINDS];
 static Connection **idle;
-static int device_count, kind_count, idle_count, busy_count, poller, fresh, port, told, begun_count, most_count;
+static int device_count, kind_count, idle_count, busy_count, poller, fresh, in_turn, port, told, begun_count, most_count;
 static SSL_CTX *context;
 static const char *prefix = "";
 static double ends;
@@ -168,8 +169,10 @@ static void open_connection(Connection *c) {
 static void begin(Connection *c, int which, double due) {
   Kind *kind = &kinds[which];
   c->kind = which;
-  c->device = kind->next;
-  kind->next = (kind->next + 1) % device_count;
+  if (!in_turn || !c->begun) {
+    c->device = kind->next;
+    kind->next = (kind->next + 1) % device_count;
+  }
   c->begun = due;
   c->busy = 1;
   busy_count++;
@@ -197,6 +200,10 @@ static void over(Connection *c) {
     SSL_free(c->tls);
     close(c->socket);
     idle[idle_count++] = c;
+  } else if (in_turn) {
+    int next = c->kind || status == 200 ? (c->kind + 1) % kind_count : 0;
+    if (next || now() < ends) begin(c, next, now());
+    else idle[idle_count++] = c;
   } else if (kind->rate == 0 && now() < ends && (!most_count || begun_count < most_count)) {
     begin(c, c->kind, now());
   } else {
@@ -303,13 +310,14 @@ int main(int count, char **words) {
   const char *file = "";
   int connections = 8, option, seed = 0;
   double seconds = 5;
-  while ((option = getopt(count, words, "p:f:P:d:c:nm:s:k:")) > 0) {
+  while ((option = getopt(count, words, "p:f:P:d:c:ntm:s:k:")) > 0) {
     if (option == 'p') port = atoi(optarg);
     if (option == 'f') file = optarg;
     if (option == 'P') prefix = optarg;
     if (option == 'd') seconds = atof(optarg);
     if (option == 'c') connections = atoi(optarg);
     if (option == 'n') fresh = 1;
+    if (option == 't') in_turn = 1;
     if (option == 'm') most_count = atoi(optarg);
     if (option == 's') seed = atoi(optarg);
     if (option == 'k') read_kind(optarg);

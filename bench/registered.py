@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -320,7 +320,7 @@ class Registered:
                 list(one.methods),
                 one.max_body_bytes,
                 ["token"],
-                **({"hold_seconds": one.hold_seconds} if getattr(one, "hold_seconds", 0) else {}),
+                hold_seconds=one.hold_seconds,
             )
             for one in clients.ENDPOINTS
         ]
@@ -330,7 +330,7 @@ class Registered:
         instance = tunnel.Instance(1, "127.0.0.1", self.port, self.tunnel_port)
         target = tunnel.GatewayTarget(NAME, NAME, CONNECTION_ID, [instance], told)
         mappings = [
-            tunnel.Mapping(f"{base}/{one.path}", f"{inside}/{one.path}")
+            tunnel.Mapping(f"{base}/{one.path}", f"{inside}/{one.path}", one.hold_seconds)
             for one in clients.ENDPOINTS
         ]
         return tunnel.ConnectorConfiguration("CP01", [target], mappings)
@@ -393,6 +393,26 @@ class Registered:
             yield
             if process.poll() is not None:
                 raise SystemExit(f"the channel is gone: {process.communicate()[1].decode()[:800]}")
+        finally:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def following(
+        self, kinds: list[str], count: int, seconds: float
+    ) -> Iterator[Callable[[], None]]:
+        """So many devices on a connection of their own, each asking the first kind again and again,
+        and the others when it is told something. What is given ends the run when they are gone."""
+        line = self._client(self.file, kinds, seconds, "-c", str(count), "-t")
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+        def check() -> None:
+            if process.poll() is not None:
+                raise SystemExit(f"the devices are gone: {process.communicate()[1].decode()[:800]}")
+
+        try:
+            yield check
+            check()
         finally:
             process.kill()
             process.wait()

@@ -18,6 +18,7 @@ from one_site import Moment, Site, log
 from tandem import audit, pki
 from tandem.agent import Client, Machine
 from tandem.agent.platform.restart import SystemRestart
+from tandem.infra.database import Database
 from tandem.protocols import ccm
 from tandem.site import clients, notifications
 
@@ -133,6 +134,42 @@ async def test_a_device_that_waits_hears_at_once_that_its_policy_has_changed(
 
         await until(synced, 5)
         await waits(site)
+
+
+async def test_a_site_that_is_busy_calls_nobody_until_it_has_time(
+    site: Site, client: Client, installed: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was called would be refused, and come back much later than who was not."""
+    waiting, looked = [100], asyncio.Event()
+
+    def look(_: Database) -> int:
+        looked.set()
+        return waiting[0]
+
+    slow = Client(replace(installed, minute_seconds=60))
+    async with running(slow):
+        await waits(site)
+        site.content = ccm.PolicyContent(settings={"policy_polling_minutes": 30})
+        monkeypatch.setattr(Database, "waiting", property(look))
+        async with site.db.transaction() as tx:
+            await notifications.policy_changed(tx, ["SMS00001"])
+
+        async def turn() -> bool:
+            return bool(site.channel.to_come)
+
+        await until(turn, 5)
+        for _ in range(2):
+            looked.clear()
+            await looked.wait()
+        assert site.channel.to_come == 1
+        waiting[0] = 0
+
+        async def has_it() -> bool:
+            async with site.db.transaction() as tx:
+                return (await clients.find(tx, str(client.client_id))).policy_version == 2
+
+        await until(has_it, 5)
+        assert site.channel.to_come == 0
 
 
 async def test_a_device_that_is_away_has_it_when_it_comes_until_it_expires(

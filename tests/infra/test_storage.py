@@ -94,3 +94,22 @@ async def test_what_a_killed_worker_had_begun_is_begun_again(site_db: Database) 
     await asyncio.wait_for(ran.wait(), 10)
     stop.set()
     await worker
+
+
+async def test_who_waits_for_a_connection_is_counted(site_db: Database) -> None:
+    database = await Database.open(site_db.dsn, max_size=1)
+    ended = asyncio.Event()
+
+    async def one() -> None:
+        async with database.transaction():
+            await ended.wait()
+
+    try:
+        working = [asyncio.create_task(one()) for _ in range(3)]
+        while database.waiting < 2:
+            await asyncio.sleep(0)
+        ended.set()
+        await asyncio.gather(*working)
+        assert database.waiting == 0
+    finally:
+        await database.close()

@@ -64,6 +64,11 @@ class Database:
         # Few suffice: what runs apart is short. None is opened for who never asks.
         return cls(pool, _pool(dsn, 0, 4, autocommit=True), dsn)
 
+    @property
+    def waiting(self) -> int:
+        """How many transactions wait for a connection: above a few, more is asked than is done."""
+        return self._pool.get_stats().get("requests_waiting", 0)
+
     async def close(self) -> None:
         await self._apart.close()
         await self._pool.close()

@@ -30,6 +30,8 @@ _AGAIN_SECONDS = 2.0
 # Longer than a request is held, and until a device that was busy asks again.
 _ONLINE_SECONDS = 300.0
 _TURNS_A_SECOND, _TURN_SECONDS = 250, 0.1
+# With more transactions than this waiting for the database, nobody else is called.
+_BUSY = 16
 _LOOK = "download-computer-policy"
 # Long enough for a slow network, too short for who kept an answer to bring it up again.
 _DOCUMENT_LIFE = timedelta(minutes=10)
@@ -65,6 +67,11 @@ class Channel:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def to_come(self) -> int:
+        """How many devices are still to be told that their policy has changed."""
+        return len(self._turn)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Hear of operations until `stop`; then nobody waits any more."""
@@ -112,7 +119,8 @@ class Channel:
     async def _take_turns(self) -> None:
         """Not all at once: the site has to answer each of them, and who polls beside them."""
         while True:
-            for client_id in list(self._turn)[: int(_TURNS_A_SECOND * _TURN_SECONDS)]:
+            most = int(_TURNS_A_SECOND * _TURN_SECONDS) if self._db.waiting <= _BUSY else 0
+            for client_id in list(self._turn)[:most]:
                 del self._turn[client_id]
                 self._look.add(client_id)
                 if client_id in self._waiting:
