@@ -350,3 +350,37 @@ async def test_a_message_that_is_too_large_is_dropped_and_told(
     (told,) = [e for e in entries if e.topic == ccm.FRAMEWORK_TOPIC]
     assert told.data["code"] == "message.dropped"
     assert "topic 1300" in told.data["message"]
+
+
+async def test_history_goes_after_its_time_but_for_the_last_word_of_each_kind(
+    site: Site, caller: Caller, moment: Moment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients.service, "_FORGET_AT_ONCE", 2)
+
+    async def says(topic: int, state: int, day: int) -> None:
+        said = ccm.Message(f"t{topic}-{state}-{day}", topic, state, site.now(), {"day": day})
+        answer = await caller.send("POST", "/ccm_incoming", ccm.IncomingRequest([said]))
+        assert answer.status_code == 200
+
+    for day in range(4):
+        await says(ccm.HEARTBEAT_TOPIC, 1, day)
+        if day < 2:
+            await says(ccm.SETUP_TOPIC, 301, day)
+        await says(ccm.SETUP_TOPIC, 400, day)
+        moment.passes(hours=1)
+    gone = await clients.forget_history(site.db, moment() - timedelta(minutes=30))
+    async with site.db.transaction() as tx:
+        known = await clients.find(tx, caller.client_id)
+        left = await clients.timeline(tx, known.tenant_id, known.device_id)
+    reported = [
+        (item.topic, item.state, item.data["day"])
+        for item in left
+        if item.topic in (ccm.HEARTBEAT_TOPIC, ccm.SETUP_TOPIC)
+    ]
+    assert gone == 7
+    assert reported == [
+        (ccm.SETUP_TOPIC, 301, 1),
+        (ccm.HEARTBEAT_TOPIC, 1, 3),
+        (ccm.SETUP_TOPIC, 400, 3),
+    ]
+    assert await clients.forget_history(site.db, moment() - timedelta(minutes=30)) == 0

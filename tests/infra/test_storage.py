@@ -2,10 +2,12 @@
 
 import asyncio
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tandem.infra import events
 from tandem.infra.blobs import Blobs, NoSuchBlob
 from tandem.infra.database import Database
 from tandem.infra.jobs import Jobs
@@ -113,3 +115,18 @@ async def test_who_waits_for_a_connection_is_counted(site_db: Database) -> None:
         assert database.waiting == 0
     finally:
         await database.close()
+
+
+async def test_old_news_goes_from_the_oldest_on(
+    site_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "FORGET_AT_ONCE", 2)
+    async with site_db.transaction() as tx:
+        await tx.execute("DELETE FROM event")
+        await events.record_all(tx, "test", [(str(n), {}) for n in range(5)])
+        await tx.execute(
+            "UPDATE event SET at = now() - interval '40 days' WHERE subject IN ('0', '1', '2')"
+        )
+        before = datetime.now(UTC) - timedelta(days=30)
+        assert [await events.forget(tx, before) for _ in range(3)] == [2, 1, 0]
+        assert [item.subject for item in await events.since(tx, 0)] == ["3", "4"]

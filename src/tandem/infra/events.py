@@ -59,3 +59,17 @@ async def of(tx: Tx, subject: str, limit: int = 1000) -> list[Event]:
         (subject, limit),
     )
     return [Event(**row) for row in await cursor.fetchall()]
+
+
+# So many go in one statement, and a transaction of its own: nobody waits for them.
+FORGET_AT_ONCE = 5000
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    """Drop the oldest of those that are older. Returns how many went: FORGET_AT_ONCE when there may
+    be more."""
+    cursor = await tx.execute(
+        "DELETE FROM event WHERE at < %s AND id IN (SELECT id FROM event ORDER BY id LIMIT %s)",
+        (before, FORGET_AT_ONCE),
+    )
+    return cursor.rowcount

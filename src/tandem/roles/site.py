@@ -7,7 +7,7 @@ site's own issuing root). Neither is meant for the internet; connection points d
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ import structlog
 
 from tandem import audit, console, pki
 from tandem.console import site_pages
-from tandem.infra import config, http, logs, net
+from tandem.infra import config, events, http, logs, net
 from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
 from tandem.infra.config import Settings
@@ -238,6 +238,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(collections.Evaluator(db, utc_now).run(stop)),
         asyncio.create_task(_tick(db, jobs, cloud, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
+        asyncio.create_task(_forget(db, settings.management_point.history_days, stop)),
         asyncio.create_task(checkins.run(stop)),
     ]
     inner = asyncio.create_task(tls.serve_management_point(management_point, stop))
@@ -532,6 +533,24 @@ async def _tick(
             await cloud.sign_ins.forget_old(tx)
 
     await rounds(stop, work, _TICK_SECONDS, failed="upkeep failed")
+
+
+async def _forget(db: Database, days: float, stop: asyncio.Event) -> None:
+    """What is older than the history goes for good."""
+
+    async def work() -> None:
+        before = utc_now() - timedelta(days=days)
+        gone = await clients.forget_history(db, before)
+        while True:
+            async with db.transaction() as tx:
+                news = await events.forget(tx, before)
+            gone += news
+            if news < events.FORGET_AT_ONCE:
+                break
+        if gone:
+            log.info("history forgotten", rows=gone, before=before)
+
+    await rounds(stop, work, _SIGN_SECONDS, failed="upkeep failed")
 
 
 async def _sign(db: Database, signer: audit.Signer, stop: asyncio.Event) -> None:

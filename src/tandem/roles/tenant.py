@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 
 from tandem import audit, console, pki
 from tandem.console import tenant_pages
-from tandem.infra import config, http, logs, net
+from tandem.infra import config, events, http, logs, net
 from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
 from tandem.infra.config import Settings
@@ -28,6 +29,7 @@ from tandem.tenant.graph import GraphSettings
 log = get_logger("tenant")
 
 _UPKEEP_SECONDS = 3600.0
+_EVENTS_KEPT = timedelta(days=30)
 # A hold window is over this much later than it says, at most.
 _ORDERS_SECONDS = 15.0
 
@@ -334,6 +336,7 @@ async def _tend(
             await uploads.tend(tx)
             await licensing.tend(tx, utc_now())
             await graph.prune(tx, utc_now())
+            await events.forget(tx, utc_now() - _EVENTS_KEPT)
             # What writes to the audit log comes last: its one end is others' too.
             await enrolling.tend(tx)
             for item in await directory.tend(tx, utc_now()):

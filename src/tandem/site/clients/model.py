@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 
 import msgspec
 
@@ -29,6 +29,7 @@ class ClientsSettings(Settings, frozen=True):
     stay away; `site_token_grace_days`: for how long after that its key alone still renews the token.
 
     `inactive_days`: a client that was not heard of for so long counts as inactive (the field's 7).
+    `history_days`: so long the timeline of a device goes back (the field's 30 of status messages).
     """
 
     token_hours: float = 8
@@ -36,6 +37,7 @@ class ClientsSettings(Settings, frozen=True):
     site_token_days: float = 90
     site_token_grace_days: float = 90
     inactive_days: float = 7
+    history_days: Annotated[float, msgspec.Meta(ge=1)] = 30
 
 
 class TenantIdentity(msgspec.Struct, frozen=True):

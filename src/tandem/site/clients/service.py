@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tandem import audit, pki
 from tandem.infra import events
 from tandem.infra.clock import Clock
-from tandem.infra.database import Tx
+from tandem.infra.database import Database, Tx
 from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
@@ -1017,6 +1017,25 @@ async def forget_obsolete(tx: Tx, now: datetime) -> int:
             resource = await collections.resource_of(tx, client_id)
             await collections.forget(tx, resource.id, actor="site", now=now)
     return len(gone)
+
+
+# So many go in one transaction.
+_FORGET_AT_ONCE = 2000
+
+
+async def forget_history(db: Database, before: datetime) -> int:
+    """Drop what devices reported before, but the last word of each kind. Returns how much."""
+    gone = 0
+    async with db.transaction() as tx:
+        topics = await store.topics(tx)
+    for topic in topics:
+        while True:
+            async with db.transaction() as tx:
+                done = await store.forget_entries(tx, topic, before, _FORGET_AT_ONCE)
+            gone += done
+            if done < _FORGET_AT_ONCE:
+                break
+    return gone
 
 
 async def forget_nonces(tx: Tx, now: datetime) -> int:

@@ -362,6 +362,35 @@ async def entries(tx: Tx, tenant_id: str, device_id: str, limit: int) -> list[di
     return await cursor.fetchall()
 
 
+async def topics(tx: Tx) -> list[int]:
+    """Those of the timeline, each found in the index by the one before it."""
+    cursor = await tx.execute(
+        """WITH RECURSIVE found AS (
+               SELECT min(topic) AS topic FROM clients_timeline
+               UNION ALL
+               SELECT (SELECT min(topic) FROM clients_timeline WHERE topic > found.topic)
+               FROM found WHERE topic IS NOT NULL)
+           SELECT topic FROM found WHERE topic IS NOT NULL"""
+    )
+    return [int(row["topic"]) async for row in cursor]
+
+
+async def forget_entries(tx: Tx, topic: int, before: datetime, most: int) -> int:
+    """Drop entries that came before, but the newest of each state of each device. Returns how many."""
+    cursor = await tx.execute(
+        """DELETE FROM clients_timeline WHERE (tenant_id, device_id, message_id) IN (
+               SELECT tenant_id, device_id, message_id FROM clients_timeline t
+               WHERE topic = %(topic)s AND received_at < %(before)s AND EXISTS (
+                   SELECT FROM clients_timeline n
+                   WHERE n.tenant_id = t.tenant_id AND n.device_id = t.device_id
+                   AND n.topic = t.topic AND n.state = t.state
+                   AND n.at >= t.at AND (n.at, n.sequence) > (t.at, t.sequence))
+               LIMIT %(most)s)""",
+        {"topic": topic, "before": before, "most": most},
+    )
+    return cursor.rowcount
+
+
 async def newest_of_topics(
     tx: Tx, tenant_id: str, device_id: str, topics: Sequence[int]
 ) -> dict[int, datetime]:
