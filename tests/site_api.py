@@ -233,7 +233,12 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
             {"configuration": deployments.named, "gateway": cloud.gateways},
         ),
         *properties.routes(db, gate),
-        *collections.routes(db, gate, now, (deployments.used_for, comanagement.used_for)),
+        *collections.routes(
+            db,
+            gate,
+            now,
+            (client_settings.used_for, deployments.used_for, comanagement.used_for),
+        ),
         *client_settings.routes(db, gate, now),
         *deployments.routes(db, gate, now),
         *comanagement.routes(db, cloud.others, gate, now),

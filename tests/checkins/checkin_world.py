@@ -159,6 +159,29 @@ class World:
             wanted = {"policy_polling_minutes": minutes}
             await settings.change_default(tx, wanted, actor="a", now=self.now())
 
+    async def settles(self, name: str, minutes: int, to: str) -> None:
+        """Custom client settings for a collection, in front of all others."""
+        async with self.db.transaction() as tx:
+            wanted = {"policy_polling_minutes": minutes}
+            made = await settings.create(tx, name, wanted=wanted, actor="a", now=self.now())
+            await settings.deploy(tx, made.id, to, actor="a", now=self.now())
+            await settings.prioritize(tx, made.id, 1, actor="a", now=self.now())
+
+    async def resets(self, name: str, what: str, *given: Any) -> None:
+        """`what` of the client settings of this name is changed."""
+        async with self.db.transaction() as tx:
+            found = await settings.find(tx, name)
+            match what:
+                case "minutes":
+                    wanted = {"policy_polling_minutes": given[0]}
+                    await settings.change(tx, found.id, wanted=wanted, actor="a", now=self.now())
+                case "priority":
+                    await settings.prioritize(tx, found.id, given[0], actor="a", now=self.now())
+                case "withdraw":
+                    await settings.withdraw(tx, found.id, given[0], actor="a", now=self.now())
+                case "delete":
+                    await settings.delete(tx, found.id, actor="a", now=self.now())
+
     async def enables(self) -> None:
         async def host(tx: Tx) -> str:
             return "gateway.contoso.com"

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -48,6 +48,26 @@ async def test_a_change_is_in_the_very_next_answer(world: World) -> None:
         await device.settled(at)
         await world.sets(minutes)
         assert (await device.asks(at)).status_code == 200
+
+
+async def test_custom_client_settings_are_in_the_very_next_answer(world: World) -> None:
+    """Whatever of them is changed: what they say, whom for, in which order, and that they are gone."""
+    device = await world.device("PC-1")
+    mine = await world.collects("Mine", "select * from SMS_R_System where Name like 'PC%'")
+
+    async def news(change: Awaitable[None]) -> bool:
+        await device.settled()
+        await change
+        return (await device.asks()).status_code == 200
+
+    assert await news(world.settles("Often", 5, mine))
+    assert await news(world.settles("Seldom", 300, mine))
+    assert await news(world.resets("Often", "priority", 1))
+    assert await news(world.resets("Often", "minutes", 7))
+    assert await news(world.resets("Often", "withdraw", mine))
+    assert await news(world.resets("Seldom", "delete"))
+    # What says nothing to the device is no news.
+    assert not await news(world.resets("Often", "minutes", 9))
 
 
 async def test_a_change_of_one_device_leaves_the_others_in_memory(world: World) -> None:
@@ -299,7 +319,7 @@ _STEPS = st.lists(
             [
                 "asks", "asks", "asks", "asks an old one", "sets", "deploys", "withdraws", "reports",
                 "renames", "blocks", "unblocks", "switches", "joins the pilot", "leaves the pilot",
-                "new key", "time", "cut", "listens",
+                "new key", "time", "cut", "listens", "settles", "reorders", "unsettles",
             ]
         ),
         st.integers(0, _DEVICES - 1),
@@ -328,6 +348,7 @@ class _Course:
         self.folder.mkdir()
         self.count = 0
         self.deployed: list[str] = []
+        self.settled: list[str] = []
         self.blocked: set[int] = set()
 
     async def run(self, databases: Databases, steps: list[tuple[str, int, int]]) -> None:
@@ -364,6 +385,15 @@ class _Course:
                 await world.deploys(self.deployed[-1], self.pilot if at else "SMS00001")
             case "withdraws" if self.deployed:
                 await world.withdraws(self.deployed.pop())
+            case "settles":
+                self.settled.append(f"S{self.count}")
+                to = self.pilot if at else self.built
+                await world.settles(self.settled[-1], 10 + self.count, to)
+            case "reorders" if self.settled:
+                await world.resets(self.settled[0], "priority", 1)
+                await world.resets(self.settled[0], "minutes", 300 + self.count)
+            case "unsettles" if self.settled:
+                await world.resets(self.settled.pop(), "delete")
             case "reports":
                 await world.reports(device, str(at))
             case "renames":

@@ -88,6 +88,8 @@ async def test_the_default_client_settings_are_the_fields(site_tx: Tx) -> None:
         "policy_polling_minutes": 60,
         "enable_user_policy": True,
         "enable_user_policy_from_internet": False,
+        "enable_hardware_inventory": True,
+        "hardware_inventory_minutes": 1440,
         "state_reporting_minutes": 15,
     }
     assert set(client_settings.CATALOGUE) <= set(ccm.ClientSettings.__struct_fields__)

@@ -34,9 +34,6 @@ from tandem.protocols import ccm
 from tandem.workloads import APPS, Authority
 
 HEARTBEAT_MINUTES = 7 * 24 * 60
-# How often the hardware is looked at; all of it is reported with each heartbeat, what changed meanwhile
-# at once.
-INVENTORY_MINUTES = 24 * 60
 # How often the client looks at what only this device knows, such as its MDM enrollment.
 LOOK_MINUTES = 1
 RETRY_MINUTES = 10
@@ -64,6 +61,10 @@ class SomeFailed(AppError):
 
 class NoUserPolicy(AppError):
     kind, code = Kind.CONFLICT, "policy.no-user"
+
+
+class NoInventory(AppError):
+    kind, code = Kind.CONFLICT, "inventory.off"
 
 
 class NotInstalled(AppError):
@@ -281,7 +282,9 @@ class Client:
             self._messages_due, now + self._minutes(settings.state_reporting_minutes)
         )
         self._heartbeat_due = min(self._heartbeat_due, now + self._minutes(HEARTBEAT_MINUTES))
-        self._inventory_due = min(self._inventory_due, now + self._minutes(INVENTORY_MINUTES))
+        self._inventory_due = min(
+            self._inventory_due, now + self._minutes(settings.hardware_inventory_minutes)
+        )
         self._check_due = min(self._check_due, now + self._minutes(check.EVERY_MINUTES))
 
     async def _roam(self) -> None:
@@ -416,6 +419,11 @@ class Client:
             case "collect-hardware-inventory":
                 if self._machine.root is None:
                     raise NothingThere("This client collects no hardware of this device.")
+                if not self.settings.enable_hardware_inventory:
+                    raise NoInventory(
+                        "The client settings of this device have hardware inventory off.",
+                        cure="Switch it on: `tandem client-settings resultant` says which.",
+                    )
                 self._report_hardware(now, whole=True)
                 return "The hardware was collected whole."
             case "evaluate-application-deployments":
@@ -613,7 +621,7 @@ class Client:
         self._folder.save("policy.json", _PolicyInHand(etag, response.text))
         self._policy = policy
         self._expired = False
-        self._policy_due = self._machine.now() + self._minutes(self.settings.policy_polling_minutes)
+        self._keep_pace(before)
         self._write(
             "PolicyAgent",
             f"Policy version {policy.version} of site {policy.site_code} is verified and in force "
@@ -629,6 +637,17 @@ class Client:
                 "Client settings disallow the cloud management gateway (DisAllowCMG = 1).",
                 WARNING,
             )
+
+    def _keep_pace(self, before: ccm.Policy | None) -> None:
+        """Settings that ask for shorter intervals hold at once, not after the longer ones."""
+        now, settings, old = self._machine.now(), self.settings, _settings(before)
+        self._policy_due = now + self._minutes(settings.policy_polling_minutes)
+        reporting = self._minutes(settings.state_reporting_minutes)
+        self._messages_due = min(self._messages_due, now + reporting)
+        inventory = self._minutes(settings.hardware_inventory_minutes)
+        self._inventory_due = min(self._inventory_due, now + inventory)
+        if settings.enable_hardware_inventory and not old.enable_hardware_inventory:
+            self._inventory_due = now
 
     async def _poll_user(self) -> str:
         """Ask for the policy of whoever is signed in; what came of it, in a sentence. Raises AppError."""
@@ -725,6 +744,10 @@ class Client:
         self._effect("allow_cloud_distribution_point", effect)
         if settings.enable_cloud_management_gateway:
             self._effect("enable_cloud_management_gateway", "the gateway is used")
+        if self._machine.root is not None:
+            every = f"looked at every {settings.hardware_inventory_minutes} minutes"
+            on = settings.enable_hardware_inventory
+            self._effect("enable_hardware_inventory", every if on else "no hardware is reported")
         if not settings.enable_user_policy_from_internet:
             self._effect("enable_user_policy_from_internet", "no user policy is asked for")
         if directory.join() is not None:
@@ -813,10 +836,11 @@ class Client:
         self.left = True
 
     def _report_hardware(self, now: datetime, *, whole: bool) -> None:
-        """The classes that differ from what was reported last, or all. It is remembered once it lies
-        in the spool, from which it goes only when the site has it."""
-        self._inventory_due = now + self._minutes(INVENTORY_MINUTES)
-        if self._machine.root is None:
+        """The classes that differ from what was reported last, or all, where the client settings want
+        any. It is remembered once it lies in the spool, from which it goes only when the site has it."""
+        settings = self.settings
+        self._inventory_due = now + self._minutes(settings.hardware_inventory_minutes)
+        if self._machine.root is None or not settings.enable_hardware_inventory:
             return
         found = hardware(Root(self._machine.root, self._machine.state))
         digests = {

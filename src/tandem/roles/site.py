@@ -181,7 +181,12 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             {"configuration": deployments.named, "gateway": cloud.gateways.named},
         ),
         *properties.routes(db, gate),
-        *collections.routes(db, gate, utc_now, (deployments.used_for, comanagement.used_for)),
+        *collections.routes(
+            db,
+            gate,
+            utc_now,
+            (client_settings.used_for, deployments.used_for, comanagement.used_for),
+        ),
         *client_settings.routes(db, gate, utc_now),
         *content.routes(db, gate, packages),
         *auditing.routes(db, gate, utc_now, signer),
@@ -363,6 +368,9 @@ def _management_point(
         plan = await checkins.shared(lambda: comanagement.plan(tx))
         return await comanagement.trace(tx, plan, client, content, digest, now)
 
+    async def of_user(tx: Tx, user: clients.TokenHolder) -> client_settings.Values:
+        return await client_settings.of_user(tx, user.tenant_id, user.object_id)
+
     async def package(sha256: str) -> clients.Package | None:
         found = await packages.content(sha256)
         return clients.Package(found.size_bytes, found.read) if found is not None else None
@@ -378,6 +386,7 @@ def _management_point(
             management_points=cloud.connections.management_points,
             manifest=packages.manifest,
             package=package,
+            user_settings=of_user,
             ordered=ordered,
             trace=trace,
             admit=comanagement.admit,

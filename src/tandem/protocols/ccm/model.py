@@ -139,13 +139,17 @@ class ClientSettings(msgspec.Struct, frozen=True):
     policy_polling_minutes: int = 60
     enable_user_policy: bool = True
     enable_user_policy_from_internet: bool = False
+    enable_hardware_inventory: bool = True
+    hardware_inventory_minutes: int = 1440
     state_reporting_minutes: int = 15
 
 
 class PolicyContent(msgspec.Struct, frozen=True):
-    """What the site wants of one client, before it becomes a signed document."""
+    """What the site wants of one client, before it becomes a signed document. `settings_by` are the
+    collections by which its settings are not the default ones: the document does not say them."""
 
     settings: dict[str, Any] = {}
+    settings_by: list[str] = []
     configuration_policies: list[ConfigurationPolicy] = []
     configurations: list[Configuration] = []
     # An order to enrol with the MDM service now; a client takes each once.

@@ -81,6 +81,11 @@ async def nothing_deployed(tx: Tx, client: Client, user: TokenHolder) -> list[cc
     return []
 
 
+async def nothing_set(tx: Tx, user: TokenHolder) -> dict[str, bool | int]:
+    """For a site whose settings are all of devices."""
+    return {}
+
+
 async def nobody_asked(tx: Tx, client: Client, message: ccm.Message) -> None:
     """For messages that are kept in the timeline and nothing else."""
 
@@ -137,7 +142,8 @@ class Collaborators:
 
     `verify_token` says whom a tenant's access token speaks for, or raises AppError. `policy` is
     what the site wants of a client. `resource` is told of each registration and heartbeat,
-    `ordered` of what became of an order to a client. `user_policy` is what is deployed to a user.
+    `ordered` of what became of an order to a client. `user_policy` is what is deployed to a user,
+    `user_settings` the client settings that are a user's own.
     `manifest` and `package` are the client to install. `trace` says what a policy follows;
     it is asked when a policy is given. `admit` refuses a device of a tenant that may not register.
     """
@@ -154,6 +160,7 @@ class Collaborators:
     user_policy: Callable[[Tx, Client, TokenHolder], Awaitable[list[ccm.Configuration]]] = (
         nothing_deployed
     )
+    user_settings: Callable[[Tx, TokenHolder], Awaitable[dict[str, bool | int]]] = nothing_set
     ordered: Callable[[Tx, Client, ccm.Message], Awaitable[None]] = nobody_asked
     trace: Callable[[Tx, Client, ccm.PolicyContent, str, datetime], Awaitable[Traced]] = no_trace
     admit: Callable[[Tx, str, str], Awaitable[None]] = everybody
@@ -642,9 +649,16 @@ class ManagementPointService:
                 "The client settings do not let this device have policy of its user.",
                 cure="Allow user policy, and its requests from the internet, in the client settings.",
             )
+        own = await self._with.user_settings(tx, user)
+        of_user = msgspec.convert({**content.settings, **own}, ccm.ClientSettings)
+        if not (of_user.enable_user_policy and of_user.enable_user_policy_from_internet):
+            raise UserPolicyOff(
+                "The client settings do not let this user have policy.",
+                cure="See which say so: `tandem client-settings resultant --user`.",
+            )
         # What moves workloads is the device's alone.
         deployed = await self._with.user_policy(tx, client, user)
-        return ccm.PolicyContent(settings=content.settings, configurations=deployed)
+        return ccm.PolicyContent(settings={**content.settings, **own}, configurations=deployed)
 
     async def receive(
         self, tx: Tx, caller: Caller, request: ccm.IncomingRequest
@@ -744,7 +758,9 @@ class ManagementPointService:
 
 
 def _digest(content: ccm.PolicyContent) -> str:
-    return sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    """Of what the document says: by which collection a value came makes no other policy."""
+    said = msgspec.structs.replace(content, settings_by=[])
+    return sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 
 
 async def was_given(tx: Tx, id: ClientId, content: ccm.PolicyContent) -> bool:

@@ -112,6 +112,21 @@ async def find_user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
     return await store.user_named(tx, tenant_id, upn)
 
 
+async def user(tx: Tx, wanted: str) -> KnownUser:
+    """By number, object id or sign-in name. Raises NoSuchResource."""
+    found = (await store.named_users(tx, [wanted.strip()])).get(wanted.strip())
+    if found is None:
+        raise _no_user(wanted)
+    return found
+
+
+def _no_user(wanted: str) -> NoSuchResource:
+    return NoSuchResource(
+        f"The site knows no user {wanted[:256]!r}.",
+        cure="Discovery finds users: `tandem discovery run`, then `tandem collection users`.",
+    )
+
+
 async def users(
     tx: Tx,
     limit: int = 1000,
@@ -652,13 +667,10 @@ async def _rule(
                 "A collection of users cannot have devices as members.",
                 cure="Name a user, or make a collection of devices.",
             )
-        user = known.get(item.user.strip())
-        if user is None:
-            raise NoSuchResource(
-                f"The site knows no user {item.user[:256]!r}.",
-                cure="Discovery finds users: `tandem discovery run`, then `tandem collection users`.",
-            )
-        return _direct(user)
+        named = known.get(item.user.strip())
+        if named is None:
+            raise _no_user(item.user)
+        return _direct(named)
     if item.kind == "direct":
         if item.user:
             raise BadRule(
@@ -808,7 +820,12 @@ def _reached(
 
 async def device_collection(tx: Tx, wanted: str) -> Collection:
     """By id or name, for what only devices can get. Raises NoSuchCollection, WrongType."""
-    return _of(MemberType.DEVICE, await collection(tx, wanted))
+    return await collection_of(tx, MemberType.DEVICE, wanted)
+
+
+async def collection_of(tx: Tx, type: MemberType, wanted: str) -> Collection:
+    """By id or name, of this type. Raises NoSuchCollection, WrongType."""
+    return _of(type, await collection(tx, wanted))
 
 
 async def id_of(tx: Tx, wanted: str) -> CollectionId:

@@ -105,8 +105,7 @@ async def plan(
             field="rings",
         )
     if offline_minutes is None:
-        polling = (await settings.default(tx))["policy_polling_minutes"]
-        offline_minutes = float(polling) + _STATE_MINUTES
+        offline_minutes = float(await settings.longest_polling(tx)) + _STATE_MINUTES
     if not 0 < offline_minutes <= 60 * 24 * 30:
         raise BadPlan(
             "offline_minutes is a number of minutes up to 30 days.", field="offline_minutes"

@@ -716,7 +716,7 @@ def _deployed(
 class Plan:
     """What the site wants of its clients, as far as it does not depend on the client."""
 
-    settings: Mapping[str, bool | int]
+    settings: settings.Standing
     policies: Sequence[Policy]
     kept_out: Sequence[str]
     configurations: Sequence[deployments.Configuration]
@@ -734,11 +734,12 @@ class Plan:
 async def plan(tx: Tx) -> Plan:
     every, kept_out = await store.policies(tx), await store.exclusions(tx)
     configurations = await deployments.configurations(tx)
-    named = [item.collection_id for item in every]
+    standing = await settings.standing(tx)
+    named = [*standing.collections, *(item.collection_id for item in every)]
     named += [CollectionId(id) for id in kept_out]
     named += [item.collection_id for item in configurations]
     return Plan(
-        await settings.default(tx),
+        standing,
         every,
         kept_out,
         configurations,
@@ -761,8 +762,10 @@ async def content_of(
         since = registered_at or (await clients.find(tx, client_id)).registered_at
         # Whoever comes later is one more, and enrols at once (spec F15).
         spread = enabled.spread_minutes if since <= (enabled.enrolls_since or since) else 0
+    values, given_by = settings.resulting(plan.settings.default, plan.settings.custom, of)
     content = ccm.PolicyContent(
-        settings=dict(plan.settings),
+        settings=dict(values),
+        settings_by=sorted(given_by),
         configuration_policies=_deployed(plan.policies, plan.kept_out, of, spread),
         configurations=deployments.in_policy(deployments.held(plan.configurations, of)),
         enroll_now=await store.enrolment_order(tx, client_id) if plan.ordered else "",
@@ -910,6 +913,7 @@ def _sources(plan: Plan, content: ccm.PolicyContent) -> set[CollectionId]:
     configurations = {item.id for item in content.configurations}
     found = {one.collection_id for one in plan.policies if one.id in policies}
     found |= {one.collection_id for one in plan.configurations if one.id in configurations}
+    found |= {CollectionId(id) for id in content.settings_by}
     return found | {collections.ALL_SYSTEMS}
 
 

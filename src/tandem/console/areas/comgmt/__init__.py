@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute
 from tandem.console.areas.comgmt import (
     client_settings,
     configurations,
+    custom_settings,
     guide,
     rollouts,
     settings,
@@ -25,6 +26,7 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
         *settings.routes(console),
         *rollouts.routes(console),
         *client_settings.routes(console),
+        *custom_settings.routes(console),
         *configurations.routes(console),
     ]
 
@@ -38,6 +40,6 @@ AREA = Area(
         client_settings.PLACE,
     ),
     routes=_routes,
-    wizards=(wizard.WIZARD_OF_COMANAGEMENT,),
+    wizards=(wizard.WIZARD_OF_COMANAGEMENT, custom_settings.WIZARD),
     notices=(settings.notices, rollouts.notices),
 )

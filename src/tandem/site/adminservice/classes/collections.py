@@ -6,7 +6,7 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
-from tandem.site import collections, comanagement, deployments
+from tandem.site import collections, comanagement, deployments, settings
 from tandem.site.adminservice.model import (
     BadProperty,
     Body,
@@ -227,7 +227,7 @@ async def _delete(call: Call, key: Key) -> None:
     await collections.delete(
         call.tx,
         key["CollectionID"],
-        used_for=(deployments.used_for, comanagement.used_for),
+        used_for=(settings.used_for, deployments.used_for, comanagement.used_for),
         actor=call.who.name,
         now=call.now,
     )
