@@ -33,7 +33,7 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
-from tandem.site import administrators, clients, notifications
+from tandem.site import administrators, clients, notifications, settings
 
 TENANT = "3f6b1b62-7b1c-4c55-9d58-0e6f9b6f5a11"
 ROLE_ID = "72057594037927941"
@@ -196,6 +196,7 @@ class Site:
                 package=lambda wanted: self.package_of(wanted),
                 ordered=self._ordered,
                 user_policy=self._user_policy,
+                user_settings=lambda tx, user: settings.of_user(tx, user.tenant_id, user.object_id),
             ),
             now=moment,
         )

@@ -119,6 +119,31 @@ async def test_only_what_has_changed_is_reported_and_all_of_it_with_a_heartbeat(
     assert len((await reports(site))[-1]) == 7
 
 
+async def test_the_client_settings_say_how_often_the_hardware_is_looked_at(
+    site: Site, client: Client, root: Path, moment: Moment
+) -> None:
+    """A shorter schedule holds at once, off is off, and switched on again it is reported then."""
+
+    async def later(minutes: int, version: str) -> int:
+        (root / "sys/class/dmi/id/bios_version").write_text(version)
+        moment.at += timedelta(seconds=0.02 * minutes)
+        client.wake()
+        await client.step()
+        return len(await reports(site))
+
+    assert await later(61, "A") == 1
+    site.content = ccm.PolicyContent(settings={"hardware_inventory_minutes": 60})
+    assert await later(1, "B") == 1
+    assert await later(61, "C") == 2
+    site.content = ccm.PolicyContent(settings={"enable_hardware_inventory": False})
+    assert await later(1, "D") == 2
+    # Nor does the heartbeat say it.
+    assert await later(8 * 24 * 60, "E") == 2
+    site.content = ccm.PolicyContent(settings={})
+    assert await later(1, "F") == 3
+    assert await fits(site, "PC_BIOS", "SMBIOSBIOSVersion = 'F'")
+
+
 async def test_a_device_reports_of_known_classes_and_types_alone(
     site: Site, client: Client
 ) -> None:

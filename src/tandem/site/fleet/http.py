@@ -276,6 +276,7 @@ def _detail(found: Detail) -> dict[str, Any]:
         ],
         "decided_known": found.decided is not None,
         "settings": found.settings,
+        "settings_from": found.settings_from,
         "policies": found.policies,
         "configurations": found.configurations,
         "collections": found.collections,

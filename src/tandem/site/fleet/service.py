@@ -313,6 +313,7 @@ class Detail:
     client: clients.Client | None
     decided: dict[Workload, Authority] | None
     settings: dict[str, Any]
+    settings_from: dict[str, str]
     policies: list[dict[str, Any]]
     configurations: list[dict[str, Any]]
     collections: list[dict[str, str]]
@@ -335,7 +336,7 @@ async def detail(tx: Tx, device_id: str) -> Detail:
     except AppError:
         resource = None  # It becomes one when the client registers again.
     if client is None or resource is None:
-        return Detail(device, told, client, None, {}, [], [], [], entries, None)
+        return Detail(device, told, client, None, {}, {}, [], [], [], entries, None)
     every = await collections.collections(tx)
     only = await collections.visible(tx)
 
@@ -343,12 +344,14 @@ async def detail(tx: Tx, device_id: str) -> Detail:
         return only is None or id in only
 
     of = await collections.memberships(tx, [item.id for item in every], resource.id)
+    set_to = await settings.resultant_of(tx, resource.id)
     return Detail(
         device,
         told,
         client,
         await comanagement.decided(tx, client.id),
-        dict(await settings.resultant(tx, resource.id)),
+        {item.setting.name: item.value for item in set_to},
+        {item.setting.name: item.winner.name for item in set_to},
         [msgspec.to_builtins(p) for p in await comanagement.policies_for(tx, resource.id)],
         [
             {

@@ -205,12 +205,7 @@ async def delete(page: Page[Any]) -> Response:
             back=path_of(found["id"]),
             fields={"version": answer.etag},
             items=[
-                text(
-                    N_("%(collection)s: %(members)s members"),
-                    collection=one["collection"],
-                    members=number(one["members"]),
-                )
-                for one in found["deployments"]
+                f"{one['collection']} ({number(one['members'])})" for one in found["deployments"]
             ],
         )
     await page.api.delete(_api(page), version=form.get("version", ""))
@@ -268,10 +263,11 @@ async def _free_name(page: Page[Any], draft: Draft | None, value: str) -> None:
 
 async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
     values, text, number = draft.values, page.language.text, page.language.number
+    type = TYPES[values["type"]]
     facts = [
         Fact(N_("Name"), values["name"]),
         Fact(N_("Description"), values.get("description", "")),
-        Fact(N_("Settings of"), text(TYPES[values["type"]])),
+        Fact(N_("Settings of"), text(type)),
         Fact(N_("Groups"), ", ".join(text(GROUPS.get(one, one)) for one in values["groups"])),
     ]
     said = _said(draft)
