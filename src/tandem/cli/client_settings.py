@@ -190,9 +190,7 @@ def _listed(rows: list[dict[str, Any]]) -> str:
             **row,
             "type": row.get("type", ""),
             "groups": ", ".join(row.get("groups", ())),
-            "to": ", ".join(
-                one["collection"] or one["collection_id"] for one in row.get("deployments", ())
-            ),
+            "to": ", ".join(one["collection"] for one in row.get("deployments", ())),
         }
         for row in rows
     ]
@@ -231,7 +229,7 @@ def _why(rows: list[dict[str, Any]]) -> str:
             "value": _word(row["value"]),
             "from": row["winner"]["name"],
             "priority": row["winner"]["priority"],
-            "by": ", ".join(one["name"] or one["id"] for one in row["winner"]["collections"]),
+            "by": ", ".join(one["name"] for one in row["winner"]["collections"]),
             "over": ", ".join(f"{one['name']}: {_word(one['value'])}" for one in row["losers"]),
         }
         for row in rows

@@ -86,7 +86,17 @@ GET    /api/v1/resources                                   read          seen
 GET    /api/v1/users                                       read          all
 GET    /api/v1/client-settings                             read          site
 PATCH  /api/v1/client-settings                             operate       all
+GET    /api/v1/client-settings/catalogue                   read          site
+GET    /api/v1/client-settings/custom                      read          seen
+POST   /api/v1/client-settings/custom                      operate       all
+GET    /api/v1/client-settings/custom/{id}                 read          seen
+PATCH  /api/v1/client-settings/custom/{id}                 operate       all
+DELETE /api/v1/client-settings/custom/{id}                 operate       all
+GET    /api/v1/client-settings/custom/{id}/reach           read          all
+POST   /api/v1/client-settings/custom/{id}/deployments     operate       all
+DELETE /api/v1/client-settings/custom/{id}/deployments/{collection} operate all
 GET    /api/v1/client-settings/resultant/{device}          read          seen
+GET    /api/v1/client-settings/resultant-user/{user}       read          all
 GET    /api/v1/configurations                              read          seen
 POST   /api/v1/configurations                              operate       seen
 POST   /api/v1/configurations/preview                      read          seen

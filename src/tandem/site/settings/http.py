@@ -217,7 +217,13 @@ def _version(found: CustomSettings) -> str:
 
 
 async def _names(tx: Tx) -> dict[str, str]:
-    return {item.id: item.name for item in await collections.collections(tx)}
+    """Of the collections that who asks may see: the others are left out of what is shown."""
+    only = await collections.visible(tx)
+    return {
+        item.id: item.name
+        for item in await collections.collections(tx)
+        if only is None or item.id in only
+    }
 
 
 def _row(item: CustomSettings, names: Mapping[str, str]) -> dict[str, Any]:
@@ -229,7 +235,7 @@ def _row(item: CustomSettings, names: Mapping[str, str]) -> dict[str, Any]:
         "priority": item.priority,
         "groups": item.groups,
         "deployments": [
-            {"collection_id": id, "collection": names.get(id, "")} for id in item.deployed_to
+            {"collection_id": id, "collection": names[id]} for id in item.deployed_to if id in names
         ],
         "created_at": item.created_at,
         "created_by": item.created_by,
@@ -243,13 +249,13 @@ async def _one(tx: Tx, item: CustomSettings, status: int = 200) -> Response:
     deployments = [
         {
             "collection_id": one.collection_id,
-            "collection": names.get(one.collection_id, ""),
+            "collection": names[one.collection_id],
             "members": await collections.count(tx, one.collection_id),
             "deployed_at": one.deployed_at,
             "deployed_by": one.deployed_by,
         }
         for one in await service.deployments(tx)
-        if one.settings_id == item.id
+        if one.settings_id == item.id and one.collection_id in names
     ]
     shape = {
         **_row(item, names),
@@ -316,5 +322,5 @@ def _say(one: Say, names: Mapping[str, str]) -> dict[str, Any]:
         "name": one.name,
         "priority": one.priority,
         "value": one.value,
-        "collections": [{"id": id, "name": names.get(id, "")} for id in one.collections],
+        "collections": [{"id": id, "name": names[id]} for id in one.collections if id in names],
     }
