@@ -136,6 +136,33 @@ async def test_a_hidden_thing_cannot_be_drawn_in_by_naming_it(limited: Limited) 
     assert not any(item["blocked"] for item in found["devices"])
 
 
+async def test_client_settings_name_no_collection_that_is_hidden(limited: Limited) -> None:
+    """Who is limited sees what holds for their devices, and changes it for nobody."""
+    api, url = limited.api.web, "/api/v1/client-settings/custom"
+    wanted = {"name": "Busy", "settings": {"policy_polling_minutes": 5}}
+    assert (await api.post(url, json=wanted)).status_code == 201
+    all_systems = {"collection": "SMS00001"}
+    for to in ({"collection": "Paris"}, {"collection": "Rome"}, all_systems):
+        assert (await api.post(f"{url}/Busy/deployments", json=to)).status_code == 201
+    for path in (url, f"{url}/Busy"):
+        found = await limited.get(path)
+        one = found[0] if isinstance(found, list) else found
+        assert [to["collection"] for to in one["deployments"]] == ["Paris"]
+    found = await limited.get("/api/v1/client-settings/resultant/paris-1")
+    polling = next(one for one in found["settings"] if one["name"] == "policy_polling_minutes")
+    assert [to["name"] for to in polling["winner"]["collections"]] == ["Paris"]
+    missing = await limited.code("GET", "/api/v1/client-settings/resultant/rome-1")
+    assert missing == (404, "resource.not-found")
+    for method, path, body in (
+        ("POST", url, wanted),
+        ("PATCH", f"{url}/Busy", {"priority": 1}),
+        ("DELETE", f"{url}/Busy", None),
+        ("POST", f"{url}/Busy/deployments", {"collection": "Paris"}),
+        ("GET", "/api/v1/client-settings/resultant-user/anybody", None),
+    ):
+        assert (await limited.code(method, path, body))[0] == 403
+
+
 async def test_nobody_widens_the_collection_that_limits_them(limited: Limited) -> None:
     paris = limited.paris
     query = {"kind": "query", "query": "select * from SMS_R_System"}

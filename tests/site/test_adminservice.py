@@ -685,6 +685,42 @@ async def test_what_is_built_in_stays(fleet: Api) -> None:
     assert (await fleet.refusal("POST", path, rule))[0] == 409
 
 
+async def test_client_settings_are_made_moved_and_assigned(fleet: Api) -> None:
+    """As SMS_ClientSettings and SMS_ClientSettingsAssignment."""
+    said = [{"Name": "policy_polling_minutes", "Value": "5"}]
+    first = await post(fleet, "SMS_ClientSettings", {"Name": "Busy", "Settings": said})
+    (shown,) = await values(fleet, f"SMS_ClientSettings('{first['SettingsID']}')")
+    assert (shown["Type"], shown["Priority"], shown["Groups"]) == (1, 1, ["Client policy"])
+    values_said = {item["Name"]: item["Value"] for item in shown["Settings"]}
+    assert values_said["policy_polling_minutes"] == "5"
+    body = {"Name": "Loud", "Groups": ["State messaging"]}
+    second = await post(fleet, "SMS_ClientSettings", body)
+    path = f"{BASE}/SMS_ClientSettings('{second['SettingsID']}')"
+    changed = await fleet.web.put(path, json={"Priority": 1})
+    assert changed.status_code < 300, changed.text
+    order = await values(fleet, "SMS_ClientSettings", **{"$orderby": "Priority"})
+    assert [item["Name"] for item in order] == ["Loud", "Busy"]
+    both = {"ClientSettingsID": first["SettingsID"], "CollectionID": "SMS00001"}
+    made = await post(fleet, "SMS_ClientSettingsAssignment", both)
+    assert made["CollectionName"] == "All Systems"
+    (shown,) = await values(fleet, f"SMS_ClientSettings('{first['SettingsID']}')")
+    assert shown["AssignmentCount"] == 1
+    one = f"ClientSettingsID='{first['SettingsID']}',CollectionID='SMS00001'"
+    gone = await fleet.web.delete(f"{BASE}/SMS_ClientSettingsAssignment({one})")
+    assert gone.status_code < 300, gone.text
+    for wrong in (
+        {"Name": "A", "Type": 3, "Groups": ["State messaging"]},
+        {"Name": "A", "Priority": 1, "Groups": ["State messaging"]},
+        {"Name": "A", "Settings": ["policy_polling_minutes"]},
+        {"Name": "A", "Settings": [{"Value": "5"}]},
+        {"Name": "A"},
+    ):
+        assert (await fleet.refusal("POST", f"{BASE}/SMS_ClientSettings", wrong))[0] == 400
+    assert (await fleet.web.delete(path)).status_code < 300
+    (left,) = await values(fleet, "SMS_ClientSettings")
+    assert (left["Name"], left["Priority"]) == ("Busy", 1)
+
+
 async def test_a_collection_of_users(fleet: Api) -> None:
     async with fleet.db.transaction() as tx:
         for name in ("ada", "bob"):

@@ -6,6 +6,7 @@ SMS_Application and what belongs to it are missing: the site has no applications
 from dataclasses import replace
 
 from tandem.site.adminservice.classes import (
+    client_settings,
     collections,
     comanagement,
     devices,
@@ -22,9 +23,10 @@ CLASSES: tuple[Class, ...] = (
     *collections.CLASSES,
     *memberships.CLASSES,
     *comanagement.CLASSES,
+    *client_settings.CLASSES,
     *people.CLASSES,
 )
-COMPLEXES = (*collections.COMPLEXES, *comanagement.COMPLEXES)
+COMPLEXES = (*collections.COMPLEXES, *comanagement.COMPLEXES, *client_settings.COMPLEXES)
 
 _BY_NAME = {(kind.surface, kind.name.lower()): kind for kind in CLASSES}
 _MEMBERS = "sms_cm_res_coll_"
