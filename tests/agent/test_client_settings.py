@@ -107,7 +107,11 @@ async def test_a_user_is_refused_whom_settings_of_users_refuse(
     site.of_users["u1"] = [ccm.Configuration("c", "device-configuration", "Desk/B", "user")]
     await polled(client)
     assert client.gate.value("Desk/B") == "user"
-    to = await collect(site, "select * from SMS_R_User where UserPrincipalName = 'user@contoso.com'", MemberType.USER)
+    to = await collect(
+        site,
+        "select * from SMS_R_User where UserPrincipalName = 'user@contoso.com'",
+        MemberType.USER,
+    )
     await create(site, "No users", to, enable_user_policy=False)
     await polled(client)
     assert client.gate.value("Desk/B") is None
