@@ -40,6 +40,7 @@ def machine_of(
         minute_seconds=settings.minute_seconds,
         durable=settings.durable,
         root=settings.root,
+        own_network=settings.own_network,
         certificate=_certificate(settings, resolver),
         network=network_state,
         # A folder is not a device, and Windows is restarted by its own MDM client.

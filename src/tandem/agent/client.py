@@ -193,6 +193,7 @@ class Client:
             machine.now,
             forbidden=machine.state,
             minute_seconds=machine.minute_seconds,
+            own_network=machine.own_network,
         )
 
     def wake(self) -> None:

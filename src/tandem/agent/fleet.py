@@ -53,6 +53,7 @@ class HostDevice(msgspec.Struct, frozen=True, tag_field="op", tag="host"):
     durable: bool = True
     simulated: bool = False
     root: str = ""
+    own_network: bool = False
 
 
 class Leave(msgspec.Struct, frozen=True, tag_field="op", tag="leave"):
@@ -119,6 +120,7 @@ class Fleet:
             minute_seconds=order.minute_seconds,
             durable=order.durable,
             root=Path(order.root) if order.root else None,
+            own_network=order.own_network,
         )
         place = MeetingPlace(settings.meeting, settings.durable)
         called = len(self._hosts) < _CALLED

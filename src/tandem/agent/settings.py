@@ -18,6 +18,9 @@ class AgentSettings(Settings, frozen=True):
     # Where policy has its effects on a Linux device: "/" changes the device itself, another folder
     # only what is in it. Empty: values are kept with who set them, and nothing acts on them.
     root: Path | None = None
+    # True: this process has a network of its own (a namespace), so that firewall rules are the
+    # device's also where `root` is a folder.
+    own_network: bool = False
     # A client certificate with those above it, and its key, in PEM: what /UsePKICert uses.
     client_certificate: Path | None = None
     client_key: Path | None = None

@@ -24,8 +24,8 @@ def create(
 ) -> None:
     """Deploy one setting to a collection, where the site has the workload.
 
-    On Linux, TandemFiles/NAME, TandemUnits/NAME and TandemApps/NAME have effects: files, systemd
-    units and apps. Their value is a JSON object; `tandem comanagement workload` says more.
+    On Linux, TandemFiles/NAME, TandemUnits/NAME, TandemFirewall/NAME and TandemApps/NAME have
+    effects: files, systemd units, firewall rules and apps. Their value is a JSON object; `tandem comanagement workload` says more.
     """
     wanted = {
         "name": name,

@@ -11,6 +11,7 @@ from tandem.workloads.model import Workload
 
 # Areas of settings that both authorities speak of, and that the agent turns into effects on Linux.
 FILES, UNITS, APPS = "TandemFiles", "TandemUnits", "TandemApps"
+FIREWALL = "TandemFirewall"
 
 FLAG_ONLY = "Moves the flag only: no handler here changes a device for it."
 EFFECTS = "Moves with effects on devices that run Linux."
@@ -134,6 +135,14 @@ _ENTRIES = (
                 _mdm(UNITS),
                 effect=True,
                 remark="By their links; a unit starts or stops with the next start of the system.",
+            ),
+            PolicyType(
+                "firewall-rules",
+                "Firewall rules: ports accepted and dropped",
+                _site(FIREWALL),
+                _mdm(FIREWALL),
+                effect=True,
+                remark="In a table of nftables of their own; what other tables drop stays dropped.",
             ),
             PolicyType(
                 "device-profiles",

@@ -3,6 +3,7 @@
     TandemFiles/<name>  {"path": "/etc/motd", "content": "…", "mode": "0644", "owner": "root", "group": "root"}
                         {"path": "/etc/motd", "absent": true}
     TandemUnits/<name>  {"unit": "chrony.service", "enabled": true}
+    TandemFirewall/<name>  {"action": "drop", "protocol": "tcp", "port": 23, "direction": "in", "address": "10.0.0.0/8"}
     TandemApps/<name>   {"package": {"name": "tree", "version": "2.1-1", "url": "https://…", "sha256": "…"}}
                         {"install": "…", "remove": "…", "detect": {"file": "/opt/x", "sha256": "…"}}
                         detect: {"file": …}, {"package": …, "version": …} or {"script": …}
@@ -12,11 +13,13 @@ Both authorities say it by the same names, so one list holds for site, MDM servi
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
+from typing import Literal
 
 import msgspec
 
 from tandem.infra.errors import Invalid
-from tandem.workloads.catalogue import APPS, FILES, UNITS
+from tandem.workloads.catalogue import APPS, FILES, FIREWALL, UNITS
 
 _UNIT = re.compile(
     r"[A-Za-z0-9:_.\\-]{1,200}(@[A-Za-z0-9:_.\\-]{0,50})?\.(service|socket|timer|path|mount|target)"
@@ -47,6 +50,16 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str
     enabled: bool
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A port accepted or dropped. `address` is the network at the other end; empty: any."""
+
+    action: Literal["accept", "drop"]
+    protocol: Literal["tcp", "udp"]
+    port: int
+    direction: Literal["in", "out"] = "in"
+    address: str = ""
 
 
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,7 +95,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.detect
 
 
-Instruction = File | Unit | App
+Instruction = File | Unit | Rule | App
 
 
 def area_of(setting: str) -> str:
@@ -146,6 +159,18 @@ def _unit(wanted: Unit) -> str:
     return "" if _UNIT.fullmatch(wanted.unit) else "unit is the name of a systemd unit"
 
 
+def _rule(wanted: Rule) -> str:
+    if not 1 <= wanted.port <= 65535:
+        return "port is 1 to 65535"
+    try:
+        network = ip_network(wanted.address) if wanted.address else None
+    except ValueError:
+        return "address is a network like 10.0.0.0/8, with no bits behind its length"
+    if network is not None and not network.prefixlen:
+        return "address is left out where any is meant"
+    return ""
+
+
 def _app(wanted: App) -> str:
     if (wanted.package is None) is (not wanted.install):
         return "an app is either a package or an install script"
@@ -178,6 +203,7 @@ def _app(wanted: App) -> str:
 _READ: dict[str, tuple[type[Instruction], Callable[..., str], str]] = {
     FILES: (File, _file, '{"path": "/etc/motd", "content": "Welcome", "mode": "0644"}'),
     UNITS: (Unit, _unit, '{"unit": "chrony.service", "enabled": true}'),
+    FIREWALL: (Rule, _rule, '{"action": "drop", "protocol": "tcp", "port": 23}'),
     APPS: (
         App,
         _app,

@@ -1,4 +1,4 @@
-"""Handlers on Linux: what is in force becomes files, links of units, and installed apps.
+"""Handlers on Linux: what is in force becomes files, links of units, firewall rules, and apps.
 
     await Handlers(root, folder, gate, journal, http, now, …).act()
 

@@ -16,11 +16,14 @@ _FIREWALLS = ("nftables", "firewalld", "ufw", "netfilter-persistent")
 _DEVICES = 64
 
 
-def facts(root: Root) -> dict[str, str]:
-    """Each fact as one word, and beside it the evidence (`…_by`)."""
+def facts(root: Root, rules: int = 0) -> dict[str, str]:
+    """Each fact as one word, and beside it the evidence (`…_by`). `rules` is how many firewall rules
+    of policy were read back."""
     system = os_release(root)
     encrypted, encrypted_by = _encryption(root)
     firewall, firewall_by = _firewall(root)
+    if rules:
+        firewall_by += f"; firewall rules of policy in force: {rules}"
     return {
         "os": system.get("ID", UNKNOWN),
         "os_version": system.get("VERSION_ID", UNKNOWN),

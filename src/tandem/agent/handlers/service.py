@@ -15,14 +15,15 @@ from tandem.agent.gate import COMPONENTS, Applied, Gate
 from tandem.agent.handlers.apps import Apps
 from tandem.agent.handlers.compliance import facts
 from tandem.agent.handlers.files import Files
+from tandem.agent.handlers.firewall import Firewall
 from tandem.agent.handlers.model import Effect, Record, Trouble
 from tandem.agent.handlers.root import Root
 from tandem.agent.handlers.units import Units
 from tandem.agent.journal import INFORMATION, WARNING, Journal
 from tandem.infra.clock import Clock
 from tandem.infra.errors import AppError
-from tandem.workloads import APPS, FILES, UNITS, Authority, Workload, workload_of_area
-from tandem.workloads.instructions import App, File, Instruction, Unit, area_of, read
+from tandem.workloads import APPS, FILES, FIREWALL, UNITS, Authority, Workload, workload_of_area
+from tandem.workloads.instructions import App, File, Instruction, Rule, Unit, area_of, read
 
 # Detection may run a script, so an app that is there is looked at again only now and then; a
 # failure is tried again as often.
@@ -30,7 +31,7 @@ LOOK_AGAIN_MINUTES = 60
 FACTS = "facts.json"
 KEPT, UNDO_FAILED = "kept", "undo.failed"
 # A unit's file comes before its links, and what apps need before the apps.
-_ORDER = (FILES, UNITS, APPS)
+_ORDER = (FILES, UNITS, FIREWALL, APPS)
 # Between a setting's name, which has no spaces, and what it said before.
 _REPLACED = " before "
 
@@ -52,8 +53,10 @@ class Handlers:
         *,
         forbidden: Path,
         minute_seconds: float,
+        own_network: bool = False,
     ) -> None:
-        """`folder` is the client's; `forbidden` is the agent's own: no policy reaches into it."""
+        """`folder` is the client's; `forbidden` is the agent's own: no policy reaches into it.
+        `own_network`: the process has a network of its own, whose rules are the device's."""
         self._root = Root(root, forbidden)
         self._client_folder = folder
         folder = self._folder = folder.below("handlers")
@@ -63,6 +66,7 @@ class Handlers:
         self._minute = timedelta(seconds=minute_seconds)
         self._files = Files(self._root, folder)
         self._units = Units(self._root)
+        self._firewall = Firewall(its_own=own_network or self._root.is_system)
         self._apps = Apps(
             self._root,
             folder.below("runs"),
@@ -82,7 +86,8 @@ class Handlers:
         """The compliance facts for an authority; none for one that does not own the workload."""
         if not may_write(self._gate, asks, Workload.COMPLIANCE_POLICIES):
             return {}
-        return facts(self._root)
+        rules = [r for r in self._records.values() if area_of(r.setting) == FIREWALL and r.done]
+        return facts(self._root, len(rules))
 
     def _publish_facts(self) -> None:
         """Lay the facts where the MDM client finds them, while they are the MDM service's."""
@@ -235,6 +240,8 @@ class Handlers:
                 self._enact_file(instruction, record, settled)
             case Unit():
                 self._enact_unit(instruction, record, settled)
+            case Rule():
+                await self._enact_rule(instruction, record, settled)
             case App():
                 await self._enact_app(instruction, record, settled, same)
 
@@ -286,6 +293,20 @@ class Handlers:
         self._units.write(wanted, record)
         _is_read_back(self._units.in_place(wanted), wanted.unit)
         self._finish(record, "corrected" if settled else "written", f"{wanted.unit} was {state}.")
+
+    async def _enact_rule(self, wanted: Rule, record: Record, settled: bool) -> None:
+        text = _sentence(wanted)
+        if await self._firewall.in_place(wanted, record.setting):
+            if not settled:
+                self._finish(record, "in-place", text)
+            return
+        if not may_write(self._gate, Authority(record.source), Workload.DEVICE_CONFIGURATION):
+            return  # The workload moved while the kernel was asked.
+        self._begin(record)
+        await self._firewall.write(wanted, record.setting)
+        there = await self._firewall.in_place(wanted, record.setting)
+        _is_read_back(there, "The firewall rule")
+        self._finish(record, "corrected" if settled else "written", text)
 
     async def _enact_app(self, wanted: App, record: Record, settled: bool, same: bool) -> None:
         now = self._now()
@@ -342,6 +363,9 @@ class Handlers:
             case Unit():
                 self._units.undo(record)
                 return "the links are as they were."
+            case Rule():
+                await self._firewall.remove(record.setting)
+                return "the firewall rule is gone."
             case App():
                 if not record.ours and not record.run:
                     return "nothing of it is there by our hand."
@@ -420,6 +444,13 @@ def _is_read_back(there: bool, what: str) -> None:
         )
 
 
+def _sentence(rule: Rule) -> str:
+    what = {"accept": "accepted", "drop": "dropped"}[rule.action]
+    other = {"in": "from", "out": "to"}[rule.direction] + f" {rule.address or 'anywhere'}"
+    way = {"in": "comes in", "out": "goes out"}[rule.direction]
+    return f"What {way} {other} at {rule.protocol.upper()} port {rule.port} is {what}."
+
+
 def _name(setting: str) -> str:
     """A file name for a setting, whatever it is called."""
     return sha256(setting.encode()).hexdigest()[:32]
@@ -444,6 +475,8 @@ def _is_same(one: Instruction, other: Instruction | None) -> bool:
             return one.path == other.path
         case Unit(), Unit():
             return one.unit == other.unit
+        case Rule(), Rule():
+            return True  # One takes the other's place in one transaction.
         case App(), App():
             return one.rule == other.rule
     return other is None

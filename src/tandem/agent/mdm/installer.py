@@ -161,6 +161,7 @@ class _HostProcess:
             "durable": device.durable,
             "simulated": device.simulated,
             "root": str(device.root.absolute()) if device.root else "",
+            "own_network": device.own_network,
         }
         self._orders[device.name] = order
         if self._task is None:

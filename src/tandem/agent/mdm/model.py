@@ -29,6 +29,7 @@ class DeviceSettings(Settings, frozen=True):
     durable: bool = True  # False leaves the time of writing to the disk.
     simulated: bool = False  # Said by the device wherever it says what it is.
     root: Path | None = None  # Where the agent's handlers have their effects; empty: nowhere.
+    own_network: bool = False  # Whether the agent has a network of its own, for firewall rules.
 
 
 class ComputerSettings(Settings, frozen=True):
@@ -49,6 +50,7 @@ class ComputerSettings(Settings, frozen=True):
     client_minute_seconds: float = 60.0
     # Where policy has its effects: "/" on a computer that is to be managed, another folder to try it.
     root: Path | None = None  # Empty: nowhere.
+    own_network: bool = False  # The process has a network of its own: firewall rules may be there.
     logs: Path | None = None
 
     @property
@@ -65,6 +67,7 @@ class ComputerSettings(Settings, frozen=True):
             minute_seconds=self.minute_seconds,
             client_minute_seconds=self.client_minute_seconds,
             root=self.root,
+            own_network=self.own_network,
         )
 
 

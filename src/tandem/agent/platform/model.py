@@ -176,6 +176,8 @@ class Machine:
     durable: bool = True
     # Where handlers have their effects: "/" on a device of its own, a folder in tests. None: nowhere.
     root: Path | None = None
+    # Whether the process has a network of its own: firewall rules below a folder need one.
+    own_network: bool = False
     # What the machine says it is, whatever is on its disk: "2:" and 40 digits in hex. Empty: read
     # from below `root`, where it says so there.
     hardware_id: str = ""
