@@ -20,17 +20,17 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh $(wildcard hatch_build
 	touch $(STAMP)
 
 lab: setup  ## the whole tutorial, asserted, with the console to look at
-	tools/packages.sh wixl msitools openssl iproute2
+	tools/packages.sh wixl msitools openssl iproute2 nftables
 	$(BIN)/tandem lab $(LAB_ARGS)
 
 up: lab
 
 test: setup  ## every test; FAST=1 leaves out the slow ones
-	tools/packages.sh wixl msitools wine64 wine openssl iproute2 chromium
+	tools/packages.sh wixl msitools wine64 wine openssl iproute2 nftables chromium
 	FAST=$(FAST) tools/test.sh
 
 walk: setup  ## the whole tutorial clicked in a real browser, in English and in French; quiet machine, ten minutes
-	tools/packages.sh wixl msitools openssl iproute2 chromium
+	tools/packages.sh wixl msitools openssl iproute2 nftables chromium
 	$(BIN)/python -m pytest -q -s -p no:randomly tests/tutorial
 
 model: setup  ## one writer per workload, over SCHEDULES random schedules of switches, crashes and lost messages

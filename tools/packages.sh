@@ -7,6 +7,7 @@ present() {
   case "$1" in
     chromium) command -v chromium || command -v chromium-browser ;;
     iproute2) command -v ss ;;
+    nftables) command -v nft ;;
     msitools) command -v msibuild ;;
     wine | wine64) command -v wine ;;
     openssl | wixl | gcc) command -v "$1" ;;

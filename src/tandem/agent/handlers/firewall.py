@@ -125,9 +125,7 @@ def _hook(chain: str) -> dict[str, Any]:
 def _deletions(rules: list[dict[str, Any]], setting: str) -> Iterator[dict[str, Any]]:
     for rule in rules:
         if rule.get("comment") == _comment(setting):
-            yield {
-                "delete": {"rule": {**_TABLE, "chain": rule["chain"], "handle": rule["handle"]}}
-            }
+            yield {"delete": {"rule": {**_TABLE, "chain": rule["chain"], "handle": rule["handle"]}}}
 
 
 def _matches(wanted: Rule) -> list[dict[str, Any]]:

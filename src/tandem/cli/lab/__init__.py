@@ -81,3 +81,19 @@ def dns(config: Path = typer.Option(...)) -> None:
     from tandem.roles import lab_dns
 
     lab_dns.run(config)
+
+
+@app.command(hidden=True)
+def network(config: Path = typer.Option(...)) -> None:
+    """The doors of the real device's own network."""
+    from tandem.roles import lab_network
+
+    lab_network.run(config)
+
+
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def inside(command: list[str], config: Path = typer.Option(...)) -> None:
+    """Open those doors in a new network, and become a command."""
+    from tandem.roles import lab_network
+
+    lab_network.enter(config, command)

@@ -17,6 +17,7 @@ from tandem.cli import context
 from tandem.cli.context import Api, Profile
 from tandem.cli.lab import topology
 from tandem.cli.lab.commands import Commands
+from tandem.cli.lab.real_device import small_system
 from tandem.cli.lab.report import ExpectedRefusal, Screen, StepReport
 from tandem.cli.lab.supervisor import Known, Supervisor, answers
 from tandem.cli.lab.topology import (
@@ -28,11 +29,13 @@ from tandem.cli.lab.topology import (
     Person,
     Timers,
     Topology,
+    gateway_hosts,
 )
 from tandem.infra import config, net
 from tandem.infra.database import Embedded
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import private_folder, write_private
+from tandem.roles import lab_network
 
 # What each process is, for who reads their list.
 ROLES = {
@@ -43,6 +46,7 @@ ROLES = {
     "site": "collections, policies, content, management point, console",
     "gateway": "the way in, on the internet",
     "connector": "connection point: dials the gateway from inside",
+    "network": "lab aid: doors of the real device's own network",
     "agent": "one real device",
     "simulator": "simulated devices",
 }
@@ -53,6 +57,10 @@ _CHEAP = {"password_memory_kib": 1024, "password_passes": 1}
 
 class AnotherLab(AppError):
     kind, code = Kind.CONFLICT, "lab.another"
+
+
+class NoOwnNetwork(AppError):
+    kind, code = Kind.UNAVAILABLE, "lab.no-own-network"
 
 
 class Progress(msgspec.Struct):
@@ -84,6 +92,7 @@ class Lab:
         # From the command on, the interpreter and the imports included.
         self.begun = time.monotonic() - (time.time() - psutil.Process().create_time())
         self.tenant_id = ""
+        self.own_network = False  # Whether the real device has one.
         self._ending = False
         self._devices_up: asyncio.Task[None] | None = None
         self._postgresql: Embedded | None = None
@@ -425,10 +434,15 @@ class Lab:
             "client_minute_seconds": self.timers.client_minute_seconds,
             "logs": self.logs,
         }
+        own_network = await self._own_network()
+        self.own_network = bool(own_network)
+        root = small_system(self.folder / "devices" / f"{self.real.device}-root")
         agent = self.write_settings(
             "agent",
             {
                 **shared,
+                "root": root,
+                "own_network": self.own_network,
                 "name": self.real.device,
                 "state": self.folder / "devices" / self.real.device,
                 "control": self._control("agent"),
@@ -455,7 +469,7 @@ class Lab:
         await asyncio.gather(
             self.supervisor.start(
                 "agent",
-                self._command("agent", "run", "--config", agent),
+                [*own_network, *self._command("agent", "run", "--config", agent)],
                 lambda: self._directed("agent"),
             ),
             self.supervisor.start(
@@ -465,6 +479,40 @@ class Lab:
             ),
         )
         self.kept["devices_started"] = True
+
+    async def _own_network(self) -> list[str]:
+        """What to put before the agent's command, so that it runs in a network of its own; nothing
+        where there can be none, which is said."""
+        why = await asyncio.to_thread(lab_network.unavailable)
+        if why:
+            self.screen.line(f"  The real device shares this machine's network. {why}")
+            if os.environ.get("CI"):
+                raise NoOwnNetwork(
+                    why, cure="Run the lab as root in CI: nothing is left out there."
+                )
+            return []
+        here, ports = self.topology, self.topology.ports
+        doors = [
+            lab_network.Door(INTERNET, ports.tenant),
+            lab_network.Door(INTERNET, ports.management),
+            lab_network.Door(ON_PREMISES, ports.dns),
+            lab_network.Door(ON_PREMISES, ports.dns, udp=True),
+            *(lab_network.Door(host, ports.gateway) for host in gateway_hosts(here.instances)),
+        ]
+        file = self.folder / "network.sock"
+        settings = self.write_settings(
+            "network",
+            {"socket": file, "doors": msgspec.to_builtins(doors), "logs": self.logs},
+        )
+
+        async def listens() -> bool:
+            return file.exists()
+
+        file.unlink(missing_ok=True)
+        await self.supervisor.start(
+            "network", self._command("lab", "network", "--config", settings), listens
+        )
+        return ["unshare", "--net", *self._command("lab", "inside", "--config", settings)]
 
     async def _directed(self, role: str) -> bool:
         try:
@@ -511,6 +559,7 @@ class Lab:
         # The database last: the roles drain into it.
         others = [p.role for p in self.supervisor.processes if p.role != "postgresql"]
         first = [role for role in others if role in {"simulator", "agent", "connector"}]
+        # The doors of the agent's network stand open until it has gone.
         site = [role for role in others if role not in first]
         for roles in (first, site):
             await asyncio.gather(*(self.supervisor.stop(role) for role in roles))

@@ -20,6 +20,7 @@ from lxml import html
 
 from tandem import pki
 from tandem.agent import mdm
+from tandem.cli.lab import real_device
 from tandem.cli.lab.commands import CommandFailed
 from tandem.cli.lab.lab import Lab
 from tandem.cli.lab.plan import Step
@@ -892,6 +893,7 @@ async def devices(lab: Lab, see: Observer) -> None:
     await _settings_hold(lab, see)
     await _all_refused(lab, see)
     await nothing_listens(lab, see)
+    await real_device.is_apart(lab, see)
 
 
 async def _excluded(lab: Lab, see: Observer) -> None:
@@ -1079,8 +1081,10 @@ async def switch(lab: Lab, see: Observer) -> None:
         await run("device-configuration", "assign", "Screen lock (MDM)", "--include", SCOPE)
     everyone = [person.device for person in lab.managed]
     pilot = everyone[: pilot_size(lab.progress.devices)]
+    await real_device.is_configured(lab)
     await _begin_again(lab)
     await _all_have(lab, see, "the site's value holds everywhere", [], everyone)
+    await _in_effect(lab, see, Authority.SITE)
     await _halted_by_its_gate(lab, see, pilot, everyone)
     rollout = await _planned(lab, workload)
     rings = [ring["counts"]["waiting"] for ring in rollout["rings"]]
@@ -1094,11 +1098,23 @@ async def switch(lab: Lab, see: Observer) -> None:
     ended = await _started(lab, rollout["id"], len(everyone))
     see.check("each ring passes its gate", ended["state"] == "finished", ended["state"])
     await _all_have(lab, see, "then all have changed", everyone, everyone)
+    await _in_effect(lab, see, Authority.MDM)
     await _agreed(lab, see, workload, len(everyone))
     await run("rollout", "back", rollout["id"], "--yes")
     await _all_have(lab, see, "and back", [], everyone)
+    await _in_effect(lab, see, Authority.SITE)
     await _agreed(lab, see, workload, 0)
     await _proven(lab, see, workload, everyone)
+
+
+async def _in_effect(lab: Lab, see: Observer, owner: Authority) -> None:
+    who = {Authority.SITE: "the site", Authority.MDM: "the MDM service"}[owner]
+
+    async def look() -> tuple[bool, str]:
+        return await real_device.effects(lab, owner)
+
+    held, seen = await until(look, _patience(lab))
+    see.check(f"the real device is as {who} wants it", held, seen)
 
 
 async def _proven(lab: Lab, see: Observer, workload: Workload, everyone: list[str]) -> None:
