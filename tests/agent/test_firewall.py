@@ -66,7 +66,7 @@ async def test_a_rule_filters_is_read_back_and_goes_with_its_setting(device: Dev
     device.site_sets("TandemFirewall/Names", drop(5353))
     state = await settle(device)
     told = state.enacted["TandemFirewall/Names"]
-    text = "What comes in from anywhere at UDP port 5353 is dropped."
+    text = "What comes in at UDP port 5353 is dropped."
     assert (told.code, told.source, told.text) == ("written", "site", text)
     assert rules() == ['udp dport 5353 drop comment "TandemFirewall/Names"']
     assert not arrives(5353)

@@ -42,7 +42,7 @@ class Network:
     stop: asyncio.Event
 
     async def start(self, program: str, *words: object) -> asyncio.subprocess.Process:
-        starter = ["lab", "inside", "--config", str(self.settings)]
+        starter = ["lab", "inside", "--config", str(self.settings), "--"]
         return await asyncio.create_subprocess_exec(
             "unshare", "--net", sys.executable, "-m", "tandem.cli", *starter,
             sys.executable, "-c", program, *map(str, words),

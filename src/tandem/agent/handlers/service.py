@@ -446,9 +446,12 @@ def _is_read_back(there: bool, what: str) -> None:
 
 def _sentence(rule: Rule) -> str:
     what = {"accept": "accepted", "drop": "dropped"}[rule.action]
-    other = {"in": "from", "out": "to"}[rule.direction] + f" {rule.address or 'anywhere'}"
-    way = {"in": "comes in", "out": "goes out"}[rule.direction]
-    return f"What {way} {other} at {rule.protocol.upper()} port {rule.port} is {what}."
+    at = f"at {rule.protocol.upper()} port {rule.port}"
+    if rule.direction == "in":
+        other = f" from {rule.address}" if rule.address else ""
+        return f"What comes in{other} {at} is {what}."
+    other = f" to {rule.address}" if rule.address else ""
+    return f"What goes out{other} {at} is {what}."
 
 
 def _name(setting: str) -> str:

@@ -91,9 +91,9 @@ def network(config: Path = typer.Option(...)) -> None:
     lab_network.run(config)
 
 
-@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@app.command(hidden=True)
 def inside(command: list[str], config: Path = typer.Option(...)) -> None:
-    """Open those doors in a new network, and become a command."""
+    """Open those doors in a new network, and become the command behind `--`."""
     from tandem.roles import lab_network
 
     lab_network.enter(config, command)

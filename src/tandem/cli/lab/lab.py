@@ -512,7 +512,8 @@ class Lab:
         await self.supervisor.start(
             "network", self._command("lab", "network", "--config", settings), listens
         )
-        return ["unshare", "--net", *self._command("lab", "inside", "--config", settings)]
+        starter = self._command("lab", "inside", "--config", settings, "--")
+        return ["unshare", "--net", *starter]
 
     async def _directed(self, role: str) -> bool:
         try:
