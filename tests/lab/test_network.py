@@ -132,5 +132,3 @@ async def test_a_relay_that_ends_shuts_the_doors_of_who_still_lives(network: Net
     await network.relay
     output, _ = await process.communicate(b"\n")
     assert output.decode().strip() == "Connection refused"
-
-

@@ -6,6 +6,7 @@ that drop. The table is ours alone: what other tables drop stays dropped.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -89,25 +90,31 @@ class Firewall:
                 cure="Run the agent in a network of its own and say so in its settings"
                 " (own_network), or manage the machine itself (root).",
             )
+        # nft opens /dev/stdin anew, which works with a file and not with an event loop's socket.
+        standard = os.memfd_create("nft")
         try:
+            os.write(standard, given)
+            os.lseek(standard, 0, os.SEEK_SET)
             process = await asyncio.create_subprocess_exec(
                 "nft",
                 "-j",
                 *arguments,
-                stdin=asyncio.subprocess.PIPE,
+                stdin=standard,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={"PATH": _PATH, "LANG": "C.UTF-8"},
             )
-        except OSError:
+        except FileNotFoundError:
             raise Trouble(
                 "firewall.no-nft",
                 "The program nft is not on this device.",
                 cure="Install the package nftables.",
             ) from None
+        finally:
+            os.close(standard)
         try:
             async with asyncio.timeout(_SECONDS):
-                output, said = await process.communicate(given)
+                output, said = await process.communicate()
         except TimeoutError:
             raise Trouble("firewall.failed", "nft does not end.") from None
         finally:
