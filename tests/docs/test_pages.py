@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import typer
 
+import task_guides
 from tandem.cli.lab.steps import STEPS
 from tandem.cli.main import build
 
@@ -75,3 +76,10 @@ def test_commands_are_found_in_documents_and_in_sentences() -> None:
 def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_each_command_of_a_task_guide_is_run_somewhere() -> None:
+    """Those of `task_guides.SHOWS` are run in the lab, by tests/lab/test_lab.py."""
+    assert task_guides.pages() == set(task_guides.SHOWS) | task_guides.ELSEWHERE
+    for page, shown in task_guides.SHOWS.items():
+        assert task_guides.commands(page) == list(shown), page

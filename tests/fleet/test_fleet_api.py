@@ -432,7 +432,7 @@ async def test_the_commands_list_and_act_on_many(api: Api, tmp_path: Path) -> No
             2,
             ["LAB-001", "LAB-002"],
         )
-        shown = await tandem.run("device", "show", "d-PC-003")
+        shown = await tandem.run("device", "show", "PC-003")
         assert shown["device"]["stages"] == ["enrolled", "registered", "policy", "co-managed"]
         assert (await tandem.run("device", "block", "--search", "LAB"))["changed"] == 2
         assert (await tandem.run("device", "unblock", "d-LAB-001"))["changed"] == 1

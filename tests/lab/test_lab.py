@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,11 +19,14 @@ import httpx
 import psutil
 import pytest
 from lxml import html
+from typer.testing import CliRunner
 
+import task_guides
 import vendor_paths
 from tandem.agent import mdm
 from tandem.cli.lab.steps import STEPS
 from tandem.cli.lab.topology import Timers
+from tandem.cli.main import build
 from tandem.cli.sign_in import Form
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -330,6 +335,20 @@ def _moved(console: httpx.Client) -> str:
     page = html.fromstring(console.get("/console/").content)
     links = page.xpath("//table//a[contains(@href, 'workload=windows-update')]")
     return " ".join(link.get("href") for link in links if link.text_content().strip() != "0")
+
+
+def test_the_commands_of_the_task_guides_show_what_their_pages_say(
+    lab: RunningLab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TANDEM_PROFILE", str(lab.folder / "state" / "settings" / "profile.toml"))
+    monkeypatch.chdir(tmp_path)
+    tandem, wrong = build(), []
+    for page, shown in task_guides.SHOWS.items():
+        for command, words in shown.items():
+            said = CliRunner().invoke(tandem, shlex.split(command)[1:])
+            if said.exit_code != 0 or not re.search(words, said.output):
+                wrong.append(f"{page}: {command}\n{said.output}")
+    assert wrong == []
 
 
 def test_a_client_without_mdm_is_enrolled_by_the_site(lab: RunningLab) -> None:

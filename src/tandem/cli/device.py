@@ -90,9 +90,9 @@ def _listed(found: dict[str, Any]) -> str:
 
 
 @app.command()
-def show(device: Annotated[str, typer.Argument(help="Id.")], json: Json = False) -> None:
+def show(device: Annotated[str, typer.Argument(help="Id or name.")], json: Json = False) -> None:
     """Show what both authorities know of a device, and what each wants of it."""
-    emit(site_client().get(f"{_PATH}/{quote(device, safe='')}"), _shown, json)
+    emit(_of_device(device), _shown, json)
 
 
 def _shown(found: dict[str, Any]) -> str:
@@ -177,18 +177,19 @@ def _step(step: dict[str, Any]) -> str:
     return f"{'..' if step['at'] is None else '  '} {at}  {who}: {text}"
 
 
-def _of_device(device: str, part: str, **asked: str) -> dict[str, Any]:
-    """A part of what the site knows of a device, by its id or name."""
+def _of_device(device: str, part: str = "", **asked: str) -> dict[str, Any]:
+    """What the site knows of a device, or a part of it, by its id or name."""
     site = site_client()
+    below = f"/{part}" if part else ""
     try:
-        found: dict[str, Any] = site.get(f"{_PATH}/{quote(device, safe='')}/{part}", **asked)
+        found: dict[str, Any] = site.get(f"{_PATH}/{quote(device, safe='')}{below}", **asked)
     except Refused as error:
         if error.remote != "fleet.no-such-device":
             raise
         listed = site.get(_PATH, search=device, limit=_MOST)["devices"]
         cure = "`tandem device list` shows all of them."
         id = named(listed, device, kind="device", cure=cure, key="name")["id"]
-        found = site.get(f"{_PATH}/{quote(id, safe='')}/{part}", **asked)
+        found = site.get(f"{_PATH}/{quote(id, safe='')}{below}", **asked)
     return found
 
 
