@@ -14,6 +14,7 @@ ELSEWHERE = {
     "one-writer.md",  # The same: each device's ledger is checked there.
     "off-boarding.md",  # tests/comanagement
 }
+_BY_GATEWAY = r"Enable clients to use a cloud management gateway +Yes"
 SHOWS = {
     "broken-hop.md": {
         "tandem health show": r"good +connection-point CP01 → site",
@@ -25,7 +26,7 @@ SHOWS = {
     "intranet-or-internet.md": {
         "tandem notify device LAB-002": r"Network: internet\. No management point",
         "tandem notify send evaluate-location --device LAB-002 --wait": r"on LAB-002: done 1",
-        "tandem client-settings resultant LAB-002": r"Yes .*enable_cloud_management_gateway",
+        "tandem client-settings resultant LAB-002": _BY_GATEWAY,
         "tandem device timeline LAB-002": r"done +trace [0-9a-f]{32}",
     },
     "what-a-slider-covers.md": {
@@ -57,7 +58,7 @@ SHOWS = {
         "tandem client list --inactive": r"0 inactive",
         "tandem client list LAB-002": r"LAB-002 .*directory",
         "tandem notify device LAB-002": r"Online; it last asked 2",
-        "tandem client-settings resultant LAB-002": r"enable_cloud_management_gateway",
+        "tandem client-settings resultant LAB-002": _BY_GATEWAY,
         "tandem bulk-registration-token list": r"Good until",
     },
 }
