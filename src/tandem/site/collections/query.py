@@ -9,7 +9,7 @@
     … where ResourceId not in (select ResourceID from SMS_Client_ComanagementState)
 
 A query becomes an SQL condition over the resource `r`. Columns and tables come from `classes`; every
-value is a parameter. What is compared with nothing (a attribute that nobody reported) is neither equal
+value is a parameter. What is compared with nothing (an attribute that nobody reported) is neither equal
 nor unequal, as in WQL.
 """
 
@@ -322,7 +322,7 @@ class _Compiler:
         left, right = (self._column(scope, part) for part in _trees(equality))
         if new not in (left.source, right.source) or left.source is right.source:
             raise BadQuery(
-                f"A join names a attribute of {new.of.name} and one of a class before it.",
+                f"A join names an attribute of {new.of.name} and one of a class before it.",
                 cure=f"Write: on {new.of.name}.ResourceID = SMS_R_System.ResourceID.",
                 at=_start(_token(_trees(equality)[0], 0)),
             )
@@ -466,7 +466,7 @@ class _Compiler:
         if found:
             first = found[0]
             raise BadQuery(
-                f"{word} is a attribute of more than one class that the query reads.",
+                f"{word} is an attribute of more than one class that the query reads.",
                 cure=f"Write {first.source.of.name}.{first.what.name}.",
                 at=_start(word),
             )
