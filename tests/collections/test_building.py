@@ -452,15 +452,41 @@ async def test_a_list_does_not_wait_for_its_numbers_and_says_of_when_they_are(
     slow = "select * from SMS_R_System where Name like '%9[0-9]%[1-7]_' or Name like '%x%'"
     one = await made(api, "Slow", {"kind": "query", "query": slow})
     monkeypatch.setattr("tandem.site.collections.service._LIST_SECONDS", 0.0)
-    monkeypatch.setattr("tandem.site.collections.service._PREVIEW_SECONDS", 0.0)
     (shown,) = (await api.get("/api/v1/collections", search="Slow"))["items"]
     assert shown["members"] is None
     await api.web.post(f"/api/v1/collections/{one['id']}/evaluate")
     (shown,) = (await api.get("/api/v1/collections", search="Slow"))["items"]
     assert (shown["members"], shown["members_at"]) == (one["members"], shown["evaluated_at"])
     rules = {"rules": [{"kind": "query", "query": slow}]}
+    monkeypatch.setattr("tandem.site.collections.service._PREVIEW_SECONDS", 0.0)
     _, error = await api.refusal("POST", "/api/v1/collections/preview", rules)
     assert error["code"] == "collection.too-complex"
     async with api.db.transaction() as tx:
         row = await (await tx.execute("SHOW statement_timeout")).fetchone()
     assert row == {"statement_timeout": "0"}
+
+
+async def test_a_query_without_an_end_becomes_no_rule(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold whoever asks for its members: lists, roll-outs, and devices for their policy."""
+    async with api.db.transaction() as tx:
+        await many(tx, 300)
+    monkeypatch.setattr("tandem.site.collections.service._PREVIEW_SECONDS", 0.2)
+    joins = "".join(
+        f" inner join SMS_R_System as {name} on {name}.Client = {before}.Client"
+        for before, name in (("SMS_R_System", "b"), ("b", "c"), ("c", "d"))
+    )
+    endless = f"select * from SMS_R_System{joins} where b.Name='q' or c.Name='q' or d.Name='q'"
+    rule = {"kind": "query", "query": endless}
+    new = {"name": "Endless", "rules": [rule]}
+    _, error = await api.refusal("POST", "/api/v1/collections", new)
+    assert error["code"] == "collection.too-complex"
+    await made(api, "Small")
+    for method, path, body in (
+        ("POST", "/api/v1/collections/Small/rules", {"rules": [rule]}),
+        ("PATCH", "/api/v1/collections/Small", {"rules": [rule]}),
+    ):
+        _, error = await api.refusal(method, path, body)
+        assert error["code"] == "collection.too-complex"
+    assert (await api.get("/api/v1/collections/Small"))["members"] == 0

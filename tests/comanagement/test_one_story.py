@@ -5,7 +5,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tandem.agent import Bootstrap, Client, Machine, MdmEnrollment
 from tandem.infra import net
 from tandem.infra.database import Database, Tx
 from tandem.protocols import ccm
-from tandem.site import clients, comanagement
+from tandem.site import clients, comanagement, traces
 from tandem.workloads import Authority, Workload
 
 DEVICES = "/api/v1/devices"
@@ -390,3 +390,27 @@ async def test_a_silent_tenant_is_no_tenant_with_policies(world: World) -> None:
     for device in ("", "NOBODY", "x\0y", "y" * 999):
         status, _ = await api.refusal("POST", OFF, {"device": device})
         assert status in (400, 404)
+
+
+async def test_what_was_decided_for_others_hides_nothing_that_concerns_a_device(
+    site_db: Database,
+) -> None:
+    now = datetime.now(UTC)
+    known = traces.Cause(traces.TraceId("0" * 32), now - timedelta(hours=2), traces.Kind.REGISTERED)
+    last = traces.Given(known, now - timedelta(hours=2), (), "")
+    async with site_db.transaction() as tx:
+        made = []
+        for minute, name in enumerate(["PC-1", *["PC-2"] * 25]):
+            made.append(
+                await traces.begin(
+                    tx,
+                    traces.Kind.COLLECTION,
+                    actor="anna",
+                    collections=["CM100001"],
+                    details={"action": "collection.add-members", "devices": [name]},
+                    now=now - timedelta(minutes=60 - minute),
+                )
+            )
+        found = await traces.since(tx, last, "PC-1", ["CM100001"])
+        assert [cause.id for cause in found] == made[:1]
+        assert await traces.forget(tx, now - timedelta(minutes=50)) == 10

@@ -1,6 +1,7 @@
 """Secrets, blobs, logs and jobs."""
 
 import asyncio
+import re
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,3 +131,19 @@ async def test_old_news_goes_from_the_oldest_on(
         before = datetime.now(UTC) - timedelta(days=30)
         assert [await events.forget(tx, before) for _ in range(3)] == [2, 1, 0]
         assert [item.subject for item in await events.since(tx, 0)] == ["3", "4"]
+
+
+def test_no_two_modules_wait_for_each_other_by_the_number_of_a_lock() -> None:
+    """Numbers of PostgreSQL's advisory locks; those that are made of a text have two arguments or a hash."""
+    source = Path(events.__file__).parents[1]
+    numbers = [
+        int(number)
+        for file in source.rglob("*.py")
+        for number in re.findall(
+            r"^_\w*LOCK = ([\d_]+)$|advisory_(?:xact_)?lock\(([\d_]+)\)", file.read_text(), re.M
+        )
+        for number in number
+        if number
+    ]
+    assert len(numbers) > 8
+    assert len(numbers) == len(set(numbers))

@@ -46,6 +46,7 @@ from tandem.site import (
     notifications,
     properties,
     search,
+    traces,
 )
 from tandem.site import settings as client_settings
 
@@ -550,6 +551,8 @@ async def _forget(db: Database, days: float, stop: asyncio.Event) -> None:
     async def work() -> None:
         before = utc_now() - timedelta(days=days)
         gone = await clients.forget_history(db, before)
+        async with db.transaction() as tx:
+            gone += await traces.forget(tx, before)
         while True:
             async with db.transaction() as tx:
                 news = await events.forget(tx, before)

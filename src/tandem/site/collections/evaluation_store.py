@@ -8,7 +8,7 @@ from tandem.site.collections.classes import CHANGED
 from tandem.site.collections.model import CollectionId, Evaluation, MemberType
 from tandem.site.collections.query import Condition
 
-_LOCK = 7_311_004
+_LOCK = 7_311_007
 
 
 async def lock(tx: Tx) -> None:
@@ -23,8 +23,13 @@ async def try_lock(tx: Tx) -> bool:
     return bool(row and row["ours"])
 
 
-async def limit_time(tx: Tx, seconds: int) -> None:
-    await tx.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+async def limit_time(tx: Tx, seconds: float) -> None:
+    limit = f"{max(1, int(seconds * 1000))}ms"
+    await tx.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+
+
+async def end_limit(tx: Tx) -> None:
+    await tx.execute("SET LOCAL statement_timeout TO DEFAULT")
 
 
 # What a transaction that evaluates looks at: the resources that have changed with what is reported

@@ -7,7 +7,8 @@ that `evaluating` keeps are for lists, counts and costs.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -618,6 +619,25 @@ async def _add(tx: Tx, found: Collection, rules: Sequence[Rule]) -> None:
                 cure="Give the new rule another name, or remove the other one first.",
                 field="rules",
             )
+    if any(rule.kind == "query" for rule in rules):
+        # Whoever asks later, as devices do, waits for it without an end.
+        await _counted(tx, found)
+
+
+@asynccontextmanager
+async def _in_time(tx: Tx, of: Collection) -> AsyncIterator[None]:
+    """For what asks a collection's rules. Raises TooComplex when it takes longer than it may."""
+    try:
+        async with tx.transaction():
+            await evaluation_store.limit_time(tx, _PREVIEW_SECONDS)
+            yield
+            await evaluation_store.end_limit(tx)
+    except QueryCanceled:
+        raise TooComplex(
+            f"{of.name} takes too long to evaluate.",
+            cure="Use fewer queries with % at the beginning, or include fewer collections.",
+            field="rules",
+        ) from None
 
 
 Known = Mapping[str, KnownResource] | Mapping[str, KnownUser]
@@ -852,37 +872,46 @@ async def some_rules(
 
 
 async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
-    """Of a collection of devices. Raises NoSuchCollection, WrongType."""
-    condition = await condition_of(tx, (await device_collection(tx, wanted)).id)
-    return await store.resources(tx, condition.sql, condition.values, limit, offset)
+    """Of a collection of devices. Raises NoSuchCollection, WrongType, TooComplex."""
+    found = await device_collection(tx, wanted)
+    condition = await condition_of(tx, found.id)
+    async with _in_time(tx, found):
+        return await store.resources(tx, condition.sql, condition.values, limit, offset)
 
 
 async def user_members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownUser]:
-    """Of a collection of users. Raises NoSuchCollection, WrongType."""
+    """Of a collection of users. Raises NoSuchCollection, WrongType, TooComplex."""
     found = _of(MemberType.USER, await collection(tx, wanted))
     condition = await condition_of(tx, found.id)
-    return await store.user_members(tx, condition.sql, condition.values, limit, offset)
+    async with _in_time(tx, found):
+        return await store.user_members(tx, condition.sql, condition.values, limit, offset)
 
 
 async def some_members(
     tx: Tx, of: Collection, search: str, order: tuple[str, bool], limit: int, offset: int
 ) -> tuple[Sequence[KnownResource | KnownUser], int]:
-    """A page of the members whose name begins with `search`, and how many such there are."""
+    """A page of the members whose name begins with `search`, and how many such there are. Raises
+    TooComplex."""
     condition = await condition_of(tx, of.id)
     sql, values = condition.sql, condition.values
     some: Sequence[KnownResource | KnownUser]
-    if of.type is MemberType.USER:
-        some = await store.user_members(tx, sql, values, limit, offset, search, order)
-    else:
-        some = await store.resources(tx, sql, values, limit, offset, search, order)
-    return some, await store.count(tx, sql, values, search, of.type)
+    async with _in_time(tx, of):
+        if of.type is MemberType.USER:
+            some = await store.user_members(tx, sql, values, limit, offset, search, order)
+        else:
+            some = await store.resources(tx, sql, values, limit, offset, search, order)
+        return some, await store.count(tx, sql, values, search, of.type)
 
 
 async def count(tx: Tx, id: CollectionId) -> int:
-    """Members, by the rules. Raises NoSuchCollection."""
-    of = await collection(tx, id)
+    """Members, by the rules. Raises NoSuchCollection, TooComplex."""
+    return await _counted(tx, await collection(tx, id))
+
+
+async def _counted(tx: Tx, of: Collection) -> int:
     condition = await condition_of(tx, of.id)
-    return await store.count(tx, condition.sql, condition.values, of=of.type)
+    async with _in_time(tx, of):
+        return await store.count(tx, condition.sql, condition.values, of=of.type)
 
 
 # Of so many rules a preview says what each brings.
@@ -940,15 +969,8 @@ async def evaluate(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Evaluat
     they get by the rules themselves, so none waits for this. Raises NoSuchCollection, TooComplex."""
     found = await collection(tx, wanted)
     await evaluation_store.lock(tx)
-    try:
-        async with tx.transaction():
-            await evaluation_store.limit_time(tx, int(_PREVIEW_SECONDS))
-            await evaluate_fully(tx, found.id, now)
-    except QueryCanceled:
-        raise TooComplex(
-            f"{found.name} takes too long to evaluate.",
-            cure="Use fewer queries with % at the beginning, or include fewer collections.",
-        ) from None
+    async with _in_time(tx, found):
+        await evaluate_fully(tx, found.id, now)
     evaluation = await evaluation_store.last(tx, found.id)
     assert evaluation is not None
     await _audit(

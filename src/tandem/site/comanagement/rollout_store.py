@@ -22,7 +22,7 @@ from tandem.site.comanagement.rollout_model import (
 )
 from tandem.workloads import Position, Workload
 
-_KEEPER_LOCK = 7_311_003
+_KEEPER_LOCK = 7_311_005
 _ROLLOUT = (
     "id, workload, state, created_at, created_by, automatic_back, second_approval, approved_by,"
     " offline_minutes, ring, before_position, before_collection, before_also, started_at,"

@@ -16,7 +16,7 @@ from tandem.site.settings.model import (
     SettingsId,
 )
 
-_LOCK = 7_311_004
+_LOCK = 7_311_006
 _CUSTOM = (
     "c.id, c.name, c.description, c.type, c.priority, c.given, c.created_at, c.created_by,"
     " c.changed_at, c.changed_by, ARRAY(SELECT d.collection_id FROM settings_deployment d"

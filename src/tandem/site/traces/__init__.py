@@ -8,7 +8,7 @@ Owns the tables traces_…. A cause is one row, however many devices it concerns
 """
 
 from tandem.site.traces.model import Cause, Followed, Given, Kind, TraceId
-from tandem.site.traces.service import begin, follow, given, since
+from tandem.site.traces.service import begin, follow, forget, given, since
 
 __all__ = [
     "Cause",
@@ -18,6 +18,7 @@ __all__ = [
     "TraceId",
     "begin",
     "follow",
+    "forget",
     "given",
     "since",
 ]

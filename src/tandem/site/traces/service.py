@@ -35,12 +35,8 @@ async def since(tx: Tx, last: Given | None, name: str, collections: Sequence[str
     newest first. A change that names devices concerns those."""
     if last is None:
         return []
-    found = await store.since(tx, last.at - _OVERLAP, collections, _MOST)
-    return [
-        cause
-        for cause in found
-        if cause.id != last.cause.id and name in cause.details.get("devices", (name,))
-    ]
+    found = await store.since(tx, last.at - _OVERLAP, name, collections, _MOST)
+    return [cause for cause in found if cause.id != last.cause.id]
 
 
 async def follow(
@@ -80,6 +76,12 @@ def _came_by_itself(
     if any(cause.kind is Kind.COLLECTION for cause in found):
         return False
     return any(id not in member_since or member_since[id] > found[0].at for id in came)
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    """Drop what was decided before: a device that was away longer follows nothing that is told.
+    What devices were given keeps a copy of its cause. Returns how many went."""
+    return await store.forget(tx, before)
 
 
 async def given(tx: Tx, client_id: str) -> Given | None:

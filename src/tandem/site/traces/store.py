@@ -26,14 +26,22 @@ async def insert(tx: Tx, cause: Cause) -> None:
     )
 
 
-async def since(tx: Tx, after: datetime, collections: Sequence[str], most: int) -> list[Cause]:
-    """The newest first, of those that concern any of these collections."""
+async def since(
+    tx: Tx, after: datetime, name: str, collections: Sequence[str], most: int
+) -> list[Cause]:
+    """The newest first, of those that concern any of these collections. One that names devices
+    concerns those."""
     found = await tx.execute(
         f"SELECT {_CAUSE} FROM traces_cause WHERE at > %s AND collections && %s::text[]"  # noqa: S608
-        " ORDER BY at DESC, id LIMIT %s",
-        (after, list(collections), most),
+        " AND (NOT details ? 'devices' OR details->'devices' ? %s) ORDER BY at DESC, id LIMIT %s",
+        (after, list(collections), name, most),
     )
     return [_cause(row) async for row in found]
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    done = await tx.execute("DELETE FROM traces_cause WHERE at < %s", (before,))
+    return done.rowcount
 
 
 def _cause(row: dict[str, Any]) -> Cause:

@@ -557,7 +557,7 @@ _HOLDERS = """SELECT h.holder_id AS id FROM directory_role_holder h WHERE h.role
 
 async def lock_roles(tx: Tx) -> None:
     """One at a time: two administrators who remove each other would leave none."""
-    await tx.execute("SELECT pg_advisory_xact_lock(4120773)")
+    await tx.execute("SELECT pg_advisory_xact_lock(4120774)")
 
 
 async def insert_role_holder(tx: Tx, role_id: str, holder_id: str) -> None:

@@ -85,8 +85,10 @@ class Quiet:
         )
         self._begun.move_to_end(fingerprint)
         if len(self._begun) > _MOST:
-            _, oldest = self._begun.popitem(last=False)
-            await store.begin(connection, oldest)
+            oldest, waits = next(iter(self._begun.items()))
+            await store.begin(connection, waits)
+            if self._begun.get(oldest) is waits:
+                del self._begun[oldest]
         return answer
 
     async def _nothing(

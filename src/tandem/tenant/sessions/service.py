@@ -99,6 +99,8 @@ class Sessions(Orders):
         begins = _begins(before, message, proof, first, now)
         if not begins:
             if before is None or before.session != message.session:
+                # Its first message may have been answered quietly elsewhere: the next is not.
+                await store.unsettle(tx, device.id)
                 return self._unheard(message)
             if message.number == before.number:
                 if course.proves_less(proof.level, before.course.level):
