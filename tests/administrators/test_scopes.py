@@ -5,12 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
+from psycopg.types.json import Jsonb
 from test_permissions import person
 
 import site_api
-from site_api import Api, add_device
+from site_api import NOW, TENANT, Api, add_device
 from tandem import audit
 from tandem.infra.database import Database
+from tandem.site import clients, collections
 
 
 class Limited:
@@ -240,7 +242,6 @@ async def test_the_adminservice_shows_a_limited_administrator_their_part(limited
     for path in (
         "SMS_Admin",
         "SMS_Role",
-        "SMS_R_User",
         "SMS_AzureService",
         "SMS_CoManagementSettings",
     ):
@@ -370,3 +371,176 @@ async def test_the_commands_of_scopes(api: Api, tmp_path: Path) -> None:
         assert "No gateway" in str(
             await commands.refusal("administrator", "take-scope", "gateway", "x", "Paris")
         )
+
+
+async def test_rules_name_nothing_that_is_hidden(limited: Limited) -> None:
+    """Somebody else's rules in a collection that they see: what a rule names may be hidden."""
+    rules = [
+        {"kind": "exclude", "collection": limited.rome},
+        {"kind": "direct", "device": "rome-1"},
+        {"kind": "direct", "device": "paris-1"},
+    ]
+    part = {"name": "Part", "limiting": limited.paris, "rules": rules}
+    answer = await limited.api.web.post("/api/v1/collections", json=part)
+    assert answer.status_code == 201, answer.text
+    id = answer.json()["id"]
+    shown = await limited.get(f"/api/v1/collections/{id}")
+    assert sorted((rule["kind"], rule["name"]) for rule in shown["rules"]) == [
+        ("direct", "(hidden from you)"),
+        ("direct", "paris-1"),
+        ("exclude", "(hidden from you)"),
+    ]
+    assert [rule["resource_id"] for rule in shown["rules"]].count(None) == 2
+    for path in (f"/api/v1/collections/{id}/rules", f"/AdminService/wmi/SMS_Collection('{id}')"):
+        said = str(await limited.get(path)).lower()
+        assert limited.rome.lower() not in said
+        assert "rome" not in said
+    found = await limited.get(f"/api/v1/collections/{id}/rules", search="rome")
+    assert (found["items"], found["total"]) == ([], 0)
+    found = await limited.get(f"/api/v1/collections/{id}/rules", search="paris")
+    assert [rule["name"] for rule in found["items"]] == ["paris-1"]
+
+
+async def test_a_refusal_names_nothing_that_is_hidden(limited: Limited) -> None:
+    part = {"name": "Part", "limiting": limited.paris}
+    id = (await limited.web.post("/api/v1/collections", json=part)).json()["id"]
+    other = {
+        "name": "Secret plan",
+        "rules": [{"kind": "include", "collection": id}],
+    }
+    assert (await limited.api.web.post("/api/v1/collections", json=other)).status_code == 201
+    answer = await limited.web.delete(f"/api/v1/collections/{id}")
+    assert answer.status_code == 409
+    assert "something that you may not see" in answer.text
+    assert "Secret plan" not in answer.text
+    assert "Secret plan" in (await limited.api.web.delete(f"/api/v1/collections/{id}")).text
+    assert "Secret plan" not in str(await limited.get(f"/api/v1/collections/{id}/uses"))
+    assert "Secret plan" not in str(await limited.get(f"/api/v1/collections/{id}/dependencies"))
+    waiting = await limited.get("/api/v1/collections/waiting")
+    assert waiting["resources"] == 0
+    assert waiting["collections"] <= 2
+
+
+async def test_a_devices_story_names_nothing_that_is_hidden(
+    limited: Limited, site_db: Database
+) -> None:
+    """What changed its policy was decided in collections and by configurations of others."""
+    hidden = {"name": "Secret plan", "setting": "Demo/A", "value": "1", "collection": "SMS00001"}
+    assert (await limited.api.web.post("/api/v1/configurations", json=hidden)).is_success
+    causes = [
+        {"kind": "configuration", "details": {"action": "create", "name": "Secret plan"}},
+        {"kind": "collection", "details": {"collection": limited.rome, "name": "Rome"}},
+        {"kind": "rollout", "details": {"ring": 2, "collection": "Rome"}},
+        {"kind": "collection", "details": {"collection": limited.paris, "devices": ["rome-1"]}},
+    ]
+    told = [
+        {"id": f"{n:032x}", "at": NOW.isoformat(), "actor": "", **cause}
+        for n, cause in enumerate(causes)
+    ]
+    data = {"version": 1, "cause": {**told[0], "came": [limited.rome, limited.paris], "left": []}}
+    async with site_db.transaction() as tx:
+        await tx.execute(
+            "INSERT INTO clients_timeline (tenant_id, device_id, message_id, topic, state, at,"
+            " received_at, data) VALUES (%s, 'd-paris-1', 'm', %s, %s, %s, %s, %s)",
+            (
+                TENANT,
+                clients.SITE_TOPIC,
+                clients.POLICY_DELIVERED,
+                NOW,
+                NOW,
+                Jsonb({**data, "also": told[1:]}),
+            ),
+        )
+    paths = (
+        "/api/v1/devices/d-paris-1",
+        "/api/v1/devices/d-paris-1/timeline",
+        "/api/v1/clients/GUID:PARIS-1",
+    )
+    for path in paths:
+        said = str(await limited.get(path))
+        assert "Secret plan" not in said, path
+        assert "rome" not in said.lower(), path
+        assert limited.rome not in said, path
+        assert limited.paris in said or "Paris" in said, path
+        everything = str(await limited.api.get(path))
+        assert "Secret plan" in everything, path
+    story = (await limited.get(paths[1]))["stories"][0]
+    texts = [step["text"] for step in (*story["steps"], *story["also"])]
+    assert texts[:2] == ["A configuration was deployed", "It came into Paris"]
+    assert {"A collection was changed", "A roll-out came to its ring 2"} < set(texts)
+
+
+async def test_users_are_seen_by_who_is_limited_to_collections_of_users(
+    limited: Limited, site_db: Database
+) -> None:
+    async with site_db.transaction() as tx:
+        for name in ("ada", "bob", "rex"):
+            user = collections.UserResource(
+                TENANT, f"o-{name}", f"{name}@contoso.com", name.title(), f"{name}@contoso.com"
+            )
+            await collections.upsert_user(tx, user, NOW)
+    assert (await limited.get("/api/v1/users"))["total"] == 0
+    rules = [{"kind": "direct", "user": f"{name}@contoso.com"} for name in ("ada", "bob")]
+    new = {"name": "Paris people", "type": "user", "rules": rules}
+    people = (await limited.api.web.post("/api/v1/collections", json=new)).json()["id"]
+    change = {"collections": ["Paris", "Paris people"]}
+    answer = await limited.api.web.patch("/api/v1/administrators/Pat", json=change)
+    assert answer.status_code == 200, answer.text
+    found = await limited.get("/api/v1/users", sort="-upn")
+    assert ([u["name"] for u in found["items"]], found["total"]) == (["Bob", "Ada"], 2)
+    assert (await limited.get("/api/v1/users", search="rex"))["total"] == 0
+    assert (await limited.get("/api/v1/devices"))["total"] == 2
+    for text, kinds in (("ada", {"user"}), ("rex", set())):
+        results = (await limited.get("/api/v1/search", q=text))["results"]
+        assert {item["kind"] for item in results} == kinds
+    rows = (await limited.get("/AdminService/wmi/SMS_R_User"))["value"]
+    assert [row["FullUserName"] for row in rows] == ["Ada", "Bob"]
+    # Some of them, in a collection of their own; nobody else can be drawn in.
+    query = {"kind": "query", "query": "select * from SMS_R_User"}
+    some = {"name": "Some", "type": "user", "limiting": people, "rules": [query]}
+    made = await limited.web.post("/api/v1/collections", json=some)
+    assert (made.status_code, made.json()["members"]) == (201, 2)
+    for rule in (
+        {"kind": "direct", "user": "rex@contoso.com"},
+        {"kind": "include", "collection": "SMS00004"},
+    ):
+        wrong = {**some, "name": "Other", "rules": [rule]}
+        assert (await limited.code("POST", "/api/v1/collections", wrong))[0] == 404, rule
+    wrong = {**some, "name": "Everybody", "limiting": ""}
+    assert (await limited.code("POST", "/api/v1/collections", wrong))[0] == 404
+    assert (await limited.code("PATCH", f"/api/v1/collections/{people}", {"rules": [query]})) == (
+        403,
+        "collection.limits-you",
+    )
+
+
+async def test_operations_are_seen_by_who_sees_whom_they_are_for(limited: Limited) -> None:
+    orders = "/api/v1/client-notifications"
+    made = {}
+    for key, by, target in (
+        ("rome", limited.api.web, {"collection": "Rome"}),
+        ("one", limited.api.web, {"client": "GUID:ROME-1"}),
+        ("all", limited.api.web, {"collection": "SMS00001"}),
+        ("paris", limited.web, {"collection": "Paris"}),
+        ("mine", limited.web, {"client": "GUID:PARIS-1"}),
+    ):
+        answer = await by.post(orders, json={"action": "collect-discovery-data", **target})
+        assert answer.status_code == 201, answer.text
+        made[key] = answer.json()["id"]
+    found = await limited.get(orders)
+    assert ({item["id"] for item in found["operations"]}, found["total"]) == (
+        {made["paris"], made["mine"]},
+        2,
+    )
+    shown = await limited.get(f"{orders}/{made['paris']}")
+    assert {item["device"] for item in shown["devices"]} == {"paris-1", "paris-2"}
+    for key in ("rome", "one", "all"):
+        assert (await limited.code("GET", f"{orders}/{made[key]}"))[0] == 404
+        assert (await limited.code("POST", f"{orders}/{made[key]}/cancel"))[0] == 404
+    assert (await limited.code("POST", f"{orders}/{made['mine']}/cancel"))[0] == 200
+    for target in ({"collection": "Rome"}, {"client": "GUID:ROME-1"}):
+        body = {"action": "collect-discovery-data", **target}
+        assert (await limited.code("POST", orders, body))[0] == 404
+        answer = await limited.web.get(f"{orders}/reach", params=target)
+        assert answer.status_code == 404
+    assert (await limited.api.get(orders))["total"] == 5

@@ -32,12 +32,14 @@ from tandem.site.administrators.permissions import (
 )
 from tandem.site.administrators.scoping import (
     ask_as,
+    asking,
     check_visible,
     created,
     gone,
     inherited,
     limit,
     scopes_of,
+    sees_all,
     visible,
 )
 from tandem.site.administrators.service import (
@@ -83,6 +85,7 @@ __all__ = [
     "administrators",
     "allow",
     "ask_as",
+    "asking",
     "authenticate",
     "change_password",
     "change_rights",
@@ -99,6 +102,7 @@ __all__ = [
     "remove",
     "routes",
     "scopes_of",
+    "sees_all",
     "session",
     "sign_in",
     "sign_in_external",

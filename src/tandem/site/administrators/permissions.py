@@ -70,7 +70,7 @@ GET    /api/v1/collections                                 read          seen
 POST   /api/v1/collections                                 operate       seen
 POST   /api/v1/collections/preview                         read          seen
 GET    /api/v1/collections/classes                         read          site
-GET    /api/v1/collections/waiting                         read          site
+GET    /api/v1/collections/waiting                         read          seen
 GET    /api/v1/collections/{id}                            read          seen
 PATCH  /api/v1/collections/{id}                            operate       seen
 DELETE /api/v1/collections/{id}                            operate       seen
@@ -83,7 +83,7 @@ GET    /api/v1/collections/{id}/rules                      read          seen
 POST   /api/v1/collections/{id}/rules                      operate       seen
 DELETE /api/v1/collections/{id}/rules/{rule:int}           operate       seen
 GET    /api/v1/resources                                   read          seen
-GET    /api/v1/users                                       read          all
+GET    /api/v1/users                                       read          seen
 GET    /api/v1/client-settings                             read          site
 PATCH  /api/v1/client-settings                             operate       all
 GET    /api/v1/client-settings/catalogue                   read          site
@@ -110,13 +110,13 @@ GET    /api/v1/client-setup                                read          all
 GET    /api/v1/clients/{id}                                read          seen
 POST   /api/v1/clients/{id}/block                          operate       seen
 POST   /api/v1/clients/{id}/unblock                        operate       seen
-GET    /api/v1/client-notifications                        read          all
+GET    /api/v1/client-notifications                        read          seen
 POST   /api/v1/client-notifications                        operate       seen
 GET    /api/v1/client-notifications/actions                read          site
 GET    /api/v1/client-notifications/reach                  read          seen
 GET    /api/v1/client-notifications/clients/{id}           read          seen
-GET    /api/v1/client-notifications/{id}                   read          all
-POST   /api/v1/client-notifications/{id}/cancel            operate       all
+GET    /api/v1/client-notifications/{id}                   read          seen
+POST   /api/v1/client-notifications/{id}/cancel            operate       seen
 GET    /api/v1/client-conflicts                            read          all
 POST   /api/v1/client-conflicts/{id}/decide                operate       all
 GET    /api/v1/registration-tokens                         read          all
@@ -141,7 +141,7 @@ GET    /api/v1/comanagement/dashboard                      read          all
 GET    /api/v1/comanagement/prerequisites                  read          all
 GET    /api/v1/comanagement/policies                       read          all
 GET    /api/v1/comanagement/status                         read          all
-GET    /api/v1/comanagement/command-line                   read          site
+GET    /api/v1/comanagement/command-line                   read          all
 GET    /api/v1/comanagement/enrollments                    read          all
 GET    /api/v1/comanagement/enrollment-errors              read          all
 POST   /api/v1/comanagement/enroll-now                     full          all

@@ -41,19 +41,31 @@ class Scoped:
     scopes: tuple[str, ...]
 
 
-# The collections that whoever asks is limited to; None where nobody is. Set by the gate for the
-# rest of a request, so that every look-up of a collection or a device asks, and none can forget.
-_asking: ContextVar[tuple[str, ...] | None] = ContextVar("administrators_asking", default=None)
+# Who asks; None where the site itself does. Set by the gate for the rest of a request, so that every
+# look-up of a collection or a device asks, and none can forget.
+_asking: ContextVar[Administrator | None] = ContextVar("administrators_asking", default=None)
 
 
 def ask_as(who: Administrator) -> None:
     """From here on, this request sees what this administrator may."""
-    _asking.set(who.collections or None)
+    _asking.set(who)
 
 
 def limit() -> tuple[str, ...] | None:
     """The collections that who asks is limited to; None: not limited, or the site itself asks."""
+    who = _asking.get()
+    return (who.collections or None) if who is not None else None
+
+
+def asking() -> Administrator | None:
+    """Who asks; None: the site itself."""
     return _asking.get()
+
+
+def sees_all() -> bool:
+    """Whether nothing of the site is hidden from who asks, or the site itself does."""
+    who = _asking.get()
+    return who is None or who.over_all
 
 
 # Scopes themselves

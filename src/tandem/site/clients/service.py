@@ -23,7 +23,14 @@ from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
 from tandem.site import administrators, collections, ledgers
-from tandem.site.clients import conflicts, inventory, registration_tokens, store, tokens
+from tandem.site.clients import (
+    conflicts,
+    inventory,
+    narrowing,
+    registration_tokens,
+    store,
+    tokens,
+)
 from tandem.site.clients.model import (
     APPROVED,
     APPROVED_BY_DIRECTORY,
@@ -874,9 +881,20 @@ async def find_by_device(tx: Tx, tenant_id: str, device_id: str) -> Client | Non
     return await store.client_of_device(tx, tenant_id, device_id)
 
 
+async def seen_details(tx: Tx, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What was decided, as far as who asks may read it."""
+    if administrators.sees_all():
+        return dict(details)
+    return narrowing.details(details, await collections.visible(tx))
+
+
 async def timeline(tx: Tx, tenant_id: str, device_id: str, limit: int = 200) -> list[TimelineEntry]:
-    """What a device reported and what the site did for it, oldest first."""
+    """What a device reported and what the site did for it, oldest first. Who is limited reads no
+    names of what they may not see."""
     rows = await store.entries(tx, tenant_id, device_id, limit)
+    if not administrators.sees_all():
+        only = await collections.visible(tx)
+        rows = [{**row, "data": narrowing.data(row["data"], only)} for row in rows]
     return [
         TimelineEntry(
             row["at"],

@@ -93,6 +93,7 @@ from tandem.site.collections.service import (
     uses,
     visible,
     visible_devices_sql,
+    visible_users_sql,
     waiting,
 )
 
@@ -183,5 +184,6 @@ __all__ = [
     "uses",
     "visible",
     "visible_devices_sql",
+    "visible_users_sql",
     "waiting",
 ]

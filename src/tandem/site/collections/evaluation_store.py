@@ -272,6 +272,20 @@ async def last(tx: Tx, id: CollectionId) -> Evaluation | None:
     return Evaluation(**row) if row else None
 
 
+async def waiting_among(tx: Tx, ids: Sequence[CollectionId], now: datetime) -> int:
+    """How many of these collections wait to be looked at."""
+    row = await (
+        await tx.execute(
+            "SELECT count(*) AS n FROM collections_collection c WHERE c.id = ANY(%s)"
+            " AND (c.full_due_at <= %s OR EXISTS"
+            "   (SELECT FROM collections_stale s WHERE s.collection_id = c.id))",
+            (list(ids), now),
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
 async def waiting(tx: Tx, now: datetime) -> tuple[int, int]:
     """How many resources and collections wait to be looked at."""
     row = await (

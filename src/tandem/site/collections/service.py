@@ -137,11 +137,17 @@ async def users(
     order: tuple[str, bool] = ("upn", False),
 ) -> list[KnownUser]:
     """Those whose sign-in name, name or mail begins with `search`."""
-    return await store.users(tx, search, order, limit, offset)
+    if administrators.limit() is None:
+        return await store.users(tx, search, order, limit, offset)
+    sql, values = await reach.members(tx, MemberType.USER)
+    return await store.user_members(tx, sql, values, limit, offset, search, order)
 
 
 async def count_users(tx: Tx, search: str = "") -> int:
-    return await store.count_users(tx, search)
+    if administrators.limit() is None:
+        return await store.count_users(tx, search)
+    sql, values = await reach.members(tx, MemberType.USER)
+    return await store.count(tx, sql, values, search, MemberType.USER)
 
 
 async def resource(tx: Tx, wanted: str) -> KnownResource:
@@ -180,12 +186,12 @@ async def resources(
     order: tuple[str, bool] = ("name", False),
 ) -> list[KnownResource]:
     """Those whose name begins with `search`."""
-    sql, values = await reach.devices(tx)
+    sql, values = await reach.members(tx)
     return await store.resources(tx, sql, values, limit, offset, search, order)
 
 
 async def count_resources(tx: Tx, search: str = "") -> int:
-    sql, values = await reach.devices(tx)
+    sql, values = await reach.members(tx)
     return await store.count(tx, sql, values, search)
 
 
@@ -451,14 +457,16 @@ async def delete(
             cure="Collections of yours may be limited by it, include it or exclude it.",
         )
     blocking = [use for use in await uses(tx, found.id, used_for) if use.blocks]
+    seen = [use for use in await seen_uses(tx, found.id, used_for) if use.blocks]
     if blocking:
-        named = ", ".join(f"{_USES.get(use.kind, use.kind)} {use.name}" for use in blocking[:10])
-        more = f" and {len(blocking) - 10} more" if len(blocking) > 10 else ""
+        words = [f"{_USES.get(use.kind, use.kind)} {use.name}" for use in seen[:10]]
+        named = ", ".join(words) or "something that you may not see"
+        more = f" and {len(seen) - 10} more" if len(seen) > 10 else ""
         raise InUse(
             f"{found.name} is used by {named}{more}.",
             cure="Give those another collection, or delete them, first: `tandem configuration list`,"
             " `tandem comanagement show`, `tandem collection uses`.",
-            uses=[{"kind": use.kind, "name": use.name} for use in blocking],
+            uses=[{"kind": use.kind, "name": use.name} for use in seen],
         )
     if not await store.delete_collection(tx, found.id):
         raise InUse(
@@ -503,6 +511,15 @@ async def visible_devices_sql(tx: Tx) -> tuple[str, dict[str, Any]] | None:
         f" JOIN ({sql}) seen_m ON seen_m.resource_id = seen_r.id",
         named,
     )
+
+
+async def visible_users_sql(tx: Tx) -> tuple[str, dict[str, Any]]:
+    """The condition, over a row r of the users, of those that who asks may see, with named
+    parameters."""
+    sql, values = await reach.members(tx, MemberType.USER)
+    given = iter(range(len(values)))
+    named = re.sub("%[%s]", lambda one: f"%(u{next(given)})s" if one[0] == "%s" else "%%", sql)
+    return named, {f"u{place}": value for place, value in enumerate(values)}
 
 
 async def seen_uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
@@ -654,9 +671,7 @@ async def _planned(
     elif named:
         known = await store.named_users(tx, [item.user.strip() for item in named])
     if administrators.limit() is not None:
-        # Users are the whole tenant's: who is limited names none.
-        devices = type is MemberType.DEVICE
-        seen = await reach.sees(tx, [item.id for item in known.values()]) if devices else set()
+        seen = await reach.sees(tx, [item.id for item in known.values()], type)
         known = {name: item for name, item in known.items() if item.id in seen}  # type: ignore[assignment]
     planned: dict[tuple[object, ...], Rule] = {}
     for place, item in enumerate(wanted):
@@ -860,7 +875,12 @@ async def name_of(tx: Tx, id: CollectionId) -> str:
 
 
 async def rules(tx: Tx, id: CollectionId) -> list[Rule]:
-    return [rule for _, rule in await store.rules(tx, [id])]
+    """Raises NoSuchCollection."""
+    of = await collection(tx, id)
+    return await reach.told(tx, [rule for _, rule in await store.rules(tx, [id])], of.type)
+
+
+_EVERY_RULE = 1_000_000
 
 
 async def some_rules(
@@ -868,7 +888,14 @@ async def some_rules(
 ) -> tuple[list[Rule], int]:
     """A page of a collection's rules, and how many there are. Raises NoSuchCollection."""
     found = await collection(tx, wanted)
-    return await store.some_rules(tx, found.id, kind, search, limit, offset)
+    if search and administrators.limit() is not None:
+        # A search would say whether what is hidden is called so.
+        every, _ = await store.some_rules(tx, found.id, kind, search, _EVERY_RULE, 0)
+        told = await reach.told(tx, every, found.type)
+        seen = [rule for rule in told if rule.name != reach.HIDDEN]
+        return seen[offset : offset + limit], len(seen)
+    some, total = await store.some_rules(tx, found.id, kind, search, limit, offset)
+    return await reach.told(tx, some, found.type), total
 
 
 async def members(tx: Tx, wanted: str, limit: int = 1000, offset: int = 0) -> list[KnownResource]:
@@ -995,7 +1022,11 @@ async def schedule(tx: Tx, id: CollectionId) -> tuple[datetime | None, str]:
 
 
 async def waiting(tx: Tx, now: datetime) -> tuple[int, int]:
-    """How many changed resources and how many collections wait to be looked at."""
+    """How many changed resources and how many collections wait to be looked at. Who is limited hears
+    of collections that they see, and of no resources: these may be anybody's."""
+    only = await reach.collections(tx)
+    if only is not None:
+        return 0, await evaluation_store.waiting_among(tx, sorted(only), now)
     return await evaluation_store.waiting(tx, now)
 
 

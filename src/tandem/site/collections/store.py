@@ -188,11 +188,11 @@ async def limited_to(tx: Tx, roots: Sequence[str]) -> list[CollectionId]:
     return [row["id"] async for row in found]
 
 
-async def of_devices(tx: Tx, ids: Sequence[str]) -> set[str]:
-    """Those of these collections whose members are devices."""
+async def of_type(tx: Tx, ids: Sequence[str], of: MemberType) -> set[str]:
+    """Those of these collections whose members are devices, or users."""
     found = await tx.execute(
         "SELECT id FROM collections_collection WHERE id = ANY(%s) AND type = %s",
-        (list(ids), MemberType.DEVICE.value),
+        (list(ids), of.value),
     )
     return {row["id"] async for row in found}
 

@@ -23,6 +23,7 @@ from tandem.site.deployments.service import (
     in_policy,
     named,
     used_for,
+    visible,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "read_workload",
     "routes",
     "used_for",
+    "visible",
 ]

@@ -319,6 +319,12 @@ async def seen(tx: Tx, who: Administrator) -> list[Configuration]:
     return [item for item in every if item.id in shared]
 
 
+async def visible(tx: Tx) -> set[str] | None:
+    """The ids of those that who asks may see; None: all of them."""
+    who = administrators.asking()
+    return None if who is None or who.over_all else {item.id for item in await seen(tx, who)}
+
+
 async def deployed(tx: Tx, who: Administrator) -> list[Deployed]:
     """The configurations that an administrator sees, and how far each has come by the clients' own
     account."""

@@ -15,7 +15,7 @@ import binascii
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -340,6 +340,8 @@ async def detail(tx: Tx, device_id: str) -> Detail:
     every = await collections.collections(tx)
     only = await collections.visible(tx)
 
+    configured = await deployments.visible(tx)
+
     def seen(id: collections.CollectionId) -> bool:
         return only is None or id in only
 
@@ -362,6 +364,7 @@ async def detail(tx: Tx, device_id: str) -> Detail:
                 "value": shown(item.setting, item.value),
             }
             for item in await deployments.holding(tx, resource.id)
+            if configured is None or item.id in configured
         ],
         [{"id": item.id, "name": item.name} for item in every if item.id in of and seen(item.id)],
         entries,
@@ -378,7 +381,14 @@ async def recorded(tx: Tx, device_id: str) -> tuple[Device, stories.Told]:
     ahead = None
     if found.client is not None and found.resource_id is not None:
         ahead = await comanagement.ahead(tx, found.client)
-    names: dict[str, str] = {item.id: item.name for item in await collections.collections(tx)}
+    if ahead is not None:
+        ahead = replace(ahead, details=await clients.seen_details(tx, ahead.details))
+    only = await collections.visible(tx)
+    names: dict[str, str] = {
+        item.id: item.name
+        for item in await collections.collections(tx)
+        if only is None or item.id in only
+    }
     return found.device, stories.Told(found.timeline, None, ahead, names=names)
 
 

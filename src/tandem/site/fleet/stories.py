@@ -236,7 +236,9 @@ def _told(cause: _Cause) -> Step:
         traces.Kind.SETTINGS: "Client settings were changed",
         traces.Kind.REGISTERED: "The device registered with the site",
         traces.Kind.DEVICE: "What the site knows of the device changed",
-        traces.Kind.COLLECTION: f"The collection {about.get('collection')} was changed",
+        traces.Kind.COLLECTION: f"The collection {about.get('collection')} was changed"
+        if "collection" in about
+        else "A collection was changed",
         traces.Kind.OFFBOARDING: str(about.get("text") or "The device leaves co-management"),
     }.get(kind, "")
     if kind is traces.Kind.SWITCH:
@@ -244,10 +246,13 @@ def _told(cause: _Cause) -> Step:
     elif kind is traces.Kind.ROLLOUT and about.get("back"):
         text = "A roll-out was switched back"
     elif kind is traces.Kind.ROLLOUT:
-        text = f"A roll-out came to its ring {about.get('ring')}, {about.get('collection')}"
+        text = f"A roll-out came to its ring {about.get('ring')}"
+        text += f", {about['collection']}" if "collection" in about else ""
     elif kind is traces.Kind.CONFIGURATION:
         done = "was deployed" if about.get("action") == "create" else "is not deployed any more"
-        text = f"The configuration {about.get('name')} {done}"
+        # Who may not see it is not told its name.
+        named = f"The configuration {about['name']}" if "name" in about else "A configuration"
+        text = f"{named} {done}"
     elif kind is traces.Kind.CONFIGURE and isinstance(about.get("moved"), dict):
         workloads = tuple(sorted(about["moved"]))
     return Step("cause", "site", text, cause.at, cause.actor, workloads)

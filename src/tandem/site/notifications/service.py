@@ -135,8 +135,8 @@ async def cancel(tx: Tx, operation_id: str, *, actor: str, now: datetime) -> Ope
 
 
 async def find(tx: Tx, operation_id: str, *, now: datetime) -> Operation:
-    """Raises NoSuchOperation."""
-    found = await store.operations(tx, now, 1, 0, operation_id)
+    """Raises NoSuchOperation, also for one for devices that who asks may not see."""
+    found = await store.operations(tx, now, 1, 0, operation_id, await _within(tx))
     if not found:
         raise NoSuchOperation(
             f"There is no operation {operation_id[:64]!r}.",
@@ -148,14 +148,24 @@ async def find(tx: Tx, operation_id: str, *, now: datetime) -> Operation:
 async def listed(
     tx: Tx, *, now: datetime, limit: int = 100, offset: int = 0
 ) -> tuple[list[Operation], int]:
-    """The newest first, and how many there are."""
-    return await store.operations(tx, now, limit, offset), await store.count(tx)
+    """The newest first, and how many there are, of those that who asks may see."""
+    within = await _within(tx)
+    found = await store.operations(tx, now, limit, offset, within=within)
+    return found, await store.count(tx, within)
+
+
+async def _within(tx: Tx) -> store.Within | None:
+    """The collections and clients whose operations are seen; None: all of them."""
+    only, devices = await collections.visible(tx), await collections.visible_devices_sql(tx)
+    return None if only is None or devices is None else (sorted(only), *devices)
 
 
 async def results(
     tx: Tx, operation_id: str, *, now: datetime, state: str = "", limit: int = 200, offset: int = 0
 ) -> list[Result]:
-    return await store.results(tx, operation_id, now, state, limit, offset)
+    """Of the devices that who asks may see."""
+    within = await _within(tx)
+    return await store.results(tx, operation_id, now, state, limit, offset, within)
 
 
 async def orders_of(tx: Tx, client_id: str, *, now: datetime, limit: int = 20) -> list[Result]:

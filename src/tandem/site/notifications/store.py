@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -81,40 +81,77 @@ async def forget(tx: Tx, before: datetime) -> int:
     return done.rowcount
 
 
+# Collections, and a SELECT of client ids with its named parameters.
+Within = tuple[Sequence[str], str, Mapping[str, Any]]
+
+
+def _seen(within: Within | None) -> tuple[str, dict[str, Any]]:
+    """The condition of the operations for one of these collections or clients. An operation for a
+    collection is for its members of then, who may have been others: its name is what is seen."""
+    if within is None:
+        return "true", {}
+    ids, devices, named = within
+    sql = f"(collection_id = ANY(%(seen_ids)s) OR client_id IN ({devices}))"
+    return sql, {**named, "seen_ids": list(ids)}
+
+
 async def operations(
-    tx: Tx, now: datetime, limit: int, offset: int, wanted: str | None = None
+    tx: Tx,
+    now: datetime,
+    limit: int,
+    offset: int,
+    wanted: str | None = None,
+    within: Within | None = None,
 ) -> list[Operation]:
     """The newest first, or the one that is wanted."""
+    seen, named = _seen(within)
     found = await tx.execute(
         f"""SELECT {_OPERATION}, counts.counts FROM (
                 SELECT * FROM notifications_operation
-                WHERE %(wanted)s::text IS NULL OR id = %(wanted)s
+                WHERE (%(wanted)s::text IS NULL OR id = %(wanted)s) AND {seen}
                 ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s) AS o,
             LATERAL (
                 SELECT coalesce(jsonb_object_agg(state, n), '{{}}') AS counts FROM (
                     SELECT {_STATE} AS state, count(*) AS n FROM notifications_order d
                     WHERE d.operation_id = o.id GROUP BY 1) AS by_state) AS counts
             ORDER BY o.created_at DESC, o.id""".encode(),  # noqa: S608
-        {"now": now, "limit": limit, "offset": offset, "wanted": wanted},
+        {**named, "now": now, "limit": limit, "offset": offset, "wanted": wanted},
     )
     return [Operation(**row) async for row in found]
 
 
-async def count(tx: Tx) -> int:
-    row = await (await tx.execute("SELECT count(*) AS n FROM notifications_operation")).fetchone()
+async def count(tx: Tx, within: Within | None = None) -> int:
+    seen, named = _seen(within)
+    sql = f"SELECT count(*) AS n FROM notifications_operation WHERE {seen}"  # noqa: S608
+    row = await (await tx.execute(sql.encode(), named)).fetchone()
     return int(row["n"]) if row else 0
 
 
 async def results(
-    tx: Tx, operation_id: str, now: datetime, state: str, limit: int, offset: int
+    tx: Tx,
+    operation_id: str,
+    now: datetime,
+    state: str,
+    limit: int,
+    offset: int,
+    within: Within | None = None,
 ) -> list[Result]:
+    devices, named = (within[1], within[2]) if within else ("SELECT d.client_id", {})
     found = await tx.execute(
         f"""SELECT {_RESULT} FROM notifications_order d
             JOIN notifications_operation o ON o.id = d.operation_id
             LEFT JOIN clients_client c ON c.id = d.client_id
             WHERE d.operation_id = %(id)s AND (%(state)s = '' OR {_STATE} = %(state)s)
+              AND d.client_id IN ({devices})
             ORDER BY lower(c.name), d.client_id LIMIT %(limit)s OFFSET %(offset)s""".encode(),  # noqa: S608
-        {"id": operation_id, "now": now, "state": state, "limit": limit, "offset": offset},
+        {
+            **named,
+            "id": operation_id,
+            "now": now,
+            "state": state,
+            "limit": limit,
+            "offset": offset,
+        },
     )
     return [Result(**row) async for row in found]
 

@@ -64,14 +64,14 @@ async def search(
     db: Database, others: Collaborators, who: Administrator, text: str, limit: int
 ) -> tuple[list[Found], list[str]]:
     """What was found of what an administrator may see, kind by kind, and why something could not be
-    asked. Users and apps are the whole tenant's: who is limited does not find them."""
+    asked. Apps are the whole tenant's: who is limited does not find them."""
     everything = who.over_all
     asking = asyncio.create_task(_apps(others, text, limit) if everything else _nothing())
     try:
         async with db.transaction() as tx:
             found = [
                 *await _devices(tx, text, limit),
-                *(await _users(tx, text, limit) if everything else []),
+                *await _users(tx, text, limit),
                 *await _collections(tx, text, limit),
                 *await _gateways(tx, others, who, text, limit),
             ]

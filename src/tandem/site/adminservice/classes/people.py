@@ -1,12 +1,21 @@
 """Users that discovery found, administrators and their roles."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from tandem.infra.listing import Row
-from tandem.protocols.odata import Primitive
-from tandem.site import administrators
+from tandem.protocols.odata import Expression, Primitive
+from tandem.site import administrators, collections
 from tandem.site.administrators import Role
 from tandem.site.adminservice.model import Call, Class, Property
 
 _INTEGER, _BOOLEAN, _TIME = Primitive.INTEGER, Primitive.BOOLEAN, Primitive.TIME
+
+
+async def _users(call: Call, _: Expression | None) -> tuple[str, Mapping[str, Any]]:
+    seen, parameters = await collections.visible_users_sql(call.tx)
+    return f"(SELECT r.* FROM collections_user r WHERE {seen}) u", parameters  # noqa: S608
+
 
 USER = Class(
     surface="wmi",
@@ -26,7 +35,8 @@ USER = Class(
         Property("SID", sql="u.sid"),
         Property("CreationDate", _TIME, sql="u.discovered_at"),
     ),
-    origin="collections_user u",
+    origin=_users,
+    narrowed=True,
     superclass="SMS_Resource",
 )
 
