@@ -76,6 +76,36 @@ async def test_before_it_is_enabled_the_page_leads_to_the_wizard(browser: Browse
         assert browser.answer.status_code == 200
 
 
+async def test_what_reaches_many_devices_waits_for_a_second_administrator(
+    enabled: Api, browser: Browser
+) -> None:
+    async with enabled.db.transaction() as tx:
+        for number in range(98):
+            await add_device(tx, f"MANY-{number:02}", flags=8193)
+    bea = {"name": "bea", "role": "full-administrator", "password": PASSWORD}
+    assert (await enabled.web.post("/api/v1/administrators", json=bea)).status_code == 201
+    await browser.open(PATH)
+    await browser.press("Show what would change", **{"client-apps": "mdm"})
+    assert "It reaches 101 devices: a second administrator has to approve it." in browser.main
+    await browser.press("Ask for approval", reason="the pilot is done")
+    assert browser.url == PATH
+    assert "This reaches 101 devices: a second administrator has to approve it." in browser.main
+    assert "client-apps: mdm" in browser.main
+    assert "the pilot is done" in browser.main
+    await browser.press("Approve")
+    await browser.press("Approve")
+    assert "another administrator has to approve it" in browser.main
+    async with browsing(enabled.app, "bea", PASSWORD) as second:
+        await second.open(PATH)
+        await second.press("Approve")
+        assert "It reaches 101 devices." in second.main
+        await second.press("Approve")
+        assert "Devices follow at their next policy poll" in second.main
+        assert "the pilot is done" not in second.main
+    shown = await enabled.get(f"{API}/workloads/client-apps")
+    assert shown["position"] == "mdm"
+
+
 async def test_a_workload_is_switched_and_followed(enabled: Api, browser: Browser) -> None:
     await browser.open(PATH)
     id = await pilot(enabled)

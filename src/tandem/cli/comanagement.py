@@ -32,6 +32,9 @@ NewPilots = Annotated[
 ]
 
 
+Reason = Annotated[str, typer.Option(help="Why, for whoever may have to approve it.")]
+
+
 @app.command()
 def enable(
     automatic_enrollment: Annotated[
@@ -63,6 +66,7 @@ def enable(
     preview: Annotated[
         bool, typer.Option("--preview", help="Say what would change, and change nothing.")
     ] = False,
+    reason: Reason = "",
     tenant_admin: TenantAdmin = None,
     tenant_password_file: TenantPassword = None,
     json: Json = False,
@@ -94,7 +98,16 @@ def enable(
     token = ""
     if tenant_admin or not enabled:
         token = administrator_token(tenant_admin, tenant_password_file)
-    emit(api.put("/api/v1/comanagement", {**wanted, "access_token": token}), _text, json)
+    asked = {**wanted, "access_token": token, "reason": reason}
+    made = api.put("/api/v1/comanagement", asked)
+    emit(made, _waits if made.get("state") == "approval" else _text, json)
+
+
+def _waits(value: dict[str, Any]) -> str:
+    return (
+        f"This reaches {value['reaches']} devices: it waits until another administrator has"
+        f" approved it: `tandem comanagement approve {value['id']}`."
+    )
 
 
 def _parts(text: str, separator: str) -> tuple[str, str]:
@@ -247,6 +260,7 @@ def switch(
     collection: Annotated[
         str, typer.Option(help="Whom the pilot is for; the last one when left out.")
     ] = "",
+    reason: Reason = "",
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until every device has followed.")
     ] = False,
@@ -259,8 +273,11 @@ def switch(
     api = site_client()
     made = api.put(
         f"/api/v1/comanagement/workloads/{workload}",
-        {"position": position, "collection": collection},
+        {"position": position, "collection": collection, "reason": reason},
     )
+    if made.get("state") == "approval":
+        emit(made, _waits, json)
+        return
     title = made["title"]
     move = _move(api.get("/api/v1/comanagement/status"), made["workload"])
     with progress(f"{title}: waiting for the devices…", json) as say:
@@ -274,6 +291,53 @@ def switch(
         " devices have it where it is to be; the others follow at their next policy poll."
     )
     emit({**made, "move": move}, lambda _: said, json)
+
+
+@app.command()
+def waiting(json: Json = False) -> None:
+    """List changes that wait for a second administrator."""
+    columns = {
+        "id": "Id",
+        "what": "Change",
+        "reaches": "Devices",
+        "asked_by": "Asked by",
+        "reason": "Because",
+        "problem": "Cannot be done",
+    }
+
+    def said(rows: list[dict[str, Any]]) -> str:
+        shown = [{**row, "what": "; ".join(row["changes"])} for row in rows]
+        return table(shown, columns) if shown else "Nothing waits."
+
+    emit(site_client().get("/api/v1/comanagement/waiting"), said, json)
+
+
+Waiting = Annotated[str, typer.Argument(help="Id of what waits.")]
+
+
+@app.command()
+def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
+    """Let happen what another administrator asked for."""
+    api = site_client()
+    every = api.get("/api/v1/comanagement/waiting")
+    found = next((item for item in every if item["id"] == request), None)
+    seen = found["reaches"] if found else 0
+    if found:
+        confirm(
+            f"{found['asked_by']} wants {'; '.join(found['changes'])}, for {seen} devices,"
+            f" because: {found['reason']}. Approve?",
+            yes,
+            json,
+        )
+    path = f"/api/v1/comanagement/waiting/{quote(request, safe='')}"
+    emit(api.post(f"{path}/approve", {"devices": seen}), _text, json)
+
+
+@app.command()
+def cancel(request: Waiting, json: Json = False) -> None:
+    """Let nothing come of what waits for a second administrator."""
+    site_client().delete(f"/api/v1/comanagement/waiting/{quote(request, safe='')}")
+    emit({"cancelled": request}, lambda _: "Cancelled: nothing was changed.", json)
 
 
 def _move(status: dict[str, Any], workload: str) -> dict[str, Any]:

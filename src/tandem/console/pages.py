@@ -310,10 +310,12 @@ class Page(Generic[Reads]):
         fields: Mapping[str, str] | None = None,
         items: Sequence[str] = (),
         danger: bool = True,
+        reason: str = "",
         status: int = 200,
     ) -> Response:
         """Ask before what cannot be taken back. `text` names how far it reaches; the form comes to
-        this address again, with `fields` and `confirmed`. Texts are translated already."""
+        this address again, with `fields` and `confirmed`, and with a `reason` where a label for it
+        is given. Texts are translated already."""
         return self.render(
             "confirm.html",
             status,
@@ -324,6 +326,7 @@ class Page(Generic[Reads]):
             fields=dict(fields or {}),
             items=list(items),
             danger=danger,
+            reason=reason,
         )
 
     def _same_origin(self) -> bool:

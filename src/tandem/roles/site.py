@@ -203,7 +203,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         *deployments.routes(db, gate, utc_now, settings.safeguards),
         *discovery.routes(db, found, gate),
         *cloud_services.routes(cloud, gate),
-        *comanagement.routes(db, others, gate, utc_now),
+        *comanagement.routes(db, others, gate, utc_now, settings.safeguards),
         *fleet.routes(db, devices, gate, utc_now),
         *guide.routes(db, guide.Collaborators(cloud, found, others), gate, utc_now),
         *health.routes(health.Health.of(cloud, _places(settings)), gate),

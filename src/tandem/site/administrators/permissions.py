@@ -137,6 +137,9 @@ POST   /api/v1/devices/{id}/ledger/acknowledge              operate       seen
 GET    /api/v1/comanagement                                read          all
 PUT    /api/v1/comanagement                                full          all
 POST   /api/v1/comanagement/preview                        read          all
+GET    /api/v1/comanagement/waiting                        read          all
+POST   /api/v1/comanagement/waiting/{id}/approve           full          all
+DELETE /api/v1/comanagement/waiting/{id}                   full          all
 GET    /api/v1/comanagement/dashboard                      read          all
 GET    /api/v1/comanagement/prerequisites                  read          all
 GET    /api/v1/comanagement/policies                       read          all

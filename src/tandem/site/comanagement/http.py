@@ -14,10 +14,10 @@ from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Invalid
-from tandem.site import collections
-from tandem.site.administrators import Require
+from tandem.site import collections, deployments
+from tandem.site.administrators import Administrator, Require
 from tandem.site.collections import ALL_SYSTEMS, as_dict
-from tandem.site.comanagement import leaving_http, rollout_http, service
+from tandem.site.comanagement import approvals, leaving_http, rollout_http, service
 from tandem.site.comanagement.model import (
     AutoEnroll,
     NewCollection,
@@ -26,6 +26,7 @@ from tandem.site.comanagement.model import (
     Wish,
     read_workload,
 )
+from tandem.site.comanagement.model import Request as Waiting
 from tandem.site.comanagement.service import Collaborators
 from tandem.workloads import (
     CATALOGUE,
@@ -46,6 +47,7 @@ class Switch(msgspec.Struct):
     position: str
     collection: str = ""
     collections: list[str] = []
+    reason: str = ""
 
     def wish(self, name: str) -> Wish:
         """Raises Invalid."""
@@ -65,6 +67,10 @@ class Staging(msgspec.Struct):
 
     pilot: list[str] | None = None
     exclusions: list[str] | None = None
+
+
+class Approval(msgspec.Struct):
+    devices: int
 
 
 class EnrollNow(msgspec.Struct):
@@ -93,6 +99,8 @@ class Configure(msgspec.Struct):
     new_collections: list[NewPilot] = []
     staging: Staging = msgspec.field(default_factory=Staging)
     spread_minutes: int | None = None
+    # For who may have to approve it.
+    reason: str = ""
 
     def settings(self) -> Settings:
         """Raises Invalid, UnknownWorkload."""
@@ -118,7 +126,37 @@ _INTEGER = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def routes(db: Database, others: Collaborators, require: Require, now: Clock) -> list[BaseRoute]:
+def routes(
+    db: Database,
+    others: Collaborators,
+    require: Require,
+    now: Clock,
+    safeguards: deployments.Safeguards | None = None,
+) -> list[BaseRoute]:
+    guards = safeguards or deployments.Safeguards()
+
+    async def asked(
+        tx: Tx, who: Administrator, wanted: Configure, token: str = ""
+    ) -> Response | None:
+        """The answer to a change that reaches too far for one administrator; None: it does not."""
+        settings = wanted.settings()
+        found = await approvals.reaches_far(tx, others, settings, guards, actor=who.name, now=now())
+        if found is None:
+            return None
+        plain = msgspec.structs.replace(wanted, access_token="", tenant_sign_in="", reason="")
+        made = await approvals.ask(
+            tx,
+            others,
+            found,
+            msgspec.to_builtins(plain),
+            access_token=token,
+            reason=wanted.reason,
+            guards=guards,
+            actor=who.name,
+            now=now(),
+        )
+        return http.reply({**_waiting(made), "reaches": found.reaches, "state": "approval"}, 202)
+
     async def show(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -142,6 +180,8 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
                 token = wanted.access_token
                 if wanted.tenant_sign_in:
                     token = await others.administrator_token(tx, wanted.tenant_sign_in, who.name)
+                if (waits := await asked(tx, who, wanted, token)) is not None:
+                    return waits
                 await service.configure(
                     tx,
                     others,
@@ -160,7 +200,45 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         async with db.transaction() as tx:
             found = await service.preview(tx, others, wanted.settings(), actor=who.name, now=now())
         changes = [{**as_dict(item), "title": item.workload.title} for item in found.changes]
-        return http.reply({**as_dict(found), "changes": changes})
+        far = found.reaches > guards.approval_above
+        return http.reply({**as_dict(found), "changes": changes, "needs_approval": far})
+
+    async def waiting(request: Request) -> Response:
+        """Changes that wait for a second administrator, with whom they would reach by now, or why
+        that cannot be done any more."""
+        await require(request)
+        shown = []
+        async with db.transaction() as tx:
+            for item in await approvals.waiting(tx, now()):
+                settings = msgspec.convert(item.wanted, Configure).settings()
+                reaches, problem = 0, ""
+                try:
+                    found = await service.preview(
+                        tx, others, settings, actor=item.asked_by, now=now()
+                    )
+                    reaches = found.reaches
+                except AppError as error:
+                    problem = f"{error.message} {error.cure}".strip()
+                shown.append({**_waiting(item), "reaches": reaches, "problem": problem})
+        return http.reply(shown)
+
+    async def approve(request: Request) -> Response:
+        who = await require(request)
+        seen = await http.decode(request, Approval)
+        async with db.transaction() as tx:
+            await service.hold(tx)
+            found = await approvals.find(tx, request.path_params["id"], now())
+            settings = msgspec.convert(found.wanted, Configure).settings()
+            await approvals.approve(
+                tx, others, found, settings, devices=seen.devices, actor=who.name, now=now()
+            )
+            return await _answer(tx, others)
+
+    async def cancel(request: Request) -> Response:
+        who = await require(request)
+        async with db.transaction() as tx:
+            await approvals.cancel(tx, request.path_params["id"], actor=who.name, now=now())
+        return Response(status_code=204)
 
     async def prerequisites(request: Request) -> Response:
         await require(request)
@@ -198,9 +276,15 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
             await service.hold(tx)
             http.check_version(request, await service.version(tx))
             wish = wanted.wish("position")
+            workload = read_workload(request.path_params["workload"])
+            await service.required(tx)
+            plain = msgspec.structs.replace(wanted, reason="")
+            one = Configure(workloads={workload.value: plain}, reason=wanted.reason)
+            if (waits := await asked(tx, who, one)) is not None:
+                return waits
             slider = await service.switch(
                 tx,
-                read_workload(request.path_params["workload"]),
+                workload,
                 wish.position,
                 collection=wanted.collection,
                 pilots=wish.pilots if wish.exact else (),
@@ -302,6 +386,9 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         Route("/api/v1/comanagement", show, methods=["GET"]),
         Route("/api/v1/comanagement", configure, methods=["PUT"]),
         Route("/api/v1/comanagement/preview", preview, methods=["POST"]),
+        Route("/api/v1/comanagement/waiting", waiting, methods=["GET"]),
+        Route("/api/v1/comanagement/waiting/{id}/approve", approve, methods=["POST"]),
+        Route("/api/v1/comanagement/waiting/{id}", cancel, methods=["DELETE"]),
         Route("/api/v1/comanagement/prerequisites", prerequisites, methods=["GET"]),
         Route("/api/v1/comanagement/policies", policies, methods=["GET"]),
         Route("/api/v1/comanagement/status", status, methods=["GET"]),
@@ -337,6 +424,22 @@ async def _shape(tx: Tx, others: Collaborators) -> dict[str, Any]:
         "exclusions": [{"id": id, "name": name} for id, name in await service.exclusions(tx)],
         "policies": [as_dict(policy) for policy in await service.policies(tx)],
     }
+
+
+def _waiting(item: Waiting) -> dict[str, Any]:
+    """A change that waits, with what it is in words."""
+    wanted = msgspec.convert(item.wanted, Configure)
+    said = []
+    if wanted.automatic_enrollment:
+        whom = f" {wanted.collection}" if wanted.collection else ""
+        said.append(f"automatic enrolment: {wanted.automatic_enrollment}{whom}")
+    for name, wish in wanted.workloads.items():
+        pilots = ", ".join(wish.collections or filter(None, [wish.collection]))
+        said.append(f"{name}: {wish.position}{f' {pilots}' if pilots else ''}")
+    if wanted.staging.exclusions is not None:
+        said.append(f"kept out: {', '.join(wanted.staging.exclusions) or 'nobody'}")
+    told = {name: value for name, value in as_dict(item).items() if name != "wanted"}
+    return {**told, "changes": said}
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.site.collections import ALL_SYSTEMS, CollectionId
@@ -152,6 +152,36 @@ class Begun:
     began_at: datetime
     began_by: str
     devices: int  # Co-managed devices that were to change owner.
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A change that waits for a second administrator: `wanted` as the API reads it. `devices` are
+    how many it reached when it was asked for."""
+
+    id: str
+    wanted: dict[str, Any]
+    devices: int
+    reason: str
+    asked_by: str
+    asked_at: datetime
+    expires_at: datetime
+
+
+class NeedsReason(Invalid):
+    code = "comanagement.needs-reason"
+
+
+class NotTwoPeople(AppError):
+    kind, code = Kind.FORBIDDEN, "comanagement.second-administrator"
+
+
+class NoSuchRequest(AppError):
+    kind, code = Kind.NOT_FOUND, "comanagement.no-such-request"
+
+
+class ReachesOthers(AppError):
+    kind, code = Kind.CONFLICT, "comanagement.reaches-others"
 
 
 class NotEnabled(AppError):

@@ -154,19 +154,31 @@ async def configure(
     a new collection is refused for.
     """
     await store.lock(tx)
-    before = await store.enablement(tx)
-    if before is None:
-        tenant_id = await _ready(tx, others)
+    await check_tenant(tx, others, access_token)
+    return await configure_checked(tx, others, wanted, actor=actor, now=now)
+
+
+async def check_tenant(tx: Tx, others: Collaborators, access_token: str) -> None:
+    """What `configure` asks of the tenant. Raises Prerequisites, NeedsSignIn, what it refuses."""
+    if await store.enablement(tx) is None:
+        await _ready(tx, others)
         if not access_token:
             raise NeedsSignIn(
                 "Enabling co-management needs a sign-in to the tenant.",
                 cure="Sign in as a global administrator of the tenant; it is kept nowhere.",
                 field="tenant_sign_in",
             )
-    else:
-        tenant_id = before.tenant_id
     if access_token:
         await others.check_tenant(tx, access_token)
+
+
+async def configure_checked(
+    tx: Tx, others: Collaborators, wanted: Settings, *, actor: str, now: datetime
+) -> Enablement:
+    """`configure`, when the tenant was asked already."""
+    await store.lock(tx)
+    before = await store.enablement(tx)
+    tenant_id = before.tenant_id if before else await _ready(tx, others)
     return await _apply(tx, tenant_id, before, wanted, actor, now)
 
 
@@ -287,7 +299,7 @@ async def _spread(tx: Tx, made: Enablement, asked: int | None) -> int:
                 field="spread_minutes",
             )
         return asked
-    return spread_minutes(await _enrols(tx, made, await clients.reported(tx)))
+    return spread_minutes(len(await _enrolling(tx, made, await clients.reported(tx))))
 
 
 async def _create(tx: Tx, new: NewCollection, actor: str, now: datetime) -> None:
@@ -493,6 +505,8 @@ class Preview:
     alters: tuple[str, ...]
     removes: tuple[str, ...]
     collections: dict[str, int]
+    # Devices that get the MDM service for some workload, and clients that are enrolled by this.
+    reaches: int = 0
 
 
 _NAMES = 20
@@ -509,16 +523,18 @@ async def preview(
         owned = await decided_now(tx)
         known = {policy.id: policy for policy in await store.policies(tx)}
         tenant_id = before.tenant_id if before else await others.tenant_id(tx)
+        enrolled = await _enrolling(tx, before, await clients.reported(tx)) if before else set()
         made = await _apply(tx, tenant_id, before, wanted, actor, now)
         after = await decided_now(tx)
         policies = {policy.id: policy for policy in await store.policies(tx)}
         every = await clients.reported(tx)
-        enrols = await _enrols(tx, made, every)
+        enrols = await _enrolling(tx, made, every)
         sizes = {}
         for new in wanted.collections:
             found = await collections.collection(tx, new.name)
             sizes[found.name] = await collections.count(tx, found.id)
     together = {one.id: one.name for one in every if one.co_managed}
+    moved = {id for workload in Workload for id in after[workload] - owned[workload]}
     changes = []
     for workload in Workload:
         to_mdm = [name for id, name in together.items() if id in after[workload] - owned[workload]]
@@ -530,23 +546,25 @@ async def preview(
         changes=tuple(changes),
         devices=len(every),
         co_managed=len(together),
-        enrols=enrols,
+        enrols=len(enrols),
         creates=tuple(p.name for id, p in policies.items() if id not in known),
         alters=tuple(p.name for id, p in policies.items() if id in known and p != known[id]),
         removes=tuple(p.name for id, p in known.items() if id not in policies),
         collections=sizes,
+        reaches=len((moved & together.keys()) | (enrols - enrolled)),
     )
 
 
-async def _enrols(tx: Tx, wanted: Enablement, every: list[clients.Reported]) -> int:
+async def _enrolling(tx: Tx, wanted: Enablement, every: list[clients.Reported]) -> set[str]:
+    """The clients that the site has enrolled by these settings."""
     if wanted.auto_enroll is AutoEnroll.NONE:
-        return 0
+        return set()
     waiting: set[str] = {one.id for one in every if not one.mdm_enrolled}
     waiting -= await excluded_clients(tx)
     if wanted.auto_enroll is AutoEnroll.PILOT:
         pilot = CollectionId(wanted.collection_id)
         waiting &= await collections.client_ids(tx, pilot)
-    return len(waiting)
+    return waiting
 
 
 async def applied_before(tx: Tx, key: str, digest: bytes) -> bool:

@@ -94,6 +94,7 @@ async def _render(
         enrols=ENROLS,
         locked=locked(page),
         wizard=WIZARD,
+        path_of=PATH,
         refresh_seconds=REFRESH_SECONDS,
         **more,
     )
@@ -110,6 +111,7 @@ async def workloads(
         error=error,
         fleet=fleet,
         moves={move["workload"]: move for move in fleet["moves"]},
+        waiting=[] if page.partial else await page.api.get(f"{API}/waiting"),
         collections=[] if page.partial else await collections(page),
     )
 
@@ -233,7 +235,8 @@ async def _save(
                 await page.api.put(API, wanted, version=version)
             preview = await page.api.post(f"{API}/preview", wanted)
             return _confirm(page, form, preview, back)
-        await page.api.put(API, wanted, version=version)
+        asked = {**wanted, "reason": form.get("reason", "")}
+        made = await page.api.put(API, asked, version=version)
     except AppError as error:
         if (
             error.code != CHANGED
@@ -248,6 +251,12 @@ async def _save(
             raise
         answer: Response = await again(page, form, error)
         return answer
+    if made.get("state") == "approval":
+        return page.to(
+            PATH,
+            N_("This reaches %(count)s devices: a second administrator has to approve it."),
+            count=page.language.number(made["reaches"]),
+        )
     return page.to(
         PATH if back.endswith("staging") else back,
         N_(
@@ -267,15 +276,60 @@ def _confirm(
         )
     else:
         said = text(N_("No device changes owner by this."))
+    waits = bool(preview["needs_approval"])
+    if waits:
+        said += " " + text(
+            N_("It reaches %(count)s devices: a second administrator has to approve it."),
+            count=page.language.number(preview["reaches"]),
+        )
     return page.confirm(
         text(N_("What this will do")),
         said,
-        text(N_("Save")),
+        text(N_("Ask for approval") if waits else N_("Save")),
         back=back,
-        fields={k: v for k, v in form.items() if k != "form_token"},
+        fields={k: v for k, v in form.items() if k not in ("form_token", "reason")},
         items=reach(page, preview),
         danger=False,
+        reason=text(N_("Reason, for who approves it")) if waits else "",
     )
+
+
+async def approve(page: Page[Any]) -> Response:
+    """Let happen what somebody else asked for, after it was said how far that reaches."""
+    form = await page.form()
+    seen, id = form.get("devices", ""), page.request.path_params["id"]
+    if "confirmed" not in form:
+        text = page.language.text
+        return page.confirm(
+            text(N_("Approve a change of co-management")),
+            text(
+                N_("It reaches %(count)s devices. They follow at their next policy poll."),
+                count=seen[:12],
+            ),
+            text(N_("Approve")),
+            back=PATH,
+            fields={"devices": seen[:12]},
+        )
+    number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 12 else -1
+    path = f"{API}/waiting/{quote(id, safe='')}/approve"
+    try:
+        await page.api.post(path, {"devices": number})
+    except AppError as error:
+        if error.kind.value not in ("invalid", "conflict", "not-found", "forbidden"):
+            raise
+        return await workloads(page, None, error)
+    return page.to(
+        PATH,
+        N_(
+            "Saved. Devices follow at their next policy poll; the numbers here say how far they are."
+        ),
+    )
+
+
+async def cancel(page: Page[Any]) -> Response:
+    await page.form()
+    await page.api.delete(f"{API}/waiting/{quote(page.request.path_params['id'], safe='')}")
+    return page.to(PATH, N_("It was cancelled: nothing was changed."))
 
 
 async def policies(page: Page[Any]) -> Response:
@@ -325,6 +379,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(PATH, workloads),
         console.route(PATH, save_workloads, post=True),
         console.route(f"{PATH}/workloads/{{workload}}", workload),
+        console.route(f"{PATH}/waiting/{{id}}/approve", approve, post=True),
+        console.route(f"{PATH}/waiting/{{id}}/cancel", cancel, post=True),
         console.route(f"{PATH}/enablement", enablement),
         console.route(f"{PATH}/enablement", save_enablement, post=True),
         console.route(f"{PATH}/enablement/enroll-now", enroll_now, post=True),

@@ -123,6 +123,7 @@ def wanted(values: Mapping[str, Any]) -> dict[str, Any]:
             for name in WORKLOADS
         },
         "new_collections": [new] if _makes_new(values) else [],
+        "reason": str(values.get("reason") or ""),
     }
 
 
@@ -293,6 +294,15 @@ STEPS = (
                 options=_collections,
                 hint=N_("Where automatic enrolment is for a pilot."),
             ),
+            field(
+                "reason",
+                N_("Reason"),
+                limit=1024,
+                hint=N_(
+                    "Only when all of this reaches more devices than one administrator may reach"
+                    " alone: a second one then reads it, and approves or not."
+                ),
+            ),
         ),
     ),
     Step(
@@ -402,6 +412,8 @@ async def _command(page: Page[Any], draft: Draft) -> str:
             words.append(f"--workload {shlex.quote(f'{name}={where}')}")
     for new in asked["new_collections"]:
         words.append(f"--new-collection {shlex.quote('='.join((new['name'], new['query'])))}")
+    if asked["reason"]:
+        words.append(f"--reason {shlex.quote(asked['reason'])}")
     return " ".join([*words, "--tenant-admin UPN --tenant-password-file FILE"])
 
 
@@ -409,9 +421,15 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
     """All of it in one request; the draft's id makes sure that it is done once."""
     asked = {**wanted(draft.values), SIGN_IN: str(draft.values.get(SIGN_IN, ""))}
     try:
-        await page.api.ask("PUT", API, asked, headers={"Idempotency-Key": f"wizard-{draft.id}"})
+        made = await page.api.ask(
+            "PUT", API, asked, headers={"Idempotency-Key": f"wizard-{draft.id}"}
+        )
     except AppError as error:
         raise _at_its_field(error) from None
+    if made.json.get("state") == "approval":
+        return Outcome(
+            N_("It reaches many devices: a second administrator has to approve it."), PATH
+        )
     return Outcome(N_("Co-management is enabled. Here is how far devices have followed."), PATH)
 
 
