@@ -421,6 +421,26 @@ async def test_a_refusal_names_nothing_that_is_hidden(limited: Limited) -> None:
     assert waiting["collections"] <= 2
 
 
+async def test_who_has_some_scopes_reads_only_of_what_shares_one(limited: Limited) -> None:
+    """Limited by scopes alone: every collection is seen, and not what others deploy to it."""
+    api, rome = limited.api, limited.rome
+    for name, scope in (("Of Rome", "Rome"), ("Of Paris", "Paris")):
+        new = {"name": name, "setting": f"Demo/{scope}", "value": "1", "collection": rome}
+        assert (await api.web.post("/api/v1/configurations", json=new)).is_success
+        path = f"/api/v1/scopes/objects/configuration/{name}"
+        assert (await api.web.put(path, json={"scopes": [scope]})).is_success
+    answer = await api.web.patch("/api/v1/administrators/Pat", json={"collections": []})
+    assert answer.status_code == 200
+    uses = await limited.get(f"/api/v1/collections/{rome}/uses")
+    assert [use["name"] for use in uses] == ["Of Paris"]
+    assert "seen" not in uses[0]
+    answer = await limited.web.delete(f"/api/v1/collections/{rome}")
+    assert (answer.status_code, "Of Paris" in answer.text) == (409, True)
+    assert "Of Rome" not in answer.text
+    device = await limited.get("/api/v1/devices/d-rome-1")
+    assert [item["name"] for item in device["configurations"]] == ["Of Paris"]
+
+
 async def test_a_devices_story_names_nothing_that_is_hidden(
     limited: Limited, site_db: Database
 ) -> None:
@@ -537,7 +557,7 @@ async def test_operations_are_seen_by_who_sees_whom_they_are_for(limited: Limite
     for key in ("rome", "one", "all"):
         assert (await limited.code("GET", f"{orders}/{made[key]}"))[0] == 404
         assert (await limited.code("POST", f"{orders}/{made[key]}/cancel"))[0] == 404
-    assert (await limited.code("POST", f"{orders}/{made['mine']}/cancel"))[0] == 200
+    assert (await limited.web.post(f"{orders}/{made['mine']}/cancel")).status_code == 200
     for target in ({"collection": "Rome"}, {"client": "GUID:ROME-1"}):
         body = {"action": "collect-discovery-data", **target}
         assert (await limited.code("POST", orders, body))[0] == 404

@@ -199,7 +199,9 @@ def routes(
         await require(request)
         async with db.transaction() as tx:
             found = await service.collection(tx, request.path_params["id"])
-            return http.reply([as_dict(u) for u in await service.seen_uses(tx, found.id, used_for)])
+            shown = await service.seen_uses(tx, found.id, used_for)
+        told = [{name: v for name, v in as_dict(use).items() if name != "seen"} for use in shown]
+        return http.reply(told)
 
     async def dependencies(request: Request) -> Response:
         await require(request)

@@ -524,15 +524,17 @@ async def visible_users_sql(tx: Tx) -> tuple[str, dict[str, Any]]:
 
 async def seen_uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
     """`uses`, without what who asks may not see."""
-    only = await reach.collections(tx)
-    if only is None:
-        return await uses(tx, id, used_for)
-    return [use for use in await uses(tx, id) if use.detail in only]
+    found = await uses(tx, id, used_for)
+    return found if administrators.sees_all() else [use for use in found if use.seen]
 
 
 async def uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
     """What this collection is used for, by other collections and by the modules that say so."""
-    found = [Use(how, name, other) for how, other, name in await store.used_by(tx, id)]
+    only = await reach.collections(tx)
+    found = [
+        Use(how, name, other, seen=only is None or other in only)
+        for how, other, name in await store.used_by(tx, id)
+    ]
     for asked in used_for:
         found += await asked(tx, id)
     return found

@@ -375,9 +375,13 @@ def in_policy(held: Sequence[Configuration]) -> list[ccm.Configuration]:
 
 async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use]:
     """What is deployed to a collection."""
+    only = await visible(tx)
     return [
         collections.Use(
-            "configuration", item.name, f"{item.setting} = {shown(item.setting, item.value)}"
+            "configuration",
+            item.name,
+            f"{item.setting} = {shown(item.setting, item.value)}",
+            seen=only is None or item.id in only,
         )
         for item in await store.configurations(tx)
         if item.collection_id == id
