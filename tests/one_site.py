@@ -331,6 +331,18 @@ async def _anyone(request: Request, role: object = None) -> administrators.Admin
     return ADMINISTRATOR
 
 
+async def waits_for_a_lock(db: Database) -> bool:
+    """Whether a transaction of this database waits for another one's row."""
+    async with db.transaction() as tx:
+        row = await (
+            await tx.execute(
+                "SELECT count(*) AS n FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        ).fetchone()
+    return bool(row and row["n"])
+
+
 def renamed(machine: Machine, folder: Path, **changes: object) -> Machine:
     return replace(machine, state=folder, **changes)  # type: ignore[arg-type]
 

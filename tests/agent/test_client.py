@@ -1,6 +1,7 @@
 import asyncio
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -726,3 +727,42 @@ async def test_many_devices_live_in_one_process(
     async with site.db.transaction() as tx:
         listed = await clients.list_clients(tx)
     assert [one.policy_present for one in listed] == [True] * 25
+
+
+async def test_who_leaves_stays_until_its_last_word_is_said(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    """The way was cut, and when it starts again the gateway is none for it any more."""
+    settings = {"enable_cloud_management_gateway": False}
+    site.content = ccm.PolicyContent(settings=settings, leave=True)
+    site.relay = lambda r: Response(b"", 503) if r.url.path.endswith("/ccm_incoming") else None
+    await steps(client)
+    assert not client.left
+    site.relay = lambda request: None
+    again = Client(installed)
+    await steps(again)
+    assert not again.left
+    assert installed.mdm.info.client
+
+
+async def test_an_enrolment_that_was_planned_by_a_clock_ahead_is_not_waited_for(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    from one_site import BadDirectoryToken
+
+    own = Moment()
+    own.at = site.now()
+    site.content = enrolling()
+    device = replace(installed, now=own)
+    here = Client(device)
+    await steps(here)
+    installed.mdm.refusals = [BadDirectoryToken("No.")] * 2
+    own.passes(days=365)
+    await steps(here)
+    assert installed.mdm.enrolments == [False, True]
+    own.passes(days=-365)
+    again = Client(device)
+    await steps(again)
+    own.passes(seconds=201)
+    await steps(again)
+    assert installed.mdm.enrollment().enrolled

@@ -12,15 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 from starlette.responses import Response
 
-from one_site import Moment, Site, log
+from one_site import Moment, Site, log, waits_for_a_lock
 from tandem import audit, pki
 from tandem.agent import Client, Machine
 from tandem.agent.platform.restart import SystemRestart
 from tandem.infra.database import Database
 from tandem.protocols import ccm
 from tandem.site import clients, notifications
+from tandem.site.notifications import channel, store
 
 PATH = "/api/v1/client-notifications"
 
@@ -194,16 +196,19 @@ async def test_what_is_brought_again_is_not_done_again(
     made = await admin.ask("collect-discovery-data", client=client.client_id)
     client.wake()
     await client.step()
+    assert (await admin.result(made))["state"] == "done"
     again = Client(installed)
     async with site.db.transaction() as tx:
-        await tx.execute("UPDATE notifications_order SET state = 'sent' WHERE state <> 'done'")
+        back = await tx.execute("UPDATE notifications_order SET state = 'sent'")
+    assert back.rowcount == 1
     for _ in range(3):
         again.wake()
         await again.step()
     taken = [line for line in log(installed, "CcmNotificationAgent") if line.startswith("Receive")]
     done = [line for line in log(installed, "CcmNotificationAgent") if "is done" in line]
     assert (len(taken), len(done)) == (1, 1)
-    assert (await admin.result(made))["state"] == "done"
+    # Nobody acknowledges again but who was given it again.
+    assert (await admin.result(made))["state"] == "received"
 
 
 async def test_the_same_thing_asked_for_twice_is_done_once_for_both(
@@ -229,6 +234,146 @@ async def test_what_was_cancelled_is_not_done(
     assert (await admin.result(made))["state"] == "canceled"
     status, error = await admin.refusal("POST", f"{PATH}/{made['id']}/cancel")
     assert (status, error["code"]) == (409, "notification.over")
+
+
+async def test_what_is_cancelled_while_the_device_asks_is_not_done(
+    site: Site, admin: Admin, client: Client
+) -> None:
+    """The device has been read its order, and waits for the row that the cancelling holds."""
+    made = await admin.ask("collect-discovery-data", client=client.client_id)
+    client.wake()
+    async with site.db.transaction() as tx:
+        await notifications.cancel(tx, made["id"], actor="a", now=site.now())
+        asking = asyncio.create_task(client.step())
+        await until(lambda: waits_for_a_lock(site.db))
+    await asking
+    found = await admin.result(made)
+    # Who does it all the same says so.
+    assert (found["state"], found["sent_at"]) == ("canceled", None)
+
+
+async def test_one_order_that_cannot_be_done_now_does_not_hold_up_the_others(
+    site: Site, admin: Admin, client: Client
+) -> None:
+    asked = ("download-computer-policy", "evaluate-co-management")
+    made = [await admin.ask(action, client=client.client_id) for action in asked]
+    polls = []
+
+    def second_poll_fails(request: Request) -> Response | None:
+        if not request.url.path.endswith("/.sms_pol"):
+            return None
+        polls.append(request)
+        return Response(b"", 503) if len(polls) > 1 else None
+
+    site.relay = second_poll_fails
+    client.wake()
+    await client.step()
+    assert len(polls) == 2
+    assert [(await admin.result(one))["state"] for one in made] == ["sent", "done"]
+    site.relay = lambda request: None
+    client.wake()
+    await client.step()
+    assert [(await admin.result(one))["state"] for one in made] == ["done", "done"]
+
+
+async def test_a_clock_that_is_a_little_ahead_loses_no_order(
+    site: Site, admin: Admin, client: Client, installed: Machine, moment: Moment
+) -> None:
+    own = Moment()
+    own.at = moment() + timedelta(minutes=4)
+    here = Client(replace(installed, now=own))
+    made = await admin.ask("collect-discovery-data", client=client.client_id, minutes=5)
+    moment.passes(minutes=3)
+    own.passes(minutes=3)
+    await here.step()
+    assert (await admin.result(made))["state"] == "done"
+
+
+async def test_answers_that_bring_nothing_new_are_not_asked_for_without_a_pause(
+    site: Site, client: Client, installed: Machine, moment: Moment
+) -> None:
+    later = moment() + timedelta(hours=1)
+    nothing = ccm.Notifications(client.client_id, moment(), later, [])
+    document, asked = ccm.seal("notification", nothing, site.identity), asyncio.Event()
+    count = 0
+
+    def always(request: Request) -> Response | None:
+        nonlocal count
+        if not request.url.path.endswith("/bgb"):
+            return None
+        count += 1
+        asked.set()
+        return Response(document)
+
+    site.relay = always
+    async with running(Client(replace(installed, minute_seconds=60))):
+        await asked.wait()
+        await asyncio.sleep(0.3)
+        assert count <= 2
+
+
+async def test_where_too_many_wait_an_order_comes_all_the_same(
+    site: Site, admin: Admin, client: Client, installed: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only who has to wait takes a place, and what it acknowledged counts."""
+    monkeypatch.setattr(site.channel, "_most", 0)
+    made = await admin.ask("collect-discovery-data", client=client.client_id)
+    client.wake()
+    await client.step()
+    assert (await admin.result(made))["state"] == "done"
+    request = ccm.NotificationRequest([], 5, ccm.Location())
+    answer = await client._session.post("/bgb", request)
+    assert (answer.status_code, answer.headers.get("retry-after")) == (204, "600")
+    count = len(site.seen)
+    async with running(Client(replace(installed, minute_seconds=60))):
+
+        async def asked() -> bool:
+            return sum(r.url.path.endswith("/bgb") for r in site.seen[count:]) >= 1
+
+        await until(asked)
+        await asyncio.sleep(0.3)
+        # The agent does as it is told: it polls, and does not ask without a pause.
+        assert sum(r.url.path.endswith("/bgb") for r in site.seen[count:]) <= 2
+
+
+async def test_a_site_without_notifications_is_asked_again_when_the_clock_was_put_back(
+    site: Site, admin: Admin, client: Client, installed: Machine, moment: Moment
+) -> None:
+    own = Moment()
+    own.at = moment() + timedelta(minutes=4)
+    here = Client(replace(installed, now=own))
+    site.relay = lambda r: Response(b"", 404) if r.url.path.endswith("/bgb") else None
+    await here.step()
+    site.relay = lambda request: None
+    made = await admin.ask("collect-discovery-data", client=client.client_id)
+    own.passes(minutes=-8)
+    here.wake()
+    await here.step()
+    assert (await admin.result(made))["state"] == "done"
+
+
+async def test_a_mistake_in_hearing_does_not_end_the_hearing(
+    site: Site,
+    admin: Admin,
+    client: Client,
+    installed: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told_of, failed = store.told_of, asyncio.Event()
+
+    async def told(*asked: Any) -> list[str]:
+        if failed.is_set():
+            return await told_of(*asked)
+        failed.set()
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(store, "told_of", told)
+    monkeypatch.setattr(channel, "_AGAIN_SECONDS", 0.05)
+    async with running(Client(replace(installed, minute_seconds=60))):
+        await waits(site)
+        made = await admin.ask("collect-discovery-data", client=client.client_id)
+        await failed.wait()
+        await ended(admin, made)
 
 
 async def test_what_a_client_cannot_do_fails_with_the_cause(

@@ -18,10 +18,14 @@ from one_site import Bridge, Broker, Moment
 from rollout_world import SETTING
 from site_api import Api, Graph, commands
 from tandem.agent import Bootstrap, Client, Machine, MdmEnrollment
+from tandem.agent import client as agent_client
+from tandem.agent.folder import Folder
 from tandem.infra import net
 from tandem.infra.database import Database, Tx
 from tandem.protocols import ccm
 from tandem.site import clients, comanagement, traces
+from tandem.site.comanagement import leaving, leaving_store
+from tandem.site.comanagement.leaving_model import State
 from tandem.workloads import Authority, Workload
 
 DEVICES = "/api/v1/devices"
@@ -60,6 +64,7 @@ class World:
     moment: Moment
     machine: Machine
     command_line: str
+    site: one_site.Site
 
     async def install(self) -> Client:
         """ccmsetup, and the client."""
@@ -132,7 +137,7 @@ async def world(api: Api, mdm: Mdm, site_db: Database, tmp_path: Path) -> AsyncI
             minute_seconds=0.02,
             now=moment,
         )
-        made = World(api, mdm, device, bridge, None, moment, machine, site.command_line)  # type: ignore[arg-type]
+        made = World(api, mdm, device, bridge, None, moment, machine, site.command_line, site)  # type: ignore[arg-type]
         made.agent = await made.install()
         await made.agent.step()
         await api.keeper.tend()
@@ -414,3 +419,166 @@ async def test_what_was_decided_for_others_hides_nothing_that_concerns_a_device(
         found = await traces.since(tx, last, "PC-1", ["CM100001"])
         assert [cause.id for cause in found] == made[:1]
         assert await traces.forget(tx, now - timedelta(minutes=50)) == 10
+
+
+# What comes at the same time, or is killed in between.
+
+
+class Killed(BaseException):
+    """As a process that ends there."""
+
+
+async def _begin(world: World) -> comanagement.Conductor:
+    """On its way: the device has reported that its workloads are with the MDM service."""
+    body = {"device": "PC-ALEX", "accept_lacking": True, "confirm": "PC-ALEX"}
+    made = await world.api.web.post(OFF, json=body)
+    assert made.status_code == 201, made.text
+    await world.passes(minutes=5)
+    await world.step()
+    return comanagement.Conductor(world.api.db, world.api.cloud.others, lambda: world.moment.at)
+
+
+async def _somebody_waits(db: Database) -> None:
+    for _ in range(1000):
+        if await one_site.waits_for_a_lock(db):
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("nobody waits")
+
+
+async def _cancel(world: World, tx: Tx) -> None:
+    await leaving.cancel(tx, "PC-ALEX", actor="siteadmin", now=world.moment.at)
+
+
+async def test_a_round_that_read_before_it_does_not_undo_a_cancelling(world: World) -> None:
+    conductor = await _begin(world)
+    async with world.api.db.transaction() as tx:
+        await _cancel(world, tx)
+        tending = asyncio.create_task(conductor.tend())
+        await _somebody_waits(world.api.db)
+    await tending
+    assert (await _show(world))["state"] == "cancelled"
+
+
+async def test_who_is_told_at_this_moment_cannot_be_kept(world: World) -> None:
+    conductor = await _begin(world)
+    await conductor.tend()
+    async with world.api.db.transaction() as tx:
+        one = await leaving.find(tx, "PC-ALEX")
+        assert one.state is State.LEAVING
+        await leaving_store.save(tx, one, State.TAKEN, "off-boarding", world.moment.at)
+        asked = asyncio.create_task(world.api.refusal("POST", f"{OFF}/PC-ALEX/cancel", {}))
+        await _somebody_waits(world.api.db)
+    status, refused = await asked
+    assert (status, refused["code"]) == (409, "offboarding.too-late")
+    assert (await _show(world))["state"] == "taken"
+
+
+async def test_who_goes_on_at_this_moment_can_be_kept(world: World) -> None:
+    await _begin(world)
+    async with world.api.db.transaction() as tx:
+        one = await leaving.find(tx, "PC-ALEX")
+        assert one.state is State.MOVING
+        await leaving_store.save(tx, one, State.LEAVING, "off-boarding", world.moment.at)
+        asked = asyncio.create_task(world.api.post(f"{OFF}/PC-ALEX/cancel", {}))
+        await _somebody_waits(world.api.db)
+    assert (await asked)["state"] == "cancelled"
+    assert (await _show(world))["state"] == "cancelled"
+
+
+async def test_nobody_is_told_to_leave_whose_leaving_is_cancelled_at_this_moment(
+    world: World,
+) -> None:
+    await _site_sets(world)
+    conductor = await _begin(world)
+    gate = world.agent.gate
+    gate.offer(Authority.MDM, Workload.DEVICE_CONFIGURATION, SETTING, "30")
+    gate.confirm(Authority.MDM, gate.epoch)
+    await world.passes(minutes=5)
+    await world.step()
+    await conductor.tend()
+    assert (await _show(world))["state"] == "leaving"
+    async with world.api.db.transaction() as tx:
+        await _cancel(world, tx)
+        asking = asyncio.create_task(world.step())
+        await _somebody_waits(world.api.db)
+    await asking
+    assert (await _show(world))["state"] == "cancelled"
+    assert not world.agent.left
+    await world.passes(minutes=5)
+    await world.step()
+    assert (world.bridge.info.flags, gate.value(SETTING)) == (8193, "15")
+
+
+async def test_who_is_deleted_on_its_way_out_may_come_back(world: World) -> None:
+    conductor = await _begin(world)
+    async with world.api.db.transaction() as tx:
+        one = await leaving.find(tx, "PC-ALEX")
+        await clients.forget(tx, one.resource_id, actor="siteadmin", now=world.moment.at)
+    (listed,) = (await world.api.get(OFF))["items"]
+    assert listed["waits_for"] == "The device was deleted from the site meanwhile."
+    await conductor.tend()
+    assert (await _show(world))["state"] == "cancelled"
+    before = world.agent.client_id
+    for _ in range(2):
+        await world.passes(minutes=30)
+        await world.step()
+    assert world.agent.client_id not in ("", before)
+
+
+async def test_a_client_that_was_killed_before_it_was_removed_goes_when_it_starts_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last word is out, and the site knows it no more."""
+    conductor = await _begin(world)
+    await conductor.tend()
+
+    def killed(folder: Folder) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(agent_client, "remove", killed)
+        await world.passes(minutes=5)
+        with pytest.raises(Killed):
+            await world.step()
+    await conductor.tend()
+    assert (await _show(world))["state"] == "done"
+    again = Client(world.machine)
+    await world.passes(minutes=30)
+    await again.step()
+    assert again.left
+    assert world.bridge.info.client == ""
+
+
+async def test_who_leaves_a_second_time_says_so_a_second_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time it was killed when all but its own note was removed."""
+    conductor = await _begin(world)
+    await conductor.tend()
+    remove = agent_client.remove
+
+    def killed(folder: Folder) -> None:
+        remove(folder)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(agent_client, "remove", killed)
+        await world.passes(minutes=5)
+        with pytest.raises(Killed):
+            await world.step()
+    await conductor.tend()
+    await world.api.post(f"{OFF}/PC-ALEX/readmit", {})
+    world.agent = await world.install()
+    for _ in range(2):
+        await world.passes(minutes=6)
+        await world.step()
+        await world.api.keeper.tend()
+    conductor = await _begin(world)
+    for _ in range(2):
+        await conductor.tend()
+        await world.passes(minutes=5)
+        await world.step()
+    assert world.agent.left
+    await conductor.tend()
+    assert (await _show(world))["state"] == "done"

@@ -287,6 +287,8 @@ class Client:
             self._inventory_due, now + self._minutes(settings.hardware_inventory_minutes)
         )
         self._check_due = min(self._check_due, now + self._minutes(check.EVERY_MINUTES))
+        self._roaming.doubt()
+        self._notifications.doubt()
 
     async def _roam(self) -> None:
         if await self._roaming.look():
@@ -341,7 +343,8 @@ class Client:
             describe(self._journal, "CcmMessaging", error)
             if isinstance(error, NotKept):
                 self._suffers(error)
-            if isinstance(error, Refused) and error.reason == "client.unknown":
+            leaves = self._policy is not None and self._policy.leave
+            if isinstance(error, Refused) and error.reason == "client.unknown" and not leaves:
                 failed = await self._attempt(self._forget_registration)
                 if failed is not None:
                     return failed
@@ -380,11 +383,12 @@ class Client:
 
     async def _obey(self) -> None:
         """Do what the site asked for, and say what became of it."""
+        unreachable: Unreachable | None = None
         for action, orders in self._notifications.waiting():
             try:
                 text = await self._do(action, orders)
-            except Unreachable:
-                raise  # It waits, like all that needs the site.
+            except Unreachable as error:
+                unreachable = error  # It waits, like all that needs the site; the others do not.
             except AppError as error:
                 self._write(NOTIFIED, f"{action} failed: {error.message}", ERROR)
                 self._tell(orders, ccm.ORDER_FAILED, error.message, error.code)
@@ -392,6 +396,8 @@ class Client:
                 if text:
                     self._write(NOTIFIED, f"{action} is done: {text}")
                     self._tell(orders, ccm.ORDER_DONE, text)
+        if unreachable is not None:
+            raise unreachable
 
     def _tell(self, orders: list[TakenOrder], state: int, text: str, code: str = "") -> None:
         for order in orders:
@@ -816,14 +822,21 @@ class Client:
         """
         self.gate.give_up(Authority.SITE)
         await self._handler.undo()
-        if self._folder.read("leaving") is None:
+        me = self.client_id.encode()
+        # An older note is of the client that left before this one.
+        if self._folder.read("leaving") != me:
             self._report(ccm.COMANAGEMENT_TOPIC, ccm.LEFT, {"client_id": self.client_id})
-            self._folder.write("leaving", b"")
+            self._folder.write("leaving", me)
         self._messages_due = self._machine.now()
         try:
             # The proof goes first: with the last word the site retires its record.
             await self._send_ledger()
             await self._send()
+            if len(self._spool):
+                raise Unreachable(
+                    "The last word of this client is not at the site yet.",
+                    cure="It goes when the site can be reached, and the client with it.",
+                )
         except Refused as error:
             if error.reason != "client.unknown":
                 raise

@@ -273,8 +273,13 @@ class CoManagementHandler:
             self._write("The site has this device enrolled now.")
             memory.order, memory.tries, memory.enroll_at = policy.enroll_now, 0, now
             self._save()
+        spread = min(p.spread_minutes for p in policy.configuration_policies if p.auto_enroll)
+        latest = now + minute * max(spread, _evaluation_minutes(policy))
+        if memory.enroll_at is not None and memory.enroll_at > latest:
+            # Planned by a clock that was ahead, it would be waited for.
+            memory.enroll_at = latest
+            self._save()
         if memory.enroll_at is None:
-            spread = min(p.spread_minutes for p in policy.configuration_policies if p.auto_enroll)
             memory.enroll_at = now + minute * random.uniform(0, max(0, spread))  # noqa: S311
             self._write(f"Queuing enrollment timer to fire at {memory.enroll_at:%m/%d/%Y %H:%M:%S}")
             self._write("Successfully queued MDM auto enrollment")

@@ -106,6 +106,10 @@ class Notifications:
         if self._under_way is not None:
             self._under_way.cancel()
 
+    def doubt(self) -> None:
+        """The clock by which the site is not asked was wrong: the next look asks."""
+        self._again_at = None
+
     async def _step(self) -> float:
         """One request; the seconds until the next is worth trying."""
         minute = self._machine.minute_seconds
@@ -113,7 +117,7 @@ class Notifications:
             self.open = False
             return max(_PAUSE_SECONDS, minute)
         try:
-            await self.ask(WAIT_SECONDS)
+            rest = await self.ask(WAIT_SECONDS)
         except OSError as error:
             self.open = False
             self._tell(f"The disk does not take orders: {error.strerror or error}.")
@@ -125,7 +129,9 @@ class Notifications:
                 return minute * _UNKNOWN_MINUTES
             self._tell(f"No notifications can be waited for: {error.message}")
             return max(_PAUSE_SECONDS, minute * _RETRY_MINUTES) * random.uniform(0.5, 1.0)  # noqa: S311
-        return 0.0
+        # Who rests for long may be told something by its next poll.
+        self.open = rest == 0.0
+        return rest
 
     async def look(self) -> None:
         """Ask once without waiting, where no request waits all the time. What goes wrong waits for
@@ -141,8 +147,9 @@ class Notifications:
                 minutes = timedelta(seconds=self._machine.minute_seconds * _UNKNOWN_MINUTES)
                 self._again_at = now + minutes
 
-    async def ask(self, seconds: float) -> None:
-        """Take what the site has for this client. Raises AppError."""
+    async def ask(self, seconds: float) -> float:
+        """Take what the site has for this client. The seconds before it is worth asking again. Raises
+        AppError."""
         taken = [one.id for one in self._memory.orders if not one.acknowledged][: ccm.ORDERS_LIMIT]
         if seconds > 0:
             self.open = True
@@ -157,7 +164,8 @@ class Notifications:
                 one.acknowledged = one.acknowledged or one.id in taken
             self._save()
         if response.status_code == 204:
-            return
+            later = response.headers.get("retry-after", "")
+            return float(later) if later.isdigit() and len(later) < 6 else 0.0
         try:
             found = ccm.open_notifications(
                 response.text,
@@ -169,15 +177,18 @@ class Notifications:
             # A forged order must not be worth more than none; who brings it waits with the rest.
             self._journal.write(LOG, error.message, ERROR)
             raise Unreachable(f"What came as a notification is none: {error.message}") from None
-        self._take(found.orders)
+        # The same again would come at once.
+        new = self._take(found.orders)
+        return 0.0 if new else max(_PAUSE_SECONDS, self._machine.minute_seconds)
 
-    def _take(self, orders: Sequence[ccm.Order]) -> None:
+    def _take(self, orders: Sequence[ccm.Order]) -> bool:
+        """Whether any was new."""
         now = self._machine.now()
         known = {one.id for one in self._memory.orders}
         new = [
             TakenOrder(one.id, one.action, one.expires_at)
             for one in orders
-            if one.id not in known and one.expires_at > now
+            if one.id not in known and one.expires_at + ccm.SKEW > now
         ]
         for again in (one for one in self._memory.orders if one.id in {o.id for o in orders}):
             again.acknowledged = False  # The site does not know of it yet, or not any more.
@@ -193,6 +204,7 @@ class Notifications:
             for order in new:
                 self._journal.write(LOG, f"Receive notification {order.id}: {order.action}.")
             self._came()
+        return bool(new)
 
     def waiting(self) -> list[tuple[str, list[TakenOrder]]]:
         """What is to be done now, by action: what was asked for twice is done once."""
@@ -201,7 +213,8 @@ class Notifications:
             one
             for one in self._memory.orders
             # A restart that was begun in time is brought to its end.
-            if one.state != "told" and (one.expires_at > now or one.boot)
+            # The site gave it out in time, by a clock that may differ from this one.
+            if one.state != "told" and (one.expires_at + ccm.SKEW > now or one.boot)
         ]
         ordered = sorted(due, key=lambda one: (one.action, one.boot))
         return [

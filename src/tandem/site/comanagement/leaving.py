@@ -216,7 +216,10 @@ async def progress(tx: Tx, one: Offboarding) -> Progress:
     """What it waits for, and since when."""
     if one.state not in OPEN:
         return Progress(one)
-    client = await clients.find(tx, one.client_id)
+    try:
+        client = await clients.find(tx, one.client_id)
+    except clients.NoSuchClient:
+        return Progress(one, "The device was deleted from the site meanwhile.", one.changed_at)
     if one.state is State.LEAVING:
         return Progress(one, "The device is told to leave at its next poll.", one.changed_at)
     if one.state is State.TAKEN:
@@ -248,17 +251,20 @@ def _not_confirmed(client: clients.Client, one: Offboarding) -> list[str]:
 async def cancel(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Offboarding:
     """The device stays with both. Possible until it was told to leave. Raises TooLate."""
     await service.hold(tx)
-    one = await find(tx, wanted)
+    one, made = await find(tx, wanted), None
+    while made is None and one.state in CANCELLABLE:
+        made = await rows.save(tx, one, State.CANCELLED, actor, now)
+        if made is None:
+            one = await find(tx, one.id)  # It went on at this moment.
     if one.state is State.CANCELLED:
         return one
-    if one.state not in CANCELLABLE:
+    if made is None:
         raise TooLate(
             f"{one.name} was told to leave already."
             if one.state is State.TAKEN
             else f"{one.name} has left already.",
             cure="When it is gone, let it in again: `tandem offboarding readmit`.",
         )
-    made = await rows.save(tx, one, State.CANCELLED, actor, now)
     await _cause(tx, made, "The device stays: its leaving was cancelled", actor, now)
     await _audit(tx, made, "offboarding.cancel", actor, now)
     return made
@@ -272,6 +278,8 @@ async def readmit(tx: Tx, wanted: str, *, actor: str, now: datetime) -> Offboard
     if one.state is not State.DONE:
         raise TooLate(f"{one.name} has not left.", cure="Wait for that, or cancel it.")
     made = await rows.save(tx, one, State.READMITTED, actor, now)
+    if made is None:
+        return await find(tx, one.id)  # Somebody else did it at this moment.
     await _audit(tx, made, "offboarding.readmit", actor, now)
     return made
 
@@ -306,12 +314,16 @@ async def _onward(tx: Tx, one: Offboarding, now: datetime) -> None:
     try:
         client = await clients.find(tx, one.client_id)
     except clients.NoSuchClient:
-        # Somebody deleted the device meanwhile: there is nothing left to retire.
-        await rows.save(tx, one, State.DONE, AUTOMATIC, now)
+        # Somebody deleted the device meanwhile: there is nothing left to retire. Who was not told to
+        # leave is still there, and may register again.
+        over = State.DONE if one.state is State.TAKEN else State.CANCELLED
+        await rows.save(tx, one, over, AUTOMATIC, now)
         return
     if one.state is State.MOVING:
         if not _not_moved(client) and not _not_confirmed(client, one):
             made = await rows.save(tx, one, State.LEAVING, AUTOMATIC, now)
+            if made is None:
+                return  # Cancelled meanwhile.
             await _cause(tx, made, "The client is told to leave", AUTOMATIC, now)
             await _audit(tx, made, "offboarding.leave", AUTOMATIC, now)
     elif one.state is State.TAKEN and await clients.said_farewell(tx, client, one.begun_at):
@@ -328,6 +340,8 @@ async def _retire(tx: Tx, one: Offboarding, now: datetime) -> None:
     except ledgers.NoLedger:
         pass
     made = await rows.save(tx, one, State.DONE, AUTOMATIC, now, proof)
+    if made is None:
+        return
     await clients.forget(tx, one.resource_id, actor=AUTOMATIC, now=now)
     await _audit(tx, made, "offboarding.done", AUTOMATIC, now, **proof)
     await events.record(tx, "comanagement.offboarded", one.device_id, {"name": one.name})

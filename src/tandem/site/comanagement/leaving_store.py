@@ -50,7 +50,8 @@ async def save(
     by: str,
     now: datetime,
     proof: dict[str, Any] | None = None,
-) -> Offboarding:
+) -> Offboarding | None:
+    """None when it is no longer in the state that was read."""
     made = replace(
         one,
         state=state,
@@ -58,12 +59,12 @@ async def save(
         changed_by=by,
         proof=one.proof if proof is None else proof,
     )
-    await tx.execute(
+    done = await tx.execute(
         "UPDATE comanagement_offboarding SET state = %s, changed_at = %s, changed_by = %s,"
-        " proof = %s WHERE id = %s",
-        (state.value, now, by, Jsonb(made.proof), one.id),
+        " proof = %s WHERE id = %s AND state = %s",
+        (state.value, now, by, Jsonb(made.proof), one.id, one.state.value),
     )
-    return made
+    return made if done.rowcount == 1 else None
 
 
 async def some(tx: Tx, states: Sequence[State], limit: int, offset: int = 0) -> list[Offboarding]:

@@ -81,6 +81,12 @@ class NoGraph(AppError):
     kind, code = Kind.UNAVAILABLE, "comanagement.no-graph"
 
 
+class NotSettled(AppError):
+    """What a policy says was decided anew while it was made."""
+
+    kind, code = Kind.UNAVAILABLE, "comanagement.not-settled"
+
+
 async def _no_graph() -> Graph:
     raise NoGraph(_NO_TENANT, cure=_CONNECT)
 
@@ -885,10 +891,8 @@ async def trace(
     now: datetime,
 ) -> clients.Traced:
     """What the policy that a client is given now follows. `digest` is of its content."""
-    leaves = plan.leaving.get(client.id)
-    if leaves is not None and leaves.state is LeavingState.LEAVING:
-        # It is told with this policy: from now on it is too late to cancel.
-        await leaving_store.save(tx, leaves, LeavingState.TAKEN, "off-boarding", now)
+    if content.leave:
+        await _tell_to_leave(tx, plan.leaving.get(client.id), client, now)
     last = await traces.given(tx, client.id)
     if last is not None and last.digest == digest:
         return clients.Traced(last.cause.id)
@@ -910,6 +914,23 @@ async def trace(
     )
     told = {**_told(made.cause), "came": made.came, "left": made.left}
     return clients.Traced(made.cause.id, told, [_told(one) for one in made.also])
+
+
+async def _tell_to_leave(
+    tx: Tx, leaves: Offboarding | None, client: clients.Client, now: datetime
+) -> None:
+    """It is told with this policy: from now on it is too late to cancel. Raises NotSettled when that
+    was done meanwhile: the plan was read before."""
+    if leaves is not None and leaves.state is LeavingState.LEAVING:
+        made = await leaving_store.save(tx, leaves, LeavingState.TAKEN, "off-boarding", now)
+        if made is not None:
+            return
+    current = await leaving_store.under_way(tx, client.id)
+    if current is None or current.state is not LeavingState.TAKEN:
+        raise NotSettled(
+            f"Whether {client.name} leaves was decided anew at this moment.",
+            cure="The device asks again.",
+        )
 
 
 async def ahead(tx: Tx, client: clients.Client) -> traces.Cause | None:

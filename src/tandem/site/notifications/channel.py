@@ -15,18 +15,17 @@ from starlette.routing import BaseRoute, Route
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
-from tandem.infra.errors import AppError
-from tandem.infra.logs import get_logger
+from tandem.infra.rounds import rounds
 from tandem.protocols import ccm
 from tandem.site import clients, collections
 from tandem.site.notifications import store
 from tandem.site.notifications.model import TooManyWait
 
-log = get_logger("notifications")
-
 # Each is a connection and some kilobytes of this process.
 _MOST = 20_000
 _AGAIN_SECONDS = 2.0
+# Who finds no place comes back so late.
+_FULL_SECONDS = 600
 # Longer than a request is held, and until a device that was busy asks again.
 _ONLINE_SECONDS = 300.0
 _TURNS_A_SECOND, _TURN_SECONDS = 250, 0.1
@@ -75,36 +74,29 @@ class Channel:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Hear of operations until `stop`; then nobody waits any more."""
-        work = [
-            asyncio.create_task(task())
-            for task in (self._hear, self._hear_of_policy, self._take_turns)
-        ]
-        await stop.wait()
+        work = (
+            (self._hear, _AGAIN_SECONDS, "client notifications are not heard of"),
+            (self._hear_of_policy, _AGAIN_SECONDS, "changes of policy are not heard of"),
+            (self._take_turns, _TURN_SECONDS, "nobody is called to its policy"),
+        )
+        await asyncio.gather(
+            *(
+                rounds(stop, task, pause, failed=failed, cut_off=True)
+                for task, pause, failed in work
+            )
+        )
         self._over = True
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
         for event in self._waiting.values():
             event.set()
 
     async def _hear(self) -> None:
-        while True:
-            try:
-                async for operation_id in self._db.listen(store.CHANNEL):
-                    await self._nudge(operation_id)
-            except AppError as error:
-                log.warning("client notifications are not heard of", reason=error.message)
-            await asyncio.sleep(_AGAIN_SECONDS)
+        async for operation_id in self._db.listen(store.CHANNEL):
+            await self._nudge(operation_id)
 
     async def _hear_of_policy(self) -> None:
-        while True:
-            try:
-                async for collection_id in self._db.listen(store.POLICY_CHANNEL):
-                    if collection_id:
-                        await self._concerns(collections.CollectionId(collection_id))
-            except AppError as error:
-                log.warning("changes of policy are not heard of", reason=error.message)
-            await asyncio.sleep(_AGAIN_SECONDS)
+        async for collection_id in self._db.listen(store.POLICY_CHANNEL):
+            if collection_id:
+                await self._concerns(collections.CollectionId(collection_id))
 
     async def _concerns(self, collection_id: collections.CollectionId) -> None:
         """Its members that are online here look at their policy, each in its turn."""
@@ -118,14 +110,12 @@ class Channel:
 
     async def _take_turns(self) -> None:
         """Not all at once: the site has to answer each of them, and who polls beside them."""
-        while True:
-            most = int(_TURNS_A_SECOND * _TURN_SECONDS) if self._db.waiting <= _BUSY else 0
-            for client_id in list(self._turn)[:most]:
-                del self._turn[client_id]
-                self._look.add(client_id)
-                if client_id in self._waiting:
-                    self._waiting[client_id].set()
-            await asyncio.sleep(_TURN_SECONDS)
+        most = int(_TURNS_A_SECOND * _TURN_SECONDS) if self._db.waiting <= _BUSY else 0
+        for client_id in list(self._turn)[:most]:
+            del self._turn[client_id]
+            self._look.add(client_id)
+            if client_id in self._waiting:
+                self._waiting[client_id].set()
 
     async def _nudge(self, operation_id: str) -> None:
         """Those here whom an operation is for; all of them when it listens anew: anything may have
@@ -141,7 +131,7 @@ class Channel:
     async def answer(self, request: Request) -> str | None:
         """The signed document, or None: nothing came while the device waited.
 
-        Raises what a signed request raises, and TooManyWait.
+        Raises what a signed request raises, and TooManyWait when it would have to wait.
         """
         mine, client_id = asyncio.Event(), ""
         try:
@@ -158,27 +148,29 @@ class Channel:
                 if asked.taken:
                     await store.taken(tx, client_id, asked.taken, now)
                 # It waits before it looks, so nothing comes in between.
-                self._wait_for(client_id, mine)
+                place = self._wait_for(client_id, mine)
                 found = await self._sealed(tx, client_id)
             seconds = min(asked.wait_seconds, self._seconds)
             if found is None and seconds > 0 and not self._over:
+                if not place:
+                    raise TooManyWait("Too many devices wait here.", cure="Come back later.")
                 found = await self._later(client_id, mine, seconds)
             return found
         finally:
             if self._waiting.get(client_id) is mine:
                 del self._waiting[client_id]
 
-    def _wait_for(self, client_id: str, mine: asyncio.Event) -> None:
+    def _wait_for(self, client_id: str, mine: asyncio.Event) -> bool:
+        """False when there is no place."""
         self._lately.pop(client_id, None)
         self._lately[client_id] = asyncio.get_running_loop().time()
         older = self._waiting.get(client_id)
         if older is None and len(self._waiting) >= self._most:
-            raise TooManyWait(
-                "Too many devices wait here.", cure="Come back later.", retry_after_seconds=600
-            )
+            return False
         self._waiting[client_id] = mine
         if older is not None:
             older.set()  # Its connection is dead, or it has changed its mind.
+        return True
 
     async def _later(self, client_id: str, mine: asyncio.Event, seconds: float) -> str | None:
         try:
@@ -208,7 +200,11 @@ def routes(channel: Channel) -> list[BaseRoute]:
     """Below the management point's base URL."""
 
     async def wait(request: Request) -> Response:
-        found = await channel.answer(request)
+        try:
+            found = await channel.answer(request)
+        except TooManyWait:
+            # Nothing is wrong with it: its orders come with its polls.
+            return Response(status_code=204, headers={"Retry-After": str(_FULL_SECONDS)})
         if found is None:
             return Response(status_code=204)
         return Response(found, headers={"Cache-Control": "no-store"}, media_type="application/jose")

@@ -195,8 +195,10 @@ async def due(tx: Tx, client_id: str, now: datetime, limit: int) -> list[ccm.Ord
                ORDER BY o.created_at, o.id LIMIT %(limit)s),
            sent AS (
                UPDATE notifications_order d SET state = 'sent', sent_at = coalesce(sent_at, %(now)s)
-               FROM next WHERE d.operation_id = next.operation_id AND d.client_id = %(id)s)
-           SELECT operation_id AS id, action, expires_at FROM next ORDER BY created_at, id""",
+               FROM next WHERE d.operation_id = next.operation_id AND d.client_id = %(id)s
+                   AND d.state IN ('waiting', 'sent')  -- Not cancelled meanwhile.
+               RETURNING next.operation_id AS id, next.action, next.expires_at, next.created_at)
+           SELECT id, action, expires_at FROM sent ORDER BY created_at, id""",
         {"id": client_id, "now": now, "limit": limit},
     )
     return [ccm.Order(**row) async for row in found]
