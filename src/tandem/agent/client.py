@@ -560,7 +560,9 @@ class Client:
         self._drop_user_policy("the site no longer knows this client")
 
     def _report(self, topic: int, state: int, data: dict[str, Any], once: str = "") -> None:
-        occasion = f"{pki.jwk_thumbprint(self._session.key)}/{once}" if once else ""
+        # Who left and comes back counts from one again, as another client with the same key.
+        whose = f"{pki.jwk_thumbprint(self._session.key)}/{self.client_id}"
+        occasion = f"{whose}/{once}" if once else ""
         self._spool.add(topic, state, self._machine.now(), data, occasion)
 
     def _report_once(self, state: int, data: dict[str, Any]) -> None:
