@@ -460,4 +460,4 @@ async def longest_polling(tx: Tx) -> int:
     now = await standing(tx)
     name = "policy_polling_minutes"
     said = [item.values[name] for item in now.custom if item.deployed_to and name in item.values]
-    return max(now.default[name], *said)
+    return max([now.default[name], *said])
