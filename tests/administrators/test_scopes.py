@@ -31,7 +31,8 @@ class Limited:
 
     async def code(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         answer = await self.web.request(method, path, json=body)
-        return answer.status_code, answer.json()["error"]["code"] if answer.content else ""
+        told = answer.json() if answer.content else {}
+        return answer.status_code, told["error"]["code"] if "error" in told else ""
 
 
 @pytest.fixture
@@ -564,3 +565,146 @@ async def test_operations_are_seen_by_who_sees_whom_they_are_for(limited: Limite
         answer = await limited.web.get(f"{orders}/reach", params=target)
         assert answer.status_code == 404
     assert (await limited.api.get(orders))["total"] == 5
+
+
+async def test_a_query_asks_about_no_device_that_is_hidden(
+    limited: Limited, site_db: Database
+) -> None:
+    """By whether one's own device is a member, bit by bit."""
+    of_rome = (
+        "select * from SMS_R_System where Client in (select s.Client from SMS_R_System as s"
+        " where s.Name = 'rome-1')"
+    )
+    joined = (
+        "select SMS_R_System.Name from SMS_R_System inner join SMS_R_System as s"
+        " on s.Client = SMS_R_System.Client where s.Name like 'rome%'"
+    )
+    refused = (403, "collection.reads-others")
+    url = "/api/v1/collections"
+    for query in (of_rome, joined, of_rome.replace(" in ", " not in ")):
+        rule = {"kind": "query", "query": query}
+        asked = {"limiting": limited.paris, "rules": [rule]}
+        assert await limited.code("POST", f"{url}/preview", asked) == refused, query
+        assert await limited.code("POST", url, {**asked, "name": "Bits"}) == refused
+        made = {"limiting": limited.paris, "name": "Bits", "query": query}
+        assert await limited.code("POST", url, made) == refused
+    mine = {"limiting": limited.paris, "name": "Mine"}
+    id = (await limited.web.post(url, json=mine)).json()["id"]
+    rule = {"kind": "query", "query": of_rome}
+    assert await limited.code("PATCH", f"{url}/{id}", {"rules": [rule]}) == refused
+    assert await limited.code("POST", f"{url}/{id}/rules", {"rules": [rule]}) == refused
+    assert await limited.code("POST", f"{url}/{id}/members", {"query": of_rome}) == refused
+    body = {"collectionRule": {"RuleName": "Bits", "QueryExpression": of_rome}}
+    path = f"/AdminService/wmi/SMS_Collection('{id}')/AdminService.AddMembershipRule"
+    assert (await limited.web.post(path, json=body)).status_code == 403
+    # What joins by ResourceID is about the device itself, however it is written.
+    for query in (
+        "select * from SMS_R_System where ResourceId in (select a.ResourceID from"
+        " SMS_Client_ComanagementState as a inner join SMS_R_System as b"
+        " on b.ResourceID = a.ResourceID where b.Name = 'paris-1')",
+        "select SMS_R_System.Name from SMS_R_System inner join SMS_Client_ComanagementState as s"
+        " on s.ResourceID = SMS_R_System.ResourceID where s.MDMEnrolled = 1",
+    ):
+        rules = {"rules": [{"kind": "query", "query": query}]}
+        assert (await limited.code("POST", f"{url}/{id}/rules", rules))[0] == 200, query
+    # A rule that is there stays, whoever changes another one.
+    theirs = [{"kind": "query", "name": "Theirs", "query": of_rome}]
+    answer = await limited.api.web.post(f"{url}/{id}/rules", json={"rules": theirs})
+    assert answer.status_code == 200
+    both = {"rules": [*theirs, {"kind": "direct", "device": "paris-1"}]}
+    assert (await limited.code("PATCH", f"{url}/{id}", both))[0] == 200
+    assert (await limited.get(f"{url}/{id}"))["rule_count"] == 2
+
+
+async def test_uses_are_told_as_far_as_they_are_seen(limited: Limited) -> None:
+    new = {"setting": "Demo/A", "value": "hidden", "collection": limited.paris}
+    assert (
+        await limited.api.web.post("/api/v1/configurations", json={**new, "name": "Of all"})
+    ).is_success
+    mine = {**new, "name": "Of Paris", "setting": "Demo/B"}
+    assert (await limited.web.post("/api/v1/configurations", json=mine)).is_success
+    await enable_for(limited.api, limited.paris)
+    path = f"/api/v1/collections/{limited.paris}/uses"
+    everything = {(use["kind"], use["name"]) for use in await limited.api.get(path)}
+    assert everything > {("configuration", "Of all"), ("enrollment", "automatic enrollment")}
+    assert [use["name"] for use in await limited.get(path)] == ["Of Paris"]
+    # By scopes alone: all devices are seen, and still not what others deploy.
+    change = {"collections": [], "scopes": ["Paris"]}
+    await limited.api.web.patch("/api/v1/administrators/Pat", json=change)
+    assert [use["name"] for use in await limited.get(path)] == ["Of Paris"]
+    device = (await limited.get("/api/v1/devices/d-paris-1"))["configurations"]
+    assert [item["name"] for item in device] == ["Of Paris"]
+
+
+async def enable_for(api: Api, collection: str) -> None:
+    """Co-management with this collection as the pilot of its enrolment."""
+    wanted = {"automatic_enrollment": "pilot", "collection": collection, "access_token": "x"}
+    answer = await api.web.put("/api/v1/comanagement", json=wanted)
+    assert answer.is_success, answer.text
+
+
+async def test_who_is_in_a_pilot_is_changed_by_full_administrators_over_all(
+    limited: Limited,
+) -> None:
+    url = "/api/v1/collections"
+    part = {"name": "Part", "limiting": limited.paris}
+    id = (await limited.web.post(url, json=part)).json()["id"]
+    include = [{"kind": "include", "collection": id}]
+    other = await limited.api.web.post(url, json={"name": "Secret plan", "rules": include})
+    # Their own part of it decides, though they do not see what it decides about.
+    await enable_for(limited.api, other.json()["id"])
+    query = "select * from SMS_R_System where Name like 'p%'"
+    rule = {"kind": "query", "query": query}
+    refused = (403, "collection.needs-over-all")
+    async with person(limited.api, "Ola", "operations-administrator") as ola:
+        for web in (limited.web, ola):
+            for method, path, body in (
+                ("PATCH", f"{url}/{id}", {"rules": [rule]}),
+                ("POST", f"{url}/{id}/rules", {"rules": [rule]}),
+                ("POST", f"{url}/{id}/members", {"devices": ["paris-1"]}),
+                (
+                    "POST",
+                    "/api/v1/devices/add-to-collection",
+                    {"devices": ["d-paris-1"], "collection": id, "expected": 1},
+                ),
+            ):
+                answer = await web.request(method, path, json=body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == refused, path
+                assert web is ola or "Secret plan" not in answer.text
+            wmi = f"/AdminService/wmi/SMS_Collection('{id}')/AdminService.AddMembershipRule"
+            body = {"collectionRule": {"RuleName": "p", "QueryExpression": query}}
+            assert (await web.post(wmi, json=body)).status_code == 403
+    assert (await limited.get(f"{url}/{id}"))["members"] == 0
+    # Its name decides nothing.
+    assert (await limited.code("PATCH", f"{url}/{id}", {"comment": "ours"}))[0] == 200
+    answer = await limited.api.web.post(f"{url}/{id}/rules", json={"rules": [rule]})
+    assert (answer.status_code, answer.json()["members"]) == (200, 2)
+    number = answer.json()["rules"][0]["id"]
+    assert await limited.code("DELETE", f"{url}/{id}/rules/{number}") == refused
+
+
+async def test_a_collection_that_is_used_does_not_grow_far_at_once(
+    api: Api, site_db: Database
+) -> None:
+    """A deployment for nobody, and a rule for everybody after it, is a deployment for everybody."""
+    async with site_db.transaction() as tx:
+        for number in range(102):
+            await add_device(tx, f"PC-{number:03}")
+    url = "/api/v1/collections"
+    id = (await api.web.post(url, json={"name": "Nobody"})).json()["id"]
+    deployed = {"name": "Lock", "setting": "Demo/A", "value": "1", "collection": id}
+    assert (await api.web.post("/api/v1/configurations", json=deployed)).status_code == 201
+    every = {"rules": [{"kind": "query", "query": "select * from SMS_R_System"}]}
+    code, error = await api.refusal("POST", f"{url}/{id}/rules", every)
+    assert (code, error["code"], error["details"]["devices"]) == (
+        409,
+        "collection.grows-too-far",
+        102,
+    )
+    assert (await api.refusal("PATCH", f"{url}/{id}", every))[0] == 409
+    assert (await api.get(f"{url}/{id}"))["members"] == 0
+    few = {
+        "rules": [{"kind": "query", "query": every["rules"][0]["query"] + " where Name < 'PC-1'"}]
+    }
+    assert (await api.web.post(f"{url}/{id}/rules", json=few)).status_code == 200
+    assert (await api.get(f"{url}/{id}"))["members"] == 100

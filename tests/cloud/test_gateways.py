@@ -11,6 +11,7 @@ import pytest
 from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
 from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError
+from tandem.site import administrators
 from tandem.site.cloud_services import GatewayExists, GatewayInstance, NameTaken
 from tenant_world import World
 
@@ -313,8 +314,13 @@ async def test_a_site_killed_while_it_stopped_a_gateway_goes_on_with_it(
 async def test_a_deleted_gateway_leaves_no_process_and_no_file(
     site: Site, gateway: dict[str, Any]
 ) -> None:
+    async with site.db.transaction() as tx:
+        await administrators.created(tx, "gateway", NAME, ["Default"])
     await site.run("gateway", "delete", NAME)
     assert await site.run("gateway", "list") == []
+    # Another one by its name has the scopes of who makes it.
+    async with site.db.transaction() as tx:
+        assert await administrators.scopes_of(tx, "gateway") == {}
     assert not any(psutil.pid_exists(node["pid"]) for node in gateway["nodes"])
     assert not (site.folder / "gateways" / NAME).exists()
 

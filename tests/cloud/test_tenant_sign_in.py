@@ -109,6 +109,36 @@ async def test_each_step_that_needs_a_global_administrator_takes_the_sign_in(
     assert gateway.json()["tenant_id"] == world.tenant.id
 
 
+async def test_what_the_whole_site_trusts_is_not_changed_with_a_gateway_by_who_is_limited(
+    contoso: Contoso,
+) -> None:
+    site, _ = contoso
+    for path, new in (
+        ("scopes", {"name": "Paris"}),
+        (
+            "administrators",
+            {
+                "name": "Ina",
+                "role": "infrastructure-administrator",
+                "password": PASSWORD,
+                "scopes": ["Paris"],
+            },
+        ),
+    ):
+        made = await ask(site, "POST", f"/api/v1/{path}", new)
+        assert made.status_code == 201, made.text
+    given = {"name": "Ina", "password": PASSWORD}
+    token = (await ask(site, "POST", "/api/v1/sign-in", given)).json()["token"]
+    root = b64encode(b"-----BEGIN CERTIFICATE-----").decode()
+    data = {"data": b64encode(pfx(NAME)).decode(), "password": PFX_PASSWORD}
+    for wanted in ({**data, "trusted_roots": [root]}, {"certificate": "1"}):
+        refused = await ask(site, "POST", "/api/v1/gateways", wanted, token)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "site.not-allowed")
+    # Without them it is the sign-in at the tenant that is missing.
+    refused = await ask(site, "POST", "/api/v1/gateways", data, token)
+    assert refused.json()["error"]["code"] != "site.not-allowed"
+
+
 async def test_no_token_and_no_device_code_leaves_the_site_or_lies_open_in_it(
     contoso: Contoso, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,12 +59,12 @@ async def test_what_reaches_many_devices_waits_for_somebody_else(api: Api) -> No
         assert await deployments.holding(tx, device.id) == []
     (waits,) = await api.get(f"{API}/waiting")
     assert (waits["id"], waits["reaches"], waits["collection"]) == (made["id"], 101, "All Systems")
-    approve, seen = f"{API}/waiting/{made['id']}/approve", {"devices": 101}
+    approve, seen = f"{API}/waiting/{made['id']}/approve", {"devices": 101, "seen": waits["seen"]}
     code, error = await api.refusal("POST", approve, seen)
     assert (code, error["code"]) == (403, "configuration.second-administrator")
     await api.sign_in("bea")
     # Who approves says how many devices it was that they saw.
-    code, error = await api.refusal("POST", approve, {"devices": 100})
+    code, error = await api.refusal("POST", approve, {**seen, "devices": 100})
     assert (code, error["details"]["devices"]) == (409, 101)
     answer = await api.web.post(approve, json=seen)
     assert (answer.status_code, answer.json()["state"]) == (201, "deployed")
@@ -92,7 +92,7 @@ async def test_what_waits_is_cancelled_and_comes_to_an_end(api: Api) -> None:
     await api.sign_in("bea")
     assert await api.get(f"{API}/waiting") == []
     path = f"{API}/waiting/{late['id']}/approve"
-    assert (await api.refusal("POST", path, {"devices": 101}))[0] == 404
+    assert (await api.refusal("POST", path, {"devices": 101, "seen": ""}))[0] == 404
     assert await api.get(API) == []
 
 
@@ -139,7 +139,8 @@ async def test_what_waits_is_seen_by_who_shares_a_scope_and_keeps_the_scopes_of_
         assert (await api.web.post("/api/v1/administrators", json=who)).status_code == 201
     await api.sign_in("Pat")
     made = await asked(api, setting="WiFi/SharedKey", value="Tell-Nobody-7")
-    approve, seen = f"{API}/waiting/{made['id']}/approve", {"devices": 101}
+    approve = f"{API}/waiting/{made['id']}/approve"
+    seen = {"devices": 101, "seen": (await api.get(f"{API}/waiting"))[0]["seen"]}
     await api.sign_in("Rob")
     assert await api.get(f"{API}/waiting") == []
     assert (await api.refusal("POST", approve, seen))[0] == 404
@@ -156,3 +157,25 @@ async def test_what_waits_is_seen_by_who_shares_a_scope_and_keeps_the_scopes_of_
     async with api.db.transaction() as tx:
         entries = await audit.entries(tx, limit=50)
     assert "Tell-Nobody-7" not in repr(entries)
+
+
+async def test_who_approves_approves_the_devices_that_they_saw(api: Api) -> None:
+    """As many others are others; so is another rule that brings the same ones."""
+    rules = [{"kind": "query", "query": "select * from SMS_R_System where Name like 'PC-%'"}]
+    new = await api.web.post("/api/v1/collections", json={"name": "Some", "rules": rules})
+    path = f"/api/v1/collections/{new.json()['id']}"
+    made = await asked(api, collection="Some")
+    approve = f"{API}/waiting/{made['id']}/approve"
+    (waits,) = await api.get(f"{API}/waiting")
+    seen = {"devices": waits["reaches"], "seen": waits["seen"]}
+    async with api.db.transaction() as tx:
+        await add_device(tx, "LAB-001")
+    query = {"kind": "query", "query": "select * from SMS_R_System where Name <> 'PC-000'"}
+    assert (await api.web.patch(path, json={"rules": [query]})).json()["members"] == 101
+    await api.sign_in("bea")
+    code, error = await api.refusal("POST", approve, seen)
+    assert (code, error["code"]) == (409, "configuration.reaches-others")
+    assert (await api.refusal("POST", approve, {"devices": 101}))[0] == 400
+    (waits,) = await api.get(f"{API}/waiting")
+    seen = {"devices": waits["reaches"], "seen": waits["seen"]}
+    assert (await api.web.post(approve, json=seen)).status_code == 201

@@ -91,7 +91,7 @@ def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
     api = site_client()
     every = api.get("/api/v1/configurations/waiting")
     found = next((item for item in every if item["id"] == request), None)
-    seen = found["reaches"] if found else 0
+    seen, known = (found["reaches"], found["seen"]) if found else (0, "")
     if found:
         confirm(
             f"{found['asked_by']} deploys {found['setting']} = {found['value']} to"
@@ -100,7 +100,7 @@ def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
             json,
         )
     path = f"/api/v1/configurations/waiting/{quote(request, safe='')}"
-    made = api.post(f"{path}/approve", {"devices": seen})
+    made = api.post(f"{path}/approve", {"devices": seen, "seen": known})
     emit(made, lambda v: f"{v['name']}: {v['setting']} = {v['value']}.", json)
 
 

@@ -168,7 +168,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     channel = notifications.Channel(db, point, signing, now=utc_now)
     gate = administrators.Gate(db, utc_now, settings.sign_in)
     signer = audit.Signer.open(settings.state / "secrets" / "audit.key")
-    scripts = adminservice.Collaborators.of(cloud, settings.names[0] if settings.names else "")
+    scripts = adminservice.Collaborators.of(
+        cloud, settings.names[0] if settings.names else "", settings.safeguards.approval_above
+    )
     behind = console.Backend(
         console.Transport("https://site"), _token_itself, console.Drafts(db, box, utc_now)
     )
@@ -187,6 +189,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             gate,
             utc_now,
             (client_settings.used_for, deployments.used_for, comanagement.used_for),
+            settings.safeguards.approval_above,
         ),
         *client_settings.routes(db, gate, utc_now),
         *content.routes(db, gate, packages),
@@ -204,7 +207,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         *discovery.routes(db, found, gate),
         *cloud_services.routes(cloud, gate),
         *comanagement.routes(db, others, gate, utc_now, settings.safeguards),
-        *fleet.routes(db, devices, gate, utc_now),
+        *fleet.routes(db, devices, gate, utc_now, settings.safeguards.approval_above),
         *guide.routes(db, guide.Collaborators(cloud, found, others), gate, utc_now),
         *health.routes(health.Health.of(cloud, _places(settings)), gate),
         *adminservice.routes(db, gate, utc_now, scripts),

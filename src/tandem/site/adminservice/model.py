@@ -83,7 +83,8 @@ class Collaborators:
 
     `account` says whom a tenant's token speaks for. `app` is the app that it came with, if tokens
     of that app ever travelled through a gateway. `address` is where a client on the internet finds
-    the AdminService. `server` is the site server's name.
+    the AdminService. `server` is the site server's name. More devices than `approval_above` do not
+    come at once into a collection that is used.
     """
 
     account: Callable[[Tx, str], Awaitable[clients.TenantIdentity]] = _nobody
@@ -93,9 +94,12 @@ class Collaborators:
         [Tx], Awaitable[Sequence[tuple[cloud_services.AzureService, Sequence[cloud_services.App]]]]
     ] = _no_services
     server: str = "localhost"
+    approval_above: int = 100
 
     @classmethod
-    def of(cls, cloud: "cloud_services.CloudServices", server: str) -> "Collaborators":
+    def of(
+        cls, cloud: "cloud_services.CloudServices", server: str, approval_above: int = 100
+    ) -> "Collaborators":
         async def azure_services(
             tx: Tx,
         ) -> list[tuple[cloud_services.AzureService, list[cloud_services.App]]]:
@@ -108,6 +112,7 @@ class Collaborators:
             cloud.connections.adminservice_address,
             azure_services,
             server,
+            approval_above,
         )
 
 

@@ -36,7 +36,7 @@ from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox, private_folder, write_private
 from tandem.protocols import cmtrace
-from tandem.site import properties
+from tandem.site import administrators, properties
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
@@ -511,6 +511,7 @@ class Gateways:
                 await _end(item)
             async with self._db.transaction() as tx:
                 await store.delete_gateway(tx, service_name)
+                await administrators.gone(tx, "gateway", service_name)
             shutil.rmtree(self._folder(service_name), ignore_errors=True)
             self._say(f"Service {service_name} is deleted")
         self._changed()

@@ -696,6 +696,13 @@ class _Api:
     async def create_gateway(self, request: Request) -> Response:
         who = await self._require(request)
         new = await http.decode(request, NewGateway, _FILE_LIMIT)
+        if (new.trusted_roots or new.certificate) and not who.over_all:
+            raise administrators.NotAllowed(
+                f"{who.name} is {who.title}: what the whole site trusts, and its certificates, need"
+                " all scopes and no limiting collection.",
+                cure="Send the gateway's certificate as a file without trusted roots, or ask a full"
+                " administrator over All.",
+            )
         async with self._cloud.db.transaction() as tx:
             token = await self.token(tx, who, new)
             tenant_id = await self._cloud.tenants.check_subscription(tx, token)

@@ -20,6 +20,7 @@ from tandem.site.collections.model import (
     BUILT_IN,
     WEEK_MINUTES,
     Collection,
+    Guard,
     MemberType,
     Rule,
     UsedFor,
@@ -84,9 +85,15 @@ class NewMembers(msgspec.Struct):
 
 
 def routes(
-    db: Database, require: Require, now: Clock, used_for: Sequence[UsedFor] = ()
+    db: Database,
+    require: Require,
+    now: Clock,
+    used_for: Sequence[UsedFor] = (),
+    approval_above: int = 100,
 ) -> list[BaseRoute]:
-    """`used_for` says what the modules above use a collection for."""
+    """`used_for` says what the modules above use a collection for; more devices than
+    `approval_above` do not come at once into one that is used."""
+    guard = Guard(used_for, approval_above)
 
     def checked(request: Request) -> Callable[[service.Version], None]:
         return lambda version: http.check_version(request, http.version_of(version))
@@ -160,10 +167,11 @@ def routes(
         who = await require(request)
         wanted = await http.decode(request, Change, _LARGE_BODY)
         rules = None if wanted.rules is None else [rule.wanted() for rule in wanted.rules]
-        async with db.transaction() as tx:
+        id = request.path_params["id"]
+        async with db.transaction() as tx, service.guarded(tx, id, guard):
             changed = await service.change(
                 tx,
-                request.path_params["id"],
+                id,
                 name=wanted.name,
                 comment=wanted.comment,
                 limiting=wanted.limiting,
@@ -236,7 +244,7 @@ def routes(
         who = await require(request)
         new = await http.decode(request, NewMembers, 1_000_000)
         id = request.path_params["id"]
-        async with db.transaction() as tx:
+        async with db.transaction() as tx, service.guarded(tx, id, guard):
             if new.query:
                 await service.add_query(
                     tx, id, new.rule or new.query[:200], new.query, actor=who.name, now=now()
@@ -260,7 +268,7 @@ def routes(
         who = await require(request)
         new = await http.decode(request, NewRules, _LARGE_BODY)
         id = request.path_params["id"]
-        async with db.transaction() as tx:
+        async with db.transaction() as tx, service.guarded(tx, id, guard):
             wanted = [rule.wanted() for rule in new.rules]
             await service.add_rules(tx, id, wanted, actor=who.name, now=now())
             return await _reply(tx, await service.collection(tx, id))
@@ -268,7 +276,7 @@ def routes(
     async def remove_rule(request: Request) -> Response:
         who = await require(request)
         path = request.path_params
-        async with db.transaction() as tx:
+        async with db.transaction() as tx, service.guarded(tx, path["id"], guard):
             await service.remove_rule(
                 tx, path["id"], path["rule"], check=checked(request), actor=who.name, now=now()
             )

@@ -181,6 +181,14 @@ UsedFor = Callable[[Tx, CollectionId], Awaitable[list[Use]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """What collections are used for, and how many devices one administrator may reach alone."""
+
+    used_for: Sequence[UsedFor] = ()
+    approval_above: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     id: CollectionId
     name: str
@@ -269,6 +277,18 @@ class BuiltIn(AppError):
 
 class LimitsYou(AppError):
     kind, code = Kind.FORBIDDEN, "collection.limits-you"
+
+
+class NeedsOverAll(AppError):
+    kind, code = Kind.FORBIDDEN, "collection.needs-over-all"
+
+
+class ReadsOthers(AppError):
+    kind, code = Kind.FORBIDDEN, "collection.reads-others"
+
+
+class GrowsTooFar(AppError):
+    kind, code = Kind.CONFLICT, "collection.grows-too-far"
 
 
 class InUse(AppError):

@@ -99,11 +99,13 @@ _GRAMMAR = r"""
 @dataclass(frozen=True, slots=True)
 class Condition:
     """SQL over `r` with %s placeholders, and their values. A `%` in the SQL is doubled. `reads` are
-    the classes whose rows can make a query's answer another."""
+    the classes whose rows can make a query's answer another, and `of_others` says whether rows of
+    another resource than the one that is asked about can."""
 
     sql: str
     values: tuple[Any, ...] = ()
     reads: frozenset[str] = frozenset()
+    of_others: bool = False
 
 
 @lru_cache
@@ -255,6 +257,8 @@ class _Compiler:
         self._read: set[str] = set()
         # Rows that are of the same resource as `r`.
         self._own: set[str] = {"r"}
+        # Rows that matter only where they are of one resource.
+        self._same: list[tuple[str, str]] = []
 
     def rule(self, select: Tree[Token]) -> Condition:
         """The whole query, over `r`."""
@@ -267,7 +271,14 @@ class _Compiler:
         where = self._condition(scope, condition) if condition is not None else Condition("true")
         if len(scope) > 1:
             where = self._exists(scope[1:], _joined(" AND ", [*joined, where]), "1")
-        return Condition(where.sql, where.values, frozenset(self._read))
+        return Condition(where.sql, where.values, frozenset(self._read), self._reads_others())
+
+    def _reads_others(self) -> bool:
+        own, before = set(self._own), 0
+        while len(own) > before:
+            before = len(own)
+            own |= {row for pair in self._same if own & set(pair) for row in pair}
+        return len(own) < self._rows
 
     def _source(self, source: Tree[Token], row: str = "") -> _Source:
         name = _token(source, 0)
@@ -333,7 +344,10 @@ class _Compiler:
                 at=_start(_token(_trees(equality)[0], 0)),
             )
         other = right.source if left.source is new else left.source
-        same = left.is_resource and right.is_resource and other.row in self._own
+        same = left.is_resource and right.is_resource
+        if same:
+            self._same.append((new.row, other.row))
+        same = same and other.row in self._own
         return Condition(f"{left.folded} = {right.folded}"), same
 
     def _exists(self, scope: _Scope, where: Condition, what: str) -> Condition:
@@ -410,6 +424,8 @@ class _Compiler:
         columns, source, joins, condition = _parts(select)
         inner, joined = self._joined([self._source(source)], joins)
         what = self._column(inner, columns[0])
+        if what.is_resource and column.is_resource:
+            self._same.append((what.source.row, column.source.row))
         if what.is_resource and column.is_resource and column.source.row in self._own:
             inner = [self._of_the_same(s) if s is what.source else s for s in inner]
         if len(columns) != 1 or what.what.number is not column.what.number:

@@ -5,6 +5,7 @@ device gets is asked of the rules: a change of a rule or of a device takes effec
 that `evaluating` keeps are for lists, counts and costs.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
@@ -49,15 +50,19 @@ from tandem.site.collections.model import (
     Dependencies,
     Edge,
     Evaluation,
+    GrowsTooFar,
+    Guard,
     InUse,
     KnownResource,
     KnownUser,
     MemberType,
     NameTaken,
+    NeedsOverAll,
     NoSuchCollection,
     NoSuchResource,
     NoSuchRule,
     Preview,
+    ReadsOthers,
     Reported,
     Resource,
     Rule,
@@ -528,6 +533,61 @@ async def seen_uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) 
     return found if administrators.sees_all() else [use for use in found if use.seen]
 
 
+@asynccontextmanager
+async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
+    """A change of who is in a collection, inside the `with`, and so in those that depend on it, is
+    a change of what these are used for. Raises NeedsOverAll, GrowsTooFar, after the change: the
+    transaction undoes it."""
+    who = administrators.asking()
+    found = await store.collection(tx, wanted)
+    if who is None or found is None:
+        yield
+        return
+    await store.lock(tx)
+    rules = await store.rules_version(tx, found.id)
+    every = {item.id: item for item in await store.collections(tx)}
+    edges = await _edges(tx, every.values())
+    below = _reached(found.id, [(edge.on, edge.of) for edge in edges])
+    used = {id: kinds for id in (found.id, *below) if (kinds := await _kinds(tx, id, guard))}
+    members = {id: await _counted(tx, every[id]) for id, kinds in used.items() if kinds & _GROWS}
+    yield
+    now = await store.collection(tx, found.id)
+    if now is None or (now.limiting_id, await store.rules_version(tx, found.id)) == (
+        found.limiting_id,
+        rules,
+    ):
+        return
+    only = await reach.collections(tx)
+    for id, kinds in used.items():
+        named = every[id].name if only is None or id in only else "Another collection"
+        if kinds & _COMANAGEMENT and not (
+            who.over_all and who.role.covers(administrators.Role.FULL_ADMINISTRATOR)
+        ):
+            raise NeedsOverAll(
+                f"{named} decides about co-management: who is in it is changed by full"
+                " administrators over All.",
+                cure="Ask a full administrator over All to change the collection.",
+            )
+        more = await _counted(tx, every[id]) - members[id] if id in members else 0
+        if more > guard.approval_above:
+            raise GrowsTooFar(
+                f"{named} is in use, and {more} more devices would come into it at once: more than"
+                " one administrator may reach alone.",
+                cure="Make another collection with these rules and use it instead: a second"
+                " administrator is asked then. Or add fewer devices.",
+                devices=more,
+            )
+
+
+_COMANAGEMENT = frozenset({"workload", "rollout", "exclusion", "enrollment", "policy"})
+_GROWS = frozenset({"configuration", "workload", "rollout", "enrollment"})
+
+
+async def _kinds(tx: Tx, id: CollectionId, guard: Guard) -> set[str]:
+    """What a collection is used for by other modules; what only remembers it is none."""
+    return {use.kind for asked in guard.used_for for use in await asked(tx, id) if use.blocks}
+
+
 async def uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
     """What this collection is used for, by other collections and by the modules that say so."""
     only = await reach.collections(tx)
@@ -722,7 +782,8 @@ async def _rule(
             )
         return _direct(member)
     if item.kind == "query":
-        compile_query(item.query, CLASS_OF[type])
+        if compile_query(item.query, CLASS_OF[type]).of_others:
+            await _check_reads_own(tx, item.query, of)
         name = (item.name.strip() or item.query.strip())[:256]
         return Rule(0, "query", name, query=item.query)
     if item.kind in ("include", "exclude"):
@@ -732,6 +793,21 @@ async def _rule(
         return Rule(0, item.kind, other.name, other_id=other.id)
     raise BadRule(
         f"There are no {item.kind[:64]!r} rules.", cure=f"Take one of: {', '.join(RULE_KINDS)}."
+    )
+
+
+async def _check_reads_own(tx: Tx, query: str, of: Collection | None) -> None:
+    """Who is limited asks about no devices of others by whether theirs are members. A rule that the
+    collection has already may stay. Raises ReadsOthers."""
+    if administrators.limit() is None:
+        return
+    if of is not None and any(rule.query == query for _, rule in await store.rules(tx, [of.id])):
+        return
+    raise ReadsOthers(
+        "The query compares with devices or users other than the one it decides about, and you are"
+        " limited to collections.",
+        cure="Join classes by ResourceID, as in: ResourceId in (select ResourceID from …). A full"
+        " administrator over All can add this rule.",
     )
 
 
@@ -810,14 +886,7 @@ async def dependencies(tx: Tx, wanted: str) -> Dependencies:
     """What a collection depends on, and what depends on it. Raises NoSuchCollection."""
     found = await collection(tx, wanted)
     known = {item.id: item for item in await store.collections(tx)}
-    edges = [
-        Edge(item.id, item.limiting_id, "limit") for item in known.values() if item.limiting_id
-    ]
-    edges += [
-        Edge(id, rule.other_id, rule.kind)
-        for id, rule in await store.every_rule(tx)
-        if rule.other_id
-    ]
+    edges = await _edges(tx, known.values())
     needs = _reached(found.id, [(edge.of, edge.on) for edge in edges])
     needed_by = _reached(found.id, [(edge.on, edge.of) for edge in edges])
     up, down = {found.id, *needs}, {found.id, *needed_by}
@@ -836,6 +905,16 @@ async def dependencies(tx: Tx, wanted: str) -> Dependencies:
     return Dependencies(
         tuple(known[id] for id in needs), tuple(known[id] for id in needed_by), tuple(shown)
     )
+
+
+async def _edges(tx: Tx, known: Iterable[Collection]) -> list[Edge]:
+    """What each collection names: its limit, and its rules' collections."""
+    limits = [Edge(item.id, item.limiting_id, "limit") for item in known if item.limiting_id]
+    return limits + [
+        Edge(id, rule.other_id, rule.kind)
+        for id, rule in await store.every_rule(tx)
+        if rule.other_id
+    ]
 
 
 def _reached(
@@ -941,6 +1020,14 @@ async def _counted(tx: Tx, of: Collection) -> int:
     condition = await condition_of(tx, of.id)
     async with _in_time(tx, of):
         return await store.count(tx, condition.sql, condition.values, of=of.type)
+
+
+async def fingerprint(tx: Tx, id: CollectionId) -> str:
+    """Another value when other devices are members, or the collection or its rules were changed.
+    Raises NoSuchCollection."""
+    of = await collection(tx, id)
+    seen = repr((await version(tx, of), sorted(await client_ids(tx, id))))
+    return hashlib.sha256(seen.encode()).hexdigest()
 
 
 # Of so many rules a preview says what each brings.
@@ -1176,7 +1263,8 @@ async def _check_complexity(tx: Tx) -> None:
     for id in known:
         _weigh(id, known, rules, weights)
         if weights[id][0] > MOST_CONDITIONS or weights[id][1] > DEEPEST:
-            raise _too_complex(known[id].name)
+            only = await reach.collections(tx)
+            raise _too_complex(known[id].name if only is None or id in only else "another one")
 
 
 def _too_complex(name: str) -> TooComplex:

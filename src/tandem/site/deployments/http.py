@@ -32,6 +32,8 @@ class AskedReach(msgspec.Struct):
 
 class Approval(msgspec.Struct):
     devices: int
+    # As the list of what waits has it.
+    seen: str
 
 
 def routes(
@@ -87,8 +89,13 @@ def routes(
             found = await service.waiting(tx, who, guards, now())
         return http.reply(
             [
-                {**_shape(item), "collection": reach.collection, "reaches": reach.devices}
-                for item, reach in found
+                {
+                    **_shape(item),
+                    "collection": reach.collection,
+                    "reaches": reach.devices,
+                    "seen": seen,
+                }
+                for item, reach, seen in found
             ]
         )
 
@@ -97,7 +104,9 @@ def routes(
         seen = await http.decode(request, Approval)
         async with db.transaction() as tx:
             id = request.path_params["id"]
-            made = await service.approve(tx, id, devices=seen.devices, who=who, now=now())
+            made = await service.approve(
+                tx, id, devices=seen.devices, seen=seen.seen, who=who, now=now()
+            )
         return http.reply({**_shape(made), "state": "deployed"}, 201)
 
     async def cancel(request: HttpRequest) -> Response:

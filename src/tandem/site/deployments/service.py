@@ -154,12 +154,16 @@ async def deploy(
 
 async def waiting(
     tx: Tx, who: Administrator, safeguards: Safeguards, now: datetime
-) -> list[tuple[Request, Reach]]:
-    """Deployments that wait for a second administrator and that who asks may see, with whom they
-    would reach by now."""
+) -> list[tuple[Request, Reach, str]]:
+    """Deployments that wait for a second administrator and that who asks may see, with how many
+    they would reach by now, and a value that is another when it is others."""
     only = await collections.visible(tx)
     return [
-        (item, await reach(tx, item.collection_id, safeguards))
+        (
+            item,
+            await reach(tx, item.collection_id, safeguards),
+            await collections.fingerprint(tx, item.collection_id),
+        )
         for item in await store.requests(tx, now)
         if _sees(who, only, item)
     ]
@@ -173,10 +177,10 @@ def _sees(
 
 
 async def approve(
-    tx: Tx, id: str, *, devices: int, who: Administrator, now: datetime
+    tx: Tx, id: str, *, devices: int, seen: str, who: Administrator, now: datetime
 ) -> Configuration:
     """Deploy what somebody else has asked for. `devices` is how many the one who approves saw that
-    it reaches. Raises NoSuchRequest, NotTwoPeople, ReachesOthers, NameTaken."""
+    it reaches, and `seen` the value that was shown with it. Raises NoSuchRequest, NotTwoPeople, ReachesOthers, NameTaken."""
     asked, actor = await _taken_request(tx, id, who, now), who.name
     if asked.asked_by == actor:
         raise NotTwoPeople(
@@ -188,6 +192,13 @@ async def approve(
         raise ReachesOthers(
             f"This deployment reaches {reached} devices by now, not {devices}.",
             cure="Look at it again, and approve it if you still agree.",
+            devices=reached,
+        )
+    if seen != await collections.fingerprint(tx, asked.collection_id):
+        raise ReachesOthers(
+            "This deployment reaches other devices by now, or its collection was changed.",
+            cure="Look at it again (`tandem configuration waiting`), and approve it if you still"
+            " agree.",
             devices=reached,
         )
     await audit.record(

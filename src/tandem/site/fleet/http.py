@@ -13,6 +13,7 @@ from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError, Invalid
+from tandem.site import collections, comanagement, deployments, settings
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.fleet import graph, model, service, stories
@@ -45,7 +46,16 @@ class _ToCollection(Selection, frozen=True):
     collection: str = ""
 
 
-def routes(db: Database, others: Collaborators, require: Require, now: Clock) -> list[BaseRoute]:
+def routes(
+    db: Database,
+    others: Collaborators,
+    require: Require,
+    now: Clock,
+    approval_above: int = 100,
+) -> list[BaseRoute]:
+    uses = (settings.used_for, deployments.used_for, comanagement.used_for)
+    guard = collections.Guard(uses, approval_above)
+
     async def listed(request: Request) -> Response:
         await require(request)
         wanted, asked = read_query(request.query_params)
@@ -166,9 +176,10 @@ def routes(db: Database, others: Collaborators, require: Require, now: Clock) ->
         _check(wanted)
         if not wanted.collection:
             raise Invalid("No collection is named.", field="collection")
-        async with db.transaction() as tx:
+        named = _text(wanted.collection)
+        async with db.transaction() as tx, collections.guarded(tx, named, guard):
             found, added = await service.add_to_collection(
-                tx, wanted, _text(wanted.collection), actor=who.name, now=now()
+                tx, wanted, named, actor=who.name, now=now()
             )
         return http.reply({**_reach(found), "changed": added})
 

@@ -1,6 +1,7 @@
 """Collections of devices and of users, and their rules."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -181,9 +182,10 @@ async def _update(call: Call, key: Key, body: Body) -> None:
         )
     id, actor, now = key["CollectionID"], call.who.name, call.now
     if "LimitToCollectionID" in body:
-        await collections.limit(
-            call.tx, id, body["LimitToCollectionID"] or "", actor=actor, now=now
-        )
+        async with _guarded(call, key):
+            await collections.limit(
+                call.tx, id, body["LimitToCollectionID"] or "", actor=actor, now=now
+            )
     name, comment = body.get("Name"), body.get("Comment")
     await collections.change(
         call.tx,
@@ -223,11 +225,20 @@ def _check_type(body: Body) -> None:
         )
 
 
+_USED_FOR = (settings.used_for, deployments.used_for, comanagement.used_for)
+
+
+def _guarded(call: Call, key: Key) -> AbstractAsyncContextManager[None]:
+    """For what decides who is in a collection."""
+    guard = collections.Guard(_USED_FOR, call.others.approval_above)
+    return collections.guarded(call.tx, key["CollectionID"], guard)
+
+
 async def _delete(call: Call, key: Key) -> None:
     await collections.delete(
         call.tx,
         key["CollectionID"],
-        used_for=(settings.used_for, deployments.used_for, comanagement.used_for),
+        used_for=_USED_FOR,
         actor=call.who.name,
         now=call.now,
     )
@@ -331,22 +342,26 @@ async def _remove(call: Call, id: collections.CollectionId, rule: Mapping[str, A
 
 
 async def _add_one(call: Call, key: Key, arguments: Body) -> Body:
-    return {"QueryID": await _add(call, key["CollectionID"], arguments["collectionRule"])}
+    async with _guarded(call, key):
+        return {"QueryID": await _add(call, key["CollectionID"], arguments["collectionRule"])}
 
 
 async def _add_all(call: Call, key: Key, arguments: Body) -> Body:
     rules = arguments["collectionRules"]
-    return {"QueryIDs": [await _add(call, key["CollectionID"], rule) for rule in rules]}
+    async with _guarded(call, key):
+        return {"QueryIDs": [await _add(call, key["CollectionID"], rule) for rule in rules]}
 
 
 async def _remove_one(call: Call, key: Key, arguments: Body) -> Body:
-    await _remove(call, key["CollectionID"], arguments["collectionRule"])
+    async with _guarded(call, key):
+        await _remove(call, key["CollectionID"], arguments["collectionRule"])
     return {}
 
 
 async def _remove_all(call: Call, key: Key, arguments: Body) -> Body:
-    for rule in arguments["collectionRules"]:
-        await _remove(call, key["CollectionID"], rule)
+    async with _guarded(call, key):
+        for rule in arguments["collectionRules"]:
+            await _remove(call, key["CollectionID"], rule)
     return {}
 
 
