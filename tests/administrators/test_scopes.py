@@ -102,10 +102,20 @@ async def test_what_is_hidden_is_not_found_by_its_id_or_name(limited: Limited) -
         ("GET", "/api/v1/client-settings/resultant/rome-1"),
         ("GET", "/api/v1/client-settings/resultant/GUID:ROME-1"),
     ):
-        status, code = await limited.code(method, path, {} if method != "GET" else None)
-        unknown = await limited.code(method, path.replace(rome, "CM199999"), {})
-        assert (status, unknown[0]) == (404, 404), (method, path, code)
-        assert code.endswith(("not-found", "no-such-device", "no-such-client")), (path, code)
+        body = {} if method != "GET" else None
+        unknown = path
+        for there, nowhere in (
+            (rome, "CM199999"),
+            ("SMS00001", "SMS99999"),
+            ("/Rome", "/Nowhere"),
+            ("rome-1", "nowhere-1"),
+            ("ROME-1", "NOWHERE-1"),
+        ):
+            unknown = unknown.replace(there, nowhere)
+        assert unknown != path
+        status, code = await limited.code(method, path, body)
+        assert (status, code) == await limited.code(method, unknown, body), (method, path)
+        assert status == 404, (method, path, code)
     assert (await limited.get("/api/v1/devices/d-paris-1"))["device"]["name"] == "paris-1"
     assert (await limited.get("/api/v1/clients/GUID:PARIS-1"))["client"]["name"] == "paris-1"
 
