@@ -13,7 +13,6 @@ import pytest
 from device_caller import Caller, code, message
 from one_site import Moment, Site, log
 from tandem.agent import Client, Machine
-from tandem.agent import client as agent_client
 from tandem.protocols import ccm
 from tandem.site import clients
 
@@ -283,7 +282,7 @@ def set_memory(machine: Machine, kib: int) -> None:
 async def step(client: Client, moment: Moment) -> None:
     """A day of the device's."""
     machine = client._machine
-    moment.passes(seconds=agent_client.INVENTORY_MINUTES * machine.minute_seconds + 1)
+    moment.passes(seconds=client.settings.hardware_inventory_minutes * machine.minute_seconds + 1)
     await client.step()
 
 

@@ -76,6 +76,20 @@ async def test_a_change_of_the_network_is_noticed_and_explained(
     assert Client(here)._roaming.location == found.location
 
 
+async def test_a_clock_that_is_put_back_puts_off_no_look(
+    site: Site, machine: Machine, moment: Moment
+) -> None:
+    own = Moment()
+    own.at = moment()
+    own.passes(minutes=4)
+    client = await installed(replace(machine, now=own), with_(site, at(site)))
+    await client.step()
+    own.passes(minutes=-8)
+    asked = len(site.seen)
+    await client.step()
+    assert [r for r in site.seen[asked:] if "MPLIST" in r.url.query]
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
