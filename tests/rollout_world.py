@@ -31,7 +31,7 @@ class Site:
     async def plan(self, *collections: str, **more: Any) -> dict[str, Any]:
         """Planned and analysed."""
         gate = {**GATE, **more.pop("gate", {})}
-        wanted = {
+        wanted: dict[str, Any] = {
             "workload": "device-configuration",
             "rings": [{"collection": name, **gate} for name in collections],
             **more,
@@ -76,6 +76,13 @@ class Site:
         lists = self.api.cloud.graph.lists
         lists[f"deviceManagement/managedDevices/m-d-{name}/settings"] = list(settings)
 
+    def has_apps(self, name: str, *apps: dict[str, Any]) -> None:
+        self.api.cloud.graph.lists[f"tandem/managedDevices/m-d-{name}/apps"] = list(apps)
+
+    def complies(self, name: str, *policies: dict[str, Any]) -> None:
+        """Compliance policies that the tenant has for a device."""
+        self.api.cloud.graph.lists[f"compliance/m-d-{name}"] = list(policies)
+
     async def standing(self, id: str) -> dict[str, tuple[str, str]]:
         found = await self.api.get(f"{URL}/{id}/devices")
         return {one["name"]: (one["standing"], one["cause"]["code"]) for one in found["items"]}
@@ -100,6 +107,20 @@ def offered(setting: str = SETTING, value: str = "15", **more: Any) -> dict[str,
         "outcome": "withheld",
         "policyName": "Lock screens",
         "policyValue": value,
+        **more,
+    }
+
+
+def app(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "displayName": name,
+        "version": "1.0",
+        "workload": "client-apps",
+        "intent": "requiredInstall",
+        "required": True,
+        "uninstall": False,
+        "available": False,
+        "withheld": True,
         **more,
     }
 

@@ -136,6 +136,12 @@ class Graph:
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self._answers(path)
+        if path == "tandem/deviceOffers":
+            return self._offers(body["ids"])
+        if path.endswith("/why"):
+            if path not in self.lists:
+                raise NotInGraph("Resource not found for the segment.")
+            return {"policies": self.lists[path]}
         states = {**dict.fromkeys(self.offered, 3), **dict.fromkeys(self.installed, 1)}
         rows = [[device, state] for device, state in sorted(states.items())]
         return {
@@ -143,6 +149,23 @@ class Graph:
             "Schema": [{"Column": "DeviceId"}, {"Column": "AppInstallState"}],
             "Values": rows[body["skip"] : body["skip"] + self.size],
         }
+
+    def _offers(self, ids: list[str]) -> dict[str, Any]:
+        """Of devices whose settings are among the lists; a Graph with none does not know this."""
+        path = "deviceManagement/managedDevices/{}/settings"
+        if not any(name.endswith("/settings") for name in self.lists):
+            raise NotInGraph("Resource not found for the segment.")
+        known = [id for id in ids if path.format(id) in self.lists]
+        offers = [
+            {
+                "settings": self.lists[path.format(id)],
+                "apps": self.lists.get(f"tandem/managedDevices/{id}/apps", []),
+                "compliancePolicies": self.lists.get(f"compliance/{id}", []),
+            }
+            for id in known
+        ]
+        told = [{"id": id, "offer": number} for number, id in enumerate(known)]
+        return {"offers": offers, "devices": told}
 
     def _answers(self, path: str) -> None:
         self.asked.append(path)

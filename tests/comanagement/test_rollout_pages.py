@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from browsing import Browser, browsing
-from rollout_world import SETTING, Site, offered
+from rollout_world import MDM, SETTING, Site, offered
 from site_api import CHEAP, PASSWORD
 from tandem import console
 from tandem.console.site_pages import SitePages
@@ -65,6 +65,9 @@ async def test_a_roll_out_is_planned_started_halted_and_put_back(
     one = f"{PATH}/{planned['id']}"
     await browser.open(one)
     assert "Would be lost" in browser.main
+    assert "Whom it reaches" in browser.main
+    await browser.open(f"{one}?offline_days=30")
+    assert "Not heard of for more than 30 days" in browser.main
     assert HOSTILE in browser.main  # As text.
     assert HOSTILE not in browser.answer.text
 
@@ -111,6 +114,27 @@ async def test_what_the_api_refuses_is_said_where_it_was_typed(
     assert "only once" in browser.main
     await browser.press("Plan and compare", workload="client-apps", pilot=pilot, minutes="none")
     assert browser.answer.status_code == 422
+
+
+async def test_every_step_is_one_click_away(site: Site, browser: Browser) -> None:
+    id = await site.started("Pilot", "Second", "All Systems")
+    for name in ("LAB-001", "LAB-002"):
+        await site.follows(name)
+        await site.tend(id)
+    site.api.wait(seconds=1)
+    await browser.open(f"{PATH}/{id}")
+    await browser.press("Back to ring 1")
+    assert "Switched back." in browser.main
+    assert "Devices up to ring 1 keep what they have." in browser.main
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [MDM, 8193]
+    await browser.open(PATH)
+    await browser.follow("Device configuration")
+    assert "Here it stands" in browser.main
+    assert "Its effects can be taken back" in browser.main
+    # What somebody else has done meanwhile is said on the page.
+    await browser.press("Back to here", step="0")
+    assert browser.answer.status_code == 409
+    assert "There is no such step" in browser.main
 
 
 async def test_the_pages_speak_french(site: Site, browser: Browser) -> None:

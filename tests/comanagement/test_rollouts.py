@@ -1,6 +1,8 @@
 """A workload moves ring by ring: gap analysis, gates, a halt, and the way back."""
 
 import asyncio
+import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import site_api
-from rollout_world import ALL, GATE, MDM, SETTING, URL, Site, offered
+from rollout_world import ALL, GATE, MDM, SETTING, URL, Site, app, offered
 from site_api import NOW, add_device, report
 from tandem.cli.main import build
 from tandem.protocols import ccm
@@ -127,7 +129,14 @@ async def _mdm_error(site: Site) -> None:
     site.offers("LAB-001", offered(outcome="error", reason="The device answered 500."))
 
 
-async def _unknown_to_tenant(site: Site) -> None:
+async def _tells_no_settings(site: Site) -> None:
+    """As the vendor's Graph, which has no such question."""
+    lists = site.api.cloud.graph.lists
+    for name in [name for name in lists if name.endswith("/settings")]:
+        lists.pop(name)
+
+
+async def _gone_from_tenant(site: Site) -> None:
     site.api.cloud.graph.lists.pop("deviceManagement/managedDevices/m-d-LAB-001/settings")
 
 
@@ -146,6 +155,7 @@ async def _blocked(site: Site) -> None:
     [
         (_noncompliant, "noncompliant"),
         (_mdm_error, "mdm-error"),
+        (_gone_from_tenant, "mdm-error"),
         (_unenrolled, "unenrolled"),
         (_blocked, "blocked"),
     ],
@@ -199,7 +209,7 @@ async def test_what_a_device_could_not_bring_about_counts(
 
 async def test_a_tenant_that_does_not_tell_settings_leaves_the_clients_word(site: Site) -> None:
     id = await site.started("Pilot")
-    await _unknown_to_tenant(site)
+    await _tells_no_settings(site)
     await site.follows("LAB-001")
     assert (await site.tend(id))["state"] == "finished"
 
@@ -274,6 +284,108 @@ async def test_a_pilot_that_was_there_before_is_there_again(site: Site) -> None:
     assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [MDM, MDM]
     await site.act(id, "back")
     assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [MDM, 8193]
+
+
+async def _third_ring(site: Site) -> str:
+    """LAB-001 and LAB-002 have moved; LAB-003 and LAB-004 have just been asked."""
+    id = await site.started("Pilot", "Second", "All Systems")
+    for name in ("LAB-001", "LAB-002"):
+        await site.follows(name)
+        await site.tend(id)
+    assert (await site.show(id))["ring"] == 3
+    site.api.wait(seconds=1)
+    return id
+
+
+async def test_it_goes_back_to_a_ring_that_was_well(site: Site) -> None:
+    id = await _third_ring(site)
+    for ring in (3, 4, -1):
+        _, error = await site.api.refusal("POST", f"{URL}/{id}/back", {"ring": ring})
+        assert error["code"] == "rollout.wrong-state"
+    found = await site.act(id, "back", ring=1)
+    assert (found["state"], found["kept_rings"]) == ("returned", 1)
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [MDM, 8193, 8193]
+    await site.tend(id)
+    standing = await site.standing(id)
+    assert (standing["LAB-001"], standing["LAB-002"]) == (("done", ""), ("pending", "not-asked"))
+    await site.follows("LAB-002", flags=8193)
+    assert (await site.tend(id))["settled_at"] is not None
+    assert (await site.standing(id))["LAB-001"] == ("done", "")
+
+
+STEPS = "/api/v1/comanagement/workloads/device-configuration/steps"
+BACK = "/api/v1/comanagement/workloads/device-configuration/back"
+
+
+async def test_every_place_where_a_workload_stood_can_be_gone_back_to(site: Site) -> None:
+    """Several steps at once, over the end of one roll-out into what was before it."""
+    url = "/api/v1/comanagement/workloads/device-configuration"
+    await site.api.web.put(url, json={"position": "pilot", "collection": "Pilot"})
+    site.api.wait(seconds=1)
+    id = (await site.plan("Second", "All Systems"))["id"]
+    await site.act(id, "start", confirm=3)
+    await site.follows("LAB-002")
+    await site.tend(id)
+    site.api.wait(seconds=1)
+    items = (await site.api.get(STEPS))["items"]
+    assert [
+        (one["position"], one["collections"], one["rollout_id"], one["ring"], one["now"])
+        for one in items
+    ] == [
+        ("mdm", [], id, 2, True),
+        ("pilot", ["Pilot", "Second"], id, 1, False),
+        ("pilot", ["Pilot"], "", 0, False),
+        ("site", [], "", 0, False),
+    ]
+    # To what was before the roll-out: it is switched back with it, and its devices are followed.
+    slider = await site.api.post(BACK, {"step": items[2]["id"]})
+    assert (slider["position"], slider["pilots"][0]["name"]) == ("pilot", "Pilot")
+    assert (await site.show(id))["state"] == "returned"
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [MDM, 8193]
+    # And further, to where it all began. Twice is once.
+    for _ in range(2):
+        await site.api.post(BACK, {"step": items[3]["id"]})
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2)] == [8193, 8193]
+    now = (await site.api.get(STEPS))["items"]
+    assert (len(now), now[0]["back_to"], now[0]["position"]) == (6, items[3]["id"], "site")
+
+
+async def test_a_step_into_the_middle_of_a_roll_out_keeps_its_first_rings(site: Site) -> None:
+    id = await _third_ring(site)
+    items = (await site.api.get(STEPS))["items"]
+    second = next(one for one in items if one["ring"] == 2)
+    await site.api.post(BACK, {"step": second["id"]})
+    found = await site.show(id)
+    assert (found["state"], found["kept_rings"]) == ("returned", 2)
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [MDM, MDM, 8193]
+
+
+async def test_back_is_never_forward(site: Site) -> None:
+    id = await site.started("Pilot")
+    site.api.wait(seconds=1)
+    await site.act(id, "back")
+    items = (await site.api.get(STEPS))["items"]
+    status, error = await site.api.refusal("POST", BACK, {"step": items[1]["id"]})
+    assert (status, error["code"]) == (409, "comanagement.goes-forward")
+    assert error["details"]["devices"] == 1
+    assert (await site.slider())["position"] == "site"
+    for wrong in (items[0]["id"] + 1000, -1):
+        assert (await site.api.refusal("POST", BACK, {"step": wrong}))[0] == 404
+    other = "/api/v1/comanagement/workloads/client-apps/back"
+    _, error = await site.api.refusal("POST", other, {"step": items[1]["id"]})
+    assert error["code"] == "comanagement.no-such-step"
+
+
+async def test_a_pilot_whose_collection_was_deleted_is_no_place_to_go_back_to(site: Site) -> None:
+    url = "/api/v1/comanagement/workloads/device-configuration"
+    await site.api.web.put(url, json={"position": "pilot", "collection": "Second"})
+    await site.api.web.put(url, json={"position": "pilot", "collection": "Pilot"})
+    answer = await site.api.web.delete("/api/v1/collections/Second")
+    assert answer.status_code < 300, answer.text
+    items = (await site.api.get(STEPS))["items"]
+    assert [one["gone"] for one in items] == [False, True, False]
+    status, error = await site.api.refusal("POST", BACK, {"step": items[1]["id"]})
+    assert (status, error["code"]) == (404, "collection.not-found")
 
 
 async def test_it_goes_back_by_itself_only_where_that_was_asked_for(site: Site) -> None:
@@ -391,6 +503,68 @@ async def test_the_analysis_says_of_each_device_what_it_would_lose(site: Site) -
     assert found["not_known"]
 
 
+async def test_the_tenant_is_asked_once_for_all_devices(site: Site) -> None:
+    """And once for what came of the move, however many have moved."""
+    asked = site.api.cloud.graph.asked
+    id = (await site.plan("All Systems"))["id"]
+    assert asked.count("tandem/deviceOffers") == 1
+    await site.act(id, "start", confirm=4)
+    await site.follows("LAB-001", "LAB-002", "LAB-003", "LAB-004")
+    assert (await site.tend(id))["state"] == "finished"
+    assert asked.count("tandem/deviceOffers") == 2
+    assert not [path for path in asked if path.endswith("/settings")]
+
+
+async def test_apps_are_compared_with_the_workload_that_moves_them(site: Site) -> None:
+    package = {"name": "tree", "url": "https://apps.test/tree.deb", "sha256": "0" * 64}
+    for name, value in (
+        ("TandemApps/Tree", {"package": package}),
+        ("TandemApps/vim", {"install": "true", "detect": {"file": "/usr/bin/vim"}}),
+    ):
+        await _configure(site, json.dumps(value), name)
+    site.has_apps(
+        "LAB-001",
+        app("Tree", version="2.1"),
+        app("Firefox"),
+        app("Old tool", uninstall=True, required=False, intent="requiredUninstall"),
+        app("Office", workload="office-click-to-run"),
+        app("Client", bringsClient=True),
+    )
+    found = await site.plan("Pilot", workload="client-apps")
+    assert {(g["kind"], g["setting"], g["subject"], g["value"]) for g in found["gaps"]} == {
+        ("changes", "TandemApps/Tree", "app", "requiredInstall 2.1"),
+        ("lost", "TandemApps/vim", "app", ""),
+        ("gains", "Firefox", "app", "requiredInstall 1.0"),
+        ("lost", "Old tool", "app", "requiredUninstall 1.0"),
+    }
+    office = await site.plan("Pilot", workload="office-click-to-run")
+    assert [gap["setting"] for gap in office["gaps"]] == ["Office"]
+
+
+async def test_rules_of_compliance_policies_are_compared(site: Site) -> None:
+    """A device that no policy of the tenant is for would be judged by nobody."""
+    rules = [{"name": "osMinimumVersion", "value": "10.0.22631.1"}]
+    site.complies("LAB-001", {"displayName": "Windows 11", "rules": rules})
+    found = await site.plan("Second", workload="compliance-policies")
+    assert {
+        (gap["kind"], gap["setting"], gap["value"], gap["policy"], *gap["names"])
+        for gap in found["gaps"]
+    } == {
+        ("gains", "osMinimumVersion", "10.0.22631.1", "Windows 11", "LAB-001"),
+        ("lost", "", "", "", "LAB-002"),
+    }
+    _, error = await site.api.refusal("POST", f"{URL}/{found['id']}/start", {})
+    assert (error["code"], error["details"]["lost"]) == ("rollout.has-gaps", 1)
+
+
+async def test_a_secret_is_neither_told_nor_called_the_same(site: Site) -> None:
+    await _configure(site, "correct horse", "WiFi/SharedKey")
+    site.offers("LAB-001", offered("WiFi/SharedKey", "********"))
+    found = await site.plan("Pilot")
+    assert _kinds(found) == {("unknown", "WiFi/SharedKey"): ["LAB-001"]}
+    assert "correct horse" not in json.dumps(found)
+
+
 async def test_gaps_have_to_be_accepted(site: Site) -> None:
     await _configure(site)
     id = (await site.plan("Pilot"))["id"]
@@ -441,6 +615,36 @@ async def test_all_systems_needs_the_number_of_devices(site: Site) -> None:
     assert (await site.slider())["position"] == "site"
     assert (await site.act(id, "start", confirm=4))["state"] == "running"
     assert (await site.act(id, "start"))["state"] == "running"  # Twice is once.
+
+
+async def test_whom_it_reaches_is_told_before_it_starts(site: Site) -> None:
+    async with site.api.db.transaction() as tx:
+        for name, days in (("LAB-002", 3), ("LAB-003", 8), ("LAB-004", 40)):
+            await tx.execute(
+                "UPDATE clients_client SET last_seen_at = %s WHERE name = %s",
+                (site.api.clock[0] - timedelta(days=days), name),
+            )
+    for item in site.api.cloud.graph.lists["deviceManagement/managedDevices"]:
+        item["userPrincipalName"] = {
+            "d-LAB-001": "Alex@contoso.com",
+            "d-LAB-002": "alex@contoso.com",
+            "d-LAB-003": "kim@contoso.com",
+        }.get(item["deviceName"], "")
+    found = (await site.plan("Second", "All Systems"))["reach"]
+    assert (found["devices"], found["users"], found["without_user"]) == (4, 2, 1)
+    assert (found["days"], found["silent"], found["names"]) == (7, 2, ["LAB-003", "LAB-004"])
+    assert [(one["days"], one["devices"]) for one in found["offline"]] == [(1, 3), (7, 2), (30, 1)]
+    assert [
+        (ring["collection"], ring["members"], ring["moves"], ring["silent"])
+        for ring in found["rings"]
+    ] == [("Second", 2, 2, 0), ("All Systems", 5, 2, 2)]
+    id = (await site.plan("Pilot"))["id"]
+    assert (await site.api.get(f"{URL}/{id}", offline_days=2))["reach"]["silent"] == 0
+    for wrong in ("0", "-1", "x", "99999", "²"):
+        status, _ = await site.api.refusal("GET", f"{URL}/{id}?offline_days={wrong}")
+        assert status == 400, wrong
+    await site.act(id, "start", accept_gaps=True)
+    assert (await site.show(id))["reach"] is None
 
 
 async def test_a_second_administrator_is_somebody_else(site: Site) -> None:

@@ -254,6 +254,49 @@ def _workloads(rows: list[dict[str, Any]]) -> str:
 
 
 @app.command()
+def steps(
+    workload: Annotated[str, typer.Argument(help="Like device-configuration.")],
+    json: Json = False,
+) -> None:
+    """List every place where a workload stood, the newest first: each can be gone back to."""
+    found = site_client().get(f"/api/v1/comanagement/workloads/{workload}/steps")
+    columns = {
+        "id": "Step",
+        "at": "Since",
+        "position": "Position",
+        "where": "Pilot",
+        "by": "By",
+        "why": "Why",
+    }
+    rows = [
+        {**one, "where": ", ".join(one["collections"]), "why": _why(one)} for one in found["items"]
+    ]
+    emit(found["items"], lambda _: table(rows, columns) + f"\n\n{found['back']}", json)
+
+
+def _why(step: dict[str, Any]) -> str:
+    if step["back_to"]:
+        return f"back to step {step['back_to']}"
+    if step["ring"]:
+        return f"ring {step['ring']} of roll-out {step['rollout_id']}"
+    return f"roll-out {step['rollout_id']} switched back" if step["rollout_id"] else ""
+
+
+@app.command()
+def back(
+    workload: Annotated[str, typer.Argument(help="Like device-configuration.")],
+    step: Annotated[int, typer.Option(help="As `steps` lists them.")],
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Put a workload back where it stood at a step, however many steps ago that is."""
+    confirm(f"Put {workload} back where it stood at step {step}?", yes, json)
+    url = f"/api/v1/comanagement/workloads/{workload}/back"
+    made = site_client().post(url, {"step": step})
+    emit(made, lambda value: f"{value['title']}: {value['position']}", json)
+
+
+@app.command()
 def switch(
     workload: Annotated[str, typer.Argument(help="Like device-configuration.")],
     position: Annotated[str, typer.Argument(help="site, pilot or mdm.")],

@@ -148,6 +148,45 @@ def ledger(
 
 
 @app.command()
+def settings(
+    device: Annotated[str, typer.Argument(help="Id or name.")], json: Json = False
+) -> None:
+    """Show the settings of a device over both authorities: what is in force, whose it is, who wrote
+    it last by the device's ledger, and who lost and why."""
+    emit(_of_device(device, "settings"), _settings, json)
+
+
+def _settings(found: dict[str, Any]) -> str:
+    columns = {
+        "setting": "Setting",
+        "value": "Value",
+        "state": "State",
+        "source": "In force by",
+        "owner": "Owner",
+        "written": "Written by",
+        "others": "Lost",
+    }
+    rows = [
+        {
+            **one,
+            "value": "–" if one["value"] is None else one["value"][:60],
+            "source": one["source"] or "–",
+            "written": f"{one['written_by']} (entry {one['entry']})" if one["written_by"] else "–",
+            "others": "; ".join(
+                f"{item['name']} ({item['authority']}): {item['why']}"
+                for item in one["contenders"]
+                if item["role"] == "loses"
+            ),
+        }
+        for one in found["settings"]
+    ]
+    lines = [found["device"]["name"], "", table(rows, columns)]
+    if found["without_tenant"]:
+        lines += ["", f"What the tenant has for it is missing: {found['without_tenant']}"]
+    return "\n".join(lines)
+
+
+@app.command()
 def timeline(
     device: Annotated[str, typer.Argument(help="Id or name.")],
     trace: Annotated[str, typer.Option(help="Only the story with this trace id.")] = "",

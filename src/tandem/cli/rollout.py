@@ -99,9 +99,15 @@ def list_rollouts(json: Json = False) -> None:
 
 
 @app.command()
-def show(which: Which, json: Json = False) -> None:
-    """Show one: its rings and gates, its gaps, and what was done with it."""
-    emit(_find(site_client(), which), _text, json)
+def show(
+    which: Which,
+    offline_days: Annotated[
+        int, typer.Option(help="Of a plan: who was not heard of for more days than that.")
+    ] = 7,
+    json: Json = False,
+) -> None:
+    """Show one: whom it reaches, its rings and gates, its gaps, and what was done with it."""
+    emit(_find(site_client(), which, offline_days=offline_days), _text, json)
 
 
 @app.command()
@@ -195,21 +201,29 @@ def cancel(which: Which, json: Json = False) -> None:
 
 
 @app.command()
-def back(which: Which, yes: Yes = False, json: Json = False) -> None:
-    """Put the workload where it was before, on every device."""
-    confirm("Switch the workload back on every device of this roll-out?", yes, json)
-    _act(which, "back", json)
+def back(
+    which: Which,
+    ring: Annotated[
+        int, typer.Option(help="This ring and those before it keep what they have; 0 for none.")
+    ] = 0,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Put the workload where it was before, or where it was when a ring had moved."""
+    of = f"after ring {ring}" if ring else "of this roll-out"
+    confirm(f"Switch the workload back on every device {of}?", yes, json)
+    _act(which, "back", json, {"ring": ring})
 
 
-def _act(which: str, action: str, json: bool) -> None:
+def _act(which: str, action: str, json: bool, body: dict[str, Any] | None = None) -> None:
     api = site_client()
-    emit(api.post(f"{_URL}/{_find(api, which)['id']}/{action}", {}), _text, json)
+    emit(api.post(f"{_URL}/{_find(api, which)['id']}/{action}", body or {}), _text, json)
 
 
-def _find(api: Api, which: str) -> dict[str, Any]:
+def _find(api: Api, which: str, **asked: Any) -> dict[str, Any]:
     rows = api.get(_URL, limit=200)["items"]
     of = [one for one in rows if which in (one["workload"], one["title"])]
-    found: dict[str, Any] = api.get(f"{_URL}/{of[0]['id'] if of else _plain(which)}")
+    found: dict[str, Any] = api.get(f"{_URL}/{of[0]['id'] if of else _plain(which)}", **asked)
     return found
 
 
@@ -269,9 +283,34 @@ def _text(value: dict[str, Any]) -> str:
         "failed": "Failed",
         "gate": "Gate",
     }
-    lines += ["", table(rings, columns), "", _gaps(value)]
+    lines += ["", table(rings, columns)]
+    if value["reach"]:
+        lines += ["", *_reach(value["reach"])]
+    lines += ["", _gaps(value)]
     lines += ["", "What nobody can know:", *(f"  {line}" for line in value["not_known"])]
     return "\n".join(lines)
+
+
+def _reach(reach: dict[str, Any]) -> list[str]:
+    """Whom it moves, in lines."""
+    nobody = f", and {reach['without_user']} of nobody" if reach["without_user"] else ""
+    offline = ", ".join(
+        f"{one['devices']} for more than {one['days']} days" for one in reach["offline"]
+    )
+    columns = {
+        "place": "Ring",
+        "collection": "Collection",
+        "members": "Devices of it",
+        "moves": "Move",
+        "silent": f"Silent > {reach['days']:g} days",
+    }
+    silent = ", ".join(reach["names"])
+    return [
+        f"It moves {reach['devices']} devices of {reach['users']} users{nobody}.",
+        f"Not heard of: {offline}." + (f" {silent}" if silent else ""),
+        "",
+        table(reach["rings"], columns),
+    ]
 
 
 _KINDS = {
@@ -291,6 +330,8 @@ def _gaps(value: dict[str, Any]) -> str:
     rows = [
         {
             **gap,
+            "setting": gap["setting"]
+            or ("(no compliance policy)" if gap["subject"] == "compliance" else ""),
             "what": _KINDS[gap["kind"]],
             "on": ", ".join(gap["names"][:5]) + (" …" if gap["devices"] > 5 else ""),
         }

@@ -9,6 +9,7 @@ from tandem.workloads.catalogue import (
     UNITS,
     Entry,
     PolicyType,
+    same_setting,
     workload_of_area,
 )
 from tandem.workloads.enrolment_errors import (
@@ -109,6 +110,7 @@ __all__ = [
     "owner_of",
     "owners",
     "plan",
+    "same_setting",
     "shown",
     "step",
     "workload_of_area",

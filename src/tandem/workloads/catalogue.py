@@ -246,3 +246,12 @@ def workload_of_area(area: str) -> Workload:
     """Which workload an area of the policy CSP belongs to: unless another claims it, device
     configuration."""
     return _AREAS.get(area.lower(), Workload.DEVICE_CONFIGURATION)
+
+
+_POLICY = "./device/vendor/msft/policy/config/"
+
+
+def same_setting(setting: str) -> str:
+    """What two names of one setting have in common: Area/Name and its node are the same."""
+    folded = setting.strip().casefold().replace("./vendor/", "./device/vendor/", 1)
+    return folded.removeprefix(_POLICY)

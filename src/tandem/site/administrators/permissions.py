@@ -131,6 +131,7 @@ POST   /api/v1/devices/unblock                             operate       seen
 POST   /api/v1/devices/add-to-collection                   operate       seen
 GET    /api/v1/devices/{id}                                read          seen
 GET    /api/v1/devices/{id}/timeline                       read          seen
+GET    /api/v1/devices/{id}/settings                       read          seen
 GET    /api/v1/devices/{id}/ledger                         read          seen
 POST   /api/v1/devices/{id}/ledger/acknowledge              operate       seen
 
@@ -152,6 +153,8 @@ GET    /api/v1/comanagement/capabilities/{value}           read          site
 GET    /api/v1/comanagement/workloads                      read          all
 GET    /api/v1/comanagement/workloads/{workload}           read          all
 PUT    /api/v1/comanagement/workloads/{workload}           full          all
+GET    /api/v1/comanagement/workloads/{workload}/steps     read          all
+POST   /api/v1/comanagement/workloads/{workload}/back      full          all
 GET    /api/v1/comanagement/offboardings                   read          all
 POST   /api/v1/comanagement/offboardings                   full          all
 GET    /api/v1/comanagement/offboardings/preview           read          all

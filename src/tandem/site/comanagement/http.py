@@ -1,7 +1,7 @@
 """Co-management of the admin API."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -17,12 +17,13 @@ from tandem.infra.errors import AppError, Invalid
 from tandem.site import collections, deployments
 from tandem.site.administrators import Administrator, Require
 from tandem.site.collections import ALL_SYSTEMS, as_dict
-from tandem.site.comanagement import approvals, leaving_http, rollout_http, service
+from tandem.site.comanagement import approvals, leaving_http, rollout_http, service, steps
 from tandem.site.comanagement.model import (
     AutoEnroll,
     NewCollection,
     Settings,
     Slider,
+    Step,
     Wish,
     read_workload,
 )
@@ -76,6 +77,10 @@ class Approval(msgspec.Struct):
 class EnrollNow(msgspec.Struct):
     devices: list[str] = []
     collection: str = ""
+
+
+class BackTo(msgspec.Struct, forbid_unknown_fields=True):
+    step: int
 
 
 class NewPilot(msgspec.Struct):
@@ -326,6 +331,35 @@ def routes(
             slider = (await service.sliders(tx))[wanted]
             return http.reply({**_entry(CATALOGUE[wanted]), **await _slider(tx, slider)})
 
+    async def stood(request: Request) -> Response:
+        """Every place where a workload stood, the newest first."""
+        await require(request)
+        wanted = read_workload(request.path_params["workload"])
+        async with db.transaction() as tx:
+            found = await steps.steps(tx, wanted)
+            names: dict[str, str] = {
+                item.id: item.name for item in await collections.collections(tx)
+            }
+        places = [_step(item, found, names) for item in found]
+        entry = CATALOGUE[wanted]
+        return http.reply(
+            {"workload": wanted.value, "title": wanted.title, "back": entry.back, "items": places}
+        )
+
+    async def back(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, BackTo)
+        async with db.transaction() as tx:
+            slider = await steps.back(
+                tx,
+                read_workload(request.path_params["workload"]),
+                wanted.step,
+                actor=who.name,
+                now=now(),
+            )
+            tag = await service.version(tx)
+            return http.reply(await _slider(tx, slider), headers={"ETag": tag})
+
     async def capabilities(request: Request) -> Response:
         """What an integer of capabilities says, in either encoding."""
         await require(request)
@@ -400,6 +434,8 @@ def routes(
         Route("/api/v1/comanagement/workloads", catalogue, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", workload, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
+        Route("/api/v1/comanagement/workloads/{workload}/steps", stood, methods=["GET"]),
+        Route("/api/v1/comanagement/workloads/{workload}/back", back, methods=["POST"]),
         *rollout_http.routes(db, require, now),
         *leaving_http.routes(db, others, require, now),
     ]
@@ -455,6 +491,18 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "rolls_back": entry.rolls_back,
         "back": entry.back,
         "policies": [as_dict(policy) for policy in entry.policies],
+    }
+
+
+def _step(one: Step, every: Sequence[Step], names: Mapping[str, str]) -> dict[str, Any]:
+    """`gone`: a collection of its pilot was deleted, so nobody can go back there."""
+    wanted = (one.collection_id, *one.also) if one.position is Position.PILOT else ()
+    return {
+        **as_dict(one),
+        "now": one.id == every[0].id,
+        "same": one.place == every[0].place,
+        "collections": [names.get(id, id) for id in wanted if id],
+        "gone": any(id not in names for id in wanted if id),
     }
 
 

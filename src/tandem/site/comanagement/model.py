@@ -41,6 +41,30 @@ class Slider:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Where a workload has stood since `at`. `rollout_id` and `ring` did it, or a roll-out that was
+    switched back when there is no ring; `back_to` is the step whose place it took up again."""
+
+    id: int
+    workload: Workload
+    at: datetime
+    by: str
+    position: Position
+    collection_id: str
+    also: tuple[str, ...]
+    rollout_id: str = ""
+    ring: int = 0
+    back_to: int | None = None
+
+    @property
+    def place(self) -> tuple[Position, str, tuple[str, ...]]:
+        """What of it matters for devices: a pilot that is remembered is nobody's."""
+        if self.position is Position.PILOT:
+            return self.position, self.collection_id, self.also
+        return self.position, "", ()
+
+
+@dataclass(frozen=True, slots=True)
 class Enablement:
     tenant_id: str
     auto_enroll: AutoEnroll

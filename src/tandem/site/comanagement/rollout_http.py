@@ -1,5 +1,6 @@
 """Roll-outs of the admin API."""
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from tandem.site.comanagement.rollout_model import (
     RingWish,
     Rollout,
     Standing,
+    State,
 )
 
 _URL = "/api/v1/comanagement/rollouts"
@@ -47,6 +49,12 @@ class NewRollout(msgspec.Struct, forbid_unknown_fields=True):
     automatic_back: bool = False
     second_approval: bool = False
     offline_minutes: float | None = None
+
+
+class Back(msgspec.Struct, forbid_unknown_fields=True):
+    """`ring`: it and those before it keep what they have; 0 for none."""
+
+    ring: int = 0
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,13 +93,16 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 actor=who.name,
                 now=now(),
             )
-            value = await _shape(tx, made)
+            value = await _shape(tx, made, now())
         return http.reply(value, 201, {"Location": f"{_URL}/{made.id}"})
 
     async def show(request: Request) -> Response:
+        """`?offline_days=`: how many devices were not heard of for so long, of a plan."""
         await require(request)
+        days = _days(request.query_params.get("offline_days", ""))
         async with db.transaction() as tx:
-            return http.reply(await _shape(tx, await rollouts.find(tx, _id(request))))
+            found = await rollouts.find(tx, _id(request))
+            return http.reply(await _shape(tx, found, now(), days))
 
     async def devices(request: Request) -> Response:
         await require(request)
@@ -127,14 +138,23 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 actor=who.name,
                 now=now(),
             )
-            return http.reply(await _shape(tx, found))
+            return http.reply(await _shape(tx, found, now()))
+
+    async def back(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, Back)
+        async with db.transaction() as tx:
+            found = await rollouts.back(
+                tx, _id(request), ring=wanted.ring, actor=who.name, now=now()
+            )
+            return http.reply(await _shape(tx, found, now()))
 
     def action(change: Any) -> Any:
         async def act(request: Request) -> Response:
             who = await require(request)
             async with db.transaction() as tx:
                 found = await change(tx, _id(request), actor=who.name, now=now())
-                return http.reply(await _shape(tx, found))
+                return http.reply(await _shape(tx, found, now()))
 
         return act
 
@@ -144,6 +164,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         Route(f"{_URL}/{{id}}", show, methods=["GET"]),
         Route(f"{_URL}/{{id}}/devices", devices, methods=["GET"]),
         Route(f"{_URL}/{{id}}/start", start, methods=["POST"]),
+        Route(f"{_URL}/{{id}}/back", back, methods=["POST"]),
         *(
             Route(f"{_URL}/{{id}}/{name}", action(change), methods=["POST"])
             for name, change in (
@@ -152,7 +173,6 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 ("pause", rollouts.pause),
                 ("resume", rollouts.resume),
                 ("cancel", rollouts.cancel),
-                ("back", rollouts.back),
             )
         ),
     ]
@@ -160,6 +180,14 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
 
 def _id(request: Request) -> str:
     return str(request.path_params["id"])[:64]
+
+
+def _days(text: str) -> float:
+    if not text:
+        return rollouts.OFFLINE_DAYS
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:5]) <= 3650):
+        raise Invalid("offline_days is a number of days from 1 to 3650.", field="offline_days")
+    return int(text[:5])
 
 
 def _plain(value: Any) -> Any:
@@ -184,7 +212,9 @@ def _brief(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-async def _shape(tx: Tx, rollout: Rollout) -> dict[str, Any]:
+async def _shape(
+    tx: Tx, rollout: Rollout, now: datetime, days: float = rollouts.OFFLINE_DAYS
+) -> dict[str, Any]:
     analysed, devices = await rows.analysed(tx, rollout.id)
     concerned = await rows.gap_counts(tx, rollout.id)
     gaps = [
@@ -194,8 +224,13 @@ async def _shape(tx: Tx, rollout: Rollout) -> dict[str, Any]:
         if count
     ]
     before = rollout.before
+    reach = None
+    if rollout.state is State.PLANNED:
+        reach = _plain(await rollouts.reach(tx, rollout, days, now))
+        reach["offline"] = [{"days": many, "devices": n} for many, n in reach["offline"]]
     return {
         **_brief(rollout),
+        "reach": reach,
         "devices": devices,
         "analysed": analysed,
         "gaps": gaps,

@@ -12,14 +12,20 @@ from enum import Enum
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.site import clients, deployments
 from tandem.workloads import (
+    APPS,
     CATALOGUE,
     Authority,
     Position,
     Workload,
     effective,
+    instructions,
+    is_secret,
     owner_of,
+    same_setting,
+    shown,
     workload_of_area,
 )
+from tandem.workloads.instructions import area_of
 
 # A roll-out that reaches more devices, or All Systems, starts only when somebody types how many.
 CONFIRM_ABOVE = 100
@@ -129,9 +135,18 @@ class Ring:
     counts: Counts = Counts()
 
 
+class Subject(Enum):
+    """What a gap is about."""
+
+    SETTING = "setting"
+    APP = "app"
+    COMPLIANCE = "compliance"
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One thing that is other when the workload has moved. `setting` is Area/Name or a node."""
+    """One thing that is other when the workload has moved. `setting` is Area/Name or a node, the
+    name of an app, or a rule of a compliance policy; empty of a compliance policy: there is none."""
 
     kind: GapKind
     setting: str
@@ -140,6 +155,7 @@ class Gap:
     site_value: str = ""
     policy: str = ""
     value: str = ""
+    subject: Subject = Subject.SETTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +187,8 @@ class Rollout:
     ended_at: datetime | None = None
     ended_by: str = ""
     settled_at: datetime | None = None
+    # When it was switched back: rings up to this one keep what they have.
+    kept_rings: int = 0
     cause: Cause = Cause()
     analysed_at: datetime | None = None
     gaps: tuple[Gap, ...] = ()
@@ -180,9 +198,10 @@ class Rollout:
     def current(self) -> Ring | None:
         return self.rings[self.ring - 1] if self.ring else None
 
-    @property
-    def to(self) -> Authority:
-        return Authority.SITE if self.state is State.RETURNED else Authority.MDM
+    def to(self, place: int) -> Authority:
+        """Who is to have the workload on the devices of a ring."""
+        returned = self.state is State.RETURNED and place > self.kept_rings
+        return Authority.SITE if returned else Authority.MDM
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +319,7 @@ def stand(
         return Standing.LEFT, Cause("left", "It is no client of the site any more.")
     if known.blocked:
         return Standing.FAILED, Cause("blocked", "The site has blocked this client.")
-    back = rollout.state is State.RETURNED
+    back = rollout.to(member.place) is Authority.SITE
     since = (rollout.ended_at if back else ring.started_at) or now
     if not back and not known.mdm_enrolled:
         return Standing.FAILED, Cause(
@@ -312,7 +331,7 @@ def stand(
         )
     flags = effective(known.flags, known.mdm_enrolled)
     fetched = known.policy_at is not None and known.policy_at >= since
-    if owner_of(rollout.workload, flags) is rollout.to:
+    if owner_of(rollout.workload, flags) is rollout.to(member.place):
         if not back:
             if trouble:
                 return Standing.FAILED, Cause("effect", trouble)
@@ -374,6 +393,37 @@ class Offered:
         return self.outcome != "notApplicable"
 
 
+@dataclass(frozen=True, slots=True)
+class OfferedApp:
+    """An app that the tenant has for a device: `meant` to be there or to be chosen, or to go."""
+
+    name: str
+    version: str
+    workload: str
+    intent: str
+    uninstall: bool = False
+    meant: bool = False
+    withheld: bool = False
+    brings_client: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedPolicy:
+    """A compliance policy that is assigned to a device, with its rules and what they ask."""
+
+    name: str
+    rules: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """All that the tenant has for a device."""
+
+    settings: tuple[Offered, ...] = ()
+    apps: tuple[OfferedApp, ...] = ()
+    compliance: tuple[OfferedPolicy, ...] = ()
+
+
 def told(offered: Iterable[Offered], moved: Iterable[Workload]) -> tuple[Told, str]:
     """What these settings come to, for the workloads that have moved."""
     names = {workload.value for workload in moved}
@@ -403,53 +453,119 @@ def moved_by(workload: Workload) -> tuple[Workload, ...]:
     return (workload, *workload.moves_along)
 
 
-_POLICY = "./device/vendor/msft/policy/config/"
-
-
-def _same(setting: str) -> str:
-    folded = setting.strip().casefold().replace("./vendor/", "./device/vendor/", 1)
-    return folded.removeprefix(_POLICY)
-
-
 def find_gaps(
     configured: Sequence[deployments.Configuration],
-    offered: Sequence[Offered] | None,
+    offer: Offer | None,
     moved: Sequence[Workload],
 ) -> list[Gap]:
-    """What is other on a device when these workloads have moved. `offered` is None where the
-    tenant cannot say what it has for the device: then nobody knows what replaces the site's."""
+    """What is other on a device when these workloads have moved. `offer` is None where the tenant
+    cannot say what it has for the device: then nobody knows what replaces the site's."""
     names = {workload.value for workload in moved}
     mine = [item for item in configured if item.workload.value in names]
-    theirs = {_same(item.setting): item for item in offered or () if item.counts}
-    found = []
-    for item in mine:
-        kept = Gap(GapKind.UNKNOWN, item.setting, item.workload.value, item.name, item.value)
-        other = theirs.get(_same(item.setting))
-        if offered is not None:
-            if other is None:
-                kind = GapKind.LOST
-            elif other.value == item.value:
-                kind = GapKind.SAME
-            else:
-                kind = GapKind.CHANGES
-            kept = Gap(
-                kind,
-                item.setting,
-                item.workload.value,
-                item.name,
-                item.value,
-                other.policy if other else "",
-                (other.value or "") if other else "",
-            )
-        found.append(kept)
-    known = {_same(item.setting) for item in mine}
+    if offer is None:
+        unknown = [_ours(GapKind.UNKNOWN, item) for item in mine]
+        return unknown or [Gap(GapKind.UNKNOWN, "", moved[0].value)]
+    theirs = {same_setting(item.setting): item for item in offer.settings if item.counts}
+    apps = [item for item in offer.apps if item.workload in names and not item.brings_client]
+    by_name = {item.name.casefold(): item for item in apps if item.meant}
+    rules = _rules(offer) if Workload.COMPLIANCE_POLICIES.value in names else {}
+    found = [_compared(item, theirs, by_name, rules) for item in mine]
+    known = {same_setting(item.setting) for item in mine}
     found += [
         Gap(GapKind.GAINS, item.setting, item.workload, "", "", item.policy, item.value or "")
         for key, item in theirs.items()
         if key not in known and item.workload in names and item.outcome == "withheld"
     ]
-    if offered is None and not mine:
-        found.append(Gap(GapKind.UNKNOWN, "", moved[0].value))
+    taken = {name for item in mine for name in _app_names(item)}
+    for app in apps:
+        if app.withheld and app.uninstall:
+            found.append(_app(GapKind.LOST, app))
+        elif app.withheld and app.meant and app.name.casefold() not in taken:
+            found.append(_app(GapKind.GAINS, app))
+    found += [
+        gap for name, gap in rules.items() if name not in {item.setting.casefold() for item in mine}
+    ]
+    if Workload.COMPLIANCE_POLICIES.value in names and not offer.compliance:
+        workload = Workload.COMPLIANCE_POLICIES.value
+        found.append(Gap(GapKind.LOST, "", workload, subject=Subject.COMPLIANCE))
+    return found
+
+
+def _ours(kind: GapKind, item: deployments.Configuration, policy: str = "", value: str = "") -> Gap:
+    subject = Subject.APP if area_of(item.setting) == APPS else Subject.SETTING
+    return Gap(
+        kind,
+        item.setting,
+        item.workload.value,
+        item.name,
+        shown(item.setting, item.value),
+        policy,
+        value,
+        subject,
+    )
+
+
+def _compared(
+    item: deployments.Configuration,
+    theirs: Mapping[str, Offered],
+    apps: Mapping[str, OfferedApp],
+    rules: Mapping[str, Gap],
+) -> Gap:
+    """What becomes of something that the site deploys. An app of the tenant takes the place of one
+    of the same name, as a rule of a compliance policy does."""
+    other = theirs.get(same_setting(item.setting))
+    if other is not None:
+        kind = GapKind.SAME if other.value == item.value else GapKind.CHANGES
+        if is_secret(item.setting, item.value):
+            kind = GapKind.UNKNOWN  # The tenant tells nobody what it is.
+        return _ours(kind, item, other.policy, other.value or "")
+    for name in _app_names(item):
+        if name in apps:
+            app = apps[name]
+            return _ours(GapKind.CHANGES, item, app.name, f"{app.intent} {app.version}".strip())
+    rule = rules.get(item.setting.casefold())
+    if rule is not None:
+        kind = GapKind.SAME if rule.value == item.value else GapKind.CHANGES
+        return _ours(kind, item, rule.policy, rule.value)
+    return _ours(GapKind.LOST, item)
+
+
+def _app_names(item: deployments.Configuration) -> set[str]:
+    """By what names an app that the site deploys goes, in small letters; none for a setting."""
+    if area_of(item.setting) != APPS:
+        return set()
+    names = {item.name.casefold(), item.setting.partition("/")[2].casefold()}
+    try:
+        wanted = instructions.read(item.setting, item.value)
+    except Invalid:
+        return names
+    package = wanted.package if isinstance(wanted, instructions.App) else None
+    return names | ({package.name.casefold()} if package is not None else set())
+
+
+def _app(kind: GapKind, app: OfferedApp) -> Gap:
+    value = f"{app.intent} {app.version}".strip()
+    return Gap(kind, app.name, app.workload, "", "", app.name, value, Subject.APP)
+
+
+def _rules(offer: Offer) -> dict[str, Gap]:
+    """The rules of the compliance policies, by name in small letters: each would begin to count."""
+    found: dict[str, Gap] = {}
+    for policy in offer.compliance:
+        for name, value in policy.rules:
+            found.setdefault(
+                name.casefold(),
+                Gap(
+                    GapKind.GAINS,
+                    name,
+                    Workload.COMPLIANCE_POLICIES.value,
+                    "",
+                    "",
+                    policy.name,
+                    value,
+                    Subject.COMPLIANCE,
+                ),
+            )
     return found
 
 
@@ -465,12 +581,13 @@ def not_known(workload: Workload) -> list[str]:
     )
     if workload is Workload.COMPLIANCE_POLICIES:
         lines.append(
-            "Which compliance policies the tenant will apply to a device is not compared: a device"
-            " that was compliant and is not any more counts as failed."
+            "Whether a device will comply with the tenant's rules shows only when they are judged: a"
+            " device that was compliant and is not any more counts as failed."
         )
     if workload in (Workload.CLIENT_APPS, Workload.OFFICE_CLICK_TO_RUN):
         lines.append(
-            "Apps are not compared, only settings: see which apps are assigned in the tenant."
+            "Apps are compared by their names: whether two of one name are the same program, and"
+            " what users installed themselves, nobody can say."
         )
     if workload in NEVER_AUTOMATIC:
         lines.append("Builds that are installed meanwhile stay when you switch back.")

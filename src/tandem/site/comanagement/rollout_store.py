@@ -1,6 +1,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from psycopg.types.json import Jsonb
@@ -26,7 +26,8 @@ _KEEPER_LOCK = 7_311_005
 _ROLLOUT = (
     "id, workload, state, created_at, created_by, automatic_back, second_approval, approved_by,"
     " offline_minutes, ring, before_position, before_collection, before_also, started_at,"
-    " started_by, paused_at, ended_at, ended_by, settled_at, cause_code, cause, analysed_at, gaps"
+    " started_by, paused_at, ended_at, ended_by, settled_at, kept_rings, cause_code, cause, analysed_at,"
+    " gaps"
 )
 _RING = (
     "rollout_id, place, coalesce(collection_id, '') AS collection_id, collection, minutes,"
@@ -86,7 +87,7 @@ async def save(tx: Tx, rollout: Rollout) -> None:
         "UPDATE comanagement_rollout SET state = %s, approved_by = %s, ring = %s,"
         " before_position = %s, before_collection = %s, before_also = %s, started_at = %s,"
         " started_by = %s, paused_at = %s, ended_at = %s, ended_by = %s, settled_at = %s,"
-        " cause_code = %s, cause = %s WHERE id = %s",
+        " kept_rings = %s, cause_code = %s, cause = %s WHERE id = %s",
         (
             rollout.state.value,
             rollout.approved_by,
@@ -100,6 +101,7 @@ async def save(tx: Tx, rollout: Rollout) -> None:
             rollout.ended_at,
             rollout.ended_by,
             rollout.settled_at,
+            rollout.kept_rings,
             rollout.cause.code,
             rollout.cause.text,
             rollout.id,
@@ -149,6 +151,15 @@ async def unsettled(tx: Tx) -> list[Rollout]:
 
 async def under_way(tx: Tx) -> list[Rollout]:
     return await _rollouts(tx, "state IN ('running', 'paused', 'halted') ORDER BY started_at", ())
+
+
+async def newest_started(tx: Tx, workload: Workload) -> Rollout | None:
+    found = await _rollouts(
+        tx,
+        "workload = %s AND started_at IS NOT NULL ORDER BY started_at DESC LIMIT 1",
+        (workload.value,),
+    )
+    return found[0] if found else None
 
 
 async def to_analyse(tx: Tx) -> list[Rollout]:
@@ -228,6 +239,7 @@ def _rollout(row: dict[str, Any], rings: tuple[Ring, ...]) -> Rollout:
         row["ended_at"],
         row["ended_by"],
         row["settled_at"],
+        row["kept_rings"],
         Cause(row["cause_code"], row["cause"]),
         row["analysed_at"],
         tuple(msgspec.convert(row["gaps"], list[Gap])),
@@ -276,6 +288,16 @@ async def members(tx: Tx, id: str) -> list[Member]:
         (id,),
     )
     return [_member(row) for row in await cursor.fetchall()]
+
+
+async def users(tx: Tx, id: str) -> dict[str, int]:
+    """For each user, in small letters, how many of the devices are theirs; "" has those of nobody."""
+    cursor = await tx.execute(
+        "SELECT lower(user_name) AS name, count(*) AS n FROM comanagement_rollout_device"
+        " WHERE rollout_id = %s GROUP BY lower(user_name)",
+        (id,),
+    )
+    return {row["name"]: row["n"] for row in await cursor.fetchall()}
 
 
 async def some_members(
@@ -347,33 +369,48 @@ async def save_standings(tx: Tx, id: str, changed: Sequence[Member]) -> None:
     )
 
 
-async def save_compliance(
-    tx: Tx, id: str, found: Mapping[str, tuple[str, str]], first: bool
-) -> None:
-    """What the tenant's list says, by directory device id: the MDM's id and complianceState. What
-    was so before the move is what was so until the device's ring began."""
+class Listed(NamedTuple):
+    """What the tenant's list says of a device: the MDM's id, complianceState, and its user."""
+
+    mdm_id: str
+    compliance: str
+    user: str
+
+
+async def save_listed(tx: Tx, id: str, found: Mapping[str, Listed], first: bool) -> None:
+    """By directory device id. How a device complied before the move is how it did until its ring
+    began."""
     await tx.execute(
         "UPDATE comanagement_rollout_device d SET mdm_id = n.mdm_id, compliance = n.state,"
-        " compliance_before = CASE WHEN %s OR d.standing = 'waiting' THEN n.state"
-        "  ELSE compliance_before END"
-        " FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (id, mdm_id, state)"
-        " WHERE d.rollout_id = %s AND d.device_id = n.id"
-        "  AND (d.mdm_id, d.compliance) IS DISTINCT FROM (n.mdm_id, n.state)",
+        " user_name = n.user_name, compliance_before = CASE WHEN %s OR d.standing = 'waiting'"
+        "  THEN n.state ELSE compliance_before END"
+        " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+        "  AS n (id, mdm_id, state, user_name)"
+        " WHERE d.rollout_id = %s AND d.device_id = n.id AND (d.mdm_id, d.compliance, d.user_name)"
+        "  IS DISTINCT FROM (n.mdm_id, n.state, n.user_name)",
         (
             first,
             list(found),
-            [mdm_id for mdm_id, _ in found.values()],
-            [state for _, state in found.values()],
+            [one.mdm_id for one in found.values()],
+            [one.compliance for one in found.values()],
+            [one.user for one in found.values()],
             id,
         ),
     )
 
 
-async def save_told(tx: Tx, id: str, client_id: str, told: Told, text: str, now: datetime) -> None:
+async def save_told(tx: Tx, id: str, said: Mapping[str, tuple[Told, str]], now: datetime) -> None:
     await tx.execute(
-        "UPDATE comanagement_rollout_device SET told = %s, told_text = %s, checked_at = %s"
-        " WHERE rollout_id = %s AND client_id = %s",
-        (told.value, text, now, id, client_id),
+        "UPDATE comanagement_rollout_device d SET told = n.told, told_text = n.text,"
+        " checked_at = %s FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (id, told, text)"
+        " WHERE d.rollout_id = %s AND d.client_id = n.id",
+        (
+            now,
+            list(said),
+            [told.value for told, _ in said.values()],
+            [text for _, text in said.values()],
+            id,
+        ),
     )
 
 
@@ -391,12 +428,12 @@ async def save_gaps(tx: Tx, id: str, every: Sequence[Gap], of: Mapping[str, Sequ
         "UPDATE comanagement_rollout SET gaps = %s WHERE id = %s",
         (Jsonb(msgspec.to_builtins(list(every))), id),
     )
-    for client_id, numbers in of.items():
-        await tx.execute(
-            "UPDATE comanagement_rollout_device SET gaps = %s"
-            " WHERE rollout_id = %s AND client_id = %s",
-            (list(numbers), id, client_id),
-        )
+    await tx.execute(
+        "UPDATE comanagement_rollout_device d SET gaps = n.gaps::integer[]"
+        " FROM unnest(%s::text[], %s::text[]) AS n (id, gaps)"
+        " WHERE d.rollout_id = %s AND d.client_id = n.id",
+        (list(of), ["{" + ",".join(map(str, mine)) + "}" for mine in of.values()], id),
+    )
 
 
 async def finish_analysis(tx: Tx, id: str, now: datetime) -> None:

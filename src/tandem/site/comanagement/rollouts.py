@@ -5,7 +5,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,7 +37,7 @@ from tandem.site.comanagement.rollout_model import (
     NeedsConfirmation,
     NoSuchRollout,
     NotAnalysed,
-    Offered,
+    Offer,
     Ring,
     RingState,
     RingWish,
@@ -60,6 +60,10 @@ _PAGE = 999
 # Gaps that somebody has to have read before the roll-out starts.
 _WEIGHTY = (GapKind.LOST, GapKind.CHANGES, GapKind.UNKNOWN)
 AUTOMATIC = "roll-out"
+# What the blast radius says of devices that are not heard of.
+_OFFLINE_DAYS = (1, 7, 30)
+OFFLINE_DAYS = 7
+_NAMES = 20
 
 
 # Plans
@@ -256,6 +260,71 @@ async def start(
     return await find(tx, id)
 
 
+@dataclass(frozen=True, slots=True)
+class RingReach:
+    """`members` are all devices of the ring's collection. Those that do not move with this ring are
+    not co-managed, are kept out, have moved already, or move with an earlier ring."""
+
+    place: int
+    collection_id: str
+    collection: str
+    members: int
+    moves: int
+    silent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom a plan moves, before it starts. `silent` are devices that were not heard of for more
+    than `days`: they cannot follow; `offline` says so of other numbers of days."""
+
+    devices: int
+    users: int
+    without_user: int
+    days: float
+    silent: int
+    names: tuple[str, ...]
+    offline: tuple[tuple[int, int], ...]
+    rings: tuple[RingReach, ...]
+
+
+async def reach(tx: Tx, rollout: Rollout, days: float, now: datetime) -> Reach:
+    """The blast radius of a roll-out, for the devices that its rings have now."""
+    every = {one.id: one for one in await clients.reported(tx)}
+    members = await rows.members(tx, rollout.id)
+    users = await rows.users(tx, rollout.id)
+
+    def quiet(one: Member, days: float) -> bool:
+        known = every.get(clients.ClientId(one.client_id))
+        seen = known.last_seen_at if known is not None else None
+        return seen is None or seen < now - timedelta(days=days)
+
+    silent = [one for one in members if quiet(one, days)]
+    rings = []
+    for ring in rollout.rings:
+        id = collections.CollectionId(ring.collection_id)
+        rings.append(
+            RingReach(
+                ring.place,
+                ring.collection_id,
+                ring.collection,
+                len(await collections.client_ids(tx, id)) if ring.collection_id else 0,
+                sum(one.place == ring.place for one in members),
+                sum(one.place == ring.place for one in silent),
+            )
+        )
+    return Reach(
+        len(members),
+        len(users.keys() - {""}),
+        sum(count for user, count in users.items() if not user),
+        days,
+        len(silent),
+        tuple(sorted((one.name for one in silent), key=str.lower)[:_NAMES]),
+        tuple((many, sum(quiet(one, many) for one in members)) for many in _OFFLINE_DAYS),
+        tuple(rings),
+    )
+
+
 def reaches_far(rollout: Rollout, devices: int) -> bool:
     """Whether it moves so many devices that their number has to be typed."""
     return rollout.rings[-1].collection_id == ALL_SYSTEMS or devices > CONFIRM_ABOVE
@@ -269,7 +338,7 @@ async def _check_gaps(tx: Tx, rollout: Rollout, accepted: bool) -> None:
             weighty[gap.kind] += 1
     if weighty and not accepted:
         raise HasGaps(
-            f"By this move {weighty[GapKind.LOST]} settings would be lost,"
+            f"By this move {weighty[GapKind.LOST]} settings, apps or rules would be lost,"
             f" {weighty[GapKind.CHANGES]} would change, and of {weighty[GapKind.UNKNOWN]} nobody"
             " can say.",
             cure="Read the gap analysis; then assign what is missing in the tenant, or accept the"
@@ -385,8 +454,9 @@ async def cancel(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
     return await find(tx, id)
 
 
-async def back(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
-    """Put the slider where it was before the roll-out; every device that moved follows.
+async def back(tx: Tx, id: str, *, ring: int = 0, actor: str, now: datetime) -> Rollout:
+    """Put the slider where it was before the roll-out; every device that moved follows. With a
+    `ring`, where it was when that one had moved: it and those before it keep what they have.
 
     Raises WrongState, and Superseded when the workload was moved otherwise since.
     """
@@ -396,28 +466,36 @@ async def back(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
         return rollout
     if rollout.started_at is None:
         raise WrongState("This roll-out never started: there is nothing to switch back.")
-    slider = (await store.sliders(tx))[rollout.workload]
-    moved = slider.changed_at and rollout.ended_at and slider.changed_at > rollout.ended_at
-    if rollout.state in ended and (moved or await rows.newer_start(tx, rollout)):
+    if ring and not 0 < ring < rollout.ring:
+        raise WrongState(
+            f"Ring {ring} is none of the rings before the one where it is now, {rollout.ring}.",
+            cure="Leave the ring out to switch everything back.",
+        )
+    if rollout.state in ended and await overtaken(tx, rollout):
         raise Superseded(
             f"{rollout.workload.title} were moved otherwise since this roll-out ended.",
             cure="Set the slider by hand: `tandem comanagement switch`.",
         )
-    await _back(tx, rollout, actor, now)
+    await _back(tx, rollout, actor, now, ring)
     return await find(tx, id)
 
 
-async def _back(tx: Tx, rollout: Rollout, actor: str, now: datetime) -> None:
+async def _back(tx: Tx, rollout: Rollout, actor: str, now: datetime, kept: int = 0) -> None:
     assert rollout.before is not None
     position, collection_id, also = rollout.before
+    if kept:
+        step = await store.step_of_ring(tx, rollout.id, kept)
+        if step is None:
+            raise WrongState("Where the workload stood at that ring was not written down.")
+        position, collection_id, also = step.position, step.collection_id, step.also
     for needed in (collection_id, *also) if position is Position.PILOT else ():
         await collections.collection(tx, needed)
-    returned = _ended(rollout, State.RETURNED, actor, now)
+    returned = replace(_ended(rollout, State.RETURNED, actor, now), kept_rings=kept)
     await rows.save(tx, returned)
     following = [
         replace(one, standing=Standing.PENDING, cause=Cause("not-asked", _NOT_ASKED), at=now)
         for one in await rows.members(tx, rollout.id)
-        if one.standing not in (Standing.WAITING, Standing.LEFT)
+        if one.standing not in (Standing.WAITING, Standing.LEFT) and one.place > kept
     ]
     await rows.save_standings(tx, rollout.id, following)
     wanted = Slider(rollout.workload, position, collection_id, now, actor, also)
@@ -430,6 +508,7 @@ async def _back(tx: Tx, rollout: Rollout, actor: str, now: datetime) -> None:
         actor,
         now,
         devices=len(following),
+        ring=kept,
         to=position.value,
         automatic=actor == AUTOMATIC,
     )
@@ -487,7 +566,7 @@ class Pace(msgspec.Struct, frozen=True):
     # How often the tenant's list of devices is read, and a device that is well asked again.
     list_seconds: float = 30
     again_seconds: float = 60
-    at_once: int = 100
+    at_once: int = 2000
 
 
 class Conductor:
@@ -526,7 +605,7 @@ class Conductor:
         for rollout in planned:
             await self._analyse(rollout)
         for rollout in going:
-            if rollout.to is Authority.MDM:
+            if rollout.state is not State.RETURNED or rollout.kept_rings:
                 await self._ask(rollout)
         if going:
             await self._advance()
@@ -547,30 +626,30 @@ class Conductor:
         moved = model.moved_by(rollout.workload)
         while True:
             async with self._db.transaction() as tx:
-                part = await rows.unanalysed(tx, rollout.id, 50)
+                part = await rows.unanalysed(tx, rollout.id, tenant.AT_ONCE)
                 configured = await _configured(tx, [one.client_id for one in part])
             if not part:
                 break
+            offers: Mapping[str, Offer] = {}
+            if graph is not None:
+                try:
+                    offers = await tenant.offers(graph, [o.mdm_id for o in part if o.mdm_id])
+                except AppError as error:
+                    graph, trouble = None, trouble or error.message
             found = {}
+            # Devices that are alike have the same gaps, and a fleet has few that are not.
+            alike: dict[tuple[tuple[str, ...], int], list[model.Gap]] = {}
             for one in part:
-                offered, why = await self._offered(graph, one)
-                trouble = trouble or why
-                found[one.client_id] = model.find_gaps(configured[one.client_id], offered, moved)
-            async with self._db.transaction() as tx:
-                await store.lock(tx)
-                current = await find(tx, rollout.id)
-                if current.state is not State.PLANNED:
-                    return
-                every = list(current.gaps)
-                numbers = {gap: number for number, gap in enumerate(every)}
-                of = {}
-                for client_id, gaps in found.items():
-                    for gap in gaps:
-                        if gap not in numbers:
-                            numbers[gap] = len(every)
-                            every.append(gap)
-                    of[client_id] = [numbers[gap] for gap in gaps]
-                await rows.save_gaps(tx, rollout.id, every, of)
+                offer = offers.get(one.mdm_id)
+                if graph is not None and offer is None:
+                    trouble = trouble or f"The tenant lists no managed device for {one.name}."
+                mine = configured[one.client_id]
+                key = (tuple(item.id for item in mine), id(offer))
+                if key not in alike:
+                    alike[key] = model.find_gaps(mine, offer, moved)
+                found[one.client_id] = alike[key]
+            if not await self._keep(rollout.id, found):
+                return
         async with self._db.transaction() as tx:
             await store.lock(tx)
             current = await find(tx, rollout.id)
@@ -579,31 +658,45 @@ class Conductor:
                     await rows.save(tx, replace(current, cause=Cause("tenant", trouble)))
                 await rows.finish_analysis(tx, rollout.id, self._now())
 
-    async def _offered(
-        self, graph: "service.Graph | None", one: Member
-    ) -> tuple[list[Offered] | None, str]:
-        if graph is None:
-            return None, ""
-        if not one.mdm_id:
-            return None, f"The tenant lists no managed device for {one.name}."
-        try:
-            return await tenant.settings(graph, one.mdm_id), ""
-        except AppError as error:
-            return None, error.message
+    async def _keep(self, rollout_id: str, found: Mapping[str, list[model.Gap]]) -> bool:
+        """Write down the gaps of some devices. Returns whether the plan is still one."""
+        async with self._db.transaction() as tx:
+            await store.lock(tx)
+            current = await find(tx, rollout_id)
+            if current.state is not State.PLANNED:
+                return False
+            every = list(current.gaps)
+            numbers = {gap: number for number, gap in enumerate(every)}
+            alike: dict[int, list[int]] = {}
+            for gaps in found.values():
+                if id(gaps) in alike:
+                    continue
+                for gap in gaps:
+                    if gap not in numbers:
+                        numbers[gap] = len(every)
+                        every.append(gap)
+                alike[id(gaps)] = [numbers[gap] for gap in gaps]
+            of = {client_id: alike[id(gaps)] for client_id, gaps in found.items()}
+            await rows.save_gaps(tx, rollout_id, every, of)
+        return True
 
     # How devices are
 
     async def _list(self, graph: "service.Graph", rollout: Rollout, first: bool = False) -> None:
         path = "deviceManagement/managedDevices"
-        query = f"?$select=id,azureADDeviceId,complianceState&$top={_PAGE}"
+        query = f"?$select=id,azureADDeviceId,complianceState,userPrincipalName&$top={_PAGE}"
         async for page in tenant.pages(graph, path + query):
             found = {
-                device: (tenant.text(item.get("id")), tenant.text(item.get("complianceState")))
+                device: rows.Listed(
+                    tenant.text(item.get("id")),
+                    tenant.text(item.get("complianceState")),
+                    tenant.text(item.get("userPrincipalName")),
+                )
                 for item in page
                 if (device := tenant.text(item.get("azureADDeviceId")))
             }
             async with self._db.transaction() as tx:
-                await rows.save_compliance(tx, rollout.id, found, first)
+                await rows.save_listed(tx, rollout.id, found, first)
         self._listed[rollout.id] = time.monotonic()
 
     async def _ask(self, rollout: Rollout) -> None:
@@ -620,10 +713,10 @@ class Conductor:
                 await self._list(graph, rollout)
                 async with self._db.transaction() as tx:
                     due = await self._due(tx, rollout, now)
-            for one in due[: self._pace.at_once]:
-                told, text = await _told(graph, one, rollout)
-                async with self._db.transaction() as tx:
-                    await rows.save_told(tx, rollout.id, one.client_id, told, text, now)
+            due = due[: self._pace.at_once]
+            said = await _told(graph, due, rollout)
+            async with self._db.transaction() as tx:
+                await rows.save_told(tx, rollout.id, said, now)
         except AppError as error:
             # Devices that were not asked are not done: a gate does not pass on silence.
             log.warning("the tenant is not asked how devices are", reason=error.message)
@@ -708,7 +801,7 @@ async def _refresh(
 async def _advance(tx: Tx, rollout: Rollout, now: datetime) -> None:
     if rollout.state not in OPEN:
         following = sum(ring.counts.pending + ring.counts.offline for ring in rollout.rings)
-        if not following or await _overtaken(tx, rollout):
+        if not following or await overtaken(tx, rollout):
             await rows.save(tx, replace(rollout, settled_at=now))
         return
     ring = rollout.current
@@ -736,7 +829,7 @@ async def _advance(tx: Tx, rollout: Rollout, now: datetime) -> None:
             await _audit(tx, rollout, "rollout.finish", AUTOMATIC, now)
 
 
-async def _overtaken(tx: Tx, rollout: Rollout) -> bool:
+async def overtaken(tx: Tx, rollout: Rollout) -> bool:
     """Whether its workload was moved by something else since it ended."""
     slider = (await store.sliders(tx))[rollout.workload]
     moved = slider.changed_at and rollout.ended_at and slider.changed_at > rollout.ended_at
@@ -784,13 +877,21 @@ async def _configured(
     return {id: list(items.values()) for id, items in found.items()}
 
 
-async def _told(graph: "service.Graph", one: Member, rollout: Rollout) -> tuple[Told, str]:
-    if not one.mdm_id:
-        return Told.ERROR, "The tenant lists no such managed device."
+async def _told(
+    graph: "service.Graph", asked: Sequence[Member], rollout: Rollout
+) -> dict[str, tuple[Told, str]]:
+    """What the tenant says came of the move on each of these devices."""
     try:
-        offered = await tenant.settings(graph, one.mdm_id)
+        offers = await tenant.offers(graph, [one.mdm_id for one in asked if one.mdm_id])
     except AppError as error:
         if error.kind in tenant.ABSENT:
-            return Told.ABSENT, ""
+            return {one.client_id: (Told.ABSENT, "") for one in asked}
         raise
-    return model.told(offered, model.moved_by(rollout.workload))
+    gone = Told.ERROR, "The tenant lists no such managed device."
+    moved = model.moved_by(rollout.workload)
+    return {
+        one.client_id: model.told(offers[one.mdm_id].settings, moved)
+        if one.mdm_id in offers
+        else gone
+        for one in asked
+    }

@@ -76,6 +76,8 @@ class Graph(Protocol):
 
     async def get(self, path: str) -> Mapping[str, Any]: ...
 
+    async def post(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]: ...
+
 
 class NoGraph(AppError):
     kind, code = Kind.UNAVAILABLE, "comanagement.no-graph"
@@ -416,16 +418,22 @@ async def place(
     ):
         return
     owned = await decided_now(tx)
-    await _place(tx, wanted, before)
+    await _place(tx, wanted, before, about)
     about = {"workload": wanted.workload.value, "position": wanted.position.value, **about}
     await _settle(tx, enablement, traces.Kind.ROLLOUT, about, actor, now)
     await _note_moves(tx, owned, actor, now)
 
 
-async def _place(tx: Tx, slider: Slider, before: Slider) -> tuple[Slider, bool]:
+async def _place(
+    tx: Tx, slider: Slider, before: Slider, about: Mapping[str, Any] | None = None
+) -> tuple[Slider, bool]:
     workload, position, now = slider.workload, slider.position, slider.changed_at
     assert now is not None
     await store.save_slider(tx, slider)
+    why = about or {}
+    await store.add_step(
+        tx, slider, before, why.get("rollout", ""), why.get("ring", 0), why.get("back_to")
+    )
     details: dict[str, Any] = {
         "from": before.position.value,
         "to": position.value,

@@ -9,6 +9,7 @@ from tandem.site.comanagement.model import (
     Enablement,
     Policy,
     Slider,
+    Step,
     Wanted,
 )
 from tandem.workloads import Position, Workload
@@ -98,6 +99,79 @@ async def save_slider(tx: Tx, slider: Slider) -> None:
         " SELECT %s, place, id FROM unnest(%s::text[]) WITH ORDINALITY AS c (id, place)",
         (slider.workload.value, list(slider.also)),
     )
+
+
+_STEP = "id, workload, at, by, position, collection_id, also, rollout_id, ring, back_to"
+
+
+def _step(row: dict[str, Any]) -> Step:
+    return Step(
+        **{
+            **row,
+            "workload": Workload(row["workload"]),
+            "position": Position(row["position"]),
+            "also": tuple(row["also"]),
+        }
+    )
+
+
+async def add_step(
+    tx: Tx, slider: Slider, before: Slider, rollout_id: str, ring: int, back_to: int | None
+) -> None:
+    """With the first of a workload comes where it stood before."""
+    (first,) = await _fetch(
+        tx,
+        "SELECT NOT EXISTS (SELECT FROM comanagement_step WHERE workload = %s) AS so",
+        slider.workload.value,
+    )
+    if first["so"]:
+        at = before.changed_at or slider.changed_at
+        await _insert_step(tx, before, at, "", 0, None)
+    await _insert_step(tx, slider, slider.changed_at, rollout_id, ring, back_to)
+
+
+async def _insert_step(
+    tx: Tx, at: Slider, when: datetime | None, rollout_id: str, ring: int, back_to: int | None
+) -> None:
+    await tx.execute(
+        "INSERT INTO comanagement_step (workload, at, by, position, collection_id, also,"
+        " rollout_id, ring, back_to) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            at.workload.value,
+            when,
+            at.changed_by,
+            at.position.value,
+            at.collection_id,
+            list(at.also),
+            rollout_id,
+            ring,
+            back_to,
+        ),
+    )
+
+
+async def steps(tx: Tx, workload: Workload, limit: int) -> list[Step]:
+    """The newest first."""
+    condition = f"workload = %s ORDER BY id DESC LIMIT {int(limit)}"
+    return await _steps(tx, condition, workload.value)
+
+
+async def step(tx: Tx, workload: Workload, id: int) -> Step | None:
+    return next(iter(await _steps(tx, "workload = %s AND id = %s", workload.value, id)), None)
+
+
+async def step_of_ring(tx: Tx, rollout_id: str, ring: int) -> Step | None:
+    condition = "rollout_id = %s AND ring = %s ORDER BY id DESC LIMIT 1"
+    return next(iter(await _steps(tx, condition, rollout_id, ring)), None)
+
+
+async def _steps(tx: Tx, condition: str, *values: Any) -> list[Step]:
+    asked = f"SELECT {_STEP} FROM comanagement_step WHERE {condition}"  # noqa: S608
+    return [_step(row) for row in await _fetch(tx, asked, *values)]
+
+
+async def _fetch(tx: Tx, asked: str, *values: Any) -> list[dict[str, Any]]:
+    return await (await tx.execute(asked.encode(), values)).fetchall()
 
 
 async def rollout_under_way(tx: Tx, workload: Workload) -> str:

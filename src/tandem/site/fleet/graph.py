@@ -96,6 +96,62 @@ async def timeline(graph: Graph, mdm_id: str) -> list[Happening]:
     ]
 
 
+class Offered(msgspec.Struct, frozen=True):
+    """A policy's value of a setting on a device, and what became of it."""
+
+    setting: str
+    workload: str
+    outcome: str
+    policy: str = ""
+    value: str = ""
+    reason: str = ""
+
+
+# Of so many settings at most is asked which policies are in conflict.
+_MOST_ASKED = 20
+
+
+async def offered(graph: Graph, mdm_id: str) -> list[Offered]:
+    """What the tenant has for a device; every policy of a setting that several set differently.
+    Nothing where this Graph does not say it."""
+    base = f"deviceManagement/managedDevices/{mdm_id}/settings"
+    found: list[Offered] = []
+    asked = 0
+    async for page in _pages(graph, base):
+        for item in page:
+            setting, outcome = _text(item.get("setting")), _text(item.get("outcome"))
+            one = Offered(
+                setting,
+                _text(item.get("workload")),
+                outcome,
+                _text(item.get("policyName")),
+                _text(item.get("policyValue")),
+                _text(item.get("reason")),
+            )
+            if outcome == "conflict" and asked < _MOST_ASKED:
+                asked += 1
+                found += await _rivals(graph, mdm_id, one) or [one]
+            else:
+                found.append(one)
+    return found
+
+
+async def _rivals(graph: Graph, mdm_id: str, one: Offered) -> list[Offered]:
+    try:
+        told = await graph.post(f"tandem/managedDevices/{mdm_id}/why", {"setting": one.setting})
+    except AppError as error:
+        if error.kind not in _ABSENT:
+            raise
+        return []
+    return [
+        msgspec.structs.replace(
+            one, policy=_text(item.get("policyName")), value=_text(item.get("value"))
+        )
+        for item in told.get("policies") or ()
+        if isinstance(item, Mapping) and item.get("role") == "conflicts"
+    ]
+
+
 async def pending(graph: Graph, mdm_id: str) -> list[str]:
     """Settings that the MDM service has for a device and that it has not taken yet; nothing where
     this Graph does not say it."""

@@ -16,8 +16,9 @@ from tandem.infra.errors import AppError, Invalid
 from tandem.site import collections, comanagement, deployments, settings
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
-from tandem.site.fleet import graph, model, service, stories
+from tandem.site.fleet import graph, model, resultant, service, stories
 from tandem.site.fleet.model import BadFilter, Device, Filter, Reading, Sort
+from tandem.site.fleet.resultant import Resultant
 from tandem.site.fleet.service import Collaborators, Detail, Proof, Reach, Selection
 from tandem.workloads import Authority, Workload, effective, owners
 
@@ -113,6 +114,30 @@ def routes(
             }
         )
 
+    async def settings(request: Request) -> Response:
+        """The settings of a device over both authorities: in force, whose, and who lost."""
+        await require(request)
+        async with db.transaction() as tx:
+            reading = await service.look(tx, now())
+            known = await service.known_settings(tx, _text(request.path_params["id"]))
+        offered, silence = await _offered(others, known.device.mdm_id)
+        found = resultant.resultants(
+            known.applied,
+            known.deployed,
+            offered,
+            known.written,
+            known.owners,
+            failed=known.failed,
+        )
+        return http.reply(
+            {
+                "device": {"id": known.device.id, "name": known.device.name},
+                "settings": [_resultant(one) for one in found],
+                "tenant": _told(reading),
+                "without_tenant": silence,
+            }
+        )
+
     async def ledger(request: Request) -> Response:
         """Whether a device's ledger proves what it is for; `?check=true` checks all of it again."""
         await require(request)
@@ -192,6 +217,7 @@ def routes(
         Route(f"{base}/add-to-collection", to_collection, methods=["POST"]),
         Route(f"{base}/{{id}}", shown, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger", ledger, methods=["GET"]),
+        Route(f"{base}/{{id}}/settings", settings, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger/acknowledge", acknowledge, methods=["POST"]),
         Route(f"{base}/{{id}}/timeline", timeline, methods=["GET"]),
         Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
@@ -342,6 +368,40 @@ def _ledger(proof: Proof) -> dict[str, Any]:
             for one in proof.entries
         ],
     }
+
+
+def _resultant(one: Resultant) -> dict[str, Any]:
+    return {
+        "setting": one.setting,
+        "workload": one.workload.value,
+        "owner": one.owner.value,
+        "state": one.state.value,
+        "value": one.value,
+        "source": one.source.value if one.source else None,
+        "written_by": one.written_by.value if one.written_by else None,
+        "written_at": one.written_at,
+        "entry": one.entry or None,
+        "contenders": [
+            {
+                "authority": item.authority.value,
+                "name": item.name,
+                "value": item.value,
+                "role": item.role.value,
+                "why": item.why,
+            }
+            for item in one.contenders
+        ],
+    }
+
+
+async def _offered(others: Collaborators, mdm_id: str) -> tuple[list[graph.Offered], str]:
+    """What the tenant has for a device, and why that is missing when it is."""
+    if not mdm_id:
+        return [], ""
+    try:
+        return await graph.offered(await others.graph(), mdm_id), ""
+    except AppError as error:
+        return [], error.message
 
 
 def _story(found: stories.Story) -> dict[str, Any]:

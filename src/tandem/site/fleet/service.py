@@ -46,7 +46,7 @@ from tandem.site.fleet.model import (
     Stage,
     TenantFacts,
 )
-from tandem.workloads import Authority, Finding, Workload, shown
+from tandem.workloads import Authority, Finding, Workload, effective, owners, shown
 
 log = get_logger("fleet")
 
@@ -369,6 +369,53 @@ async def detail(tx: Tx, device_id: str) -> Detail:
         [{"id": item.id, "name": item.name} for item in every if item.id in of and seen(item.id)],
         entries,
         resource.id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the site itself knows of a device's settings; the tenant's part is not in it."""
+
+    device: Device
+    applied: dict[str, dict[str, str]]
+    deployed: list[deployments.Configuration]
+    written: dict[str, dict[str, Any]]
+    owners: dict[Workload, Authority]
+    failed: dict[str, str]
+
+
+async def known_settings(tx: Tx, device_id: str) -> Known:
+    """Raises NoSuchDevice."""
+    device = await find(tx, device_id)
+    client = await clients.find(tx, device.client_id) if device.client_id else None
+    state = client.state if client is not None else None
+    deployed, written = [], {}
+    if client is not None:
+        every = await deployments.configurations(tx)
+        try:
+            resource = await collections.resource_of(tx, client.id)
+        except AppError:
+            every = []  # It becomes one when the client registers again.
+        else:
+            of = await collections.memberships(
+                tx, [item.collection_id for item in every], resource.id
+            )
+            deployed = [item for item in every if item.collection_id in of]
+        try:
+            account = (await ledgers.find(tx, client.id)).account
+        except ledgers.NoLedger:
+            account = None
+        if account is not None:
+            written = {name: msgspec.structs.asdict(one) for name, one in account.settings.items()}
+    return Known(
+        device,
+        dict(state.applied) if state is not None else {},
+        deployed,
+        written,
+        owners(effective(device.flags, device.mdm_enrolled)),
+        {name: one.text for name, one in state.enacted.items() if one.failed}
+        if state is not None
+        else {},
     )
 
 

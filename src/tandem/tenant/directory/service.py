@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -572,6 +572,20 @@ async def groups_of(tx: Tx, object_id: str) -> frozenset[str]:
     """Ids of every group that contains the user or device, at any depth."""
     guid = as_guid(object_id)
     return await store.groups_of(tx, guid) if guid else frozenset()
+
+
+async def groups_of_all(tx: Tx, object_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    """As `groups_of`, of many objects at once; those in no group are left out."""
+    guids = {guid: id for id in object_ids if (guid := as_guid(id))}
+    found = await store.groups_of_all(tx, list(guids)) if guids else {}
+    return {guids[guid]: groups for guid, groups in found.items()}
+
+
+async def objects_of_devices(tx: Tx, device_ids: Iterable[str]) -> dict[str, str]:
+    """By the device id that tokens and MDM use: the id of its directory object, which groups use."""
+    guids = {guid: id for id in device_ids if (guid := as_guid(id))}
+    found = await store.objects_of_devices(tx, list(guids)) if guids else {}
+    return {guids[guid]: object_id for guid, object_id in found.items()}
 
 
 async def ways_up(tx: Tx, object_id: str) -> dict[str, list[tuple[str, str]]]:

@@ -523,6 +523,27 @@ async def groups_of(tx: Tx, object_id: str) -> frozenset[str]:
     return frozenset(row["id"] for row in await cursor.fetchall())
 
 
+async def groups_of_all(tx: Tx, object_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    cursor = await tx.execute(
+        """WITH RECURSIVE above (root, id) AS (
+            SELECT member_id, group_id FROM directory_member WHERE member_id = ANY(%s::uuid[])
+            UNION SELECT above.root, m.group_id FROM above
+                JOIN directory_member m ON m.member_id = above.id)
+        SELECT root::text AS root, array_agg(id::text) AS ids FROM above GROUP BY root""",
+        (list(object_ids),),
+    )
+    return {row["root"]: frozenset(row["ids"]) for row in await cursor.fetchall()}
+
+
+async def objects_of_devices(tx: Tx, device_ids: Sequence[str]) -> dict[str, str]:
+    cursor = await tx.execute(
+        "SELECT device_id::text AS device_id, id::text AS id FROM directory_device"
+        " WHERE device_id = ANY(%s::uuid[])",
+        (list(device_ids),),
+    )
+    return {row["device_id"]: row["id"] for row in await cursor.fetchall()}
+
+
 async def memberships_above(tx: Tx, object_id: str) -> list[tuple[str, str, str]]:
     """Member, group and the group's name, of every membership on a way up from an object."""
     cursor = await tx.execute(

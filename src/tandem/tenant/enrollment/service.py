@@ -509,6 +509,11 @@ async def some(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Device
     return [found[id] if id in found else await device(tx, id) for id in ids]
 
 
+async def existing(tx: Tx, ids: Sequence[str]) -> list[Device]:
+    """Those of these that there are."""
+    return await store.some(tx, ids)
+
+
 async def devices(tx: Tx) -> list[Device]:
     return await store.devices(tx)
 
@@ -534,3 +539,17 @@ async def groups_of(tx: Tx, device: Device) -> Membership:
         if found is not None:
             own = await directory.groups_of(tx, found.id)
     return Membership(await directory.groups_of(tx, device.user_id), own)
+
+
+async def groups_of_all(tx: Tx, devices: Sequence[Device]) -> dict[str, Membership]:
+    """As `groups_of`, of many devices at once, by their ids."""
+    own = await directory.objects_of_devices(tx, [one.directory_device_id for one in devices])
+    groups = await directory.groups_of_all(tx, {*own.values(), *(one.user_id for one in devices)})
+    none: frozenset[str] = frozenset()
+    return {
+        one.id: Membership(
+            groups.get(one.user_id, none),
+            groups.get(own.get(one.directory_device_id, ""), none),
+        )
+        for one in devices
+    }

@@ -258,7 +258,7 @@ async def apps_of(
         if status is None and not explained.reasons:
             continue
         withheld = sessions.withheld(app, device.flags)
-        state = _state(explained, status, withheld)
+        state = state_of(explained, status, withheld)
         code = status.code if status is not None else 0
         choice = chosen.get(app.id)
         found.append(
@@ -302,7 +302,7 @@ WITHHELD = (
 )
 
 
-def _state(
+def state_of(
     explained: mobile_apps.Explained, status: mobile_apps.Status | None, withheld: bool
 ) -> str:
     """As the collections over all devices say it, in SQL."""

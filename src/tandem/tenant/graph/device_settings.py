@@ -62,7 +62,16 @@ async def _state(
 
 async def of_device(tx: Tx, known: Policies, device: Device) -> list[dict[str, Any]]:
     """Every setting that a device has or is to have, each with what became of it."""
-    desired, effective, delivered = await _state(tx, known, device)
+    return told(*await _state(tx, known, device), sessions.os_version(device))
+
+
+def told(
+    desired: Desired,
+    effective: policies.Effective,
+    delivered: Mapping[str, sessions.Delivery],
+    os_version: str,
+) -> list[dict[str, Any]]:
+    """As `of_device`, of what is known of a device."""
     found = []
     items: dict[str, policies.Configuration] = {
         **effective.inapplicable,
@@ -74,9 +83,7 @@ async def of_device(tx: Tx, known: Policies, device: Device) -> list[dict[str, A
         had = delivered.get(name)
         if name not in items and had is not None and had.code == sessions.LAPSED:
             continue
-        outcome, reason = policies.outcome_of(
-            effective, name, _taken(had), sessions.os_version(device)
-        )
+        outcome, reason = policies.outcome_of(effective, name, _taken(had), os_version)
         item = items.get(name)
         shown = had is not None and had.code != sessions.LAPSED
         wanted = effective.wanted.get(name)

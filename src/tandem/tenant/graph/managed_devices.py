@@ -11,6 +11,7 @@ from tandem.protocols.odata import Primitive
 from tandem.tenant import directory, enrollment, sessions
 from tandem.tenant.graph import device_settings
 from tandem.tenant.graph.device_actions import ORDERS, by, device_actions, order_of
+from tandem.tenant.graph.device_offers import device_offers
 from tandem.tenant.graph.model import (
     Action,
     Answer,
@@ -169,7 +170,7 @@ def managed_devices(service: Sessions) -> Part:
             strays,
             *guarded.resources,
         ),
-        (*actions, told, *guarded.actions, *settings_of.actions),
+        (*actions, told, *guarded.actions, *settings_of.actions, device_offers(service.policies)),
     )
 
 

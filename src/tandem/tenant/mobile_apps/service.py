@@ -4,7 +4,7 @@ import hmac
 import re
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -263,6 +263,30 @@ async def meant(
     return [item for item in concerned if every or app_id or item.explained.reasons]
 
 
+async def meant_for_each(tx: Tx, groups: Iterable[Membership]) -> dict[Membership, list[Meant]]:
+    """As `meant`, of apps of every kind, for the devices of all these groups at once."""
+    given: dict[str, list[Assignment]] = {}
+    for one in await assignments.every(tx, OWNER):
+        given.setdefault(one.owner_id, []).append(one)
+    apps = await store.apps(tx, sorted(given))
+    # Groups that no app is given to make no difference: devices are alike by the others.
+    named = {one.target.subject for several in given.values() for one in several}
+    alike: dict[Membership, list[Meant]] = {}
+    found = {}
+    for mine in groups:
+        counting = Membership(mine.user & named, mine.device & named)
+        if counting not in alike:
+            every = [
+                Meant(
+                    item, intents.explain(given[item.id], counting, devices_choose=item.type != MSI)
+                )
+                for item in apps
+            ]
+            alike[counting] = [item for item in every if item.explained.reasons]
+        found[mine] = alike[counting]
+    return found
+
+
 async def choices(tx: Tx, device_id: str) -> dict[str, Chosen]:
     """By app, what the user of a device chose."""
     return await store.choices(tx, device_id)
@@ -309,6 +333,12 @@ async def save_choice(tx: Tx, device_id: str, chosen: Chosen) -> None:
 
 async def statuses(tx: Tx, *, app_id: str = "", device_id: str = "") -> list[Status]:
     return await store.statuses(tx, app_id=app_id, device_id=device_id)
+
+
+async def statuses_of(tx: Tx, device_ids: Sequence[str]) -> dict[tuple[str, str], Status]:
+    """By device and app, of many devices at once."""
+    found = await store.statuses_of(tx, list(device_ids))
+    return {(one.device_id, one.app_id): one for one in found}
 
 
 async def save_status(tx: Tx, status: Status) -> None:

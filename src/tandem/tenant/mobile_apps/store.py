@@ -139,6 +139,14 @@ async def statuses(tx: Tx, *, app_id: str = "", device_id: str = "") -> list[Sta
     return [Status(**row) async for row in found]
 
 
+async def statuses_of(tx: Tx, device_ids: list[str]) -> list[Status]:
+    found = await tx.execute(
+        f"SELECT {_STATUS} FROM mobile_apps_status WHERE device_id = ANY(%s)",  # noqa: S608
+        (device_ids,),
+    )
+    return [Status(**row) async for row in found]
+
+
 async def save_status(tx: Tx, status: Status) -> None:
     columns = [name.strip() for name in _STATUS.split(",")]
     changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns[2:])

@@ -34,7 +34,7 @@ from tandem.tenant.sessions.orders import (
     devices_of_requests,
     results,
 )
-from tandem.tenant.sessions.service import Sessions, capabilities, deliveries, holds
+from tandem.tenant.sessions.service import Sessions, capabilities, deliveries, deliveries_of, holds
 from tandem.tenant.sessions.strays import NoSuchStray, strays
 from tandem.tenant.sessions.wakes import AgentWakes, NoWakes, Wakes
 
@@ -71,6 +71,7 @@ __all__ = [
     "call_routes",
     "capabilities",
     "deliveries",
+    "deliveries_of",
     "devices_of_requests",
     "holds",
     "os_version",

@@ -400,3 +400,8 @@ async def capabilities(tx: Tx, device_id: str) -> tuple[str, dict[str, str]]:
 async def deliveries(tx: Tx, device_id: str) -> dict[str, model.Delivery]:
     """Settings that a device took, with the value and its status code."""
     return await store.deliveries(tx, device_id)
+
+
+async def deliveries_of(tx: Tx, device_ids: Sequence[str]) -> dict[str, dict[str, model.Delivery]]:
+    """As `deliveries`, of many devices at once; those that took none are left out."""
+    return await store.deliveries_of(tx, device_ids)

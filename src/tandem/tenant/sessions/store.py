@@ -366,6 +366,19 @@ async def deliveries(tx: Tx, device_id: str) -> dict[str, Delivery]:
     return {row["subject"]: Delivery(**row) async for row in found}
 
 
+async def deliveries_of(tx: Tx, device_ids: Sequence[str]) -> dict[str, dict[str, Delivery]]:
+    found: dict[str, dict[str, Delivery]] = {}
+    rows = await tx.execute(
+        "SELECT device_id, subject, value, code, source AS workload, error, added, at"
+        " FROM sessions_delivery WHERE device_id = ANY(%s) ORDER BY device_id, subject",
+        (list(device_ids),),
+    )
+    async for row in rows:
+        device_id = row.pop("device_id")
+        found.setdefault(device_id, {})[row["subject"]] = Delivery(**row)
+    return found
+
+
 async def save_deliveries(tx: Tx, device_id: str, kept: Sequence[Delivery], now: datetime) -> None:
     """One statement for a message's worth of them; each names another setting."""
     await tx.execute(

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from tandem.console.areas.comgmt.settings import REFRESH_SECONDS, collections, tabs
-from tandem.console.areas.comgmt.words import API, PATH, WORKLOADS, locked, title
+from tandem.console.areas.comgmt.words import API, PATH, POSITION, WORKLOADS, locked, title
 from tandem.console.kit import (
     N_,
     Console,
     Draft,
+    Fact,
     Notice,
     Page,
     Values,
@@ -25,6 +26,7 @@ from tandem.console.kit import (
 from tandem.infra.errors import AppError, Kind
 
 ROLLOUTS = f"{PATH}/rollouts"
+STEPS_OF = f"{PATH}/workloads"
 _URL = f"{API}/rollouts"
 _ALL = "SMS00001"
 _DEVICES_SHOWN = 50
@@ -57,6 +59,11 @@ GAPS = {
     "unknown": ("waiting", N_("Nobody knows")),
     "gains": ("plain", N_("Would be new")),
     "same": ("good", N_("Stays as it is")),
+}
+SUBJECTS = {
+    "setting": N_("Setting"),
+    "app": N_("App"),
+    "compliance": N_("Compliance rule"),
 }
 ACTIONS = {
     "rollout.plan": N_("Planned"),
@@ -153,6 +160,7 @@ async def listed(page: Page[Any]) -> Response:
         states=STATES,
         new=f"{ROLLOUTS}/new",
         path_of=ROLLOUTS,
+        steps_of=STEPS_OF,
         locked=locked(page),
         refresh_seconds=REFRESH_SECONDS,
     )
@@ -216,12 +224,13 @@ async def show(page: Page[Any]) -> Response:
 
 async def _show(page: Page[Any], error: AppError | None = None) -> Response:
     id = page.request.path_params["id"]
-    found = await page.api.get(f"{_URL}/{quote(id, safe='')}")
     asked = page.request.query_params
+    days = _number(asked.get("offline_days", ""), 0)
+    known = {"offline_days": days} if 0 < days <= 3650 else {}
+    found = await page.api.get(f"{_URL}/{quote(id, safe='')}", **known)
     standing = asked.get("standing", "")
     gap = asked.get("gap", "")
-    shown = asked.get("page", "")
-    number = max(1, int(shown[:6])) if shown.isascii() and shown.isdigit() else 1
+    number = max(1, _number(asked.get("page", ""), 1))
     wanted = {
         "standing": standing if standing in STANDINGS else "",
         "limit": _DEVICES_SHOWN,
@@ -245,12 +254,41 @@ async def _show(page: Page[Any], error: AppError | None = None) -> Response:
         states=STATES,
         standings=STANDINGS,
         kinds=GAPS,
+        subjects=SUBJECTS,
+        reach=_reach(found["reach"]),
+        steps=f"{STEPS_OF}/{found['workload']}/steps",
         gaps=sorted(found["gaps"], key=lambda one: list(GAPS).index(one["kind"])),
         locked=locked(page),
         at=f"{ROLLOUTS}/{id}",
         path_of=ROLLOUTS,
         refresh_seconds=REFRESH_SECONDS,
     )
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text[:6]) if text.isascii() and text.isdigit() else otherwise
+
+
+def _reach(reach: Mapping[str, Any] | None) -> list[Fact]:
+    if reach is None:
+        return []
+    return [
+        Fact(N_("Devices"), reach["devices"]),
+        Fact(N_("Their users"), reach["users"]),
+        Fact(N_("Devices of no user"), reach["without_user"]),
+        *(
+            Fact(_OFFLINE[one["days"]], one["devices"])
+            for one in reach["offline"]
+            if one["days"] in _OFFLINE
+        ),
+    ]
+
+
+_OFFLINE = {
+    1: N_("Not heard of for more than a day"),
+    7: N_("Not heard of for more than a week"),
+    30: N_("Not heard of for more than 30 days"),
+}
 
 
 def _history(
@@ -309,6 +347,7 @@ async def start(page: Page[Any]) -> Response:
         name=title(page, found["workload"]),
         along=[title(page, one) for one in found["moves_along"]],
         weighty=weighty,
+        reach=_reach(found["reach"]),
         error=problem,
         typed=typed,
         kinds=GAPS,
@@ -328,10 +367,12 @@ _SAID = {
 
 def _action(name: str) -> Any:
     async def act(page: Page[Any]) -> Response:
-        await page.form()
+        form = await page.form()
         id = page.request.path_params["id"]
+        ring = _number(form.get("ring", ""), 0)
+        body = {"ring": ring} if name == "back" and ring else {}
         try:
-            await page.api.post(f"{_URL}/{quote(id, safe='')}/{name}", {})
+            await page.api.post(f"{_URL}/{quote(id, safe='')}/{name}", body)
         except AppError as error:
             if error.kind is not Kind.CONFLICT:
                 raise
@@ -339,6 +380,38 @@ def _action(name: str) -> Any:
         return page.to(f"{ROLLOUTS}/{id}", _SAID[name])
 
     return act
+
+
+async def steps(page: Page[Any], error: AppError | None = None) -> Response:
+    """Where a workload stood; each line is one click away."""
+    workload = page.request.path_params["workload"]
+    found = await page.api.get(f"{API}/workloads/{quote(workload, safe='')}/steps")
+    return page.render(
+        "comgmt/steps.html",
+        409 if error else 200,
+        tabs=tabs(page),
+        found=found,
+        titles=WORKLOADS,
+        positions=POSITION,
+        error=error,
+        locked=locked(page),
+        at=f"{STEPS_OF}/{found['workload']}/steps",
+        path_of=ROLLOUTS,
+        refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+async def step_back(page: Page[Any]) -> Response:
+    form = await page.form()
+    workload = page.request.path_params["workload"]
+    url = f"{API}/workloads/{quote(workload, safe='')}"
+    try:
+        await page.api.post(f"{url}/back", {"step": _number(form.get("step", ""), 0)})
+    except AppError as error:
+        if error.kind not in (Kind.CONFLICT, Kind.NOT_FOUND):
+            raise
+        return await steps(page, error)
+    return page.to(f"{STEPS_OF}/{workload}/steps", _SAID["back"])
 
 
 async def notices(page: Page[Any]) -> list[Notice]:
@@ -383,6 +456,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     one = f"{ROLLOUTS}/{{id}}"
     return [
         console.route(ROLLOUTS, listed),
+        console.route(f"{STEPS_OF}/{{workload}}/steps", steps),
+        console.route(f"{STEPS_OF}/{{workload}}/steps/back", step_back, post=True),
         console.route(f"{ROLLOUTS}/new", new),
         console.route(f"{ROLLOUTS}/new", plan, post=True),
         console.route(one, show),

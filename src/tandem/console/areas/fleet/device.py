@@ -21,6 +21,7 @@ CHECK_SECONDS = 60
 TABS = {
     "": N_("Overview"),
     "policy": N_("Policy and client settings"),
+    "settings": N_("Resultant settings"),
     "deployments": N_("Apps and deployments"),
     "timeline": N_("Timeline"),
     "ledger": N_("Ledger"),
@@ -109,6 +110,11 @@ async def _render(
         if (tab == "timeline")
         else {"stories": []}
     )
+    resultant = (
+        await page.api.get(f"{DEVICES}/{quote(device['id'], safe='')}/settings")
+        if tab == "settings"
+        else {"settings": [], "without_tenant": ""}
+    )
     tenant = await page.other()
     theirs = f"{tenant.url}{at}" if tenant and found["directory"] else ""
     return page.render(
@@ -141,6 +147,9 @@ async def _render(
         theirs=theirs,
         words=words,
         proof=proof,
+        resultant=resultant,
+        setting_states=words.SETTING_STATE,
+        roles=words.ROLE,
         flaws=words.FLAW,
         kinds=words.ENTRY,
         refresh_seconds=CHECK_SECONDS if check else REFRESH_SECONDS,

@@ -155,3 +155,19 @@ def shown(wanted: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
 
 # Where a device says it is.
 NETWORK = {"intranet": N_("Intranet"), "internet": N_("Internet"), "unknown": N_("Not known")}
+
+# What is so with a setting over both authorities, and what became of each one's wish.
+SETTING_STATE = {
+    "in-force": ("good", N_("In force")),
+    "left": ("waiting", N_("Left from before")),
+    "waits": ("waiting", N_("On its way")),
+    "conflict": ("bad", N_("In conflict")),
+    "failed": ("bad", N_("Failed")),
+    "nobody": ("plain", N_("Nobody sets it")),
+}
+ROLE = {
+    "wins": N_("wins"),
+    "agrees": N_("wants the same"),
+    "waits": N_("on its way"),
+    "loses": N_("loses"),
+}
