@@ -211,6 +211,10 @@ class Hands:
         if await box.is_checked() != wanted:
             await self._take(box, wanted)
 
+    async def check(self, box: Locator) -> None:
+        if not await box.is_checked():
+            await self._take(box)
+
     async def next(self, label: str = "Next") -> None:
         """Next of a wizard; it must go on. Says what was refused when it does not."""
         before = self.where

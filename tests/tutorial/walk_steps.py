@@ -747,33 +747,83 @@ async def dashboard(walk: Walk) -> None:
 
 
 async def switch(walk: Walk) -> None:
+    """Ring by ring: once into a failure that halts it, then through, and back in two steps."""
     lab = walk.lab
     everyone = [person.device for person in lab.managed]
     pilot = everyone[: steps.pilot_size(lab.progress.devices)]
-    await _both_values(walk)
+    await _site_value(walk)
+    await _profile(walk, "Screen lock (MDM)", steps.MDM_VALUE)
     see = Observer(StepReport("7.2", ""), lambda text: None)
     await steps._all_have(lab, see, "the site's value holds everywhere", [], everyone)
-    for position, with_mdm in (("Pilot MDM", pilot), ("MDM service", everyone), (SITE, [])):
-        site = await walk.at_site("Co-management settings")
-        await site.choose("Device configuration", position)
-        if position == "Pilot MDM":
-            box = site.group("Device configuration").get_by_role("combobox")
-            value = await box.locator("option", has_text=steps.PILOT_DEVICES).get_attribute("value")
-            await site.set(box, str(value))
-        await site.press("Show what would change")
-        await site.look("what a switch would change")
-        await site.press("Save")
+
+    site = await _planned(walk)
+    # Nobody notices that a second profile wants something else.
+    await _profile(walk, steps.CONFLICTING, "99")
+    await _started(walk, site, len(everyone))
+    await site.says("Halted", seconds=120)
+    await site.says("When a gate fails it halts, and you decide.")
+    await site.shows(steps.SETTING)
+    await site.look("a roll-out that has halted")
+    await site.press("Switch back")
+    await site.says("Switched back. Every device that had moved follows at its next policy poll.")
+    await site.look()
+    await steps._all_have(lab, see, "it is switched back", [], everyone)
+    await _no_profile(walk, steps.CONFLICTING)
+
+    site = await _planned(walk)
+    await _started(walk, site, len(everyone))
+    await site.says("Finished", seconds=180)
+    await site.look("a roll-out that has finished")
+    await steps._all_have(lab, see, "all have changed", everyone, everyone)
+    await steps._agreed(lab, see, Workload.DEVICE_CONFIGURATION, len(everyone))
+    await site.follow("Where the workload stood, step by step")
+    for place, with_mdm in ((0, pilot), (-1, [])):
+        await site.look("where a workload stood")
+        back = site.main.get_by_role("button", name=site.t("Back to here"), exact=True)
+        await site.act(back.nth(place))
         await site.says(
-            "Saved. Devices follow at their next policy poll; the numbers here say how far they are."
+            "Switched back. Every device that had moved follows at its next policy poll."
         )
-        await site.look()
-        await steps._all_have(lab, see, position, with_mdm, everyone)
+        await steps._all_have(lab, see, "back", with_mdm, everyone)
         await steps._agreed(lab, see, Workload.DEVICE_CONFIGURATION, len(with_mdm))
-        # The page that was left open has followed by itself.
-        await site.look("after a switch")
 
 
-async def _both_values(walk: Walk) -> None:
+async def _planned(walk: Walk) -> Hands:
+    """The pilot first, then everybody; compared, and not started."""
+    site = await walk.at_site("Co-management settings")
+    await site.follow("Move one ring by ring instead")
+    await site.select("Workload", Workload.DEVICE_CONFIGURATION.value)
+    box = site.box("First ring: the pilot")
+    value = await box.locator("option", has_text=steps.PILOT_DEVICES).get_attribute("value")
+    await site.set(box, str(value))
+    await site.tick("At the end all devices (All Systems)")
+    await site.fill("Minutes that a ring has", "30")
+    await site.fill("Percent of its devices that have to be done by then", "100")
+    await site.fill("Percent of its devices that may fail", "0")
+    await site.fill("Minutes that a ring is watched at least", "0")
+    await site.look("the plan of a roll-out")
+    await site.press("Plan and compare")
+    await site.says("Planned. Nothing has moved: first see what the devices would lose.")
+    await site.says("Would change", seconds=60)
+    await site.shows(steps.SETTING)
+    await site.says("Whom it reaches")
+    await site.look("the gap analysis of a roll-out")
+    return site
+
+
+async def _started(walk: Walk, site: Hands, devices: int) -> None:
+    walk.at = site
+    await site.page.bring_to_front()
+    await site.press("Start")
+    await site.look("whether a roll-out is meant")
+    await site.check(site.main.locator("[name=accept_gaps]"))
+    await site.fill("Type how many devices this moves", str(devices))
+    await site.press("Start")
+    await site.says("Started. The devices of the first ring are asked to follow.")
+    await site.look("a roll-out under way")
+
+
+async def _site_value(walk: Walk) -> None:
     """The same setting by both authorities, so that it shows who is in force."""
     site = await walk.at_site("Configurations of the site")
     await site.fill("Name", "Screen lock (site)")
@@ -784,12 +834,15 @@ async def _both_values(walk: Walk) -> None:
     await site.press("Deploy")
     await site.shows("Screen lock (site)")
     await site.look()
+
+
+async def _profile(walk: Walk, name: str, value: str) -> None:
     tenant = await walk.at_tenant("Policies")
     await tenant.follow("Create a configuration profile")
-    await tenant.fill("Name", "Screen lock (MDM)")
+    await tenant.fill("Name", name)
     await tenant.look()
     await tenant.next()
-    await tenant.fill("Settings", f"{steps.SETTING} = {steps.MDM_VALUE}")
+    await tenant.fill("Settings", f"{steps.SETTING} = {value}")
     await tenant.look()
     await tenant.next()
     await tenant.pick("Included groups", SCOPE)
@@ -797,8 +850,16 @@ async def _both_values(walk: Walk) -> None:
     await tenant.next()
     await tenant.look()
     await tenant.press("Create the profile")
-    await tenant.says("%(name)s was created.", name="Screen lock (MDM)")
+    await tenant.says("%(name)s was created.", name=name)
     await tenant.look()
+
+
+async def _no_profile(walk: Walk, name: str) -> None:
+    tenant = await walk.at_tenant("Policies")
+    await tenant.follow(name)
+    await tenant.follow("Delete", tenant.page.locator("body"))
+    await tenant.look("whether a profile is to go")
+    await tenant.press_primary()
 
 
 CLICKED: dict[str, Callable[[Walk], Awaitable[None]]] = {

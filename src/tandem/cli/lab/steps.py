@@ -1089,6 +1089,12 @@ async def switch(lab: Lab, see: Observer) -> None:
     rollout = await _planned(lab, workload)
     rings = [ring["counts"]["waiting"] for ring in rollout["rings"]]
     see.check("the pilot moves first, then the others", rings == _rings(pilot, everyone), rings)
+    reach = rollout["reach"]
+    see.check(
+        "the plan says whom it reaches",
+        (reach["devices"], [ring["moves"] for ring in reach["rings"]]) == (len(everyone), rings),
+        f"{reach['devices']} devices of {reach['users']} users, {reach['silent']} silent",
+    )
     refused = await lab.commands.refusal("rollout", "start", rollout["id"], "--accept-gaps")
     see.check(
         "to move all systems, their number has to be typed",
@@ -1100,8 +1106,16 @@ async def switch(lab: Lab, see: Observer) -> None:
     await _all_have(lab, see, "then all have changed", everyone, everyone)
     await _in_effect(lab, see, Authority.MDM)
     await _agreed(lab, see, workload, len(everyone))
-    await run("rollout", "back", rollout["id"], "--yes")
-    await _all_have(lab, see, "and back", [], everyone)
+    stood = await run("comanagement", "steps", workload.value)
+    see.check(
+        "every place where the workload stood is kept",
+        [one["position"] for one in stood][:2] == ["mdm", "pilot"],
+        ", ".join(one["position"] for one in stood),
+    )
+    await run("comanagement", "back", workload.value, "--step", stood[1]["id"], "--yes")
+    await _all_have(lab, see, "one step back, the pilot has it", pilot, everyone)
+    await run("comanagement", "back", workload.value, "--step", stood[-1]["id"], "--yes")
+    await _all_have(lab, see, "and back to where it was at first", [], everyone)
     await _in_effect(lab, see, Authority.SITE)
     await _agreed(lab, see, workload, 0)
     await _proven(lab, see, workload, everyone)
