@@ -114,7 +114,7 @@ def routes(
             }
         )
 
-    async def settings(request: Request) -> Response:
+    async def of_both(request: Request) -> Response:
         """The settings of a device over both authorities: in force, whose, and who lost."""
         await require(request)
         async with db.transaction() as tx:
@@ -217,7 +217,7 @@ def routes(
         Route(f"{base}/add-to-collection", to_collection, methods=["POST"]),
         Route(f"{base}/{{id}}", shown, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger", ledger, methods=["GET"]),
-        Route(f"{base}/{{id}}/settings", settings, methods=["GET"]),
+        Route(f"{base}/{{id}}/settings", of_both, methods=["GET"]),
         Route(f"{base}/{{id}}/ledger/acknowledge", acknowledge, methods=["POST"]),
         Route(f"{base}/{{id}}/timeline", timeline, methods=["GET"]),
         Route("/api/v1/comanagement/dashboard", dashboard, methods=["GET"]),
