@@ -294,6 +294,24 @@ async def test_application_settings_are_updated_with_a_sign_in(
     assert "nothing was changed" in browser.main
 
 
+async def test_the_schedule_of_discovery_is_changed_in_place(
+    contoso: Contoso, browser: Browser
+) -> None:
+    site, _ = contoso
+    await site_world.connect(site)
+    id = (await site.run("azure-service", "show"))["id"]
+    await browser.open(f"{SITE_PAGES}/{id}/discovery")
+    await browser.press("Save", full_days="3", delta_minutes="99999")
+    assert "99999" in browser.main
+    assert (await site.run("discovery", "schedule"))["full_days"] == 7
+    await browser.press("Save", full_days="3", delta_minutes="5")
+    assert "The schedule was saved." in browser.main
+    shown = await site.run("discovery", "schedule")
+    assert (shown["full_days"], shown["delta_minutes"]) == (3, 5)
+    await browser.press("Run delta discovery now")
+    assert "Delta discovery has begun." in browser.main
+
+
 async def test_commands_for_what_the_pages_do(contoso: Contoso) -> None:
     site, _ = contoso
     await site_world.connect(site, consent=False)

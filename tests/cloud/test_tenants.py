@@ -306,3 +306,81 @@ async def test_deletion_leaves_both_apps_in_the_tenant(contoso: Contoso) -> None
 async def _registered(site: Site, app_id: str) -> dict[str, Any]:
     found = {item["appId"]: item for item in await site.run("app-registration", "list")}
     return dict(found[app_id])
+
+
+async def test_delta_discovery_reads_what_changed_and_a_lost_link_means_a_full_run(
+    contoso: Contoso,
+) -> None:
+    site, world = contoso
+    await connect(site)
+    await site.run("discovery", "enable")
+    await site.run("discovery", "schedule", "--delta-minutes", 5)
+    full = await site.run("discovery", "run")
+    assert (full["kind"], full["state"]) == ("full", "succeeded")
+    quiet = await site.run("discovery", "run", "--delta")
+    assert (quiet["kind"], quiet["users"]) == ("delta", 0)
+    await world.user("newcomer")
+    found = await site.run("discovery", "run", "--delta")
+    assert (found["users"], found["added"]) == (1, 1)
+    async with site.db.transaction() as tx:
+        known = await collections.find_user_named(tx, world.tenant.id, "newcomer@contoso.com")
+    assert known is not None
+    # Who is deleted there is no user here any more, and is in no collection.
+    await site.run("user", "delete", "newcomer@contoso.com")
+    left = await site.run("discovery", "run", "--delta")
+    assert (left["users"], left["added"], left["removed"]) == (0, 0, 1)
+    async with site.db.transaction() as tx:
+        known = await collections.find_user_named(tx, world.tenant.id, "newcomer@contoso.com")
+    assert known is None
+    # A delta that found nothing makes room for the next.
+    kinds = [(run["kind"], run["users"]) for run in await site.run("discovery", "status")]
+    assert kinds == [("delta", 0), ("delta", 1), ("full", full["users"])]
+    # A link that the tenant answers with 410, as it does when one has lapsed: all are read again.
+    async with site.db.transaction() as tx:
+        await tx.execute(
+            "UPDATE discovery_schedule"
+            " SET delta_link = replace(delta_link, '/users/delta', '/groups/delta')"
+        )
+    again = await site.run("discovery", "run", "--delta")
+    assert (again["state"], again["users"]) == ("succeeded", full["users"])
+
+
+async def test_discovery_runs_on_its_schedule(contoso: Contoso) -> None:
+    site, _ = contoso
+    await connect(site)
+    await site.run("discovery", "enable")
+    shown = await site.run("discovery", "schedule")
+    assert (shown["full_days"], shown["delta_minutes"], shown["full_at"]) == (7, 0, None)
+    refused = await site.refusal("discovery", "schedule", "--full-days", 4000)
+    assert refused.code == "discovery.bad-schedule"
+    await site.run("discovery", "schedule", "--full-days", 2, "--delta-minutes", 30)
+
+    async def due() -> list[str]:
+        async with site.db.transaction() as tx:
+            return [run.kind for run in await site.discovery.request_due(tx)]
+
+    # The first run is somebody's; from then on it repeats.
+    assert await due() == []
+    await site.run("discovery", "run")
+    assert await due() == []
+    await _back(site, "31 minutes")
+    assert await due() == ["delta"]
+    assert await due() == []
+    await _back(site, "2 days")
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE discovery_run SET state = 'succeeded'")
+    assert await due() == ["full"]
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE discovery_run SET state = 'succeeded'")
+    await site.run("discovery", "schedule", "--full-days", 0, "--delta-minutes", 0)
+    await _back(site, "400 days")
+    assert await due() == []
+
+
+async def _back(site: Site, span: str) -> None:
+    async with site.db.transaction() as tx:
+        await tx.execute(
+            "UPDATE discovery_schedule SET full_at = full_at - %s::interval,"
+            " delta_at = delta_at - %s::interval",
+            (span, span),
+        )

@@ -97,6 +97,46 @@ async def test_users_are_kept_as_they_change(api: Api) -> None:
     assert (await api.post(f"/api/v1/collections/{other}/evaluate", {}))["members"] == 1
 
 
+async def test_who_is_gone_from_the_tenant_leaves_the_collections_and_may_come_back(
+    api: Api,
+) -> None:
+    await discovered(api, "ada", "bob")
+    mail = (await made(api, "Mail", {"kind": "query", "query": MAIL}))["id"]
+    named = (await made(api, "Named", {"kind": "direct", "user": "bob@contoso.com"}))["id"]
+    rest = [
+        {"kind": "include", "collection": "SMS00002"},
+        {"kind": "exclude", "collection": "Named"},
+    ]
+    other = (await made(api, "Others", *rest))["id"]
+    everywhere = (mail, named, other, "SMS00002", "SMS00004")
+    await api.evaluator.tend()
+    assert [await kept(api, id) for id in everywhere[:3]] == [{"ada", "bob"}, {"bob"}, {"ada"}]
+
+    async with api.db.transaction() as tx:
+        assert await collections.mark_gone(tx, site_api.TENANT, ["o-bob", "nobody"], NOW) == 1
+        assert await collections.mark_gone(tx, site_api.TENANT, ["o-bob"], NOW) == 0
+    # By the rules at once, and in what is kept as soon as the collections were looked at.
+    for id, left in zip(everywhere, (1, 0, 1, 1, 1), strict=True):
+        assert (await api.get(f"/api/v1/collections/{id}/members"))["total"] == left
+        assert (await api.get(f"/api/v1/collections/{id}"))["members"] == left
+    await api.evaluator.tend()
+    assert [await kept(api, id) for id in everywhere[:3]] == [{"ada"}, set(), {"ada"}]
+    assert (await api.get(f"/api/v1/collections/{named}"))["evaluation"]["members"] == 0
+    assert (await api.post(f"/api/v1/collections/{named}/evaluate", {}))["members"] == 0
+    assert [item["upn"] for item in (await api.get("/api/v1/users"))["items"]] == [
+        "ada@contoso.com"
+    ]
+    _, error = await api.refusal(
+        "POST", "/api/v1/collections",
+        {"name": "B", "type": "user", "rules": [{"kind": "direct", "user": "bob@contoso.com"}]},
+    )  # fmt: skip
+    assert error["code"] == "resource.not-found"
+
+    await discovered(api, "bob")
+    await api.evaluator.tend()
+    assert [await kept(api, id) for id in everywhere[:3]] == [{"ada", "bob"}, {"bob"}, {"ada"}]
+
+
 async def test_users_and_devices_are_never_mixed(api: Api) -> None:
     await discovered(api, "ada")
     async with api.db.transaction() as tx:

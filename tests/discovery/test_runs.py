@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ class Refused(AppError):
 
 @dataclass
 class Tenant:
-    """Azure service and Graph in one. `answer` is what a call to Graph does."""
+    """Azure service and Graph in one. `meanwhile` is what happens while it is asked."""
 
+    id: str = "s1"
     service: str = "Contoso cloud"
     tenant_id: str = "t1"
     enabled: bool = True
@@ -56,13 +57,21 @@ class Tenant:
             await self.meanwhile()
         return self.users
 
+    async def changes(self, path: str) -> tuple[list[dict[str, Any]], str]:
+        """A delta has a beginning; what it tells is tested with a real tenant."""
+        return [], f"{path}-begun"
+
+    async def get(self, path: str) -> dict[str, Any]:
+        raise AssertionError(path)
+
 
 @dataclass
 class Place:
     db: Database
     folder: Path
     tenant: Tenant
-    discovery: Discovery
+    now: datetime = NOW
+    discovery: Discovery = field(init=False)
 
     async def run(self) -> Run:
         async with self.db.transaction() as tx:
@@ -83,9 +92,10 @@ def place(site_db: Database, tmp_path: Path) -> Place:
     async def sources(tx: Tx) -> list[Tenant]:
         return [tenant]
 
+    made = Place(site_db, tmp_path, tenant)
     jobs = Jobs(site_db.dsn)
-    made = Discovery(site_db, jobs, sources, now=lambda: NOW, logs=tmp_path)
-    return Place(site_db, tmp_path, tenant, made)
+    made.discovery = Discovery(site_db, jobs, sources, now=lambda: made.now, logs=tmp_path)
+    return made
 
 
 async def test_users_become_user_resources_once(place: Place) -> None:
@@ -109,6 +119,47 @@ async def test_a_user_who_changed_is_brought_up_to_date(place: Place) -> None:
         ada = await collections.find_user(tx, "t1", "u-ada")
     assert ada is not None
     assert ada.name == "Ada Lovelace"
+
+
+async def test_who_is_not_in_the_tenant_any_more_is_no_user_of_the_site(place: Place) -> None:
+    await place.run()
+    async with place.db.transaction() as tx:
+        bob = await collections.find_user(tx, "t1", "u-bob")
+        other = collections.UserResource("t2", "u-carl", "carl@fabrikam.com")
+        await collections.upsert_user(tx, other, NOW)
+    place.tenant.users = [ADA]
+    again = await place.run()
+    assert (again.users, again.added, again.removed) == (1, 0, 1)
+    async with place.db.transaction() as tx:
+        # Another tenant's users are none of this run's business.
+        assert [user.upn for user in await collections.users(tx)] == [
+            "ada@contoso.com", "carl@fabrikam.com",
+        ]  # fmt: skip
+        assert not await is_known_user(tx, "t1", "u-bob")
+    assert place.said()[-1].endswith("no longer in the tenant: 1")
+    assert (await place.run()).removed == 0
+    # The tenant gives him back: he is who he was.
+    place.tenant.users = [ADA, BOB]
+    assert (await place.run()).added == 0
+    async with place.db.transaction() as tx:
+        back = await collections.find_user(tx, "t1", "u-bob")
+    assert bob is not None
+    assert back is not None
+    assert back.id == bob.id
+
+
+async def test_who_has_been_gone_for_a_month_is_forgotten(place: Place) -> None:
+    await place.run()
+    place.tenant.users = [ADA]
+    await place.run()
+    for days, left in ((29, 2), (31, 1)):
+        place.now = NOW + timedelta(days=days)
+        async with place.db.transaction() as tx:
+            await tx.execute("UPDATE discovery_schedule SET full_at = %s", (place.now,))
+            await place.discovery.request_due(tx)
+            row = await (await tx.execute("SELECT count(*) AS n FROM collections_user")).fetchone()
+        assert row is not None
+        assert row["n"] == left
 
 
 async def test_a_refusal_is_kept_with_its_cure_and_said_in_the_log(place: Place) -> None:

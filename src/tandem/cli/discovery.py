@@ -30,11 +30,15 @@ def enable(
 @app.command()
 def run(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for its end.")] = True,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Only what changed since the last run.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Run full discovery now."""
+    """Run discovery now: full, or delta."""
     api = site_client()
-    found: dict[str, Any] = api.post("/api/v1/discovery/runs")
+    path = "/api/v1/discovery/delta-runs" if delta else "/api/v1/discovery/runs"
+    found: dict[str, Any] = api.post(path)
     with progress("Discovering users…", json):
         until = time.monotonic() + _WAIT_SECONDS
         while wait and found["state"] == "running" and time.monotonic() < until:
@@ -50,7 +54,45 @@ def run(
 def _text(value: dict[str, Any]) -> str:
     if value["state"] == "running":
         return f"Discovery {value['id']} runs. See: tandem discovery status"
-    return f"{value['users']} users of the tenant, {value['added']} of them new."
+    removed = f" {value['removed']} are not in the tenant any more." if value["removed"] else ""
+    if value["kind"] == "delta":
+        return f"{value['users']} users changed, {value['added']} of them new.{removed}"
+    return f"{value['users']} users of the tenant, {value['added']} of them new.{removed}"
+
+
+@app.command()
+def schedule(
+    service: Annotated[
+        str, typer.Option("--service", help="Azure service; the only one when left out.")
+    ] = "",
+    full_days: Annotated[
+        int | None, typer.Option("--full-days", help="Full discovery every so many days; 0: never.")
+    ] = None,
+    delta_minutes: Annotated[
+        int | None, typer.Option("--delta-minutes", help="Delta every so many minutes; 0: never.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show when discovery runs by itself, or change it."""
+    path = f"/api/v1/discovery/schedules/{service or '-'}"
+    found = site_client().get(path)
+    given = {"full_days": full_days, "delta_minutes": delta_minutes}
+    news = {name: value for name, value in given.items() if value is not None}
+    if news:
+        kept = {name: found[name] for name in given}
+        found = site_client().put(path, {**kept, **news})
+    emit(found, _schedule, json)
+
+
+def _schedule(value: dict[str, Any]) -> str:
+    full, delta = value["full_days"], value["delta_minutes"]
+    return (
+        f"{value['service']}\n"
+        f"  Full discovery   {f'every {full} days' if full else 'when it is asked for'}"
+        f", last {value['full_at'] or 'never'}\n"
+        f"  Delta discovery  {f'every {delta} minutes' if delta else 'when it is asked for'}"
+        f", last {value['delta_at'] or 'never'}"
+    )
 
 
 @app.command()
@@ -59,10 +101,12 @@ def status(json: Json = False) -> None:
     found = site_client().get("/api/v1/discovery/runs")
     columns = {
         "id": "Run",
+        "kind": "Kind",
         "started_at": "Started",
         "state": "State",
         "users": "Users",
         "added": "New",
+        "removed": "Gone",
         "reason": "Reason",
     }
     emit(found, lambda rows: table(rows, columns), json)

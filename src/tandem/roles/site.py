@@ -245,7 +245,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(rollouts.run(stop)),
         asyncio.create_task(channel.run(stop)),
         asyncio.create_task(collections.Evaluator(db, utc_now).run(stop)),
-        asyncio.create_task(_tick(db, jobs, cloud, stop)),
+        asyncio.create_task(_tick(db, jobs, cloud, found, stop)),
         asyncio.create_task(_sign(db, signer, stop)),
         asyncio.create_task(_forget(db, settings.management_point.history_days, stop)),
         asyncio.create_task(checkins.run(stop)),
@@ -536,7 +536,11 @@ async def _pause(stop: asyncio.Event) -> None:
 
 
 async def _tick(
-    db: Database, jobs: Jobs, cloud: cloud_services.CloudServices, stop: asyncio.Event
+    db: Database,
+    jobs: Jobs,
+    cloud: cloud_services.CloudServices,
+    found: discovery.Discovery,
+    stop: asyncio.Event,
 ) -> None:
     """What is due now and then, as jobs."""
 
@@ -544,6 +548,7 @@ async def _tick(
         async with db.transaction() as tx:
             await jobs.defer(tx, clients.FORGET_NONCES, lock=clients.FORGET_NONCES)
             await cloud.sign_ins.forget_old(tx)
+            await found.request_due(tx)
 
     await rounds(stop, work, _TICK_SECONDS, failed="upkeep failed")
 

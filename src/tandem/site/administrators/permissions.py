@@ -176,6 +176,9 @@ POST   /api/v1/comanagement/rollouts/{id}/back                 full          all
 GET    /api/v1/discovery/runs                              read          all
 POST   /api/v1/discovery/runs                              operate|build all
 GET    /api/v1/discovery/runs/{id:int}                     read          all
+POST   /api/v1/discovery/delta-runs                        operate|build all
+GET    /api/v1/discovery/schedules/{service}               read          all
+PUT    /api/v1/discovery/schedules/{service}               build         all
 
 POST   /api/v1/tenant-sign-in                              build         site
 GET    /api/v1/tenant-sign-in/{id}                         build         site

@@ -437,6 +437,10 @@ class TenantRefuses(AppError):
     kind, code = Kind.UNAVAILABLE, "tenant.refuses"
 
 
+class DeltaGone(AppError):
+    kind, code = Kind.CONFLICT, "tenant.delta-gone"
+
+
 class NotInTenant(TenantRefuses):
     """What was asked for is not there, or no part of this tenant's Graph at all."""
 

@@ -46,6 +46,7 @@ from tandem.site.cloud_services.model import (
     CloudEnvironment,
     CloudSettings,
     ConsentMissing,
+    DeltaGone,
     Directory,
     NoMdmAuthority,
     NoSuchService,
@@ -856,6 +857,10 @@ class Source:
     _service: AzureService
 
     @property
+    def id(self) -> str:
+        return self._service.id
+
+    @property
     def service(self) -> str:
         return self._service.name
 
@@ -911,6 +916,19 @@ class Graph:
                 await seen(len(found))
         return found
 
+    async def changes(self, path: str) -> tuple[list[dict[str, Any]], str]:
+        """A delta query to its end: what it tells of, and the link that goes on from there.
+
+        Raises DeltaGone where the tenant no longer knows the link.
+        """
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self._call("GET", path)
+            found += page.get("value", [])
+            path = str(page.get("@odata.nextLink", ""))
+            if not path:
+                return found, str(page.get("@odata.deltaLink", ""))
+
     async def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None, app_id_uri: str = ""
     ) -> dict[str, Any]:
@@ -965,6 +983,11 @@ def _refusal(
             f"The app {app_id} lacks the application permission {permission}."
             f" The tenant says: {message}",
             cure=f"A global administrator grants it: `tandem app-registration consent {app_id}`.",
+        )
+    if status == 410:
+        return DeltaGone(
+            f"The tenant no longer knows from where to go on: {message}",
+            cure="Run full discovery: `tandem discovery run`.",
         )
     # For a part that it does not have, Graph answers 400 and not 404.
     absent = status == 404 or (status == 400 and _ABSENT.match(message))

@@ -31,7 +31,7 @@ class Tables:
     inventory: str
 
 
-EVERYTHING = Tables("collections_resource", "collections_user", "collections_inventory")
+EVERYTHING = Tables("collections_resource", "collections_known_user", "collections_inventory")
 # Temporary tables of one transaction: `evaluation_store.gather`.
 CHANGED = Tables("collections_seen_resource", "collections_seen_user", "collections_seen_inventory")
 

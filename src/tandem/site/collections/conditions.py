@@ -146,7 +146,9 @@ class Graph:
     def _direct(self, id: CollectionId) -> Condition:
         column = store.NAMED_BY[self.type_of(id)]
         within = f" AND d.{column} IN (SELECT id FROM {self.table_of(id)})"  # noqa: S608
-        within = "" if self.among is EVERYTHING else within
+        # A user whom the tenant does not have any more is still named.
+        every = self.among is EVERYTHING and self.type_of(id) is MemberType.DEVICE
+        within = "" if every else within
         return Condition(
             f"SELECT d.{column} AS id FROM collections_rule d WHERE d.collection_id = %s"  # noqa: S608
             f" AND d.kind = 'direct'{within}",

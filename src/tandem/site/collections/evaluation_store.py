@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tandem.infra.database import Tx
-from tandem.site.collections.classes import CHANGED
+from tandem.site.collections.classes import CHANGED, EVERYTHING
 from tandem.site.collections.model import CollectionId, Evaluation, MemberType
 from tandem.site.collections.query import Condition
 
@@ -40,9 +40,9 @@ _COLUMNS = {
     CHANGED.inventory: "resource_id, class, folded",
 }
 _FROM = {
-    CHANGED.resource: "collections_resource",
-    CHANGED.user: "collections_user",
-    CHANGED.inventory: "collections_inventory",
+    CHANGED.resource: EVERYTHING.resource,
+    CHANGED.user: EVERYTHING.user,
+    CHANGED.inventory: EVERYTHING.inventory,
 }
 _GATHERED = (
     *(

@@ -110,6 +110,22 @@ async def upsert_user(tx: Tx, user: UserResource, now: datetime) -> bool:
     return await store.save_user(tx, user, now)
 
 
+async def mark_gone(tx: Tx, tenant_id: str, object_ids: Sequence[str], now: datetime) -> int:
+    """These users are not in the tenant any more: they leave their collections, and come back to
+    them when they are found again. Returns how many were there until now."""
+    return await store.mark_gone(tx, tenant_id, object_ids, now)
+
+
+async def mark_others_gone(tx: Tx, tenant_id: str, object_ids: Sequence[str], now: datetime) -> int:
+    """As `mark_gone`, of all users of the tenant but these."""
+    return await store.mark_others_gone(tx, tenant_id, object_ids, now)
+
+
+async def forget_gone(tx: Tx, before: datetime) -> None:
+    """Delete who has been gone since before then, and the direct rules that name them."""
+    await store.forget_gone(tx, before)
+
+
 async def find_user(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
     return await store.user_by(tx, tenant_id, object_id)
 

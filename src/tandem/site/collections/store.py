@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.infra.listing import Row, Source, rows
 from tandem.infra.listing import count as count_rows
-from tandem.site.collections.classes import Tables
+from tandem.site.collections.classes import EVERYTHING, Tables
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
@@ -29,7 +29,7 @@ _USER_COLUMNS = "r.id, r.upn, r.name, r.mail, r.tenant_id, r.object_id, r.discov
 _COLLECTION = "id, name, comment, limiting_id, created_at, incremental, full_every_minutes, type"
 # The column of a direct rule that names its member, and the table of the members.
 NAMED_BY = {MemberType.DEVICE: "resource_id", MemberType.USER: "user_id"}
-_MEMBERS = {MemberType.DEVICE: "collections_resource", MemberType.USER: "collections_user"}
+_MEMBERS = {MemberType.DEVICE: EVERYTHING.resource, MemberType.USER: EVERYTHING.user}
 
 
 def _collection(row: Row) -> Collection:
@@ -104,8 +104,8 @@ async def save_user(tx: Tx, user: UserResource, now: datetime) -> bool:
             " discovered_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (tenant_id, object_id) DO UPDATE SET upn = EXCLUDED.upn,"
             " name = EXCLUDED.name, mail = EXCLUDED.mail, sid = EXCLUDED.sid,"
-            " properties = EXCLUDED.properties, discovered_at = EXCLUDED.discovered_at"
-            " RETURNING xmax = 0 AS added",
+            " properties = EXCLUDED.properties, discovered_at = EXCLUDED.discovered_at,"
+            " gone_at = NULL RETURNING xmax = 0 AS added",
             (
                 user.tenant_id,
                 user.object_id,
@@ -122,11 +122,35 @@ async def save_user(tx: Tx, user: UserResource, now: datetime) -> bool:
     return bool(row["added"])
 
 
+async def mark_gone(tx: Tx, tenant_id: str, object_ids: Sequence[str], now: datetime) -> int:
+    """These users are not in the tenant any more. Returns how many were until now."""
+    done = await tx.execute(
+        "UPDATE collections_user SET gone_at = %s WHERE tenant_id = %s"
+        " AND object_id = ANY(%s::text[]) AND gone_at IS NULL",
+        (now, tenant_id, list(object_ids)),
+    )
+    return done.rowcount
+
+
+async def mark_others_gone(tx: Tx, tenant_id: str, object_ids: Sequence[str], now: datetime) -> int:
+    """No other users than these are in the tenant. Returns how many others were until now."""
+    done = await tx.execute(
+        "UPDATE collections_user u SET gone_at = %s WHERE u.tenant_id = %s AND u.gone_at IS NULL"
+        " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) n (id) WHERE n.id = u.object_id)",
+        (now, tenant_id, list(object_ids)),
+    )
+    return done.rowcount
+
+
+async def forget_gone(tx: Tx, before: datetime) -> None:
+    await tx.execute("DELETE FROM collections_user WHERE gone_at < %s", (before,))
+
+
 async def user_by(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
     row = await (
         await tx.execute(
             "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
-            " FROM collections_user WHERE tenant_id = %s AND object_id = %s",
+            " FROM collections_known_user WHERE tenant_id = %s AND object_id = %s",
             (tenant_id, object_id),
         )
     ).fetchone()
@@ -137,7 +161,7 @@ async def user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
     row = await (
         await tx.execute(
             "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
-            " FROM collections_user WHERE tenant_id = %s AND lower(upn) = lower(%s)"
+            " FROM collections_known_user WHERE tenant_id = %s AND lower(upn) = lower(%s)"
             # Who had the name before is not there any more.
             " ORDER BY discovered_at DESC, id DESC LIMIT 1",
             (tenant_id, upn),
@@ -147,7 +171,7 @@ async def user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
 
 
 _USER = Source(
-    "collections_user u",
+    "collections_known_user u",
     {
         name: f"u.{name}"
         for name in ("id", "upn", "name", "mail", "tenant_id", "object_id", "discovered_at")
@@ -280,7 +304,7 @@ async def user_members(
     way = "DESC" if down else "ASC"
     narrowed, bound = _searched(condition, values, search, MemberType.USER)
     found = await tx.execute(
-        f"SELECT {_USER_COLUMNS} FROM collections_user r WHERE {narrowed}"  # noqa: S608
+        f"SELECT {_USER_COLUMNS} FROM collections_known_user r WHERE {narrowed}"  # noqa: S608
         f" ORDER BY r.{name} {way}, r.id {way} LIMIT %s OFFSET %s",
         (*bound, limit, offset),
     )
@@ -732,11 +756,11 @@ async def named_users(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownUser]:
     found = await tx.execute(
         f"SELECT DISTINCT ON (item) item, {_USER_COLUMNS} FROM ("  # noqa: S608
         " SELECT n.item, 0 AS rank, r.* FROM unnest(%s::text[]) n(item)"
-        "   JOIN collections_user r ON r.id = n.item::bigint"
+        "   JOIN collections_known_user r ON r.id = n.item::bigint"
         " UNION ALL SELECT o.item, 0, r.* FROM unnest(%s::text[]) o(item)"
-        "   JOIN collections_user r ON r.object_id = o.item"
+        "   JOIN collections_known_user r ON r.object_id = o.item"
         " UNION ALL SELECT w.item, 1, r.* FROM unnest(%s::text[]) w(item)"
-        "   JOIN collections_user r ON lower(r.upn) = lower(w.item)"
+        "   JOIN collections_known_user r ON lower(r.upn) = lower(w.item)"
         ") r ORDER BY item, rank, discovered_at DESC, id DESC",
         (numbers, list(wanted), list(wanted)),
     )

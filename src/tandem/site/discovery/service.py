@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,13 +15,31 @@ from tandem.infra.logs import LogFile
 from tandem.protocols import cmtrace
 from tandem.site import collections
 from tandem.site.discovery import store
-from tandem.site.discovery.model import Interrupted, NoRun, NotEnabled, Run
+from tandem.site.discovery.model import (
+    MOST_DAYS,
+    MOST_MINUTES,
+    BadSchedule,
+    Interrupted,
+    NoRun,
+    NotEnabled,
+    Run,
+    Schedule,
+)
 
 _FULL = "discovery.full"
+_DELTA = "discovery.delta"
+_WORK = {"full": _FULL, "delta": _DELTA}
+_ACTION = {"full": "discovery.run", "delta": "discovery.run-delta"}
+# Graph no longer knows from where to go on: a full run finds a new beginning.
+_GONE = "tenant.delta-gone"
+# The actor of runs that the schedule asks for.
+_BY_SCHEDULE = "schedule"
 _SELECT = (
     "id,displayName,mail,mailNickname,onPremisesSecurityIdentifier,userPrincipalName,"
     "onPremisesDomainName,onPremisesSamAccountName,onPremisesDistinguishedName"
 )
+# As long as the tenant keeps a deleted user, who can be given back until then.
+_FORGOTTEN_AFTER = timedelta(days=30)
 _COMPONENT = "SMS_AZUREAD_DISCOVERY_AGENT"
 
 
@@ -28,11 +47,15 @@ class Graph(Protocol):
     async def pages(
         self, path: str, seen: Callable[[int], Awaitable[None]] | None = None
     ) -> list[dict[str, Any]]: ...
+    async def get(self, path: str) -> dict[str, Any]: ...
+    async def changes(self, path: str) -> tuple[list[dict[str, Any]], str]: ...
 
 
 class Source(Protocol):
     """A tenant to discover: its Azure service, and Graph with the site's own credentials."""
 
+    @property
+    def id(self) -> str: ...
     @property
     def service(self) -> str: ...
     @property
@@ -63,6 +86,7 @@ class Discovery:
         self._now = now
         self._log = LogFile(logs / f"{_COMPONENT}.log") if logs else None
         jobs.register(_FULL, self.run_full)
+        jobs.register(_DELTA, self.run_delta)
 
     def _say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
         if self._log is not None:
@@ -70,17 +94,71 @@ class Discovery:
 
     async def request_full(self, tx: Tx, *, actor: str) -> Run:
         """Ask for a full run now. Raises NotEnabled."""
-        source = await self._source(tx, None)
-        run_id = await store.begin(tx, source.service, "full", self._now())
-        await self._jobs.defer(tx, _FULL, lock="discovery", run_id=run_id)
-        await audit.record(
-            tx, actor=actor, action="discovery.run", target=source.service, now=self._now()
-        )
+        return await self._request(tx, await self._source(tx, None), "full", actor)
+
+    async def request_delta(self, tx: Tx, *, actor: str) -> Run:
+        """Ask for a run over what changed since the last one, now. Raises NotEnabled."""
+        return await self._request(tx, await self._source(tx, None), "delta", actor)
+
+    async def _request(self, tx: Tx, source: Source, kind: str, actor: str) -> Run:
+        now = self._now()
+        run_id = await store.begin(tx, source.service, kind, now)
+        await store.asked(tx, source.id, kind, now)
+        await self._jobs.defer(tx, _WORK[kind], lock="discovery", run_id=run_id)
+        # What the schedule asks for every few minutes is in the list of runs, not in the audit log.
+        if actor != _BY_SCHEDULE:
+            await audit.record(
+                tx, actor=actor, action=_ACTION[kind], target=source.service, now=now
+            )
         return await self.run(tx, run_id)
+
+    async def request_due(self, tx: Tx) -> list[Run]:
+        """Ask for what the schedules want now, one run of a service at a time; forget who has been
+        gone for long."""
+        await collections.forget_gone(tx, self._now() - _FORGOTTEN_AFTER)
+        made = []
+        for source in await self._sources(tx):
+            if not source.enabled or await store.is_running(tx, source.service):
+                continue
+            kind = (await store.schedule(tx, source.id)).due(self._now())
+            if kind:
+                made.append(await self._request(tx, source, kind, _BY_SCHEDULE))
+        return made
+
+    async def schedule(self, tx: Tx, service: str = "") -> tuple[str, Schedule]:
+        """The service's name and its schedule. Raises NotEnabled."""
+        source = await self._source(tx, service or None)
+        return source.service, await store.schedule(tx, source.id)
+
+    async def set_schedule(
+        self, tx: Tx, service: str, *, full_days: int, delta_minutes: int, actor: str
+    ) -> tuple[str, Schedule]:
+        """Raises BadSchedule, NotEnabled."""
+        for name, value, most in (
+            ("full_days", full_days, MOST_DAYS),
+            ("delta_minutes", delta_minutes, MOST_MINUTES),
+        ):
+            if not 0 <= value <= most:
+                raise BadSchedule(
+                    f"{value} is no interval of discovery.",
+                    cure=f"Take a number from 1 to {most}, or 0 for never.",
+                    field=name,
+                )
+        source = await self._source(tx, service or None)
+        await store.save_schedule(tx, source.id, full_days, delta_minutes)
+        await audit.record(
+            tx,
+            actor=actor,
+            action="discovery.schedule",
+            target=source.service,
+            now=self._now(),
+            details={"full_days": full_days, "delta_minutes": delta_minutes},
+        )
+        return source.service, await store.schedule(tx, source.id)
 
     async def _source(self, tx: Tx, service: str | None) -> Source:
         for source in await self._sources(tx):
-            if source.enabled and service in (None, source.service):
+            if source.enabled and service in (None, source.service, source.id):
                 return source
         raise NotEnabled(
             "User discovery is not enabled for any Azure service.",
@@ -104,7 +182,6 @@ class Discovery:
             run = await self.run(tx, run_id)
         if run.state != "running":
             return
-        added = 0
         try:
             async with self._db.transaction() as tx:
                 source = await self._source(tx, run.service)
@@ -117,12 +194,18 @@ class Discovery:
                 async with self._db.transaction() as tx:
                     await store.progressed(tx, run_id, users)
 
+            # From before the list on: who changes while it is read is in the next delta.
+            _, link = await graph.changes(f"/users/delta?$select={_SELECT}&$deltatoken=latest")
             found = await graph.pages(f"/users?$select={_SELECT}&$top=500", seen)
             async with self._db.transaction() as tx:
-                for value in found:
-                    user = _user(source.tenant_id, value)
-                    added += await collections.upsert_user(tx, user, self._now())
-                await store.succeeded(tx, run_id, self._now(), users=len(found), added=added)
+                await store.save_link(tx, source.id, link)
+                removed = await collections.mark_others_gone(
+                    tx, source.tenant_id, [str(value["id"]) for value in found], self._now()
+                )
+                added = await self._publish(tx, source, found)
+                await store.succeeded(
+                    tx, run_id, self._now(), users=len(found), added=added, removed=removed
+                )
         except AppError as error:
             await self._failed(run_id, error)
             return
@@ -131,12 +214,70 @@ class Discovery:
             await self._failed(run_id, stopped)
             raise
         self._say(
-            f"Successfully published UDX for Azure Active Directory users. Users: {len(found)}"
+            "Successfully published UDX for Azure Active Directory users."
+            f" Users: {len(found)}, no longer in the tenant: {removed}"
+        )
+
+    async def _publish(self, tx: Tx, source: Source, found: list[dict[str, Any]]) -> int:
+        """How many of these users are new."""
+        added = 0
+        for value in found:
+            added += await collections.upsert_user(tx, _user(source.tenant_id, value), self._now())
+        return added
+
+    async def run_delta(self, run_id: int) -> None:
+        """The users that changed since the last run. The job behind `request_delta`.
+
+        Without a beginning, or with one that the tenant no longer knows, it is a full run.
+        """
+        async with self._db.transaction() as tx:
+            run = await self.run(tx, run_id)
+            source = next((s for s in await self._sources(tx) if s.service == run.service), None)
+            link = (await store.schedule(tx, source.id)).delta_link if source else ""
+        if run.state != "running" or not link or source is None:
+            await self.run_full(run_id)
+            return
+        try:
+            async with self._db.transaction() as tx:
+                source = await self._source(tx, run.service)
+                graph = await source.graph(tx)
+            changed, following = await graph.changes(link)
+            found, gone = [], []
+            # A delta names what changed, more than once where it did; it may leave out the rest.
+            for id in dict.fromkeys(str(value["id"]) for value in changed):
+                try:
+                    found.append(await graph.get(f"/users/{id}?$select={_SELECT}"))
+                except AppError as error:
+                    if error.kind is not Kind.NOT_FOUND:
+                        raise
+                    gone.append(id)
+            async with self._db.transaction() as tx:
+                removed = await collections.mark_gone(tx, source.tenant_id, gone, self._now())
+                added = await self._publish(tx, source, found)
+                await store.save_link(tx, source.id, following)
+                await store.succeeded(
+                    tx, run_id, self._now(), users=len(found), added=added, removed=removed
+                )
+                await store.forget_quiet(tx, run.service, run_id)
+        except AppError as error:
+            if error.code == _GONE:
+                self._say("The tenant no longer knows the delta; a full sync follows.")
+                await self.run_full(run_id)
+                return
+            await self._failed(run_id, error)
+            return
+        except asyncio.CancelledError:
+            stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
+            await self._failed(run_id, stopped)
+            raise
+        self._say(
+            "Successfully published UDX for Azure Active Directory users."
+            f" Delta sync. Users: {len(found)}, no longer in the tenant: {removed}"
         )
 
     async def _failed(self, run_id: int, error: AppError) -> None:
         code = "0x87d00231 " if error.kind is Kind.FORBIDDEN else ""
-        self._say(f"Full sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
+        self._say(f"Sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
         async with self._db.transaction() as tx:
             await store.failed(
                 tx, run_id, self._now(), reason=error.message, cure=error.cure, code=error.code

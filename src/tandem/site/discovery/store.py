@@ -1,9 +1,9 @@
 from datetime import datetime
 
 from tandem.infra.database import Tx
-from tandem.site.discovery.model import Run
+from tandem.site.discovery.model import Run, Schedule
 
-_RUN = "id, service, kind, state, started_at, finished_at, users, added, reason, cure, code"
+_RUN = "id, service, kind, state, started_at, finished_at, users, added, removed, reason, cure, code"
 
 
 async def begin(tx: Tx, service: str, kind: str, now: datetime) -> int:
@@ -25,11 +25,13 @@ async def progressed(tx: Tx, id: int, users: int) -> None:
     )
 
 
-async def succeeded(tx: Tx, id: int, now: datetime, *, users: int, added: int) -> None:
+async def succeeded(
+    tx: Tx, id: int, now: datetime, *, users: int, added: int, removed: int
+) -> None:
     await tx.execute(
-        "UPDATE discovery_run SET state = 'succeeded', finished_at = %s, users = %s, added = %s"
-        " WHERE id = %s",
-        (now, users, added, id),
+        "UPDATE discovery_run SET state = 'succeeded', finished_at = %s, users = %s, added = %s,"
+        " removed = %s WHERE id = %s",
+        (now, users, added, removed, id),
     )
 
 
@@ -57,3 +59,61 @@ async def run(tx: Tx, id: int) -> Run | None:
         )
     ).fetchone()
     return Run(**row) if row else None
+
+
+async def forget_quiet(tx: Tx, service: str, id: int) -> None:
+    """A delta run that found nothing is worth its place only until the next."""
+    await tx.execute(
+        "DELETE FROM discovery_run WHERE service = %s AND id < %s AND kind = 'delta'"
+        " AND state = 'succeeded' AND users = 0 AND removed = 0",
+        (service, id),
+    )
+
+
+async def is_running(tx: Tx, service: str) -> bool:
+    found = await tx.execute(
+        "SELECT FROM discovery_run WHERE service = %s AND state = 'running' LIMIT 1", (service,)
+    )
+    return await found.fetchone() is not None
+
+
+# ---------------------------------------------------------------- schedules
+
+_SCHEDULE = "service_id, full_days, delta_minutes, full_at, delta_at, delta_link"
+
+
+async def schedule(tx: Tx, service_id: str) -> Schedule:
+    """What was set, or the default."""
+    row = await (
+        await tx.execute(
+            f"SELECT {_SCHEDULE} FROM discovery_schedule WHERE service_id = %s",  # noqa: S608
+            (service_id,),
+        )
+    ).fetchone()
+    return Schedule(**row) if row else Schedule(service_id)
+
+
+async def save_schedule(tx: Tx, service_id: str, full_days: int, delta_minutes: int) -> None:
+    await tx.execute(
+        "INSERT INTO discovery_schedule (service_id, full_days, delta_minutes)"
+        " VALUES (%s, %s, %s) ON CONFLICT (service_id) DO UPDATE"
+        " SET full_days = EXCLUDED.full_days, delta_minutes = EXCLUDED.delta_minutes",
+        (service_id, full_days, delta_minutes),
+    )
+
+
+async def asked(tx: Tx, service_id: str, kind: str, now: datetime) -> None:
+    column = {"full": "full_at", "delta": "delta_at"}[kind]
+    await tx.execute(
+        f"INSERT INTO discovery_schedule (service_id, {column}) VALUES (%s, %s)"  # noqa: S608
+        f" ON CONFLICT (service_id) DO UPDATE SET {column} = EXCLUDED.{column}",
+        (service_id, now),
+    )
+
+
+async def save_link(tx: Tx, service_id: str, link: str) -> None:
+    await tx.execute(
+        "INSERT INTO discovery_schedule (service_id, delta_link) VALUES (%s, %s)"
+        " ON CONFLICT (service_id) DO UPDATE SET delta_link = EXCLUDED.delta_link",
+        (service_id, link),
+    )

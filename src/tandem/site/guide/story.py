@@ -22,6 +22,8 @@ DID = {
     "discovery.enable": "%(who)s enabled user discovery",
     "discovery.disable": "%(who)s disabled user discovery",
     "discovery.run": "%(who)s ran full discovery",
+    "discovery.run-delta": "%(who)s ran delta discovery",
+    "discovery.schedule": "%(who)s changed when discovery of users runs",
     "certificate.request": "%(who)s requested a certificate for %(what)s",
     "certificate.import": "%(who)s imported the certificate of %(what)s",
     "certificate.import-pfx": "%(who)s imported a PFX for %(what)s",

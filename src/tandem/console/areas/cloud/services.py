@@ -425,8 +425,8 @@ WIZARD = Wizard(
                 field(
                     "no_groups",
                     N_(
-                        "Discovery runs when it is asked for. A schedule of its own and discovery of"
-                        " groups are not in this version."
+                        "Full discovery repeats every 7 days after its first run; the service's page"
+                        " changes that. Discovery of groups is not in this version."
                     ),
                     "note",
                 ),
@@ -596,6 +596,25 @@ _GENERAL = (
 )
 
 
+_SCHEDULE = (
+    field(
+        "full_days",
+        N_("Full discovery every … days"),
+        "number",
+        required=True,
+        hint=N_("It repeats from its first run on. 0 is never."),
+    ),
+    field(
+        "delta_minutes",
+        N_("Delta discovery every … minutes"),
+        "number",
+        required=True,
+        hint=N_("Only what changed since the last run. 0 is never."),
+    ),
+)
+SCHEDULES = "/api/v1/discovery/schedules"
+
+
 async def _list(page: Page[Any]) -> Response:
     return page.render("cloud/services.html", services=await page.api.get(API), path_of=PATH)
 
@@ -614,6 +633,7 @@ async def _show(page: Page[Any], tab: str = "", status: int = 200, **more: Any) 
         "path_of": PATH,
         "permission": PERMISSION,
         "run_state": RUN,
+        "run_kind": {"full": N_("Full"), "delta": N_("Delta")},
         "error": None,
         "checks": None,
         "consent": None,
@@ -631,6 +651,9 @@ async def _show(page: Page[Any], tab: str = "", status: int = 200, **more: Any) 
     if tab == "discovery":
         runs = await page.api.get("/api/v1/discovery/runs")
         shown["runs"] = [run for run in runs if run["service"] == found["name"]]
+        if found["discovery_enabled"]:
+            values = more.get("values") or await page.api.get(f"{SCHEDULES}/{id}")
+            shown["fields"] = await drawn(page, _SCHEDULE, values, more.get("problems", {}))
     return page.render("cloud/service.html", status, **shown)
 
 
@@ -714,6 +737,32 @@ async def _run_discovery(page: Page[Any]) -> Response:
     return page.to(f"{PATH}/{id}/discovery", N_("Full discovery has begun."))
 
 
+async def _run_delta(page: Page[Any]) -> Response:
+    await page.form()
+    id = page.request.path_params["id"]
+    try:
+        await page.api.post("/api/v1/discovery/delta-runs")
+    except AppError as error:
+        return await _show(page, "discovery", 409, error=error)
+    return page.to(f"{PATH}/{id}/discovery", N_("Delta discovery has begun."))
+
+
+async def _set_schedule(page: Page[Any]) -> Response:
+    form = await page.form()
+    values, problems = read(_SCHEDULE, form)
+    id = page.request.path_params["id"]
+    if not problems:
+        try:
+            wanted = {name: int(value) for name, value in values.items()}
+            await page.api.put(f"{SCHEDULES}/{id}", wanted)
+            return page.to(f"{PATH}/{id}/discovery", N_("The schedule was saved."))
+        except AppError as error:
+            problems[str(error.details.get("field", ""))] = error
+    return await _show(
+        page, "discovery", 422, values=values, problems=problems, error=problems.get("")
+    )
+
+
 async def _delete(page: Page[Any]) -> Response:
     form = await page.form()
     id = page.request.path_params["id"]
@@ -752,6 +801,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{one}/verify", _verify, post=True),
         console.route(f"{one}/discovery", _set_discovery, post=True),
         console.route(f"{one}/discovery/run", _run_discovery, post=True),
+        console.route(f"{one}/discovery/delta", _run_delta, post=True),
+        console.route(f"{one}/discovery/schedule", _set_schedule, post=True),
         console.route(f"{one}/delete", _delete, post=True),
     ]
 

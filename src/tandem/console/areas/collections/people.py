@@ -39,6 +39,7 @@ STATES = {
     "succeeded": ("good", N_("Done")),
     "failed": ("bad", N_("Failed")),
 }
+KINDS = {"full": N_("Full"), "delta": N_("Delta")}
 
 # Users and discovery --------------------------------------------------------------------
 
@@ -61,7 +62,11 @@ async def export_users(page: Page[Any]) -> Response:
 async def discovery(page: Page[Any]) -> Response:
     runs = await page.api.get(_RUNS)
     return page.render(
-        "collections/discovery.html", runs=runs, states=STATES, refresh_seconds=REFRESH_SECONDS
+        "collections/discovery.html",
+        runs=runs,
+        states=STATES,
+        kinds=KINDS,
+        refresh_seconds=REFRESH_SECONDS,
     )
 
 
