@@ -312,6 +312,41 @@ async def test_the_schedule_of_discovery_is_changed_in_place(
     assert "Delta discovery has begun." in browser.main
 
 
+async def test_groups_are_searched_chosen_read_and_taken_out_in_place(
+    contoso: Contoso, browser: Browser
+) -> None:
+    site, world = contoso
+    await site_world.connect(site)
+    await world.user("ada")
+    await site.run("group", "create", "Finance")
+    await site.run("group", "add-member", "Finance", "ada@contoso.com")
+    page = f"{SITE_PAGES}/{(await site.run('azure-service', 'show'))['id']}/discovery"
+    await browser.open(page)
+    await browser.press("Switch discovery of groups on")
+    assert "Discovery of groups is on." in browser.main
+    await browser.press("Save for groups", every_hours="99999")
+    assert "99999" in browser.main
+    await browser.press("Save for groups", every_hours="6")
+    await browser.open(f"{page}/groups?search=nothing")
+    assert "No group of the tenant matches." in browser.main
+    await browser.open(f"{page}/groups?search=fin")
+    await browser.press("Choose")
+    assert "The group is read with the next run." in browser.main
+    await browser.press("Run discovery of groups now")
+    await site.jobs_done()
+    await browser.open(page)
+    assert "Security group" in browser.main
+    await browser.open("/console/user-groups?search=f")
+    await browser.follow("Finance")
+    assert "ada@contoso.com" in browser.main
+    await browser.open(page)
+    await browser.press("Remove")
+    await browser.press("Remove")
+    assert "The group is discovered no more." in browser.main
+    await browser.open("/console/user-groups")
+    assert "No group matches." in browser.main
+
+
 async def test_commands_for_what_the_pages_do(contoso: Contoso) -> None:
     site, _ = contoso
     await site_world.connect(site, consent=False)

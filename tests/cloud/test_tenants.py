@@ -357,7 +357,11 @@ async def test_discovery_runs_on_its_schedule(contoso: Contoso) -> None:
 
     async def due() -> list[str]:
         async with site.db.transaction() as tx:
-            return [run.kind for run in await site.discovery.request_due(tx)]
+            found = [run.kind for run in await site.discovery.request_due(tx)]
+            # One run at a time: what is asked for is not asked for again meanwhile.
+            assert await site.discovery.request_due(tx) == []
+        await site.jobs_done()
+        return found
 
     # The first run is somebody's; from then on it repeats.
     assert await due() == []
@@ -367,11 +371,7 @@ async def test_discovery_runs_on_its_schedule(contoso: Contoso) -> None:
     assert await due() == ["delta"]
     assert await due() == []
     await _back(site, "2 days")
-    async with site.db.transaction() as tx:
-        await tx.execute("UPDATE discovery_run SET state = 'succeeded'")
     assert await due() == ["full"]
-    async with site.db.transaction() as tx:
-        await tx.execute("UPDATE discovery_run SET state = 'succeeded'")
     await site.run("discovery", "schedule", "--full-days", 0, "--delta-minutes", 0)
     await _back(site, "400 days")
     assert await due() == []

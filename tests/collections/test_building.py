@@ -366,9 +366,9 @@ async def test_a_list_is_searched_sorted_and_counted_in_the_database(api: Api) -
     assert found["items"][0]["limiting_name"] == "All Systems"
     users = await api.get("/api/v1/collections", type="user")
     assert {item["name"]: item["members"] for item in users["items"]} == {
-        "All Users": 0, "All Users and User Groups": 0,
+        "All User Groups": 0, "All Users": 0, "All Users and User Groups": 0,
     }  # fmt: skip
-    assert (await api.get("/api/v1/collections"))["total"] == 7
+    assert (await api.get("/api/v1/collections"))["total"] == 8
     for search, names in (
         ("100%", ["Pilot 100%"]),
         ("T_", ["Pilot_B"]),
@@ -379,8 +379,8 @@ async def test_a_list_is_searched_sorted_and_counted_in_the_database(api: Api) -
         page = await api.get("/api/v1/collections", search=search, count="false")
         assert [item["name"] for item in page["items"]] == names
         assert all("members" not in item for item in page["items"])
-    page = await api.get("/api/v1/collections", sort="rules", limit=1, offset=6)
-    assert (page["items"][0]["name"], page["total"]) == ("Pilot_B", 7)
+    page = await api.get("/api/v1/collections", sort="rules", limit=1, offset=7)
+    assert (page["items"][0]["name"], page["total"]) == ("Pilot_B", 8)
 
 
 async def test_update_membership_says_what_it_found(api: Api) -> None:

@@ -64,7 +64,7 @@ async def test_every_kind_of_rule_is_for_users_too(api: Api) -> None:
     assert await members(api, "SMS00002") == ["ada", "bob", "cleo", "dora", "eve"]
     listed = await api.get("/api/v1/collections", type="user", sort="name")
     assert [(item["name"], item["members"]) for item in listed["items"]] == [
-        ("All Users", 5), ("All Users and User Groups", 5), ("Both", 4), ("Few", 3), ("Mail", 4),
+        ("All User Groups", 0), ("All Users", 5), ("All Users and User Groups", 5), ("Both", 4), ("Few", 3), ("Mail", 4),
         ("Out", 1),
     ]  # fmt: skip
     async with api.db.transaction() as tx:
@@ -189,7 +189,9 @@ async def test_the_commands_for_users(api: Api, tmp_path: Path) -> None:
         added = await run("collection", "add-rule", "Staff", "--user", "bob@contoso.com")
         assert added["members"] == 2
         names = {item["name"] for item in await run("collection", "list", "--type", "user")}
-        assert names == {"All Users", "All Users and User Groups", "Staff", "Rest"}
+        assert names == {
+            "All User Groups", "All Users", "All Users and User Groups", "Staff", "Rest",
+        }  # fmt: skip
         graph = await run("collection", "graph", "Staff")
         assert [(edge["how"], edge["of"] == staff["id"]) for edge in graph["edges"]] == [
             ("limit", True), ("exclude", False),

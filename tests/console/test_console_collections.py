@@ -158,7 +158,7 @@ async def test_a_collection_is_built_with_a_preview_and_the_same_command(browser
     page = await browser.follow(await browser.send(finish))
     assert "The collection Pilot was created. Members: 2." in text(page)
     assert (await browser.send(finish)).status_code == 303
-    assert (await browser.api.get("/api/v1/collections"))["total"] == 7
+    assert (await browser.api.get("/api/v1/collections"))["total"] == 8
 
 
 async def test_each_wrong_answer_is_at_its_field_and_nothing_is_lost(browser: Browser) -> None:

@@ -222,6 +222,7 @@ async def test_collections_with_their_members_counted(fleet: Api) -> None:
         "All Systems",
         "Co-management Eligible Devices",
         "Lab",
+        "All User Groups",
         "All Users",
         "All Users and User Groups",
     ]
@@ -618,7 +619,7 @@ async def test_bodies_that_are_not_taken(fleet: Api) -> None:
         code, error = await fleet.refusal("POST", f"{BASE}/SMS_Collection", body)
         assert code == status, error
         assert word in error["message"]
-        assert len(await values(fleet, "SMS_Collection")) == 6
+        assert len(await values(fleet, "SMS_Collection")) == 7
 
 
 RULES: list[tuple[Any, int]] = [

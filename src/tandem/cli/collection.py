@@ -19,7 +19,7 @@ Which = Annotated[str, typer.Argument(help="Id or name of the collection.")]
 Query = Annotated[str, typer.Option(help="select * from SMS_R_System where Name like 'LAB-%'")]
 
 Of = Annotated[Literal["device", "user"], typer.Option("--type", help="What it has members of.")]
-_USERS = {"id": "Resource", "upn": "User", "name": "Name", "mail": "Mail"}
+_USERS = {"id": "Resource", "kind": "Kind", "upn": "User", "name": "Name", "mail": "Mail"}
 _DEVICES = {
     "id": "Resource",
     "name": "Device",
@@ -374,6 +374,24 @@ def users(
     """List the users that discovery found in the tenant."""
     columns = {"upn": "User", "name": "Name", "mail": "Mail", "discovered_at": "Discovered"}
     found = _every("/api/v1/users", search=search or None)
+    emit(found, lambda rows: table(rows, columns), json)
+
+
+@app.command("groups")
+def user_groups(
+    search: Annotated[str, typer.Option(help="Only groups whose name begins so.")] = "",
+    members: Annotated[
+        str, typer.Option(help="The users in this group, by number, object id or name.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """List the groups of users that discovery found in the tenant, or who is in one."""
+    if members:
+        path = f"/api/v1/user-groups/{quote(members)}/members"
+        emit(_every(path, search=search or None), _members, json)
+        return
+    columns = {"id": "Resource", "name": "Group", "members": "Users", "discovered_at": "Discovered"}
+    found = _every("/api/v1/user-groups", search=search or None)
     emit(found, lambda rows: table(rows, columns), json)
 
 

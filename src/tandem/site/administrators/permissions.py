@@ -84,6 +84,9 @@ POST   /api/v1/collections/{id}/rules                      operate       seen
 DELETE /api/v1/collections/{id}/rules/{rule:int}           operate       seen
 GET    /api/v1/resources                                   read          seen
 GET    /api/v1/users                                       read          seen
+GET    /api/v1/user-groups                                 read          all
+GET    /api/v1/user-groups/{id}                            read          all
+GET    /api/v1/user-groups/{id}/members                    read          all
 GET    /api/v1/client-settings                             read          site
 PATCH  /api/v1/client-settings                             operate       all
 GET    /api/v1/client-settings/catalogue                   read          site
@@ -177,6 +180,12 @@ GET    /api/v1/discovery/runs                              read          all
 POST   /api/v1/discovery/runs                              operate|build all
 GET    /api/v1/discovery/runs/{id:int}                     read          all
 POST   /api/v1/discovery/delta-runs                        operate|build all
+POST   /api/v1/discovery/group-runs                        operate|build all
+GET    /api/v1/discovery/groups/{service}                  read          all
+PATCH  /api/v1/discovery/groups/{service}                  build         all
+GET    /api/v1/discovery/groups/{service}/found            read          all
+POST   /api/v1/discovery/groups/{service}/scope            build         all
+DELETE /api/v1/discovery/groups/{service}/scope/{group}    build         all
 GET    /api/v1/discovery/schedules/{service}               read          all
 PUT    /api/v1/discovery/schedules/{service}               build         all
 

@@ -11,11 +11,13 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """`sql` is the column of a resource class; of other classes the value is looked up by name."""
+    """`sql` is the column of a resource class; of other classes the value is looked up by name.
+    An attribute that has many values is looked up in `each`, of which `sql` is then the column."""
 
     name: str
     number: bool = False
     sql: str = ""
+    each: str = ""
 
     @property
     def key(self) -> str:
@@ -38,11 +40,12 @@ CHANGED = Tables("collections_seen_resource", "collections_seen_user", "collecti
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """`kept` names the one of `Tables` that has its rows."""
+    """`kept` names the one of `Tables` that has its rows, `where` which of them they are."""
 
     name: str
     attributes: tuple[Attribute, ...]
     kept: str = "inventory"
+    where: str = ""
 
     @property
     def key(self) -> str:
@@ -98,8 +101,30 @@ USER = Class(
         Attribute("SID", sql="{0}.sid"),
         Attribute("FullDomainName", sql="({0}.properties->>'onPremisesDomainName')"),
         Attribute("DistinguishedName", sql="({0}.properties->>'onPremisesDistinguishedName')"),
+        Attribute(
+            "UserGroupName",
+            sql="g.name",
+            each="collections_group_member m JOIN collections_known_user g ON g.id = m.group_id"
+            " WHERE m.user_id = {0}.id",
+        ),
     ),
     kept="user",
+    where="{0}.kind = 'user'",
+)
+USER_GROUP = Class(
+    "SMS_R_UserGroup",
+    (
+        Attribute("ResourceId", number=True, sql="{0}.id"),
+        Attribute("Name", sql="{0}.name"),
+        Attribute("UsergroupName", sql="{0}.name"),
+        Attribute("UniqueUsergroupName", sql="{0}.name"),
+        Attribute("SID", sql="{0}.sid"),
+        Attribute("MailNickname", sql="({0}.properties->>'mailNickname')"),
+        Attribute("AADGroupID", sql="{0}.object_id"),
+        Attribute("AADTenantID", sql="{0}.tenant_id"),
+    ),
+    kept="user",
+    where="{0}.kind = 'group'",
 )
 COMANAGEMENT_STATE = Class(
     "SMS_Client_ComanagementState",
@@ -144,7 +169,7 @@ HARDWARE = (
     _hardware("NETWORK_ADAPTER", "Name", "MACAddress"),
 )
 CLASSES: Mapping[str, Class] = {
-    found.key: found for found in (SYSTEM, COMANAGEMENT_STATE, *HARDWARE, USER)
+    found.key: found for found in (SYSTEM, COMANAGEMENT_STATE, *HARDWARE, USER, USER_GROUP)
 }
 
 

@@ -17,6 +17,7 @@ from tandem.site.collections.classes import (
 )
 from tandem.site.collections.model import (
     ALL_CLIENTS,
+    ALL_USER_GROUPS,
     ALL_USERS,
     ELIGIBLE,
     ROOTS,
@@ -52,7 +53,9 @@ _MDM_PROVIDERS = ["", "tandemmdm", "ms dm server"]
 def _built_in(id: CollectionId, among: Tables) -> Condition | None:
     """The rule of a collection that is built in. `model.BUILT_IN` says the same for people."""
     if id == ALL_USERS:
-        return Condition("true")
+        return Condition("r.kind = 'user'")
+    if id == ALL_USER_GROUPS:
+        return Condition("r.kind = 'group'")
     if id == ALL_CLIENTS:
         return Condition("r.client_id <> ''", reads=frozenset({SYSTEM.key}))
     if id == ELIGIBLE:

@@ -36,7 +36,7 @@ async def end_limit(tx: Tx) -> None:
 # of them, and whom it found. Small, so that a thousand queries over them take as long as a few.
 _COLUMNS = {
     CHANGED.resource: "id, name, client_id, tenant_id, device_id, os_name, os_version, client_version",
-    CHANGED.user: "id, tenant_id, object_id, upn, name, mail, sid, properties",
+    CHANGED.user: "id, tenant_id, object_id, upn, name, mail, sid, properties, kind",
     CHANGED.inventory: "resource_id, class, folded",
 }
 _FROM = {

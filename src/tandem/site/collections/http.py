@@ -302,6 +302,32 @@ def routes(
             total = await service.count_users(tx, asked.search)
         return http.reply({"items": [as_dict(item) for item in found], "total": total})
 
+    async def user_groups(request: Request) -> Response:
+        await require(request)
+        asked = http.listing(request, store.GROUP_SORTS, limit=_PAGE)
+        async with db.transaction() as tx:
+            found = await service.user_groups(
+                tx, asked.limit, asked.offset, search=asked.search, order=asked.order
+            )
+            total = await service.count_user_groups(tx, asked.search)
+        return http.reply({"items": [as_dict(item) for item in found], "total": total})
+
+    async def user_group(request: Request) -> Response:
+        await require(request)
+        async with db.transaction() as tx:
+            found = await service.user_group(tx, request.path_params["id"])
+        return http.reply(as_dict(found))
+
+    async def group_members(request: Request) -> Response:
+        await require(request)
+        asked = http.listing(request, store.USER_SORTS, limit=_PAGE)
+        async with db.transaction() as tx:
+            of = await service.user_group(tx, request.path_params["id"])
+            found, total = await service.group_members(
+                tx, of.id, asked.search, asked.order, asked.limit, asked.offset
+            )
+        return http.reply({"items": [as_dict(item) for item in found], "total": total})
+
     one = "/api/v1/collections/{id}"
     return [
         Route("/api/v1/collections", listed, methods=["GET"]),
@@ -322,6 +348,9 @@ def routes(
         Route(f"{one}/rules/{{rule:int}}", remove_rule, methods=["DELETE"]),
         Route("/api/v1/resources", resources, methods=["GET"]),
         Route("/api/v1/users", users, methods=["GET"]),
+        Route("/api/v1/user-groups", user_groups, methods=["GET"]),
+        Route("/api/v1/user-groups/{id}", user_group, methods=["GET"]),
+        Route("/api/v1/user-groups/{id}/members", group_members, methods=["GET"]),
     ]
 
 

@@ -13,6 +13,7 @@ CollectionId = NewType("CollectionId", str)
 
 ALL_SYSTEMS = CollectionId("SMS00001")
 ALL_USERS = CollectionId("SMS00002")
+ALL_USER_GROUPS = CollectionId("SMS00003")
 ALL_USERS_AND_GROUPS = CollectionId("SMS00004")
 ALL_CLIENTS = CollectionId("SMSDM003")
 # The field's documents do not say the id of this one.
@@ -48,7 +49,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class UserResource:
-    """A user, as discovery found it in a tenant."""
+    """A user or a group of users (`kind`), as discovery found it in a tenant. A group has no `upn`."""
 
     tenant_id: str
     object_id: str
@@ -57,6 +58,7 @@ class UserResource:
     mail: str = ""
     sid: str = ""
     properties: dict[str, Any] = field(default_factory=dict)
+    kind: str = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class KnownResource:
 
 @dataclass(frozen=True, slots=True)
 class KnownUser:
+    """A user, or a group of users (`kind`)."""
+
     id: int
     upn: str
     name: str
@@ -83,6 +87,20 @@ class KnownUser:
     tenant_id: str
     object_id: str
     discovered_at: datetime
+    kind: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGroup:
+    """A group of users. `members` are those whom the site knows."""
+
+    id: int
+    name: str
+    sid: str
+    tenant_id: str
+    object_id: str
+    discovered_at: datetime
+    members: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +129,7 @@ BUILT_IN = {
     ),
     ALL_USERS_AND_GROUPS: "Every user and every group of users that the site knows.",
     ALL_USERS: "Every user that discovery has found.",
+    ALL_USER_GROUPS: "Every group of users that discovery has found.",
 }
 
 
@@ -123,7 +142,7 @@ RULE_KINDS = ("direct", "query", "include", "exclude")
 @dataclass(frozen=True, slots=True)
 class WantedRule:
     """A rule as somebody asks for it: `device` by name, number or client id, `user` by sign-in name,
-    number or object id, `collection` by id or name. A query without a name gets one."""
+    number or object id (a group also by its name), `collection` by id or name. A query without a name gets one."""
 
     kind: str
     name: str = ""

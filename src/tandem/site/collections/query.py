@@ -26,6 +26,7 @@ from tandem.site.collections.classes import (
     EVERYTHING,
     SYSTEM,
     USER,
+    USER_GROUP,
     Attribute,
     Class,
     Tables,
@@ -182,6 +183,19 @@ class _Source:
     row: str
     table: str
 
+    @property
+    def news(self) -> str:
+        """The class whose changes are noted for its rows."""
+        return USER.key if self.of is USER_GROUP else self.of.key
+
+    @property
+    def where(self) -> str:
+        """Which rows of its table are of the class."""
+        if self.of.is_resource:
+            return self.of.where.format(self.row)
+        # Said as it is and no parameter: the indexes are of one class each.
+        return f"{self.row}.class = '{self.of.key}'"
+
     def expression(self, found: Attribute) -> str:
         if self.of.is_resource:
             return found.sql.format(self.row)
@@ -217,19 +231,36 @@ class _Column:
             return self.sql
         return f"lower({self.sql})"
 
+    def holds(self, sql: str, *values: Any) -> Condition:
+        """The condition, of one of its values when it has many."""
+        each = self.what.each.format(self.source.row)
+        return Condition(f"EXISTS (SELECT 1 FROM {each} AND {sql})" if each else sql, values)  # noqa: S608
+
+    def one(self, at: int) -> "_Column":
+        """Raises BadQuery when it has many values."""
+        if self.what.each:
+            raise BadQuery(
+                f"{self.what.name} has many values: nothing is joined by it or selected from it.",
+                cure=f"Compare it: {self.what.name} = '…'.",
+                at=at,
+            )
+        return self
+
 
 _Scope = Sequence[_Source]
+# What queries of user collections are about.
+_PEOPLE = (USER, USER_GROUP)
 
 
 def _other_base(found: Class, wanted: Class, at: int) -> BadQuery:
     if wanted is USER:
         return BadQuery(
-            f"Queries of user collections read SMS_R_User, not {found.name}.",
-            cure="Begin with SMS_R_User, or make a collection of devices.",
+            f"Queries of user collections read SMS_R_User or SMS_R_UserGroup, not {found.name}.",
+            cure="Begin with one of them, or make a collection of devices.",
             at=at,
             suggestion=USER.name,
         )
-    if found is USER:
+    if found in _PEOPLE:
         return BadQuery(
             f"Queries of device collections read SMS_R_System, not {found.name}.",
             cure="Begin with SMS_R_System, or make a collection of users.",
@@ -251,7 +282,7 @@ class _Compiler:
         self._of = of
         # Users and devices are apart: a change of one never makes another's answer another.
         self._known = {
-            key: found for key, found in CLASSES.items() if (found is USER) is (of is USER)
+            key: found for key, found in CLASSES.items() if (found in _PEOPLE) is (of is USER)
         }
         self._rows = 0
         self._read: set[str] = set()
@@ -264,13 +295,16 @@ class _Compiler:
         """The whole query, over `r`."""
         _, source, joins, condition = _parts(select)
         named = CLASSES.get(_token(source, 0).lower())
-        if named is not None and named is not self._of:
+        bases = _PEOPLE if self._of is USER else (self._of,)
+        if named is not None and named not in bases:
             raise _other_base(named, self._of, _start(_token(source, 0)))
         base = self._source(source, "r")
         scope, joined = self._joined([base], joins)
         where = self._condition(scope, condition) if condition is not None else Condition("true")
         if len(scope) > 1:
             where = self._exists(scope[1:], _joined(" AND ", [*joined, where]), "1")
+        if base.where:
+            where = _joined(" AND ", [Condition(base.where), where])
         return Condition(where.sql, where.values, frozenset(self._read), self._reads_others())
 
     def _reads_others(self) -> bool:
@@ -293,10 +327,11 @@ class _Compiler:
                 **({"suggestion": meant} if meant else {}),
             )
         self._rows += 1
-        if not row:
-            self._read.add(of.key)
         alias = _token(source, 1) if len(source.children) > 1 else name
-        return _Source(of, alias.lower(), row or f"j{self._rows}", of.table(EVERYTHING))
+        made = _Source(of, alias.lower(), row or f"j{self._rows}", of.table(EVERYTHING))
+        if not row:
+            self._read.add(made.news)
+        return made
 
     def _of_the_same(self, source: _Source) -> _Source:
         """Rows of this source are those of the resource that is asked about."""
@@ -330,7 +365,9 @@ class _Compiler:
         self, scope: _Scope, new: _Source, equality: Tree[Token]
     ) -> tuple[Condition, bool]:
         """And whether the new row is then of the resource that is asked about."""
-        left, right = (self._column(scope, part) for part in _trees(equality))
+        left, right = (
+            self._column(scope, part).one(_start(_token(part, 0))) for part in _trees(equality)
+        )
         if new not in (left.source, right.source) or left.source is right.source:
             raise BadQuery(
                 f"A join names an attribute of {new.of.name} and one of a class before it.",
@@ -356,11 +393,7 @@ class _Compiler:
 
     def _select(self, scope: _Scope, where: Condition, what: str) -> tuple[str, tuple[Any, ...]]:
         tables = ", ".join(f"{source.table} {source.row}" for source in scope)
-        conditions = []
-        for source in scope:
-            if not source.of.is_resource:
-                # Said as it is and no parameter: the indexes are of one class each.
-                conditions.append(f"{source.row}.class = '{source.of.key}'")
+        conditions = [source.where for source in scope if source.where]
         sql = " AND ".join([*conditions, f"({where.sql})"])
         return f"SELECT {what} FROM {tables} WHERE {sql}", where.values  # noqa: S608
 
@@ -385,12 +418,12 @@ class _Compiler:
         assert isinstance(literal, Tree)
         column = self._column(scope, left)
         sql = "<>" if operator == "!=" else str(operator)
-        return Condition(f"{column.folded} {sql} %s", (_value(column, literal),))
+        return column.holds(f"{column.folded} {sql} %s", _value(column, literal))
 
     def _equal(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         left, literal = _trees(tree)
         column = self._column(scope, left)
-        return Condition(f"{column.folded} = %s", (_value(column, literal),))
+        return column.holds(f"{column.folded} = %s", _value(column, literal))
 
     def _like(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         left, literal = _trees(tree)
@@ -403,7 +436,7 @@ class _Compiler:
                 at=_start(said),
             )
         operator, pattern = _pattern(_text(said), _start(said))
-        return Condition(f"{column.folded} {operator}", (pattern,))
+        return column.holds(f"{column.folded} {operator}", pattern)
 
     def _not_like(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         return _not(self._like(scope, tree))
@@ -413,7 +446,7 @@ class _Compiler:
         column = self._column(scope, left)
         places = ", ".join(["%s"] * len(literals))
         values = tuple(_value(column, literal) for literal in literals)
-        return Condition(f"{column.folded} IN ({places})", values)
+        return column.holds(f"{column.folded} IN ({places})", *values)
 
     def _none_of(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         return _not(self._one_of(scope, tree))
@@ -423,7 +456,7 @@ class _Compiler:
         column = self._column(scope, left)
         columns, source, joins, condition = _parts(select)
         inner, joined = self._joined([self._source(source)], joins)
-        what = self._column(inner, columns[0])
+        what = self._column(inner, columns[0]).one(_start(_token(columns[0], 0)))
         if what.is_resource and column.is_resource:
             self._same.append((what.source.row, column.source.row))
         if what.is_resource and column.is_resource and column.source.row in self._own:
@@ -437,18 +470,18 @@ class _Compiler:
         where = self._condition(inner, condition) if condition is not None else Condition("true")
         where = _joined(" AND ", [*joined, where, Condition(f"{what.sql} IS NOT NULL")])
         sql, values = self._select(inner, where, what.folded)
-        return Condition(f"{column.folded} IN ({sql})", values)
+        return column.holds(f"{column.folded} IN ({sql})", *values)
 
     def _not_among(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         return _not(self._among(scope, tree))
 
     def _is_null(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         column = self._column(scope, _trees(tree)[0])
-        return Condition(f"coalesce(({column.sql})::text, '') = ''")
+        return _not(column.holds(_said(column)))
 
     def _is_not_null(self, scope: _Scope, tree: Tree[Token]) -> Condition:
         column = self._column(scope, _trees(tree)[0])
-        return Condition(f"coalesce(({column.sql})::text, '') <> ''")
+        return column.holds(_said(column))
 
     def _column(self, scope: _Scope, tree: Tree[Token]) -> _Column:
         """Raises BadQuery: no such class here, no such attribute, or one of several classes."""
@@ -477,7 +510,7 @@ class _Compiler:
         ]
         if len(found) == 1:
             if not found[0].is_resource:
-                self._read.add(found[0].source.of.key)
+                self._read.add(found[0].source.news)
             return found[0]
         if found:
             first = found[0]
@@ -521,6 +554,10 @@ def _parts(
     joins = [part for part in rest if part.data == "join"]
     where = [part for part in rest if part.data != "join"]
     return _trees(columns), source, joins, where[0] if where else None
+
+
+def _said(column: _Column) -> str:
+    return f"coalesce(({column.sql})::text, '') <> ''"
 
 
 def _not(found: Condition) -> Condition:

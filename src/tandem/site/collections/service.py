@@ -53,6 +53,7 @@ from tandem.site.collections.model import (
     GrowsTooFar,
     Guard,
     InUse,
+    KnownGroup,
     KnownResource,
     KnownUser,
     MemberType,
@@ -110,8 +111,45 @@ async def upsert_user(tx: Tx, user: UserResource, now: datetime) -> bool:
     return await store.save_user(tx, user, now)
 
 
+async def user_groups(
+    tx: Tx, limit: int, offset: int, *, search: str = "", order: tuple[str, bool] = ("name", False)
+) -> list[KnownGroup]:
+    """Groups of users whose name begins with `search`."""
+    return await store.user_groups(tx, search, order, limit, offset)
+
+
+async def count_user_groups(tx: Tx, search: str = "") -> int:
+    return await store.count_user_groups(tx, search)
+
+
+async def user_group(tx: Tx, wanted: str) -> KnownGroup:
+    """By number, object id or name. Raises NoSuchResource."""
+    found = await store.user_group(tx, wanted)
+    if found is None:
+        raise NoSuchResource(
+            f"The site knows no user group {wanted[:256]!r}.",
+            cure="Discovery finds groups: `tandem discovery run --groups`, then `tandem collection groups`.",
+        )
+    return found
+
+
+async def group_members(
+    tx: Tx, group_id: int, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> tuple[list[KnownUser], int]:
+    """A page of the users in a group, and how many match."""
+    return await store.group_members(tx, group_id, search, order, limit, offset)
+
+
+async def set_group_members(
+    tx: Tx, tenant_id: str, group: str, users: Sequence[str]
+) -> tuple[int, int]:
+    """These of the tenant's users, by object id, are in the group, and nobody else. Returns how many
+    came, and how many went."""
+    return await store.save_group_members(tx, tenant_id, group, users)
+
+
 async def mark_gone(tx: Tx, tenant_id: str, object_ids: Sequence[str], now: datetime) -> int:
-    """These users are not in the tenant any more: they leave their collections, and come back to
+    """These users or groups are not in the tenant any more: they leave their collections, and come back to
     them when they are found again. Returns how many were there until now."""
     return await store.mark_gone(tx, tenant_id, object_ids, now)
 
@@ -137,7 +175,7 @@ async def find_user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
 async def user(tx: Tx, wanted: str) -> KnownUser:
     """By number, object id or sign-in name. Raises NoSuchResource."""
     found = (await store.named_users(tx, [wanted.strip()])).get(wanted.strip())
-    if found is None:
+    if found is None or found.kind != "user":
         raise _no_user(wanted)
     return found
 
@@ -633,7 +671,7 @@ async def add_members(
 
 
 def _direct(member: KnownResource | KnownUser) -> Rule:
-    name = member.upn if isinstance(member, KnownUser) else member.name
+    name = (isinstance(member, KnownUser) and member.upn) or member.name
     return Rule(0, "direct", name, resource_id=member.id)
 
 

@@ -12,6 +12,7 @@ from tandem.site.collections.classes import EVERYTHING, Tables
 from tandem.site.collections.model import (
     Collection,
     CollectionId,
+    KnownGroup,
     KnownResource,
     KnownUser,
     MemberType,
@@ -25,7 +26,7 @@ _RESOURCE = (
     "r.id, r.name, r.client_id, r.tenant_id, r.device_id, r.os_name, r.os_version,"
     " r.client_version, r.discovered_at"
 )
-_USER_COLUMNS = "r.id, r.upn, r.name, r.mail, r.tenant_id, r.object_id, r.discovered_at"
+_USER_COLUMNS = "r.id, r.upn, r.name, r.mail, r.tenant_id, r.object_id, r.discovered_at, r.kind"
 _COLLECTION = "id, name, comment, limiting_id, created_at, incremental, full_every_minutes, type"
 # The column of a direct rule that names its member, and the table of the members.
 NAMED_BY = {MemberType.DEVICE: "resource_id", MemberType.USER: "user_id"}
@@ -101,7 +102,7 @@ async def save_user(tx: Tx, user: UserResource, now: datetime) -> bool:
     row = await (
         await tx.execute(
             "INSERT INTO collections_user (tenant_id, object_id, upn, name, mail, sid, properties,"
-            " discovered_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            " discovered_at, kind) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (tenant_id, object_id) DO UPDATE SET upn = EXCLUDED.upn,"
             " name = EXCLUDED.name, mail = EXCLUDED.mail, sid = EXCLUDED.sid,"
             " properties = EXCLUDED.properties, discovered_at = EXCLUDED.discovered_at,"
@@ -115,6 +116,7 @@ async def save_user(tx: Tx, user: UserResource, now: datetime) -> bool:
                 user.sid,
                 Jsonb(user.properties),
                 now,
+                user.kind,
             ),
         )
     ).fetchone()
@@ -136,7 +138,7 @@ async def mark_others_gone(tx: Tx, tenant_id: str, object_ids: Sequence[str], no
     """No other users than these are in the tenant. Returns how many others were until now."""
     done = await tx.execute(
         "UPDATE collections_user u SET gone_at = %s WHERE u.tenant_id = %s AND u.gone_at IS NULL"
-        " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) n (id) WHERE n.id = u.object_id)",
+        " AND u.kind = 'user' AND NOT EXISTS (SELECT FROM unnest(%s::text[]) n (id) WHERE n.id = u.object_id)",
         (now, tenant_id, list(object_ids)),
     )
     return done.rowcount
@@ -150,7 +152,8 @@ async def user_by(tx: Tx, tenant_id: str, object_id: str) -> KnownUser | None:
     row = await (
         await tx.execute(
             "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
-            " FROM collections_known_user WHERE tenant_id = %s AND object_id = %s",
+            " FROM collections_known_user"
+            " WHERE tenant_id = %s AND object_id = %s AND kind = 'user'",
             (tenant_id, object_id),
         )
     ).fetchone()
@@ -162,6 +165,7 @@ async def user_named(tx: Tx, tenant_id: str, upn: str) -> KnownUser | None:
         await tx.execute(
             "SELECT id, upn, name, mail, tenant_id, object_id, discovered_at"
             " FROM collections_known_user WHERE tenant_id = %s AND lower(upn) = lower(%s)"
+            " AND kind = 'user'"
             # Who had the name before is not there any more.
             " ORDER BY discovered_at DESC, id DESC LIMIT 1",
             (tenant_id, upn),
@@ -174,7 +178,7 @@ _USER = Source(
     "collections_known_user u",
     {
         name: f"u.{name}"
-        for name in ("id", "upn", "name", "mail", "tenant_id", "object_id", "discovered_at")
+        for name in ("id", "upn", "name", "mail", "tenant_id", "object_id", "discovered_at", "kind")
     },
 )
 _USER_SEARCH = (
@@ -191,7 +195,7 @@ async def users(
         tx,
         _USER,
         list(_USER.columns),
-        where=[_USER_SEARCH] if search else [],
+        where=["u.kind = 'user'", *([_USER_SEARCH] if search else [])],
         parameters={"prefix": prefix(search)},
         order=[order],
         limit=limit,
@@ -222,8 +226,100 @@ async def of_type(tx: Tx, ids: Sequence[str], of: MemberType) -> set[str]:
 
 
 async def count_users(tx: Tx, search: str = "") -> int:
-    where = [_USER_SEARCH] if search else []
+    where = ["u.kind = 'user'", *([_USER_SEARCH] if search else [])]
     return await count_rows(tx, _USER, where, {"prefix": prefix(search)})
+
+
+_GROUP = Source(
+    "collections_known_user u",
+    {
+        **{
+            name: f"u.{name}"
+            for name in ("id", "name", "sid", "tenant_id", "object_id", "discovered_at")
+        },
+        "members": "(SELECT count(*) FROM collections_group_member m"
+        " JOIN collections_known_user k ON k.id = m.user_id WHERE m.group_id = u.id)",
+    },
+)
+GROUP_SORTS = ("name", "members", "discovered_at", "id")
+
+
+def _groups_where(search: str) -> list[str]:
+    found = ["lower(u.name) LIKE lower(%(prefix)s)"] if search else []
+    return ["u.kind = 'group'", *found]
+
+
+async def user_groups(
+    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> list[KnownGroup]:
+    """Those whose name begins with `search`."""
+    found = await rows(
+        tx,
+        _GROUP,
+        list(_GROUP.columns),
+        where=_groups_where(search),
+        parameters={"prefix": prefix(search)},
+        order=[order],
+        limit=limit,
+        offset=offset,
+    )
+    return [KnownGroup(**row) for row in found]
+
+
+async def count_user_groups(tx: Tx, search: str = "") -> int:
+    return await count_rows(tx, _GROUP, _groups_where(search), {"prefix": prefix(search)})
+
+
+async def user_group(tx: Tx, wanted: str) -> KnownGroup | None:
+    """By number, object id or name (the newest of that name)."""
+    number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else -1
+    found = await rows(
+        tx,
+        _GROUP,
+        list(_GROUP.columns),
+        where=[
+            "u.kind = 'group' AND (u.id = %(number)s OR u.object_id = %(wanted)s"
+            " OR lower(u.name) = lower(%(wanted)s))"
+        ],
+        parameters={"number": number, "wanted": wanted},
+        order=[("discovered_at", True), ("id", True)],
+        limit=1,
+    )
+    return KnownGroup(**found[0]) if found else None
+
+
+async def save_group_members(
+    tx: Tx, tenant_id: str, group: str, users: Sequence[str]
+) -> tuple[int, int]:
+    """These users of the tenant are in the group, and nobody else. Returns how many came, and how
+    many went."""
+    row = await (
+        await tx.execute(
+            "WITH g AS (SELECT id FROM collections_user WHERE tenant_id = %(tenant)s"
+            " AND object_id = %(group)s AND kind = 'group'), wanted AS (SELECT u.id FROM"
+            " unnest(%(users)s::text[]) n (object_id) JOIN collections_user u"
+            " ON u.tenant_id = %(tenant)s AND u.object_id = n.object_id AND u.kind = 'user'),"
+            " gone AS (DELETE FROM collections_group_member m USING g WHERE m.group_id = g.id"
+            " AND NOT EXISTS (SELECT FROM wanted w WHERE w.id = m.user_id) RETURNING 1),"
+            " come AS (INSERT INTO collections_group_member (group_id, user_id)"
+            " SELECT g.id, w.id FROM g, wanted w ON CONFLICT DO NOTHING RETURNING 1)"
+            " SELECT (SELECT count(*) FROM come) AS come, (SELECT count(*) FROM gone) AS gone",
+            {"tenant": tenant_id, "group": group, "users": list(users)},
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row["come"]), int(row["gone"])
+
+
+async def group_members(
+    tx: Tx, group_id: int, search: str, order: tuple[str, bool], limit: int, offset: int
+) -> tuple[list[KnownUser], int]:
+    condition = (
+        "EXISTS (SELECT 1 FROM collections_group_member m"
+        " WHERE m.group_id = %s AND m.user_id = r.id)"
+    )
+    found = await user_members(tx, condition, (group_id,), limit, offset, search, order)
+    return found, await count(tx, condition, (group_id,), search, MemberType.USER)
 
 
 def prefix(text: str) -> str:
@@ -428,7 +524,7 @@ _LISTED_ORDER = {
     "cost": "by_cost",
 }
 COLLECTION_SORTS = ("id", "name", "type", "limiting", "rules", "created_at", "evaluated_at", "cost")
-USER_SORTS = ("upn", "name", "mail", "discovered_at", "id")
+USER_SORTS = ("upn", "name", "mail", "discovered_at", "id", "kind")
 
 
 async def listed(
@@ -751,7 +847,8 @@ async def named_resources(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownResou
 
 
 async def named_users(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownUser]:
-    """Many users at once, by number, object id or sign-in name (the newest of that name)."""
+    """Many users and groups at once, by number, object id or sign-in name, and groups by their name
+    (the newest of that name)."""
     numbers = [item for item in wanted if item.isascii() and item.isdigit() and len(item) < 19]
     found = await tx.execute(
         f"SELECT DISTINCT ON (item) item, {_USER_COLUMNS} FROM ("  # noqa: S608
@@ -760,8 +857,10 @@ async def named_users(tx: Tx, wanted: Sequence[str]) -> dict[str, KnownUser]:
         " UNION ALL SELECT o.item, 0, r.* FROM unnest(%s::text[]) o(item)"
         "   JOIN collections_known_user r ON r.object_id = o.item"
         " UNION ALL SELECT w.item, 1, r.* FROM unnest(%s::text[]) w(item)"
-        "   JOIN collections_known_user r ON lower(r.upn) = lower(w.item)"
+        "   JOIN collections_known_user r ON lower(r.upn) = lower(w.item) AND r.kind = 'user'"
+        " UNION ALL SELECT g.item, 2, r.* FROM unnest(%s::text[]) g(item)"
+        "   JOIN collections_known_user r ON lower(r.name) = lower(g.item) AND r.kind = 'group'"
         ") r ORDER BY item, rank, discovered_at DESC, id DESC",
-        (numbers, list(wanted), list(wanted)),
+        (numbers, list(wanted), list(wanted), list(wanted)),
     )
     return {row.pop("item"): KnownUser(**row) async for row in found}

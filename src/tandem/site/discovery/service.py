@@ -1,10 +1,9 @@
 """Users of the tenant become user resources of the site, over Graph (tutorial 2.6)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tandem import audit
 from tandem.infra.clock import Clock
@@ -15,7 +14,11 @@ from tandem.infra.logs import LogFile
 from tandem.protocols import cmtrace
 from tandem.site import collections
 from tandem.site.discovery import store
+from tandem.site.discovery.graph import SELECT, Source, Sources, user_of
+from tandem.site.discovery.groups import WORK as _GROUPS
+from tandem.site.discovery.groups import Groups
 from tandem.site.discovery.model import (
+    BY_SCHEDULE,
     MOST_DAYS,
     MOST_MINUTES,
     BadSchedule,
@@ -32,40 +35,9 @@ _WORK = {"full": _FULL, "delta": _DELTA}
 _ACTION = {"full": "discovery.run", "delta": "discovery.run-delta"}
 # Graph no longer knows from where to go on: a full run finds a new beginning.
 _GONE = "tenant.delta-gone"
-# The actor of runs that the schedule asks for.
-_BY_SCHEDULE = "schedule"
-_SELECT = (
-    "id,displayName,mail,mailNickname,onPremisesSecurityIdentifier,userPrincipalName,"
-    "onPremisesDomainName,onPremisesSamAccountName,onPremisesDistinguishedName"
-)
 # As long as the tenant keeps a deleted user, who can be given back until then.
 _FORGOTTEN_AFTER = timedelta(days=30)
 _COMPONENT = "SMS_AZUREAD_DISCOVERY_AGENT"
-
-
-class Graph(Protocol):
-    async def pages(
-        self, path: str, seen: Callable[[int], Awaitable[None]] | None = None
-    ) -> list[dict[str, Any]]: ...
-    async def get(self, path: str) -> dict[str, Any]: ...
-    async def changes(self, path: str) -> tuple[list[dict[str, Any]], str]: ...
-
-
-class Source(Protocol):
-    """A tenant to discover: its Azure service, and Graph with the site's own credentials."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def service(self) -> str: ...
-    @property
-    def tenant_id(self) -> str: ...
-    @property
-    def enabled(self) -> bool: ...
-    async def graph(self, tx: Tx) -> Graph: ...
-
-
-Sources = Callable[[Tx], Awaitable[Sequence[Source]]]
 
 
 class Discovery:
@@ -87,6 +59,8 @@ class Discovery:
         self._log = LogFile(logs / f"{_COMPONENT}.log") if logs else None
         jobs.register(_FULL, self.run_full)
         jobs.register(_DELTA, self.run_delta)
+        jobs.register(_GROUPS, self.run_groups)
+        self.groups = Groups(db, jobs, sources, now=now, say=self._say)
 
     def _say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
         if self._log is not None:
@@ -100,13 +74,17 @@ class Discovery:
         """Ask for a run over what changed since the last one, now. Raises NotEnabled."""
         return await self._request(tx, await self._source(tx, None), "delta", actor)
 
+    async def request_groups(self, tx: Tx, *, actor: str) -> Run:
+        """Ask for a run over the chosen groups now. Raises NotEnabled, NoGroups."""
+        return await self.run(tx, await self.groups.request(tx, actor=actor))
+
     async def _request(self, tx: Tx, source: Source, kind: str, actor: str) -> Run:
         now = self._now()
         run_id = await store.begin(tx, source.service, kind, now)
         await store.asked(tx, source.id, kind, now)
         await self._jobs.defer(tx, _WORK[kind], lock="discovery", run_id=run_id)
         # What the schedule asks for every few minutes is in the list of runs, not in the audit log.
-        if actor != _BY_SCHEDULE:
+        if actor != BY_SCHEDULE:
             await audit.record(
                 tx, actor=actor, action=_ACTION[kind], target=source.service, now=now
             )
@@ -118,11 +96,15 @@ class Discovery:
         await collections.forget_gone(tx, self._now() - _FORGOTTEN_AFTER)
         made = []
         for source in await self._sources(tx):
-            if not source.enabled or await store.is_running(tx, source.service):
+            if await store.is_running(tx, source.service):
                 continue
-            kind = (await store.schedule(tx, source.id)).due(self._now())
+            schedule = await store.schedule(tx, source.id)
+            kind = schedule.due(self._now()) if source.enabled else ""
             if kind:
-                made.append(await self._request(tx, source, kind, _BY_SCHEDULE))
+                made.append(await self._request(tx, source, kind, BY_SCHEDULE))
+            elif await self.groups.is_due(tx, source):
+                id = await self.groups.request(tx, actor=BY_SCHEDULE, service=source.id)
+                made.append(await self.run(tx, id))
         return made
 
     async def schedule(self, tx: Tx, service: str = "") -> tuple[str, Schedule]:
@@ -195,8 +177,8 @@ class Discovery:
                     await store.progressed(tx, run_id, users)
 
             # From before the list on: who changes while it is read is in the next delta.
-            _, link = await graph.changes(f"/users/delta?$select={_SELECT}&$deltatoken=latest")
-            found = await graph.pages(f"/users?$select={_SELECT}&$top=500", seen)
+            _, link = await graph.changes(f"/users/delta?$select={SELECT}&$deltatoken=latest")
+            found = await graph.pages(f"/users?$select={SELECT}&$top=500", seen)
             async with self._db.transaction() as tx:
                 await store.save_link(tx, source.id, link)
                 removed = await collections.mark_others_gone(
@@ -207,11 +189,11 @@ class Discovery:
                     tx, run_id, self._now(), users=len(found), added=added, removed=removed
                 )
         except AppError as error:
-            await self._failed(run_id, error)
+            await self._failed(run, error)
             return
         except asyncio.CancelledError:
             stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
-            await self._failed(run_id, stopped)
+            await self._failed(run, stopped)
             raise
         self._say(
             "Successfully published UDX for Azure Active Directory users."
@@ -222,7 +204,9 @@ class Discovery:
         """How many of these users are new."""
         added = 0
         for value in found:
-            added += await collections.upsert_user(tx, _user(source.tenant_id, value), self._now())
+            added += await collections.upsert_user(
+                tx, user_of(source.tenant_id, value), self._now()
+            )
         return added
 
     async def run_delta(self, run_id: int) -> None:
@@ -246,7 +230,7 @@ class Discovery:
             # A delta names what changed, more than once where it did; it may leave out the rest.
             for id in dict.fromkeys(str(value["id"]) for value in changed):
                 try:
-                    found.append(await graph.get(f"/users/{id}?$select={_SELECT}"))
+                    found.append(await graph.get(f"/users/{id}?$select={SELECT}"))
                 except AppError as error:
                     if error.kind is not Kind.NOT_FOUND:
                         raise
@@ -264,44 +248,42 @@ class Discovery:
                 self._say("The tenant no longer knows the delta; a full sync follows.")
                 await self.run_full(run_id)
                 return
-            await self._failed(run_id, error)
+            await self._failed(run, error)
             return
         except asyncio.CancelledError:
             stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
-            await self._failed(run_id, stopped)
+            await self._failed(run, stopped)
             raise
         self._say(
             "Successfully published UDX for Azure Active Directory users."
             f" Delta sync. Users: {len(found)}, no longer in the tenant: {removed}"
         )
 
-    async def _failed(self, run_id: int, error: AppError) -> None:
+    async def run_groups(self, run_id: int) -> None:
+        """Every chosen group, with its members. The job behind `request_groups`."""
+        async with self._db.transaction() as tx:
+            run = await self.run(tx, run_id)
+        if run.state != "running":
+            return
+        try:
+            await self.groups.run(run)
+        except AppError as error:
+            await self._failed(run, error)
+        except asyncio.CancelledError:
+            stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
+            await self._failed(run, stopped)
+            raise
+
+    async def _failed(self, run: Run, error: AppError) -> None:
         code = "0x87d00231 " if error.kind is Kind.FORBIDDEN else ""
-        self._say(f"Sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
+        what = run.kind.capitalize()
+        self._say(f"{what} sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
         async with self._db.transaction() as tx:
             await store.failed(
-                tx, run_id, self._now(), reason=error.message, cure=error.cure, code=error.code
+                tx, run.id, self._now(), reason=error.message, cure=error.cure, code=error.code
             )
 
 
 async def is_known_user(tx: Tx, tenant_id: str, object_id: str) -> bool:
     """Whether discovery found this user of the tenant."""
     return await collections.find_user(tx, tenant_id, object_id) is not None
-
-
-def _user(tenant_id: str, value: dict[str, Any]) -> collections.UserResource:
-    kept = (
-        "mailNickname",
-        "onPremisesDomainName",
-        "onPremisesSamAccountName",
-        "onPremisesDistinguishedName",
-    )
-    return collections.UserResource(
-        tenant_id=tenant_id,
-        object_id=str(value["id"]),
-        upn=str(value.get("userPrincipalName") or ""),
-        name=str(value.get("displayName") or ""),
-        mail=str(value.get("mail") or ""),
-        sid=str(value.get("onPremisesSecurityIdentifier") or ""),
-        properties={name: value[name] for name in kept if value.get(name)},
-    )

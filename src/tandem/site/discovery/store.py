@@ -1,9 +1,9 @@
 from datetime import datetime
 
 from tandem.infra.database import Tx
-from tandem.site.discovery.model import Run, Schedule
+from tandem.site.discovery.model import ChosenGroup, GroupSchedule, Run, Schedule
 
-_RUN = "id, service, kind, state, started_at, finished_at, users, added, removed, reason, cure, code"
+_RUN = "id, service, kind, state, started_at, finished_at, users, added, removed, groups, reason, cure, code"
 
 
 async def begin(tx: Tx, service: str, kind: str, now: datetime) -> int:
@@ -26,12 +26,12 @@ async def progressed(tx: Tx, id: int, users: int) -> None:
 
 
 async def succeeded(
-    tx: Tx, id: int, now: datetime, *, users: int, added: int, removed: int
+    tx: Tx, id: int, now: datetime, *, users: int, added: int, removed: int, groups: int = 0
 ) -> None:
     await tx.execute(
         "UPDATE discovery_run SET state = 'succeeded', finished_at = %s, users = %s, added = %s,"
-        " removed = %s WHERE id = %s",
-        (now, users, added, removed, id),
+        " removed = %s, groups = %s WHERE id = %s",
+        (now, users, added, removed, groups, id),
     )
 
 
@@ -103,7 +103,7 @@ async def save_schedule(tx: Tx, service_id: str, full_days: int, delta_minutes: 
 
 
 async def asked(tx: Tx, service_id: str, kind: str, now: datetime) -> None:
-    column = {"full": "full_at", "delta": "delta_at"}[kind]
+    column = {"full": "full_at", "delta": "delta_at", "groups": "groups_at"}[kind]
     await tx.execute(
         f"INSERT INTO discovery_schedule (service_id, {column}) VALUES (%s, %s)"  # noqa: S608
         f" ON CONFLICT (service_id) DO UPDATE SET {column} = EXCLUDED.{column}",
@@ -117,3 +117,64 @@ async def save_link(tx: Tx, service_id: str, link: str) -> None:
         " ON CONFLICT (service_id) DO UPDATE SET delta_link = EXCLUDED.delta_link",
         (service_id, link),
     )
+
+
+# ---------------------------------------------------------------- groups
+
+
+async def group_schedule(tx: Tx, service_id: str) -> GroupSchedule:
+    """What was set, or the default."""
+    row = await (
+        await tx.execute(
+            "SELECT service_id, groups_enabled AS enabled, groups_hours AS every_hours,"
+            " groups_at AS at FROM discovery_schedule WHERE service_id = %s",
+            (service_id,),
+        )
+    ).fetchone()
+    return GroupSchedule(**row) if row else GroupSchedule(service_id)
+
+
+async def save_group_schedule(tx: Tx, service_id: str, enabled: bool, every_hours: int) -> None:
+    await tx.execute(
+        "INSERT INTO discovery_schedule (service_id, groups_enabled, groups_hours)"
+        " VALUES (%s, %s, %s) ON CONFLICT (service_id) DO UPDATE"
+        " SET groups_enabled = EXCLUDED.groups_enabled, groups_hours = EXCLUDED.groups_hours",
+        (service_id, enabled, every_hours),
+    )
+
+
+async def chosen(tx: Tx, service_id: str) -> list[ChosenGroup]:
+    found = await tx.execute(
+        "SELECT object_id, name, added_at, state, members FROM discovery_group"
+        " WHERE service_id = %s ORDER BY lower(name), object_id",
+        (service_id,),
+    )
+    return [ChosenGroup(**row) async for row in found]
+
+
+async def choose(tx: Tx, service_id: str, object_id: str, name: str, now: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO discovery_group (service_id, object_id, name, added_at)"
+        " VALUES (%s, %s, %s, %s) ON CONFLICT (service_id, object_id) DO UPDATE"
+        " SET name = EXCLUDED.name",
+        (service_id, object_id, name, now),
+    )
+
+
+async def unchoose(tx: Tx, service_id: str, object_id: str) -> None:
+    await tx.execute(
+        "DELETE FROM discovery_group WHERE service_id = %s AND object_id = %s",
+        (service_id, object_id),
+    )
+
+
+async def found_group(
+    tx: Tx, service_id: str, object_id: str, name: str, state: str, members: int
+) -> bool:
+    """A chosen group as a run found it; False when it was taken out meanwhile."""
+    done = await tx.execute(
+        "UPDATE discovery_group SET name = %s, state = %s, members = %s"
+        " WHERE service_id = %s AND object_id = %s",
+        (name, state, members, service_id, object_id),
+    )
+    return done.rowcount == 1

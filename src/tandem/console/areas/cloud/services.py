@@ -426,7 +426,7 @@ WIZARD = Wizard(
                     "no_groups",
                     N_(
                         "Full discovery repeats every 7 days after its first run; the service's page"
-                        " changes that. Discovery of groups is not in this version."
+                        " changes that, and has discovery of groups."
                     ),
                     "note",
                 ),
@@ -613,6 +613,22 @@ _SCHEDULE = (
     ),
 )
 SCHEDULES = "/api/v1/discovery/schedules"
+GROUPS = "/api/v1/discovery/groups"
+_EVERY = (
+    field(
+        "every_hours",
+        N_("Discovery of groups every … hours"),
+        "number",
+        required=True,
+        hint=N_("It repeats from its first run on. 0 is never."),
+    ),
+)
+GROUP_STATE = {
+    "security": ("good", N_("Security group")),
+    "other": ("plain", N_("Only its members: it is no security group")),
+    "gone": ("bad", N_("Not in the tenant any more")),
+    "": ("waiting", N_("Not read yet")),
+}
 
 
 async def _list(page: Page[Any]) -> Response:
@@ -633,7 +649,12 @@ async def _show(page: Page[Any], tab: str = "", status: int = 200, **more: Any) 
         "path_of": PATH,
         "permission": PERMISSION,
         "run_state": RUN,
-        "run_kind": {"full": N_("Full"), "delta": N_("Delta")},
+        "run_kind": {"full": N_("Full"), "delta": N_("Delta"), "groups": N_("Groups")},
+        "group_state": GROUP_STATE,
+        "groups": None,
+        "group_fields": (),
+        "found": None,
+        "searched": {"search": "", "all": ""},
         "error": None,
         "checks": None,
         "consent": None,
@@ -654,6 +675,9 @@ async def _show(page: Page[Any], tab: str = "", status: int = 200, **more: Any) 
         if found["discovery_enabled"]:
             values = more.get("values") or await page.api.get(f"{SCHEDULES}/{id}")
             shown["fields"] = await drawn(page, _SCHEDULE, values, more.get("problems", {}))
+        shown["groups"] = groups = await page.api.get(f"{GROUPS}/{id}")
+        given = more.get("group_values") or groups
+        shown["group_fields"] = await drawn(page, _EVERY, given, more.get("group_problems", {}))
     return page.render("cloud/service.html", status, **shown)
 
 
@@ -747,6 +771,87 @@ async def _run_delta(page: Page[Any]) -> Response:
     return page.to(f"{PATH}/{id}/discovery", N_("Delta discovery has begun."))
 
 
+async def _run_groups(page: Page[Any]) -> Response:
+    await page.form()
+    id = page.request.path_params["id"]
+    try:
+        await page.api.post("/api/v1/discovery/group-runs")
+    except AppError as error:
+        return await _show(page, "discovery", 409, error=error)
+    return page.to(f"{PATH}/{id}/discovery", N_("Discovery of groups has begun."))
+
+
+async def _set_groups(page: Page[Any]) -> Response:
+    form = await page.form()
+    id = page.request.path_params["id"]
+    wanted = form.get("enabled") == "1"
+    await page.api.patch(f"{GROUPS}/{id}", {"enabled": wanted})
+    return page.to(
+        f"{PATH}/{id}/discovery",
+        N_("Discovery of groups is on.") if wanted else N_("Discovery of groups is off."),
+    )
+
+
+async def _set_group_schedule(page: Page[Any]) -> Response:
+    form = await page.form()
+    values, problems = read(_EVERY, form)
+    id = page.request.path_params["id"]
+    if not problems:
+        try:
+            await page.api.patch(f"{GROUPS}/{id}", {"every_hours": int(values["every_hours"])})
+            return page.to(f"{PATH}/{id}/discovery", N_("The schedule was saved."))
+        except AppError as error:
+            problems[str(error.details.get("field", ""))] = error
+    return await _show(page, "discovery", 422, group_values=values, group_problems=problems)
+
+
+async def _find_groups(page: Page[Any]) -> Response:
+    asked = page.request.query_params
+    id = page.request.path_params["id"]
+    searched = {"search": asked.get("search", "").strip()[:200], "all": asked.get("all", "")}
+    try:
+        found = await page.api.get(f"{GROUPS}/{id}/found", **searched)
+    except AppError as error:
+        return await _show(page, "discovery", 409, error=error, searched=searched)
+    return await _show(page, "discovery", found=found, searched=searched)
+
+
+async def _choose_group(page: Page[Any]) -> Response:
+    form = await page.form()
+    id = page.request.path_params["id"]
+    try:
+        await page.api.post(f"{GROUPS}/{id}/scope", {"groups": [form.get("group", "")]})
+    except AppError as error:
+        return await _show(page, "discovery", 409, error=error)
+    return page.to(f"{PATH}/{id}/discovery", N_("The group is read with the next run."))
+
+
+async def _unchoose_group(page: Page[Any]) -> Response:
+    form = await page.form()
+    id = page.request.path_params["id"]
+    group = form.get("group", "")
+    if "confirmed" not in form:
+        _ = page.language.text
+        found = await page.api.get(f"{GROUPS}/{id}")
+        name = next((item["name"] for item in found["groups"] if item["object_id"] == group), group)
+        return page.confirm(
+            _(N_("Discover %(name)s no more"), name=name),
+            _(
+                N_(
+                    "The group leaves its collections and the list of groups. Its members stay users."
+                )
+            ),
+            _(N_("Remove")),
+            back=f"{PATH}/{id}/discovery",
+            fields={"group": group},
+        )
+    try:
+        await page.api.delete(f"{GROUPS}/{id}/scope/{quote(group, safe='')}")
+    except AppError as error:
+        return await _show(page, "discovery", 409, error=error)
+    return page.to(f"{PATH}/{id}/discovery", N_("The group is discovered no more."))
+
+
 async def _set_schedule(page: Page[Any]) -> Response:
     form = await page.form()
     values, problems = read(_SCHEDULE, form)
@@ -803,6 +908,12 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{one}/discovery/run", _run_discovery, post=True),
         console.route(f"{one}/discovery/delta", _run_delta, post=True),
         console.route(f"{one}/discovery/schedule", _set_schedule, post=True),
+        console.route(f"{one}/discovery/groups", _find_groups),
+        console.route(f"{one}/discovery/groups", _set_groups, post=True),
+        console.route(f"{one}/discovery/groups/run", _run_groups, post=True),
+        console.route(f"{one}/discovery/groups/schedule", _set_group_schedule, post=True),
+        console.route(f"{one}/discovery/groups/add", _choose_group, post=True),
+        console.route(f"{one}/discovery/groups/remove", _unchoose_group, post=True),
         console.route(f"{one}/delete", _delete, post=True),
     ]
 

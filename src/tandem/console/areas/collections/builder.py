@@ -212,7 +212,12 @@ async def _devices(page: Page[Any], draft: Draft | None, query: str) -> list[Opt
 
 async def _users(page: Page[Any], draft: Draft | None, query: str) -> list[Option]:
     found = await page.api.get("/api/v1/users", search=query, limit=20)
-    return [(str(item["id"]), item["upn"], item["name"]) for item in found["items"]]
+    groups = await page.api.get("/api/v1/user-groups", search=query, limit=20)
+    group = page.language.text(N_("Group"))
+    return [
+        *((str(item["id"]), item["upn"], item["name"]) for item in found["items"]),
+        *((str(item["id"]), item["name"], group) for item in groups["items"]),
+    ]
 
 
 async def _of(page: Page[Any], query: str, type: str) -> list[Option]:

@@ -23,14 +23,16 @@ from tandem.console.kit import (
 )
 from tandem.infra.errors import HTTP_STATUS, AppError, Kind
 
-USERS, DISCOVERY, ADMINISTRATORS = (
+USERS, GROUPS, DISCOVERY, ADMINISTRATORS = (
     f"{ROOT}/users",
+    f"{ROOT}/user-groups",
     f"{ROOT}/discovery",
     f"{ROOT}/administrators",
 )
 _API = "/api/v1/administrators"
 _SCOPES = "/api/v1/scopes"
 SCOPES = f"{ROOT}/scopes"
+_GROUPS = "/api/v1/user-groups"
 _RUNS = "/api/v1/discovery/runs"
 REFRESH_SECONDS = 2
 FULL = "Full Administrator"
@@ -39,7 +41,7 @@ STATES = {
     "succeeded": ("good", N_("Done")),
     "failed": ("bad", N_("Failed")),
 }
-KINDS = {"full": N_("Full"), "delta": N_("Delta")}
+KINDS = {"full": N_("Full"), "delta": N_("Delta"), "groups": N_("Groups")}
 
 # Users and discovery --------------------------------------------------------------------
 
@@ -57,6 +59,18 @@ async def export_users(page: Page[Any]) -> Response:
     names = ("upn", "name", "mail", "tenant_id", "object_id", "discovered_at")
     search = page.request.query_params.get("search", "").replace("\0", "")[:200]
     return csv("users", names, every(page, "/api/v1/users", names, search=search))
+
+
+async def groups(page: Page[Any]) -> Response:
+    shown = await listed(page, _GROUPS, ("name", "members", "discovered_at"))
+    return page.render("collections/user_groups.html", list=shown)
+
+
+async def group(page: Page[Any]) -> Response:
+    path = f"{_GROUPS}/{quote(page.request.path_params['id'], safe='')}"
+    found = await page.api.get(path)
+    shown = await listed(page, f"{path}/members", ("upn", "name", "mail", "discovered_at"))
+    return page.render("collections/user_group.html", group=found, list=shown)
 
 
 async def discovery(page: Page[Any]) -> Response:
@@ -489,6 +503,8 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         console.route(USERS, users),
         console.route(f"{USERS}.csv", export_users),
+        console.route(GROUPS, groups),
+        console.route(f"{GROUPS}/{{id}}", group),
         console.route(DISCOVERY, discovery),
         console.route(DISCOVERY, discover, post=True),
         console.route(ADMINISTRATORS, administrators),
