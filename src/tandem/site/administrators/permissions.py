@@ -84,9 +84,9 @@ POST   /api/v1/collections/{id}/rules                      operate       seen
 DELETE /api/v1/collections/{id}/rules/{rule:int}           operate       seen
 GET    /api/v1/resources                                   read          seen
 GET    /api/v1/users                                       read          seen
-GET    /api/v1/user-groups                                 read          all
-GET    /api/v1/user-groups/{id}                            read          all
-GET    /api/v1/user-groups/{id}/members                    read          all
+GET    /api/v1/user-groups                                 read          seen
+GET    /api/v1/user-groups/{id}                            read          seen
+GET    /api/v1/user-groups/{id}/members                    read          seen
 GET    /api/v1/client-settings                             read          site
 PATCH  /api/v1/client-settings                             operate       all
 GET    /api/v1/client-settings/catalogue                   read          site

@@ -115,16 +115,17 @@ async def user_groups(
     tx: Tx, limit: int, offset: int, *, search: str = "", order: tuple[str, bool] = ("name", False)
 ) -> list[KnownGroup]:
     """Groups of users whose name begins with `search`."""
-    return await store.user_groups(tx, search, order, limit, offset)
+    seen = await visible_users_sql(tx)
+    return await store.user_groups(tx, seen, search, order, limit, offset)
 
 
 async def count_user_groups(tx: Tx, search: str = "") -> int:
-    return await store.count_user_groups(tx, search)
+    return await store.count_user_groups(tx, await visible_users_sql(tx), search)
 
 
 async def user_group(tx: Tx, wanted: str) -> KnownGroup:
     """By number, object id or name. Raises NoSuchResource."""
-    found = await store.user_group(tx, wanted)
+    found = await store.user_group(tx, await visible_users_sql(tx), wanted)
     if found is None:
         raise NoSuchResource(
             f"The site knows no user group {wanted[:256]!r}.",
@@ -136,8 +137,9 @@ async def user_group(tx: Tx, wanted: str) -> KnownGroup:
 async def group_members(
     tx: Tx, group_id: int, search: str, order: tuple[str, bool], limit: int, offset: int
 ) -> tuple[list[KnownUser], int]:
-    """A page of the users in a group, and how many match."""
-    return await store.group_members(tx, group_id, search, order, limit, offset)
+    """A page of the users in a group that who asks may see, and how many match."""
+    seen = await _seen_users(tx)
+    return await store.group_members(tx, seen, group_id, search, order, limit, offset)
 
 
 async def set_group_members(
@@ -198,14 +200,20 @@ async def users(
     """Those whose sign-in name, name or mail begins with `search`."""
     if administrators.limit() is None:
         return await store.users(tx, search, order, limit, offset)
-    sql, values = await reach.members(tx, MemberType.USER)
+    sql, values = await _seen_users(tx)
     return await store.user_members(tx, sql, values, limit, offset, search, order)
+
+
+async def _seen_users(tx: Tx) -> tuple[str, tuple[Any, ...]]:
+    """The condition, over a row r, of the users that who asks may see, without groups."""
+    sql, values = await reach.members(tx, MemberType.USER)
+    return f"r.kind = 'user' AND ({sql})", values
 
 
 async def count_users(tx: Tx, search: str = "") -> int:
     if administrators.limit() is None:
         return await store.count_users(tx, search)
-    sql, values = await reach.members(tx, MemberType.USER)
+    sql, values = await _seen_users(tx)
     return await store.count(tx, sql, values, search, MemberType.USER)
 
 

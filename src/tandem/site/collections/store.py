@@ -244,21 +244,27 @@ _GROUP = Source(
 GROUP_SORTS = ("name", "members", "discovered_at", "id")
 
 
-def _groups_where(search: str) -> list[str]:
+Seen = tuple[str, Mapping[str, Any]]
+
+
+def _groups_where(seen: Seen, search: str = "") -> list[str]:
+    """Of the groups that somebody may see: a condition over a row r, and its named parameters."""
     found = ["lower(u.name) LIKE lower(%(prefix)s)"] if search else []
+    if seen[0] != "true":
+        found.append(f"u.id IN (SELECT r.id FROM collections_known_user r WHERE {seen[0]})")  # noqa: S608
     return ["u.kind = 'group'", *found]
 
 
 async def user_groups(
-    tx: Tx, search: str, order: tuple[str, bool], limit: int, offset: int
+    tx: Tx, seen: Seen, search: str, order: tuple[str, bool], limit: int, offset: int
 ) -> list[KnownGroup]:
     """Those whose name begins with `search`."""
     found = await rows(
         tx,
         _GROUP,
         list(_GROUP.columns),
-        where=_groups_where(search),
-        parameters={"prefix": prefix(search)},
+        where=_groups_where(seen, search),
+        parameters={"prefix": prefix(search), **seen[1]},
         order=[order],
         limit=limit,
         offset=offset,
@@ -266,11 +272,12 @@ async def user_groups(
     return [KnownGroup(**row) for row in found]
 
 
-async def count_user_groups(tx: Tx, search: str = "") -> int:
-    return await count_rows(tx, _GROUP, _groups_where(search), {"prefix": prefix(search)})
+async def count_user_groups(tx: Tx, seen: Seen, search: str = "") -> int:
+    bound = {"prefix": prefix(search), **seen[1]}
+    return await count_rows(tx, _GROUP, _groups_where(seen, search), bound)
 
 
-async def user_group(tx: Tx, wanted: str) -> KnownGroup | None:
+async def user_group(tx: Tx, seen: Seen, wanted: str) -> KnownGroup | None:
     """By number, object id or name (the newest of that name)."""
     number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else -1
     found = await rows(
@@ -278,10 +285,10 @@ async def user_group(tx: Tx, wanted: str) -> KnownGroup | None:
         _GROUP,
         list(_GROUP.columns),
         where=[
-            "u.kind = 'group' AND (u.id = %(number)s OR u.object_id = %(wanted)s"
-            " OR lower(u.name) = lower(%(wanted)s))"
+            *_groups_where(seen),
+            "(u.id = %(number)s OR u.object_id = %(wanted)s OR lower(u.name) = lower(%(wanted)s))",
         ],
-        parameters={"number": number, "wanted": wanted},
+        parameters={"number": number, "wanted": wanted, **seen[1]},
         order=[("discovered_at", True), ("id", True)],
         limit=1,
     )
@@ -312,14 +319,21 @@ async def save_group_members(
 
 
 async def group_members(
-    tx: Tx, group_id: int, search: str, order: tuple[str, bool], limit: int, offset: int
+    tx: Tx,
+    seen: tuple[str, tuple[Any, ...]],
+    group_id: int,
+    search: str,
+    order: tuple[str, bool],
+    limit: int,
+    offset: int,
 ) -> tuple[list[KnownUser], int]:
     condition = (
-        "EXISTS (SELECT 1 FROM collections_group_member m"
-        " WHERE m.group_id = %s AND m.user_id = r.id)"
+        "EXISTS (SELECT 1 FROM collections_group_member m"  # noqa: S608
+        f" WHERE m.group_id = %s AND m.user_id = r.id) AND ({seen[0]})"
     )
-    found = await user_members(tx, condition, (group_id,), limit, offset, search, order)
-    return found, await count(tx, condition, (group_id,), search, MemberType.USER)
+    values = (group_id, *seen[1])
+    found = await user_members(tx, condition, values, limit, offset, search, order)
+    return found, await count(tx, condition, values, search, MemberType.USER)
 
 
 def prefix(text: str) -> str:

@@ -14,7 +14,10 @@ _INTEGER, _BOOLEAN, _TIME = Primitive.INTEGER, Primitive.BOOLEAN, Primitive.TIME
 
 async def _users(call: Call, _: Expression | None) -> tuple[str, Mapping[str, Any]]:
     seen, parameters = await collections.visible_users_sql(call.tx)
-    return f"(SELECT r.* FROM collections_known_user r WHERE r.kind = 'user' AND ({seen})) u", parameters  # noqa: S608
+    return (
+        f"(SELECT r.* FROM collections_known_user r WHERE r.kind = 'user' AND ({seen})) u",  # noqa: S608
+        parameters,
+    )
 
 
 USER = Class(
