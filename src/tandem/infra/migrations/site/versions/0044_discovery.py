@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "0045"
+revision = "0044"
 down_revision = "0043"
 
 
