@@ -29,6 +29,7 @@ from tandem.agent.platform import CannotRestart, Machine
 from tandem.agent.roaming import Roaming
 from tandem.agent.session import Refused, Session, Unreachable, decode, describe
 from tandem.agent.spool import Spool
+from tandem.agent.updates import UpdateAgent
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
 from tandem.workloads import APPS, Authority
@@ -152,6 +153,15 @@ class Client:
             location=lambda: self._roaming.location,
             way=self._find_way,
         )
+        self._updates = UpdateAgent(
+            machine,
+            self._folder,
+            self._session,
+            self.gate,
+            self._journal,
+            self._report,
+            came=self._messages_are_due,
+        )
         self._roaming = Roaming(
             machine,
             self._folder,
@@ -250,12 +260,13 @@ class Client:
         heard = await self._attempt(self._hear)
         obeyed = await self._attempt(self._obey) if heard is None else None
         done = await self._attempt(self._evaluate)
+        updated = await self._attempt(self._update) if heard is None else None
         if self._policy is not None and self._policy.leave:
             gone = await self._attempt(self._leave)
             return 0.0 if gone is None else self._after_failure()
         # A site that did not answer a moment ago is not asked twice in one step.
         said = await self._attempt(self._send) if heard is not Unreachable else Unreachable
-        every = {begun, roamed, heard, obeyed, done, said}
+        every = {begun, roamed, heard, obeyed, done, updated, said}
         if not {DiskTrouble, NotKept} & every:
             self._well_again()
         elif Unreachable not in every:
@@ -289,10 +300,25 @@ class Client:
         self._check_due = min(self._check_due, now + self._minutes(check.EVERY_MINUTES))
         self._roaming.doubt()
         self._notifications.doubt()
+        self._updates.clock_put_back()
 
     async def _roam(self) -> None:
         if await self._roaming.look():
             self._notifications.moved()
+            self._updates.moved()
+
+    def _messages_are_due(self) -> None:
+        self._messages_due = self._machine.now()
+
+    async def _update(self) -> None:
+        """Ask for the approved updates when that is due, and act on those that are known."""
+        if self._policy is None:
+            return
+        try:
+            if self._find_way():
+                await self._updates.ask(self._minutes(self.settings.policy_polling_minutes))
+        finally:
+            await self._updates.act()
 
     async def _begin(self) -> None:
         """Once: what a process that ended had begun to write is over."""

@@ -122,9 +122,15 @@ class Session:
         return self.intranet.rstrip("/") or self._connection.base
 
     async def get(
-        self, target: str, *, headers: dict[str, str] | None = None, account: Account = "device"
+        self,
+        target: str,
+        *,
+        headers: dict[str, str] | None = None,
+        account: Account = "device",
+        base: str = "",
     ) -> httpx.Response:
-        return await self._request("GET", target, b"", headers or {}, account)
+        """`base`: of another site system than the management point."""
+        return await self._request("GET", target, b"", headers or {}, account, base=base)
 
     async def post(
         self, target: str, value: msgspec.Struct, *, read_seconds: float | None = None
@@ -206,15 +212,16 @@ class Session:
         headers: dict[str, str],
         account: Account,
         read_seconds: float | None = None,
+        base: str = "",
     ) -> httpx.Response:
         token = await self.token(account)
-        response = await self._attempt(method, target, body, headers, token, read_seconds)
+        response = await self._attempt(method, target, body, headers, token, read_seconds, base)
         if response.status_code == 401 and _reason(response) != "client.unknown":
             # The token may have lost its worth before its time: keys change, gateways restart.
             self._forget(account)
             self._stale = True
             token = await self.token(account)
-            response = await self._attempt(method, target, body, headers, token, read_seconds)
+            response = await self._attempt(method, target, body, headers, token, read_seconds, base)
         _check(response)
         return response
 
@@ -226,8 +233,9 @@ class Session:
         headers: dict[str, str],
         token: str,
         read_seconds: float | None,
+        base: str = "",
     ) -> httpx.Response:
-        request = self._signed(method, target, body, headers, token)
+        request = self._signed(method, target, body, headers, token, base)
         if read_seconds is not None:
             request.extensions["timeout"] = {
                 **request.extensions.get("timeout", {}),
@@ -236,11 +244,17 @@ class Session:
         return await _send(self._machine.http, request)
 
     def _signed(
-        self, method: str, target: str, body: bytes, headers: dict[str, str], token: str
+        self,
+        method: str,
+        target: str,
+        body: bytes,
+        headers: dict[str, str],
+        token: str,
+        base: str = "",
     ) -> httpx.Request:
         request = self._machine.http.build_request(
             method,
-            f"{self.base}{target}",
+            f"{base or self.base}{target}",
             content=body or None,
             headers={**headers, "Authorization": f"Bearer {token}"},
         )

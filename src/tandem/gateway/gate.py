@@ -78,7 +78,8 @@ class Gate:
                 403,
                 "CMGService_Not_Published",
                 "This address is not published through the gateway.",
-                "Allow gateway traffic on the management point, or correct the address.",
+                "Allow gateway traffic on the site system that it belongs to (management point, software"
+                " update point), or correct the address.",
             )
         if method not in endpoint.methods:
             return Refusal(405, "CMGService_Method", f"{method} is not allowed here.")

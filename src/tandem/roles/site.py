@@ -46,6 +46,7 @@ from tandem.site import (
     notifications,
     properties,
     search,
+    software_updates,
     traces,
 )
 from tandem.site import settings as client_settings
@@ -54,6 +55,13 @@ _TICK_SECONDS = 300.0
 # How soon a change of the site's properties is noticed.
 _LOOK_SECONDS = 2.0
 _SIGN_SECONDS = 3600.0
+# Who may be using a collection, and is named before it is deleted.
+_USES = (
+    client_settings.used_for,
+    deployments.used_for,
+    comanagement.used_for,
+    software_updates.used_for,
+)
 
 log = structlog.get_logger("site")
 
@@ -188,7 +196,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             db,
             gate,
             utc_now,
-            (client_settings.used_for, deployments.used_for, comanagement.used_for),
+            _USES,
             settings.safeguards.approval_above,
         ),
         *client_settings.routes(db, gate, utc_now),
@@ -204,6 +212,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         *clients.identity_routes(db, box, settings.site_code.upper(), require=gate, now=utc_now),
         *notifications.admin_routes(db, gate, utc_now),
         *deployments.routes(db, gate, utc_now, settings.safeguards),
+        *software_updates.routes(db, gate, utc_now),
         *discovery.routes(db, found, gate),
         *cloud_services.routes(cloud, gate),
         *comanagement.routes(db, others, gate, utc_now, settings.safeguards),
@@ -225,6 +234,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         [
             *clients.routes(db, point, checkins),
             *notifications.routes(channel),
+            *software_updates.point_routes(db, point, signing, utc_now),
             *cloud_services.connector_routes(cloud),
             *adminservice.gateway_routes(db, gate, utc_now, scripts),
         ],
@@ -366,6 +376,9 @@ def _management_point(
     async def ordered(tx: Tx, client: clients.Client, message: ccm.Message) -> None:
         await notifications.take_result(tx, client, message, utc_now())
 
+    async def updates(tx: Tx, client: clients.Client, message: ccm.Message) -> None:
+        await software_updates.take(tx, client, message, utc_now())
+
     async def trace(
         tx: Tx, client: clients.Client, content: ccm.PolicyContent, digest: str, now: datetime
     ) -> clients.Traced:
@@ -392,6 +405,8 @@ def _management_point(
             package=package,
             user_settings=of_user,
             ordered=ordered,
+            updates=updates,
+            update_points=cloud.connections.update_points,
             trace=trace,
             admit=comanagement.admit,
         ),

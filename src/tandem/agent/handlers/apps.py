@@ -18,6 +18,7 @@ import httpx
 from tandem.agent import locks
 from tandem.agent.folder import Folder
 from tandem.agent.handlers.model import Record, Trouble
+from tandem.agent.handlers.packages import installed_packages
 from tandem.agent.handlers.root import Root
 from tandem.workloads.instructions import App, Package
 
@@ -88,7 +89,7 @@ class Apps:
     async def remove(self, app: App, record: Record) -> bool:
         """False: the app does not say how. Raises Trouble."""
         if app.package is not None:
-            ended = await self._dpkg(["--remove", app.package.name], record)
+            ended = await self.dpkg(["--remove", app.package.name], record)
             if ended:
                 raise _ended("remove", ended, _DPKG_SECONDS)
         elif app.remove:
@@ -110,15 +111,15 @@ class Apps:
         return "What it did was undone."
 
     async def _install_package(self, package: Package, record: Record) -> None:
-        file = await self._download(package)
+        file = await self.download(package)
         try:
-            ended = await self._dpkg(["--install", str(file)], record)
+            ended = await self.dpkg(["--install", str(file)], record)
         finally:
             file.unlink(missing_ok=True)
         if ended:
             raise _ended("install", ended, _DPKG_SECONDS)
 
-    async def _download(self, package: Package) -> Path:
+    async def download(self, package: Package) -> Path:
         """The package, whole and checked. Raises Trouble."""
         file = self._folder.path / f"{package.sha256}.deb"
         digest, size = sha256(), 0
@@ -156,23 +157,14 @@ class Apps:
 
     def _package_version(self, name: str) -> str:
         """Of an installed package; empty when it is not installed."""
-        status = self._root.read_followed("/var/lib/dpkg/status") or b""
-        for paragraph in status.decode("utf-8", "replace").split("\n\n"):
-            fields = dict(
-                line.split(": ", 1)
-                for line in paragraph.splitlines()
-                if ": " in line and line[0] > " "
-            )
-            installed = fields.get("Status", "").endswith(" installed")
-            if fields.get("Package") == name and installed:
-                return fields.get("Version", "")
-        return ""
+        found = (one.version for one in installed_packages(self._root) if one.name == name)
+        return next(found, "")
 
-    async def _dpkg(self, arguments: Sequence[str], record: Record) -> int:
+    async def dpkg(self, arguments: Sequence[str], record: Record) -> int:
         command = ["dpkg", "--force-confold"]
         if not self._root.is_system:
             command.append(f"--root={self._root.path}")
-        return await self._run([*_as_root(), *command, *arguments], b"", _DPKG_SECONDS, record)
+        return await self.run([*as_root(), *command, *arguments], b"", _DPKG_SECONDS, record)
 
     async def _script(self, script: str, seconds: int, record: Record | None) -> int:
         # Read whole before it runs, and closed to what it starts: nothing eats the script.
@@ -182,9 +174,9 @@ class Apps:
             inside = ["--root", str(self._root.path), "--wd", "/"]
             spaces = ["--fork", "--pid", "--mount", "--kill-child"]
             command = ["unshare", *_mapped(), *spaces, *inside, *command]
-        return await self._run(command, text, seconds, record)
+        return await self.run(command, text, seconds, record)
 
-    async def _run(
+    async def run(
         self, command: Sequence[str], text: bytes, seconds: float, record: Record | None
     ) -> int:
         """How a program ended. While one runs that changes something, it holds a lock of its own:
@@ -228,6 +220,10 @@ class Apps:
     def _lock(self, record: Record) -> Path:
         return self._folder.path / f"{record.run or 'none'}.run"
 
+    def end(self, record: Record) -> None:
+        """As `forget`, for a run that keeps its name."""
+        self._lock(record).unlink(missing_ok=True)
+
     def forget(self, record: Record) -> None:
         """Its run is over, and nobody needs to wait for it."""
         self._lock(record).unlink(missing_ok=True)
@@ -238,7 +234,7 @@ def _mapped() -> list[str]:
     return [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 
 
-def _as_root() -> list[str]:
+def as_root() -> list[str]:
     """dpkg wants to be root; of a folder that is ours, a user namespace makes us that."""
     return ["unshare", *_mapped()] if _mapped() else []
 

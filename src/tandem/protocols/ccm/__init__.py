@@ -3,10 +3,12 @@
     GET  AADAuthInfo?TenantID=…          on the gateway: which app to ask the directory for
     POST CCM_STS                         a directory token and a proof of the device's key, for a
                                          CCM token that is bound to that key
-    GET  SMS_MP/.sms_aut?SITESIGNCERT    who signs for the site; ?MPLIST where to find it
+    GET  SMS_MP/.sms_aut?SITESIGNCERT    who signs for the site; ?MPLIST where to find it; ?SUPLIST
+                                         where its software update points are
     GET  CCM_Client/manifest, /<sha256>  which client to install, signed; and its bytes
     POST ccm_system_tokenauth/request    registration: the client's id
     GET  SMS_MP/.sms_pol                 policy, signed by the site, with its end of validity
+    GET  SMS_SUP/.sms_upd                at the software update point: what is approved, signed
     POST ccm_incoming                    messages, each with an id, answered with the ids accepted
     POST bgb                             client notification: waits for what is to be done now
 
@@ -22,6 +24,7 @@ from tandem.protocols.ccm.documents import (
     open_manifest,
     open_notifications,
     open_policy,
+    open_updates,
     seal,
 )
 from tandem.protocols.ccm.ledger import (
@@ -98,27 +101,59 @@ from tandem.protocols.ccm.signatures import (
     signed_target,
     verify_request,
 )
+from tandem.protocols.ccm.updates import (
+    DETECTION_TOPIC,
+    ENFORCEMENT_TOPIC,
+    FACTS_LIMIT,
+    INSTALL_FAILED,
+    INSTALLED,
+    LIST_LIMIT,
+    NOT_REQUIRED,
+    REQUIRED,
+    SCAN_COMPLETED,
+    SCAN_FAILED,
+    SCAN_TOPIC,
+    ApprovedUpdate,
+    ScanResult,
+    UpdateFact,
+    UpdateFacts,
+    UpdateList,
+    UpdatePoint,
+    UpdatePointList,
+)
 
 __all__ = [
     "CLIENT_HEADER",
     "COMANAGEMENT_TOPIC",
     "DATE_HEADER",
+    "DETECTION_TOPIC",
+    "ENFORCEMENT_TOPIC",
     "ENTRY_LIMIT",
+    "FACTS_LIMIT",
     "FRAMEWORK_TOPIC",
     "GENESIS",
     "HEARTBEAT_TOPIC",
+    "INSTALLED",
+    "INSTALL_FAILED",
     "INVENTORY_TOPIC",
     "LEDGER_TOPIC",
     "LEFT",
+    "LIST_LIMIT",
     "NONCE_HEADER",
     "NOTIFICATION_TOPIC",
+    "NOT_REQUIRED",
     "ORDERS_LIMIT",
     "ORDER_DONE",
     "ORDER_FAILED",
+    "REQUIRED",
+    "SCAN_COMPLETED",
+    "SCAN_FAILED",
+    "SCAN_TOPIC",
     "SETUP_TOPIC",
     "SIGNATURE_HEADER",
     "SKEW",
     "TEXT_LIMIT",
+    "ApprovedUpdate",
     "AuthInfo",
     "BadDocument",
     "BadEntry",
@@ -149,11 +184,17 @@ __all__ = [
     "PolicyContent",
     "RegistrationReply",
     "RegistrationRequest",
+    "ScanResult",
     "Signed",
     "SigningIdentity",
     "SiteSigningCertificate",
     "TokenReply",
     "TokenRequest",
+    "UpdateFact",
+    "UpdateFacts",
+    "UpdateList",
+    "UpdatePoint",
+    "UpdatePointList",
     "authentication_bases",
     "entry_digest",
     "hide",
@@ -164,6 +205,7 @@ __all__ = [
     "open_manifest",
     "open_notifications",
     "open_policy",
+    "open_updates",
     "public_key",
     "public_point",
     "read_entry",

@@ -1,4 +1,4 @@
-"""What the site signs: policy, client manifest and client notifications.
+"""What the site signs: policy, client manifest, client notifications and lists of updates.
 
 A JWS whose header carries the signing certificate. It is worth something when that certificate was
 issued by the root that the device trusts, for signing, and is valid now. Certificates of the site's
@@ -27,9 +27,10 @@ from tandem.infra.errors import AppError, Kind
 from tandem.protocols.ccm import jws
 from tandem.protocols.ccm.model import ClientManifest, Configuration, Policy
 from tandem.protocols.ccm.notification import Notifications
+from tandem.protocols.ccm.updates import UpdateList
 
 T = TypeVar("T")
-Purpose = Literal["policy", "manifest", "notification"]
+Purpose = Literal["policy", "manifest", "notification", "updates"]
 
 _ALGORITHMS = ["ECDH-ES", "A256GCM"]
 _READERS = jwe.JWERegistry(algorithms=_ALGORITHMS)
@@ -54,7 +55,7 @@ class SigningIdentity:
 
 def seal(
     purpose: Purpose,
-    document: Policy | ClientManifest | Notifications,
+    document: Policy | ClientManifest | Notifications | UpdateList,
     identity: SigningIdentity,
 ) -> str:
     """The signed document. A policy cannot be passed off as a manifest nor the other way round."""
@@ -102,6 +103,29 @@ def open_notifications(
             "The notification is too old.",
             cure="Check the device's clock; the site tells it again.",
         )
+    return found
+
+
+def open_updates(
+    sealed: str,
+    root: x509.Certificate,
+    now: datetime,
+    *,
+    client_id: str,
+    not_before: datetime | None = None,
+    expired: bool = False,
+) -> UpdateList:
+    """What is approved for this client. Raises BadDocument. `not_before` and `expired` as of a policy."""
+    found = _open("updates", sealed, root, None if expired else now, UpdateList)
+    if found.client_id != client_id:
+        raise BadDocument("The list of updates is meant for another client.", meant=found.client_id)
+    if found.expires_at <= now and not expired:
+        raise BadDocument(
+            "The list of updates has expired.",
+            cure="Check that the device's clock is right and that the site can be reached.",
+        )
+    if not_before is not None and found.issued_at < not_before:
+        raise BadDocument("The list of updates is older than the one that this client already has.")
     return found
 
 

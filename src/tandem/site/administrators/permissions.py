@@ -122,6 +122,16 @@ GET    /api/v1/client-notifications/{id}                   read          seen
 POST   /api/v1/client-notifications/{id}/cancel            operate       seen
 GET    /api/v1/client-conflicts                            read          all
 POST   /api/v1/client-conflicts/{id}/decide                operate       all
+GET    /api/v1/software-updates                            read          all
+POST   /api/v1/software-updates                            operate       all
+POST   /api/v1/software-updates/import                     operate       all
+POST   /api/v1/software-updates/decisions                  operate       all
+GET    /api/v1/software-updates/reach                      read          all
+GET    /api/v1/software-updates/devices                    read          all
+GET    /api/v1/software-updates/devices/{device}           read          all
+GET    /api/v1/software-updates/{id}                       read          all
+DELETE /api/v1/software-updates/{id}                       operate       all
+DELETE /api/v1/software-updates/{id}/decisions/{collection} operate      all
 GET    /api/v1/registration-tokens                         read          all
 POST   /api/v1/registration-tokens                         full          all
 DELETE /api/v1/registration-tokens/{id}                    full          all
@@ -241,6 +251,8 @@ DELETE /api/v1/connection-points/{name}                    build         all
 POST   /api/v1/connection-points/{name}/credentials        build         all
 GET    /api/v1/management-point                            read          all
 PATCH  /api/v1/management-point                            build         all
+GET    /api/v1/software-update-point                       read          all
+PATCH  /api/v1/software-update-point                       build         all
 PUT    /api/v1/management-point/adminservice/{app_id}      full          all
 DELETE /api/v1/management-point/adminservice/{app_id}      full          all
 """

@@ -7,7 +7,7 @@ policy says is handed in (`Collaborators.policy`). `checkins` answers who has it
 """
 
 from tandem.site.clients.checkins import CheckIns
-from tandem.site.clients.http import admin_routes, routes, signed_request
+from tandem.site.clients.http import admin_routes, routes, signed_question, signed_request
 from tandem.site.clients.identity_http import identity_routes
 from tandem.site.clients.jobs import FORGET_NONCES, register
 from tandem.site.clients.model import (
@@ -22,6 +22,7 @@ from tandem.site.clients.model import (
     ClientsSettings,
     ClientSummary,
     DeviceFacts,
+    Endpoint,
     EnrollmentProgress,
     FailedEffect,
     InForce,
@@ -133,6 +134,7 @@ __all__ = [
     "seen_details",
     "set_blocked",
     "setup_states",
+    "signed_question",
     "signed_request",
     "timeline",
     "token_keys",

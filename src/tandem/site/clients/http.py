@@ -75,7 +75,9 @@ class _Edge:
                 return http.reply(await self._point.signing_certificate(tx))
             if query.startswith("MPLIST"):
                 return http.reply(await self._point.management_points(tx))
-        raise Invalid("SMS_MP/.sms_aut answers ?SITESIGNCERT and ?MPLIST.")
+            if query.startswith("SUPLIST"):
+                return http.reply(await self._point.update_points(tx))
+        raise Invalid("SMS_MP/.sms_aut answers ?SITESIGNCERT, ?MPLIST and ?SUPLIST.")
 
     async def manifest(self, request: Request) -> Response:
         async with self._db.transaction() as tx:
@@ -156,13 +158,25 @@ async def signed_request(
 
     Raises what `ManagementPointService.authenticate` raises, TooLarge, and Invalid.
     """
+    caller, raw = await _signed(tx, point, request, limit)
+    return caller, _read(raw, wanted)
+
+
+async def signed_question(tx: Tx, point: ManagementPointService, request: Request) -> Caller:
+    """Who signed a request without a body. Raises as `signed_request` does."""
+    return (await _signed(tx, point, request, 0))[0]
+
+
+async def _signed(
+    tx: Tx, point: ManagementPointService, request: Request, limit: int
+) -> tuple[Caller, bytes]:
     raw = await http.body(request, limit)
     path = request.scope["raw_path"].decode("ascii", "replace")
     target = ccm.signed_target(path, request.url.query)
     caller = await point.authenticate(
         tx, _bearer(request), request.headers, request.method, target, raw
     )
-    return caller, _read(raw, wanted)
+    return caller, raw
 
 
 def _bearer(request: Request) -> str:

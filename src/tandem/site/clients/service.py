@@ -97,6 +97,11 @@ async def nobody_asked(tx: Tx, client: Client, message: ccm.Message) -> None:
     """For messages that are kept in the timeline and nothing else."""
 
 
+async def no_update_points(tx: Tx) -> list[ccm.UpdatePoint]:
+    """For a site without the role."""
+    return []
+
+
 async def keep_resource(tx: Tx, client: Client, now: datetime) -> None:
     """The device of this client as a resource, which collections are made of."""
     resource = collections.Resource(
@@ -149,7 +154,8 @@ class Collaborators:
 
     `verify_token` says whom a tenant's access token speaks for, or raises AppError. `policy` is
     what the site wants of a client. `resource` is told of each registration and heartbeat,
-    `ordered` of what became of an order to a client. `user_policy` is what is deployed to a user,
+    `ordered` of what became of an order to a client, `updates` of what it says of software updates.
+    `update_points` is where it finds the role. `user_policy` is what is deployed to a user,
     `user_settings` the client settings that are a user's own.
     `manifest` and `package` are the client to install. `trace` says what a policy follows;
     it is asked when a policy is given. `admit` refuses a device of a tenant that may not register.
@@ -169,6 +175,8 @@ class Collaborators:
     )
     user_settings: Callable[[Tx, TokenHolder], Awaitable[dict[str, bool | int]]] = nothing_set
     ordered: Callable[[Tx, Client, ccm.Message], Awaitable[None]] = nobody_asked
+    updates: Callable[[Tx, Client, ccm.Message], Awaitable[None]] = nobody_asked
+    update_points: Callable[[Tx], Awaitable[list[ccm.UpdatePoint]]] = no_update_points
     trace: Callable[[Tx, Client, ccm.PolicyContent, str, datetime], Awaitable[Traced]] = no_trace
     admit: Callable[[Tx, str, str], Awaitable[None]] = everybody
 
@@ -712,6 +720,8 @@ class ManagementPointService:
             await self._with.resource(tx, client, self.now())
         elif message.topic == ccm.NOTIFICATION_TOPIC:
             await self._with.ordered(tx, client, message)
+        elif message.topic in (ccm.DETECTION_TOPIC, ccm.ENFORCEMENT_TOPIC, ccm.SCAN_TOPIC):
+            await self._with.updates(tx, client, message)
         elif message.topic == ccm.INVENTORY_TOPIC and message.state == 1:
             await inventory.take(tx, client.id, message, self.now())
         elif message.topic == ccm.COMANAGEMENT_TOPIC and message.state == 100:
@@ -742,6 +752,9 @@ class ManagementPointService:
 
     async def management_points(self, tx: Tx) -> ccm.ManagementPointList:
         return ccm.ManagementPointList(self.site_code, await self._with.management_points(tx))
+
+    async def update_points(self, tx: Tx) -> ccm.UpdatePointList:
+        return ccm.UpdatePointList(self.site_code, await self._with.update_points(tx))
 
     async def manifest(self, tx: Tx) -> str:
         """The signed manifest. Raises NoPackage."""

@@ -22,7 +22,7 @@ from tandem import audit, pki
 from tandem.infra import http
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Kind
-from tandem.site import properties
+from tandem.site import properties, software_updates
 from tandem.site.cloud_services import store
 
 HTTPS_OR_HTTP, HTTPS_ONLY = "https-or-http", "https-only"
@@ -103,6 +103,16 @@ async def change(
         raise properties.GatewayNeedsIt(
             "The management point takes gateway traffic, and needs its certificate for it.",
             cure="Deny gateway traffic on the management point first.",
+            field="enhanced_http",
+        )
+    if (
+        before.enhanced_http
+        and not made.enhanced_http
+        and (await software_updates.point(tx)).allowed
+    ):
+        raise properties.GatewayNeedsIt(
+            "The software update point takes gateway traffic, and needs the certificate for it.",
+            cure="Deny gateway traffic on the software update point first.",
             field="enhanced_http",
         )
     for name in given:

@@ -18,7 +18,7 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, tunnel
-from tandem.site import clients, properties
+from tandem.site import clients, properties, software_updates
 from tandem.site.cloud_services import store
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
@@ -204,14 +204,47 @@ class Connections:
         action = "management-point.allow-gateway" if allowed else "management-point.deny-gateway"
         await self._audit(tx, actor, action, "management point")
 
+    async def allow_updates(self, tx: Tx, allowed: bool, *, actor: str) -> None:
+        """The software update point's "Allow … cloud management gateway traffic", apart from the
+        management point's. Raises ManagementPointInsecure."""
+        if allowed and not await self.can_allow(tx):
+            raise ManagementPointInsecure(
+                "The software update point answers plain HTTP: it cannot take gateway traffic.",
+                cure="Switch enhanced HTTP on in the site's properties, or give it HTTPS.",
+                field="allow_gateway_traffic",
+            )
+        await software_updates.allow(tx, allowed, actor=actor, now=self.now())
+
     async def endpoints(self, tx: Tx) -> list[tunnel.Endpoint]:
-        """The published URL prefixes: none while gateway traffic is not allowed."""
+        """The published URL prefixes of the management point: none while gateway traffic is not
+        allowed."""
         if not await store.gateway_traffic_allowed(tx):
             return []
-        role = (await properties.site(tx)).management_point_id
+        role = str((await properties.site(tx)).management_point_id)
+        found = await self._endpoints_of(tx, role, clients.ENDPOINTS)
+        methods = adminservice_methods(await store.adminservice_apps(tx))
+        if methods:
+            found += [
+                tunnel.Endpoint(
+                    f"{entry}/{role}/AdminService", methods, ADMINSERVICE_LIMIT, ["token"]
+                )
+                for entry in (SERVER, MUTUAL)
+            ]
+        return found
+
+    async def update_endpoints(self, tx: Tx) -> list[tunnel.Endpoint]:
+        """Those of the software update point, under its own role id (F6)."""
+        point = await software_updates.point(tx)
+        if not point.allowed:
+            return []
+        return await self._endpoints_of(tx, point.role_id, software_updates.ENDPOINTS)
+
+    async def _endpoints_of(
+        self, tx: Tx, role: str, items: Iterable[clients.Endpoint]
+    ) -> list[tunnel.Endpoint]:
         certificates = (await properties.communication(tx)).pki_client_certificate
         found = []
-        for item in clients.ENDPOINTS:
+        for item in items:
             token = tunnel.Endpoint(
                 f"{SERVER}/{role}/{item.path}",
                 list(item.methods),
@@ -226,14 +259,6 @@ class Connections:
                         token, prefix=f"{MUTUAL}/{role}/{item.path}", auth=["certificate"]
                     )
                 )
-        methods = adminservice_methods(await store.adminservice_apps(tx))
-        if methods:
-            found += [
-                tunnel.Endpoint(
-                    f"{entry}/{role}/AdminService", methods, ADMINSERVICE_LIMIT, ["token"]
-                )
-                for entry in (SERVER, MUTUAL)
-            ]
         return found
 
     # -------------------------------------------------------------- the AdminService, published
@@ -308,6 +333,23 @@ class Connections:
         host = await self.gateway_host(tx)
         return [ccm.ManagementPoint(host, "Internet")] if host else []
 
+    async def update_points(self, tx: Tx) -> list[ccm.UpdatePoint]:
+        """Where clients find the software update point: inside always, outside while it is
+        published by a gateway that is ready."""
+        found = [ccm.UpdatePoint(self.settings.management_point_url.rstrip("/"), "Intranet")]
+        host = await self.update_point_host(tx)
+        return [*found, ccm.UpdatePoint(host, "Internet")] if host else found
+
+    async def update_point_host(self, tx: Tx) -> str | None:
+        """Its name for clients on the internet; None while there is none."""
+        point = await software_updates.point(tx)
+        if not point.allowed:
+            return None
+        for gateway in await store.gateways(tx):
+            if gateway.state is GatewayState.READY:
+                return f"{self._authority(gateway)}/CCM_Proxy_MutualAuth/{point.role_id}"
+        return None
+
     async def connector_configuration(
         self, tx: Tx, point: ConnectionPoint
     ) -> tunnel.ConnectorConfiguration:
@@ -334,17 +376,14 @@ class Connections:
     async def _map(self, tx: Tx, gateway: Gateway) -> list[tunnel.Mapping]:
         """Where each published prefix leads. Nothing else of the management point is reachable by
         way of a gateway, not even by a stolen one: this listener also serves connection points."""
-        if not await store.gateway_traffic_allowed(tx):
-            return []
-        role = (await properties.site(tx)).management_point_id
         inside = self.settings.management_point_url.rstrip("/")
-        found = [
-            tunnel.Mapping(
-                f"{entry}/{role}/{item.path}", f"{inside}/{item.path}", item.hold_seconds
-            )
-            for item in clients.ENDPOINTS
-            for entry in (SERVER, MUTUAL)
-        ]
+        updates = await software_updates.point(tx)
+        found = _mappings(inside, updates.role_id, software_updates.ENDPOINTS)
+        found = found if updates.allowed else []
+        if not await store.gateway_traffic_allowed(tx):
+            return found
+        role = str((await properties.site(tx)).management_point_id)
+        found += _mappings(inside, role, clients.ENDPOINTS)
         if await self.adminservice_apps(tx):
             door = f"{inside}/{ADMINSERVICE_DOOR}/{gateway.service_name}"
             found += [
@@ -363,7 +402,7 @@ class Connections:
             trusted_roots=[_pem(der) for der in await store.trust(tx, "root")],
             crls=[_b64(der) for der in await store.trust(tx, "crl")],
             check_revocation=gateway.check_revocation,
-            endpoints=await self.endpoints(tx),
+            endpoints=[*await self.endpoints(tx), *await self.update_endpoints(tx)],
         )
         version = await store.configuration_version(
             tx, gateway.service_name, sha256(msgspec.json.encode(made)).hexdigest()
@@ -443,8 +482,18 @@ def adminservice_methods(apps: Iterable[AdminServiceApp]) -> list[str]:
     return ["GET", "POST", "PUT", "PATCH", "DELETE"] if writes else ["GET"]
 
 
+def _mappings(inside: str, role: str, items: Iterable[clients.Endpoint]) -> list[tunnel.Mapping]:
+    return [
+        tunnel.Mapping(f"{entry}/{role}/{item.path}", f"{inside}/{item.path}", item.hold_seconds)
+        for item in items
+        for entry in (SERVER, MUTUAL)
+    ]
+
+
 def _role(endpoint: str) -> str:
     """Which role of the site stands behind a published prefix."""
+    if endpoint.lower().endswith("/sms_sup"):
+        return "software-update-point"
     return "admin-service" if endpoint.lower().endswith("/adminservice") else "management-point"
 
 

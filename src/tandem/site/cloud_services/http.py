@@ -20,7 +20,7 @@ from tandem.infra.errors import Invalid
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
-from tandem.site import administrators, properties
+from tandem.site import administrators, properties, software_updates
 from tandem.site.administrators import Administrator, Gate
 from tandem.site.cloud_services import app_settings, certificates, consent, site_http, store
 from tandem.site.cloud_services.connection import Connections, News
@@ -249,6 +249,8 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route("/api/v1/connection-points/{name}/credentials", api.credentials, methods=["POST"]),
         Route("/api/v1/management-point", api.management_point, methods=["GET"]),
         Route("/api/v1/management-point", api.set_management_point, methods=["PATCH"]),
+        Route("/api/v1/software-update-point", api.update_point, methods=["GET"]),
+        Route("/api/v1/software-update-point", api.set_update_point, methods=["PATCH"]),
         Route(
             "/api/v1/management-point/adminservice/{app_id}",
             api.publish_adminservice,
@@ -831,6 +833,36 @@ class _Api:
             shape = await self._management_point(tx)
         self._cloud.news.tell()
         return http.reply(shape)
+
+    async def update_point(self, request: Request) -> Response:
+        await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            return http.reply(await self._update_point(tx))
+
+    async def set_update_point(self, request: Request) -> Response:
+        who = await self._require(request)
+        wanted = await http.decode(request, GatewayTraffic)
+        async with self._cloud.db.transaction() as tx:
+            await self._cloud.connections.allow_updates(
+                tx, wanted.allow_gateway_traffic, actor=who.name
+            )
+            shape = await self._update_point(tx)
+        self._cloud.news.tell()
+        return http.reply(shape)
+
+    async def _update_point(self, tx: Tx) -> dict[str, Any]:
+        connections = self._cloud.connections
+        point = await software_updates.point(tx)
+        return {
+            "role_id": point.role_id,
+            "url": connections.settings.management_point_url,
+            "allow_gateway_traffic": point.allowed,
+            "can_allow_gateway_traffic": await connections.can_allow(tx),
+            "gateway_host": await connections.update_point_host(tx) or "",
+            "endpoints": [as_dict_struct(e) for e in await connections.update_endpoints(tx)],
+            "changed_at": point.changed_at,
+            "changed_by": point.changed_by,
+        }
 
     async def publish_adminservice(self, request: Request) -> Response:
         who = await self._require(request)

@@ -66,6 +66,10 @@ class Ports:
         return {
             "listeners": [as_dict(item) for item in found],
             "published": [
-                msgspec.to_builtins(item) for item in await self.connections.endpoints(tx)
+                msgspec.to_builtins(item)
+                for item in (
+                    *await self.connections.endpoints(tx),
+                    *await self.connections.update_endpoints(tx),
+                )
             ],
         }
