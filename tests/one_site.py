@@ -33,11 +33,14 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Kind
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, cmtrace
-from tandem.site import administrators, clients, notifications, settings
+from tandem.site import administrators, clients, notifications, settings, software_updates
 
 TENANT = "3f6b1b62-7b1c-4c55-9d58-0e6f9b6f5a11"
 ROLE_ID = "72057594037927941"
 PREFIX = f"/CCM_Proxy_ServerAuth/{ROLE_ID}"
+# Of the software update point, which has a role id of its own.
+UPDATES_ID = "72057594037927942"
+UPDATES_PREFIX = f"/CCM_Proxy_ServerAuth/{UPDATES_ID}"
 MUTUAL_PREFIX = f"/CCM_Proxy_MutualAuth/{ROLE_ID}"
 PACKAGE = bytes(range(256)) * 2000
 
@@ -169,6 +172,8 @@ class Site:
         # Authorities of client certificates, and their revocation lists; None: nobody looks.
         self.client_roots: list[x509.Certificate] = []
         self.crls: list[x509.CertificateRevocationList] | None = None
+        # Where clients are told that software update points are; none, unless a test wants one.
+        self.update_points: list[ccm.UpdatePoint] = []
         self.resources: list[str] = []
         self.seen: list[Request] = []
         # May answer a request in the management point's stead, as a bad relay would.
@@ -195,6 +200,8 @@ class Site:
                 manifest=self._manifest,
                 package=lambda wanted: self.package_of(wanted),
                 ordered=self._ordered,
+                updates=self._updates,
+                update_points=self._update_points,
                 user_policy=self._user_policy,
                 user_settings=lambda tx, user: settings.of_user(tx, user.tenant_id, user.object_id),
             ),
@@ -209,6 +216,12 @@ class Site:
 
     async def _ordered(self, tx: Tx, client: clients.Client, message: ccm.Message) -> None:
         await notifications.take_result(tx, client, message, self.now())
+
+    async def _updates(self, tx: Tx, client: clients.Client, message: ccm.Message) -> None:
+        await software_updates.take(tx, client, message, self.now())
+
+    async def _update_points(self, tx: Tx) -> list[ccm.UpdatePoint]:
+        return self.update_points
 
     async def _verify_certificate(self, tx: Tx, leaf: x509.Certificate) -> None:
         pki.check_client(leaf, self.client_roots, self.crls, self.now())
@@ -277,6 +290,9 @@ class Site:
     def _below(self) -> list[BaseRoute]:
         return [*clients.routes(self.db, self.point), *notifications.routes(self.channel)]
 
+    def _update_point(self) -> list[BaseRoute]:
+        return software_updates.point_routes(self.db, self.point, self._signing, self.now)
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         key = pki.generate_key()
@@ -298,11 +314,14 @@ class Site:
                 Route(f"/{TENANT}/oauth2/v2.0/token", self._directory, methods=["POST"]),
                 # The same inside, without a gateway's prefix.
                 *self._below(),
+                *self._update_point(),
                 Mount(PREFIX, routes=self._below()),
+                Mount(UPDATES_PREFIX, routes=self._update_point()),
                 Mount(MUTUAL_PREFIX, routes=self._below()),
                 *clients.admin_routes(self.db, require=_anyone, now=self.now),
                 *clients.identity_routes(self.db, self.box, "CM1", require=_anyone, now=self.now),
                 *notifications.admin_routes(self.db, _anyone, self.now),
+                *software_updates.routes(self.db, _anyone, self.now),
             ],
             role="site",
         )

@@ -214,6 +214,7 @@ class Client:
         self._asked = True
         now = self._machine.now()
         self._policy_due = self._messages_due = now
+        self._updates.is_due()
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -441,6 +442,7 @@ class Client:
         match action:
             case "download-computer-policy":
                 self._asked = True
+                self._updates.is_due()
                 await self._poll()
                 await self._evaluate()
                 return f"Policy version {self._policy.version if self._policy else 0} is in force."

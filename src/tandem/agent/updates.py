@@ -117,6 +117,10 @@ class UpdateAgent:
         self._due = self._points_due = self._evaluate_due = self._machine.now()
         self._evaluated, self._failed = (), {}
 
+    def is_due(self) -> None:
+        """Ask for the list with the policy, which is asked for now."""
+        self._due = self._machine.now()
+
     def moved(self) -> None:
         """Another network has another way to the software update point."""
         self._points_due = self._machine.now()

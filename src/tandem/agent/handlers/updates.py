@@ -5,7 +5,7 @@ apt takes it from the archives that the device has. Under `root` alone, like all
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import httpx
 
@@ -21,6 +21,7 @@ _APT_SECONDS = 1800
 # The run whose lock tells a later agent that what an earlier one began goes on.
 _RUN = "software-updates"
 _RELEASE = "/etc/os-release"
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 class Updates:
@@ -31,7 +32,7 @@ class Updates:
         self._apps = Apps(root, folder, http, said)
         self._folder = folder
         self._record = Record(
-            _RUN, "site", "", Effect(_RUN, "site", "", "", datetime.min), run=_RUN
+            _RUN, "site", "", Effect(_RUN, "site", "", "", _NEVER), run=_RUN
         )
 
     def stamp(self) -> tuple[int, ...]:

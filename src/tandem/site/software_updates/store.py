@@ -106,7 +106,7 @@ async def updates(
 ) -> tuple[list[Update], int]:
     """A page of them, the newest first, and how many there are."""
     where = (
-        f" FROM software_updates_update u WHERE {_SEARCHED}"
+        f" FROM software_updates_update u WHERE {_SEARCHED}"  # noqa: S608
         " AND (%(classification)s = '' OR u.classification = %(classification)s)"
         " AND (%(severity)s = '' OR u.severity = %(severity)s)"
         " AND (%(release)s = '' OR u.release = %(release)s)"
@@ -321,18 +321,47 @@ def _offered(members: str) -> str:
     """  # noqa: S608
 
 
+_COUNTS = """SELECT o.update_id, coalesce(s.state, 'unknown') AS state, count(*) AS n
+    FROM offered o LEFT JOIN software_updates_state s
+        ON s.update_id = o.update_id AND s.client_id = o.client_id
+    WHERE o.update_id = ANY(%(wanted_ids)s) GROUP BY 1, 2"""
+
+_BY_DEVICE = """SELECT o.client_id, o.device, max(sc.asked_at) AS asked_at,
+        bool_or(coalesce(sc.installs, false)) AS installs,
+        count(*) FILTER (WHERE s.state = 'required') AS required,
+        count(*) FILTER (WHERE s.state = 'installed') AS installed,
+        count(*) FILTER (WHERE s.state = 'not-applicable') AS not_applicable,
+        count(*) FILTER (WHERE s.state = 'failed') AS failed,
+        count(*) FILTER (WHERE s.state IS NULL) AS unknown
+    FROM offered o LEFT JOIN software_updates_state s
+        ON s.update_id = o.update_id AND s.client_id = o.client_id
+    LEFT JOIN software_updates_scan sc ON sc.client_id = o.client_id
+    GROUP BY o.client_id, o.device
+    HAVING %(state)s = '' OR count(*) FILTER
+        (WHERE coalesce(s.state, 'unknown') = %(state)s) > 0
+    ORDER BY failed DESC, required DESC, unknown DESC, lower(o.device), o.client_id
+    LIMIT %(limit)s OFFSET %(offset)s"""
+
+_ON_DEVICES = """SELECT o.update_id, o.client_id, o.device, o.deadline,
+        coalesce(s.state, 'unknown') AS state, coalesce(s.version, '') AS version,
+        coalesce(s.code, '') AS code, coalesce(s.text, '') AS text, s.at
+    FROM offered o LEFT JOIN software_updates_state s
+        ON s.update_id = o.update_id AND s.client_id = o.client_id
+    WHERE (%(update)s = '' OR o.update_id = %(update)s)
+        AND (%(client)s = '' OR o.client_id = %(client)s)
+        AND (%(state)s = '' OR coalesce(s.state, 'unknown') = %(state)s)
+    ORDER BY array_position(
+        ARRAY['failed', 'required', 'unknown', 'installed', 'not-applicable'],
+        coalesce(s.state, 'unknown')), lower(o.device), o.client_id, o.update_id
+    LIMIT %(limit)s OFFSET %(offset)s"""
+
+
 async def counts(
     tx: Tx, members: str, values: Mapping[str, Any], ids: Sequence[str]
 ) -> dict[str, Counts]:
     """Of each of these updates: on how many devices it stands how."""
     found = await tx.execute(
-        (
-            _offered(members)
-            + """SELECT o.update_id, coalesce(s.state, 'unknown') AS state, count(*) AS n
-                FROM offered o LEFT JOIN software_updates_state s
-                    ON s.update_id = o.update_id AND s.client_id = o.client_id
-                WHERE o.update_id = ANY(%(wanted_ids)s) GROUP BY 1, 2"""  # noqa: S608
-        ).encode(),
+        (_offered(members) + _COUNTS).encode(),
         {**values, "wanted_ids": list(ids)},
     )
     return _by(await found.fetchall(), "update_id")
@@ -343,24 +372,7 @@ async def counts_by_device(
 ) -> list[dict[str, Any]]:
     """Devices for which something is approved, the least compliant first."""
     found = await tx.execute(
-        (
-            _offered(members)
-            + """SELECT o.client_id, o.device, max(sc.asked_at) AS asked_at,
-                    bool_or(coalesce(sc.installs, false)) AS installs,
-                    count(*) FILTER (WHERE s.state = 'required') AS required,
-                    count(*) FILTER (WHERE s.state = 'installed') AS installed,
-                    count(*) FILTER (WHERE s.state = 'not-applicable') AS not_applicable,
-                    count(*) FILTER (WHERE s.state = 'failed') AS failed,
-                    count(*) FILTER (WHERE s.state IS NULL) AS unknown
-                FROM offered o LEFT JOIN software_updates_state s
-                    ON s.update_id = o.update_id AND s.client_id = o.client_id
-                LEFT JOIN software_updates_scan sc ON sc.client_id = o.client_id
-                GROUP BY o.client_id, o.device
-                HAVING %(state)s = '' OR count(*) FILTER
-                    (WHERE coalesce(s.state, 'unknown') = %(state)s) > 0
-                ORDER BY failed DESC, required DESC, unknown DESC, lower(o.device), o.client_id
-                LIMIT %(limit)s OFFSET %(offset)s"""  # noqa: S608
-        ).encode(),
+        (_offered(members) + _BY_DEVICE).encode(),
         {**values, "limit": limit, "offset": offset, "state": state},
     )
     return [dict(row) async for row in found]
@@ -379,21 +391,7 @@ async def on_devices(
 ) -> list[OnDevice]:
     """How an update stands on each device, or each update on a device; what went wrong first."""
     found = await tx.execute(
-        (
-            _offered(members)
-            + """SELECT o.update_id, o.client_id, o.device, o.deadline,
-                    coalesce(s.state, 'unknown') AS state, coalesce(s.version, '') AS version,
-                    coalesce(s.code, '') AS code, coalesce(s.text, '') AS text, s.at
-                FROM offered o LEFT JOIN software_updates_state s
-                    ON s.update_id = o.update_id AND s.client_id = o.client_id
-                WHERE (%(update)s = '' OR o.update_id = %(update)s)
-                    AND (%(client)s = '' OR o.client_id = %(client)s)
-                    AND (%(state)s = '' OR coalesce(s.state, 'unknown') = %(state)s)
-                ORDER BY array_position(
-                    ARRAY['failed', 'required', 'unknown', 'installed', 'not-applicable'],
-                    coalesce(s.state, 'unknown')), lower(o.device), o.client_id, o.update_id
-                LIMIT %(limit)s OFFSET %(offset)s"""  # noqa: S608
-        ).encode(),
+        (_offered(members) + _ON_DEVICES).encode(),
         {
             **values,
             "update": update_id,
