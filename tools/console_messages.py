@@ -46,6 +46,7 @@ APIS = (
     "site/properties",
     "site/search",
     "site/settings",
+    "site/software_updates",
     "tenant/assignments",
     "tenant/directory",
     "tenant/graph",

@@ -19,6 +19,7 @@ from tandem.console.areas import (
     gateways,
     mdm,
     notify,
+    updates,
 )
 from tandem.console.kit import Area, Hit, Notice
 from tandem.console.labels import N_, Place
@@ -51,6 +52,8 @@ SITE_AREAS: tuple[Area, ...] = (
     fleet.AREA,
     clients.AREA,
     cloud.AREA,
+    # Before the gateways, whose site systems are found by any name.
+    updates.AREA,
     gateways.AREA,
     collections.AREA,
     comgmt.AREA,

@@ -31,9 +31,7 @@ class Updates:
         self._root = root
         self._apps = Apps(root, folder, http, said)
         self._folder = folder
-        self._record = Record(
-            _RUN, "site", "", Effect(_RUN, "site", "", "", _NEVER), run=_RUN
-        )
+        self._record = Record(_RUN, "site", "", Effect(_RUN, "site", "", "", _NEVER), run=_RUN)
 
     def stamp(self) -> tuple[int, ...]:
         """Another one whenever what is installed has changed."""

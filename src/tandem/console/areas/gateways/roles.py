@@ -33,6 +33,7 @@ from tandem.infra.errors import HTTP_STATUS, AppError
 BASE = f"{ROOT}/site-systems"
 POINTS = "/api/v1/connection-points"
 MANAGEMENT_POINT = "/api/v1/management-point"
+UPDATE_POINT = "/api/v1/software-update-point"
 REFRESH_SECONDS = 3
 POINT = "connection-point"
 
@@ -102,6 +103,7 @@ async def overview(page: Page[Any]) -> Response:
         "gateways/roles.html",
         points=[_shown(item) for item in points],
         management=await page.api.get(MANAGEMENT_POINT),
+        updates=await page.api.get(UPDATE_POINT),
         refresh_seconds=REFRESH_SECONDS,
     )
 
@@ -371,8 +373,8 @@ WIZARD = Wizard(
                 field(
                     "others",
                     N_(
-                        "The management point is part of the site server. Software update point and"
-                        " distribution point are not in this version."
+                        "The management point and the software update point are part of the site"
+                        " server. A distribution point of its own is not in this version."
                     ),
                     "note",
                 ),
