@@ -34,6 +34,7 @@ from tandem.site import (
     notifications,
     properties,
     search,
+    software_updates,
 )
 from tandem.site import settings as client_settings
 from tandem.site.collections import Resource
@@ -260,10 +261,16 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
             db,
             gate,
             now,
-            (client_settings.used_for, deployments.used_for, comanagement.used_for),
+            (
+                client_settings.used_for,
+                deployments.used_for,
+                comanagement.used_for,
+                software_updates.used_for,
+            ),
         ),
         *client_settings.routes(db, gate, now),
         *deployments.routes(db, gate, now),
+        *software_updates.routes(db, gate, now),
         *comanagement.routes(db, cloud.others, gate, now),
         *auditing.routes(db, gate, now, signer),
         *search.routes(db, gate, cloud.searched),

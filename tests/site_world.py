@@ -38,6 +38,7 @@ from tandem.site import (
     discovery,
     health,
     properties,
+    software_updates,
 )
 from tenant_world import ADMIN
 from tenant_world import PASSWORD as TENANT_PASSWORD
@@ -308,7 +309,8 @@ async def site(
             *cloud_services.routes(cloud, gate),
             *cloud_services.connector_routes(cloud),
             *discovery.routes(db, found, gate),
-            *collections.routes(db, gate, now),
+            *collections.routes(db, gate, now, (software_updates.used_for,)),
+            *software_updates.routes(db, gate, now),
             *health.routes(health.Health.of(cloud, places), gate),
             *clients.routes(db, _management_point(box, cloud)),
             *adminservice.routes(db, gate, now, scripts),

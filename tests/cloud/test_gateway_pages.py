@@ -348,7 +348,7 @@ async def test_the_management_point_takes_gateway_traffic_or_says_why_it_cannot(
     browser: Browser, site: Site
 ) -> None:
     await browser.open("/console/site-systems")
-    assert "Not in this version" in browser.main
+    assert "The wire between WSUS and Windows is not in this version." in browser.main
     await browser.follow("Management point")
     await browser.press("Save", allow_gateway_traffic="1")
     assert "The management point takes gateway traffic." in browser.main

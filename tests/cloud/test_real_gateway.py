@@ -56,6 +56,7 @@ async def test_a_client_on_the_internet_reaches_what_is_published_and_nothing_el
         await _connected(site)
         role = (await site.run("management-point", "set", "--allow-gateway-traffic"))["role_id"]
         await _look(site, world, made["nodes"][0], public_root, role)
+        await _updates(site, made["nodes"][0], public_root, role)
         await _analyzed(site, made["nodes"][0])
         await _scripts(site, world, made["nodes"][0], public_root, role)
     finally:
@@ -91,6 +92,44 @@ async def _look(
         assert answer.status_code == 401, answer.text  # Published, but not for the nameless.
         hidden = await client.get(f"{server}/SMS_CMG/connector/configuration", **named)  # type: ignore[arg-type]
         assert hidden.status_code in {403, 404}, hidden.text
+
+
+async def _updates(site: Site, node: dict[str, Any], root: Path, management: str) -> None:
+    """The software update point is published and withdrawn by itself, under its own number; who
+    keeps a connection open is refused on it like everybody else."""
+    tls = ssl.create_default_context(cafile=str(root))
+    base = f"https://{node['host']}:{node['port']}"
+    named: dict[str, Any] = {"extensions": {"sni_hostname": NAME}, "headers": {"Host": NAME}}
+    role = (await site.run("software-update-point", "show"))["role_id"]
+    path = f"/CCM_Proxy_ServerAuth/{role}/SMS_SUP/.sms_upd"
+    one = httpx.Limits(max_connections=1)
+    async with httpx.AsyncClient(base_url=base, verify=tls, trust_env=False, limits=one) as client:
+        ports = set()
+
+        async def status(wanted: int) -> httpx.Response:
+            for _ in range(50):  # The news is on its way.
+                answer = await client.get(path, **named)
+                ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+                if answer.status_code == wanted:
+                    break
+                await asyncio.sleep(0.1)
+            assert answer.status_code == wanted, answer.text
+            return answer
+
+        closed = await status(403)
+        assert closed.json()["error"]["code"] == "CMGService_Not_Published"
+        shown = await site.run("software-update-point", "set", "--allow-gateway-traffic")
+        assert shown["gateway_host"] == f"{NAME}:{node['port']}/CCM_Proxy_MutualAuth/{role}"
+        assert [one["prefix"] for one in shown["endpoints"]] == [path.removesuffix("/.sms_upd")]
+        await status(401)  # Published, but not for the nameless.
+        for other in (f"{role}/SMS_MP/.sms_pol", f"{management}/SMS_SUP/.sms_upd"):
+            answer = await client.get(f"/CCM_Proxy_ServerAuth/{other}", **named)
+            assert answer.status_code == 403, answer.text
+        await site.run("software-update-point", "set", "--no-allow-gateway-traffic")
+        closed = await status(403)
+        assert closed.json()["error"]["code"] == "CMGService_Not_Published"
+        assert "software update point" in closed.json()["error"]["cure"]
+        assert len(ports) == 1
 
 
 async def _analyzed(site: Site, node: dict[str, Any]) -> None:

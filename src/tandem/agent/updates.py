@@ -282,7 +282,10 @@ class UpdateAgent:
                 f"The MDM service owns {_OURS.title}: this client installs no updates of the site.",
             )
         if self._gate.holding(_OURS).writer is not Authority.SITE:
-            return "owner.handing-over", f"The workload {_OURS.title} is being handed over to the site."
+            return (
+                "owner.handing-over",
+                f"The workload {_OURS.title} is being handed over to the site.",
+            )
         if found.expires_at <= now:
             return (
                 "list.expired",

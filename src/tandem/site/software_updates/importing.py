@@ -118,7 +118,7 @@ def _of_row(cells: dict[str, str], line: int) -> Wanted:
         return check(msgspec.convert({**dict.fromkeys(_NEEDED, ""), **values}, Wanted))
     except BadUpdate as error:
         field = str(error.details.get("field", ""))
-        raise _bad(line, error.message.rstrip("."), field) from None
+        raise _bad(line, error.message.removeprefix(f"{field}: ").rstrip("."), field) from None
 
 
 def _bad(line: int, wrong: str, column: str = "") -> BadFile:
