@@ -324,19 +324,23 @@ async def test_each_workload_has_a_page_that_says_what_moves_here_today(
     await browser.open(PATH)
     hints = browser.page.xpath("//fieldset[contains(@class, 'slider')]//p[@class='hint']")
     marked = [one for one in hints if "Moves the flag only" in one.text_content()]
-    assert (len(hints), len(marked)) == (7, 4)
+    assert (len(hints), len(marked)) == (7, 3)
     await browser.open(f"{PATH}/workloads/device-configuration")
     assert "Moves with effects on devices that run Linux." in browser.main
     assert "systemd units" in browser.main
     assert "TandemFiles/<name>" in browser.main
     assert "0 of 0 devices are with the MDM service." in browser.main
     await browser.open(f"{PATH}/workloads/windows-update")
-    assert "Moves the flag only" in browser.main
+    assert "Moves with effects on devices that run Linux." in browser.main
+    assert "Updates that are approved at the software update point" in browser.main
     assert "Its effects do not roll back" in browser.main
+    await browser.open(f"{PATH}/workloads/office-click-to-run")
+    assert "Moves the flag only" in browser.main
     # An empty workload is switched like any other.
-    switched = await enabled.web.put(f"{API}/workloads/windows-update", json={"position": "mdm"})
+    path = f"{API}/workloads/office-click-to-run"
+    switched = await enabled.web.put(path, json={"position": "mdm"})
     assert switched.status_code == 200
-    await browser.open(f"{PATH}/workloads/windows-update")
+    await browser.open(f"{PATH}/workloads/office-click-to-run")
     assert "0 of 3 devices are with the MDM service." in browser.main
 
 
@@ -362,6 +366,7 @@ async def test_the_catalogue_and_both_encodings_by_the_api(enabled: Api) -> None
     assert [item["workload"] for item in found if item["has_effect"]] == [
         "compliance-policies",
         "device-configuration",
+        "windows-update",
         "client-apps",
     ]
     one = await enabled.get(f"{API}/workloads/client-apps")

@@ -202,7 +202,7 @@ async def test_the_point_takes_gateway_traffic_by_itself_or_says_why_it_cannot(
     assert shown["endpoints"][0]["prefix"].endswith(f"{shown['role_id']}/SMS_SUP")
     # The management point's own traffic is another decision.
     assert not (await world.run("management-point", "show"))["allow_gateway_traffic"]
-    refused = await world.refusal("site", "set-properties", "--no-enhanced-http")
+    refused = await world.refusal("site", "properties", "set", "--no-enhanced-http")
     assert "The software update point takes gateway traffic" in refused.message
     await browser.press("Save", allow_gateway_traffic=None)
     assert "The software update point takes no gateway traffic." in browser.main

@@ -204,6 +204,7 @@ def test_the_catalogue_has_each_workload_with_what_moves_here() -> None:
     assert {w for w, entry in CATALOGUE.items() if entry.has_effect} == {
         Workload.COMPLIANCE_POLICIES,
         Workload.DEVICE_CONFIGURATION,
+        Workload.WINDOWS_UPDATE,
         Workload.CLIENT_APPS,
     }
     assert {w for w, entry in CATALOGUE.items() if not entry.rolls_back} == {

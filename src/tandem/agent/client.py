@@ -463,6 +463,8 @@ class Client:
                 return "The hardware was collected whole."
             case "evaluate-application-deployments":
                 return await self._look_again((APPS,))
+            case "evaluate-software-update-deployments":
+                return await self._evaluate_updates()
             case "evaluate-configurations":
                 return await self._look_again(())
             case "evaluate-co-management":
@@ -493,6 +495,19 @@ class Client:
         return (
             f"All {good} are as they should be." if good else "Nothing is deployed to this device."
         )
+
+    async def _evaluate_updates(self) -> str:
+        if not self._updates.is_there:
+            raise NothingThere("This client looks for no updates on this device.")
+        self._updates.ask_again()
+        await self._update()
+        if self._updates.trouble is not None:
+            code, text = self._updates.trouble
+            raise SomeFailed(text, cure=f"It is {code} in the guide to software updates.")
+        installed, required, failed = self._updates.counts()
+        if failed:
+            raise SomeFailed(f"{failed} updates failed; the device's page of updates says why.")
+        return f"Of the approved updates {installed} are installed, and {required} are required."
 
     async def _restart(self, orders: list[TakenOrder]) -> str:
         restart, now = self._machine.restart, self._machine.now()

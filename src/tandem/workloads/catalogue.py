@@ -162,6 +162,14 @@ _ENTRIES = (
         areas=("update", "deliveryoptimization"),
         policies=(
             PolicyType(
+                "software-updates",
+                "Software updates of Debian packages",
+                "Updates that are approved at the software update point, with a deadline.",
+                effect=True,
+                rolls_back=False,
+                remark="What was installed stays installed. Windows has no mapping for them.",
+            ),
+            PolicyType(
                 "update-rings",
                 "Update rings and deferrals",
                 mdm=_SENT,

@@ -53,6 +53,12 @@ _EVERY = (
         "Apps are looked for again; what is missing is installed, where the site owns client apps.",
     ),
     Action(
+        "evaluate-software-update-deployments",
+        "Evaluate software update deployments",
+        "Approved updates are asked for and compared again; what is due is installed, where the site"
+        " owns Windows Update policies.",
+    ),
+    Action(
         "evaluate-configurations",
         "Evaluate configurations and compliance",
         "Every value is compared with the device again, and compliance is found out anew.",
@@ -79,7 +85,6 @@ ACTIONS: Mapping[str, Action] = {one.id: one for one in _EVERY}
 # Of the field's list (spec 2.22), with why they are not there.
 MISSING = (
     ("collect-software-inventory", "This client has no software inventory."),
-    ("evaluate-software-update-deployments", "This client gets no updates from the site by deployment."),
     ("switch-to-next-software-update-point", "The site has one software update point."),
     ("evaluate-device-health-attestation", "This client attests no health."),
     ("wake-up", "A sleeping device is woken on its own network only."),

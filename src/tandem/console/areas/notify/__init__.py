@@ -40,6 +40,13 @@ ACTIONS = {
             " apps."
         ),
     ),
+    "evaluate-software-update-deployments": (
+        N_("Evaluate software update deployments"),
+        N_(
+            "Approved updates are asked for and compared again; what is due is installed, where the"
+            " site owns Windows Update policies."
+        ),
+    ),
     "evaluate-configurations": (
         N_("Evaluate configurations and compliance"),
         N_("Every value is compared with the device again, and compliance is found out anew."),
