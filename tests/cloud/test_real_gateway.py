@@ -102,34 +102,46 @@ async def _updates(site: Site, node: dict[str, Any], root: Path, management: str
     named: dict[str, Any] = {"extensions": {"sni_hostname": NAME}, "headers": {"Host": NAME}}
     role = (await site.run("software-update-point", "show"))["role_id"]
     path = f"/CCM_Proxy_ServerAuth/{role}/SMS_SUP/.sms_upd"
-    one = httpx.Limits(max_connections=1)
-    async with httpx.AsyncClient(base_url=base, verify=tls, trust_env=False, limits=one) as client:
-        ports = set()
+    web = httpx.AsyncClient(base_url=base, verify=tls, trust_env=False)
+    kept = httpx.AsyncClient(
+        base_url=base, verify=tls, trust_env=False, limits=httpx.Limits(max_connections=1)
+    )
 
-        async def status(wanted: int) -> httpx.Response:
-            for _ in range(50):  # The news is on its way.
-                answer = await client.get(path, **named)
-                ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
-                if answer.status_code == wanted:
-                    break
-                await asyncio.sleep(0.1)
-            assert answer.status_code == wanted, answer.text
-            return answer
+    async def known() -> tuple[int, Any]:
+        """The gateway's configuration, and the connection that this was asked on."""
+        answer = await kept.get("/CCM_Proxy_ServerAuth/ServiceMetadata", **named)
+        at = answer.extensions["network_stream"].get_extra_info("client_addr")
+        return answer.json()["configurationVersion"], at
 
-        closed = await status(403)
-        assert closed.json()["error"]["code"] == "CMGService_Not_Published"
+    async with web, kept:
+        closed = await web.get(path, **named)
+        assert (closed.status_code, closed.json()["error"]["code"]) == (
+            403,
+            "CMGService_Not_Published",
+        )
         shown = await site.run("software-update-point", "set", "--allow-gateway-traffic")
         assert shown["gateway_host"] == f"{NAME}:{node['port']}/CCM_Proxy_MutualAuth/{role}"
         assert [one["prefix"] for one in shown["endpoints"]] == [path.removesuffix("/.sms_upd")]
-        await status(401)  # Published, but not for the nameless.
+        for _ in range(50):  # The news is on its way.
+            answer = await web.get(path, **named)
+            if answer.status_code == 401:
+                break
+            await asyncio.sleep(0.1)
+        assert answer.status_code == 401, answer.text  # Published, but not for the nameless.
         for other in (f"{role}/SMS_MP/.sms_pol", f"{management}/SMS_SUP/.sms_upd"):
-            answer = await client.get(f"/CCM_Proxy_ServerAuth/{other}", **named)
+            answer = await web.get(f"/CCM_Proxy_ServerAuth/{other}", **named)
             assert answer.status_code == 403, answer.text
+        before, at = await known()
         await site.run("software-update-point", "set", "--no-allow-gateway-traffic")
-        closed = await status(403)
+        for _ in range(50):
+            if (await known()) != (before, at):
+                break
+            await asyncio.sleep(0.1)
+        assert await known() == (before + 1, at)
+        closed = await kept.get(path, **named)
+        assert closed.status_code == 403, closed.text
         assert closed.json()["error"]["code"] == "CMGService_Not_Published"
         assert "software update point" in closed.json()["error"]["cure"]
-        assert len(ports) == 1
 
 
 async def _analyzed(site: Site, node: dict[str, Any]) -> None:

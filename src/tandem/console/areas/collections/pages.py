@@ -43,6 +43,7 @@ USES = {
     "enrollment": N_("Pilot of"),
     "policy": N_("Co-management policy"),
     "configuration": N_("Configuration deployed to it"),
+    "software-update": N_("Software update decided for it"),
     "client-settings": N_("Client settings"),
 }
 HOWS = {
