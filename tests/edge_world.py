@@ -9,12 +9,12 @@ from pathlib import Path
 from joserfc import jwt
 
 from gateway.conftest import BASE, NAME, ROLE, TENANT, URI, Rig, free_port, serving
-from one_site import PREFIX, Moment, Site
+from one_site import PREFIX, UPDATES_PREFIX, Moment, Site
 from tandem import pki
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
-from tandem.site import clients
+from tandem.site import clients, software_updates
 
 MUTUAL = f"/CCM_Proxy_MutualAuth/{ROLE}"
 
@@ -24,6 +24,8 @@ class Edge(Rig):
 
     point: Site
     site_keys: dict[str, object]
+    # Whether the software update point is published.
+    updates: bool = False
 
     def configuration(self) -> tunnel.Configuration:
         jwks = {"keys": [self.tenant_key.as_dict(private=False)]}
@@ -54,6 +56,16 @@ class Edge(Rig):
                     one.hold_seconds,
                 )
                 for one in clients.ENDPOINTS
+            ]
+            + [
+                tunnel.Endpoint(
+                    f"{UPDATES_PREFIX}/{one.path}",
+                    list(one.methods),
+                    one.max_body_bytes,
+                    ["token"],
+                )
+                for one in software_updates.ENDPOINTS
+                if self.updates
             ],
             trusted_roots=[pki.pem(self.clients_root.certificate).decode()],
             check_revocation=False,
@@ -66,6 +78,13 @@ class Edge(Rig):
             tunnel.Mapping(f"{entry}/{one.path}", f"{inside}/{one.path}", one.hold_seconds)
             for one in clients.ENDPOINTS
             for entry in (BASE, MUTUAL)
+        ]
+        mappings += [
+            tunnel.Mapping(
+                f"{UPDATES_PREFIX}/{one.path}", f"https://localhost:{self.point.port}/{one.path}"
+            )
+            for one in software_updates.ENDPOINTS
+            if self.updates
         ]
         return tunnel.ConnectorConfiguration(name, found.gateways, mappings)
 

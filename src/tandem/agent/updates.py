@@ -186,7 +186,7 @@ class UpdateAgent:
 
     def _nowhere(self) -> tuple[str, str] | None:
         """None for a site that has no software update point at all, of which nothing is said."""
-        if not self._points:
+        if not self._points and self._list is None and not self._told.scan:
             return None
         where = "intranet" if self._session.intranet else "internet"
         return "scan.no-update-point", f"The site has no software update point for the {where}."
@@ -391,10 +391,8 @@ class UpdateAgent:
     def _tell_scan(self, why: tuple[str, str] | tuple[()]) -> None:
         """How it went, when that is something else than was told before."""
         trouble = self._trouble
-        if self._list is None and trouble is None and not self._told.scan:
-            return
         if self._list is None and trouble is None:
-            trouble = ("scan.no-update-point", "The site has no software update point any more.")
+            return
         code, text = trouble or why or ("", "")
         result = ccm.ScanResult(not why and trouble is None, code[:128], text[:512])
         state = ccm.SCAN_FAILED if trouble else ccm.SCAN_COMPLETED
