@@ -121,7 +121,9 @@ async def _updates(site: Site, node: dict[str, Any], root: Path, management: str
         )
         shown = await site.run("software-update-point", "set", "--allow-gateway-traffic")
         assert shown["gateway_host"] == f"{NAME}:{node['port']}/CCM_Proxy_MutualAuth/{role}"
-        assert [one["prefix"] for one in shown["endpoints"]] == [path.removesuffix("/.sms_upd")]
+        assert [one["prefix"] for one in shown["endpoints"]] == [
+            f"/CCM_Proxy_{entry}/{role}/SMS_SUP" for entry in ("ServerAuth", "MutualAuth")
+        ]
         for _ in range(50):  # The news is on its way.
             answer = await web.get(path, **named)
             if answer.status_code == 401:

@@ -1,6 +1,8 @@
 """From the administrator's word to dpkg, and back to the administrator: over TLS, with real packages."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from starlette.responses import Response
 
 from one_site import UPDATES_ID, UPDATES_PREFIX, log
 from software_updates.conftest import Device, deb
+from tandem.agent import locks
+from tandem.agent.installation import client_folder
 from tandem.protocols import ccm
 from tandem.workloads import Workload
 
@@ -193,8 +197,6 @@ async def test_without_content_of_its_own_apt_takes_it_from_the_devices_archives
     data = deb(tmp_path, "lab", "1.5", source="labs")
     (archive / "lab.deb").write_bytes(data)
     control = (tmp_path / "lab-1.5/DEBIAN/control").read_text()
-    import hashlib
-
     (archive / "Packages").write_text(
         f"{control}Filename: ./lab.deb\nSize: {len(data)}\n"
         f"SHA256: {hashlib.sha256(data).hexdigest()}\n"
@@ -256,3 +258,17 @@ async def test_nobody_is_sent_to_another_server(device: Device) -> None:
     assert any("another server" in line for line in log(device.machine, "WUAHandler"))
     shown = await device.shown()
     assert (shown["scan"]["state"], shown["scan"]["code"]) == ("failed", "scan.no-update-point")
+
+
+async def test_an_installation_that_outlived_its_agent_is_waited_for(device: Device) -> None:
+    device.installs("lab", "1.0")
+    await device.approve(await device.update(**device.offers("lab", "2.0")))
+    lock = locks.lasting(client_folder(device.machine.state).path / "updates/software-updates.run")
+    await device.again()
+    await device.step()
+    assert device.has("lab") == "1.0"
+    assert "An earlier installation goes on; it is waited for." in log(device.machine, "WUAHandler")
+    os.close(lock)
+    await device.step()
+    assert device.has("lab") == "2.0"
+    assert await device.stands() == {"CVE-2026-1": ("installed", "2.0")}
