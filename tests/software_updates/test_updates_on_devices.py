@@ -263,7 +263,9 @@ async def test_nobody_is_sent_to_another_server(device: Device) -> None:
 async def test_an_installation_that_outlived_its_agent_is_waited_for(device: Device) -> None:
     device.installs("lab", "1.0")
     await device.approve(await device.update(**device.offers("lab", "2.0")))
-    lock = locks.lasting(client_folder(device.machine.state).path / "updates/software-updates.run")
+    lock = locks.lasting(
+        client_folder(device.machine.state, True).path / "updates/software-updates.run"
+    )
     await device.again()
     await device.step()
     assert device.has("lab") == "1.0"
