@@ -182,6 +182,9 @@ class UpdateAgent:
             if _origin(base) == _origin(self._session.base):
                 return base
             self._write(f"{one.host} is another server than the site's, and is not asked.", WARNING)
+        if self._list is not None or self._told.scan:
+            # There was one: it may be back at any time.
+            self._points_due = now
         return ""
 
     def _nowhere(self) -> tuple[str, str] | None:
