@@ -10,9 +10,12 @@ _AUTHORITY = [
     ("GET", r"/v2\.0/\.well-known/openid-configuration"),
     ("GET", r"/discovery/v2\.0/keys"),
 ]
-# Of our own Graph: the MDM service's record of one device, and its settings. The site's page of a
-# device asks for the one, a roll-out for the other, and each does without where it is not.
-DOES_WITHOUT = re.compile(r"/v1\.0/deviceManagement/managedDevices/[^/]+/(timeline|settings)")
+# Of our own Graph: the MDM service's record of one device, its settings, and what it has for many. The
+# site's page of a device asks for the first two, a roll-out for the third, and each does without where
+# it is not.
+DOES_WITHOUT = re.compile(
+    r"/v1\.0/(deviceManagement/managedDevices/[^/]+/(timeline|settings)|tandem/deviceOffers)"
+)
 _TENANT = r"/(common|organizations|[0-9a-f-]{36}|[a-z0-9.-]+\.[a-z]+)"
 
 
