@@ -13,7 +13,7 @@ from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
 from tandem.infra.errors import AppError, Invalid
-from tandem.site import collections, comanagement, deployments, settings
+from tandem.site import collections, comanagement, deployments, settings, software_updates
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.fleet import graph, model, resultant, service, stories
@@ -54,7 +54,12 @@ def routes(
     now: Clock,
     approval_above: int = 100,
 ) -> list[BaseRoute]:
-    uses = (settings.used_for, deployments.used_for, comanagement.used_for)
+    uses = (
+        settings.used_for,
+        deployments.used_for,
+        comanagement.used_for,
+        software_updates.used_for,
+    )
     guard = collections.Guard(uses, approval_above)
 
     async def listed(request: Request) -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
-from tandem.site import collections, comanagement, deployments, settings
+from tandem.site import collections, comanagement, deployments, settings, software_updates
 from tandem.site.adminservice.model import (
     BadProperty,
     Body,
@@ -225,7 +225,12 @@ def _check_type(body: Body) -> None:
         )
 
 
-_USED_FOR = (settings.used_for, deployments.used_for, comanagement.used_for)
+_USED_FOR = (
+    settings.used_for,
+    deployments.used_for,
+    comanagement.used_for,
+    software_updates.used_for,
+)
 
 
 def _guarded(call: Call, key: Key) -> AbstractAsyncContextManager[None]:
