@@ -213,6 +213,19 @@ async def test_what_is_brought_again_is_not_done_again(
     assert (await admin.result(made))["state"] == "received"
 
 
+async def test_policy_that_is_not_taken_is_not_reported_as_in_force(
+    site: Site, admin: Admin, client: Client
+) -> None:
+    site.relay = lambda r: Response("forged") if r.url.path.endswith("sms_pol") else None
+    made = await admin.ask("download-computer-policy", client=client.client_id)
+    for _ in range(3):
+        client.wake()
+        await client.step()
+    found = await admin.result(made)
+    assert found["state"] == "failed"
+    assert "in force" not in found["text"]
+
+
 async def test_the_same_thing_asked_for_twice_is_done_once_for_both(
     admin: Admin, client: Client, installed: Machine
 ) -> None:

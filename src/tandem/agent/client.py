@@ -443,7 +443,9 @@ class Client:
             case "download-computer-policy":
                 self._asked = True
                 self._updates.is_due()
-                await self._poll()
+                refused = await self._poll()
+                if refused is not None:
+                    raise refused
                 await self._evaluate()
                 return f"Policy version {self._policy.version if self._policy else 0} is in force."
             case "download-user-policy":
@@ -619,13 +621,15 @@ class Client:
         self._report(ccm.SETUP_TOPIC, state, data, f"assignment/{number}/{state}")
         self._folder.write("assignment", f"{state} {number + 1}".encode())
 
-    async def _poll(self) -> None:
-        """Ask for policy. Only what the site signed for this client, newer than ours, counts."""
+    async def _poll(self) -> AppError | None:
+        """Ask for policy. Only what the site signed for this client, newer than ours, counts. Returns
+        what was wrong with what came, or that nobody could be asked."""
+        refused: AppError | None = None
         if not self._find_way():
             self._policy_due = self._machine.now() + self._minutes(
                 self.settings.policy_polling_minutes
             )
-            return
+            return NothingThere("The client settings leave no way from here to the site.")
         stored = self._folder.load("policy.json", _PolicyInHand)
         headers = {"If-None-Match": stored.etag} if stored and self._policy else {}
         self._write(
@@ -638,7 +642,7 @@ class Client:
             self._write("PolicyAgent", "Policy is not modified.")
             self._handler.policy_checked()
         else:
-            self._accept(response)
+            refused = self._accept(response)
         settings = self.settings
         if not (settings.enable_user_policy and settings.enable_user_policy_from_internet):
             self._drop_user_policy("the client settings do not allow it")
@@ -652,8 +656,9 @@ class Client:
                     self._drop_user_policy(error.message)
                 self._write("PolicyAgent", f"No user policy: {error.message}", WARNING)
                 self._effect("enable_user_policy_from_internet", f"no user policy: {error.code}")
+        return refused
 
-    def _accept(self, response: httpx.Response) -> None:
+    def _accept(self, response: httpx.Response) -> AppError | None:
         before = self._policy
         try:
             policy = ccm.open_policy(
@@ -668,7 +673,7 @@ class Client:
             # What is in force stays in force: a forged policy must not be worth more than none.
             describe(self._journal, "PolicyAgent", error)
             self._report(ccm.FRAMEWORK_TOPIC, 2, {"code": error.code, "message": error.message})
-            return
+            return error
         etag = response.headers.get("etag", "")
         self._folder.save("policy.json", _PolicyInHand(etag, response.text))
         self._policy = policy
@@ -689,6 +694,7 @@ class Client:
                 "Client settings disallow the cloud management gateway (DisAllowCMG = 1).",
                 WARNING,
             )
+        return None
 
     def _keep_pace(self, before: ccm.Policy | None) -> None:
         """Settings that ask for shorter intervals hold at once, not after the longer ones."""
