@@ -3,7 +3,7 @@ the site's API, the management point over TLS, the agent, and a tenant's MDM ser
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,7 +145,21 @@ async def world(api: Api, mdm: Mdm, site_db: Database, tmp_path: Path) -> AsyncI
         yield made
 
 
-async def test_a_collections_change_is_one_story_to_the_devices_report(world: World) -> None:
+async def _by_the_collection(api: Api, pilot: str) -> None:
+    await api.web.post(f"/api/v1/collections/{pilot}/members", json={"devices": ["PC-ALEX"]})
+
+
+async def _by_the_list_of_devices(api: Api, pilot: str) -> None:
+    (row,) = (await api.get(DEVICES))["devices"]
+    wanted = {"devices": [row["id"]], "collection": pilot}
+    answer = await api.web.post(f"{DEVICES}/add-to-collection", json=wanted)
+    assert answer.json()["changed"] == 1
+
+
+@pytest.mark.parametrize("add", [_by_the_collection, _by_the_list_of_devices])
+async def test_a_collections_change_is_one_story_to_the_devices_report(
+    world: World, add: Callable[[Api, str], Awaitable[None]]
+) -> None:
     """Collection, policy, flags, session, setting, report: one id, with times and who."""
     api = world.api
     await lock(world.mdm, world.device, "Screens", "30")
@@ -159,7 +173,7 @@ async def test_a_collections_change_is_one_story_to_the_devices_report(world: Wo
     # Nothing of this concerned the device: it was in no pilot.
     assert (await world.story())["kind"] == "registered"
 
-    await api.web.post(f"/api/v1/collections/{pilot}/members", json={"devices": ["PC-ALEX"]})
+    await add(api, pilot)
     waiting = await world.story()
     assert stages(waiting) == ["cause", "…policy"]
     assert waiting["steps"][1]["since"] == waiting["at"]

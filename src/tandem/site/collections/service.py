@@ -698,8 +698,9 @@ async def add_clients(
     """
     found = _of(MemberType.DEVICE, await _changeable(tx, wanted))
     added = await store.add_clients(tx, found.id, client_ids)
-    await _audit(tx, actor, "collection.add-many", found.id, now, **details, added=added)
-    return added
+    about = {**details, "added": len(added)}
+    await _audit(tx, actor, "collection.add-many", found.id, now, concerned=added, **about)
+    return len(added)
 
 
 async def _changeable(tx: Tx, wanted: str) -> Collection:
@@ -1369,10 +1370,20 @@ def _weigh(
 
 
 async def _audit(
-    tx: Tx, actor: str, action: str, target: str, now: datetime, **details: Any
+    tx: Tx,
+    actor: str,
+    action: str,
+    target: str,
+    now: datetime,
+    *,
+    concerned: Sequence[str] | None = None,
+    **details: Any,
 ) -> None:
+    """`concerned`: the names of the devices whose story it is, where the details do not have them."""
     if _decides_members(action, details):
         about = {"action": action, "collection": target, **_plain(details)}
+        if concerned is not None:
+            about["devices"] = list(concerned)
         details["trace"] = await traces.begin(
             tx, traces.Kind.COLLECTION, actor=actor, collections=[target], details=about, now=now
         )

@@ -793,15 +793,15 @@ async def add_rule(tx: Tx, collection_id: CollectionId, rule: Rule) -> bool:
     return done.rowcount == 1
 
 
-async def add_clients(tx: Tx, collection_id: CollectionId, client_ids: Sequence[str]) -> int:
-    """A direct rule for each of these clients' devices that has none yet."""
-    done = await tx.execute(
+async def add_clients(tx: Tx, collection_id: CollectionId, client_ids: Sequence[str]) -> list[str]:
+    """A direct rule for each of these clients' devices that has none yet: their names."""
+    added = await tx.execute(
         "INSERT INTO collections_rule (collection_id, kind, name, query, resource_id)"
         " SELECT %s, 'direct', name, '', id FROM collections_resource WHERE client_id = ANY(%s)"
-        " ON CONFLICT DO NOTHING",
+        " ON CONFLICT DO NOTHING RETURNING name",
         (collection_id, list(client_ids)),
     )
-    return done.rowcount
+    return [row["name"] async for row in added]
 
 
 async def add_plain_rules(

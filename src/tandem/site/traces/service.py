@@ -1,6 +1,7 @@
 """Causes as they happen, and which of them a device's new policy follows."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,7 +57,7 @@ async def follow(
     `collections` are those that its policy comes of now; `upstream` all that decide who is or was
     in them; `member_since` when it came into them, as far as that is known.
     """
-    found = await since(tx, last, name, upstream)
+    found = [_to_one(cause) for cause in await since(tx, last, name, upstream)]
     before, after = set(last.collections) if last else set(), set(collections)
     came, left = sorted(after - before), sorted(before - after)
     if last is None:
@@ -67,6 +68,12 @@ async def follow(
         cause = found[0]
     await store.save_given(tx, client_id, Given(cause, now, tuple(sorted(collections)), digest))
     return Followed(cause, [one for one in found if one.id != cause.id], came, left)
+
+
+def _to_one(cause: Cause) -> Cause:
+    """As one device is told of it: whom it concerns besides is not its own, and may be thousands."""
+    details = {name: value for name, value in cause.details.items() if name != "devices"}
+    return replace(cause, details=details)
 
 
 def _came_by_itself(
