@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from psycopg.types.json import Jsonb
-from test_permissions import person
+from test_operations import person
 
 import site_api
 from site_api import NOW, TENANT, Api, add_device

@@ -1,7 +1,7 @@
 """What each operation of the admin API asks of who calls it: one list, which the gate reads.
 
 A new route needs its line here. Without one it is refused to everybody but a full administrator
-over All, the role does not start, and the matrix of `tests/administrators/test_permissions.py`
+over All, the role does not start, and the matrix of `tests/administrators/test_operations.py`
 fails. Columns: the operation, which roles may (`|`: any of them; a full administrator always),
 and how far it reaches:
 
