@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -271,6 +271,7 @@ class Registered:
             "logs": str(self.folder / "logs"),
         }
         self._start("gateway", [sys.executable, "-c", _ROLE, "gateway"], gateway, self.port)
+        self._lives()  # A connection point that finds nobody comes back much later.
         # What the site would say; it is asked again only after the bench is over.
         kept = private_folder(self.folder / "connector") / "configuration.json"
         kept.write_bytes(msgspec.json.encode(self._configuration()))
@@ -291,6 +292,16 @@ class Registered:
         self._start("connector", command, connector, self.health_port)
         self._connected()
         self.rest()
+
+    def _lives(self, seconds: float = 60) -> None:
+        """The gateway's worker answers: its ports are open before it does."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{self.gateway_health}/livez", trust_env=False)
+                return
+            time.sleep(0.1)
+        raise SystemExit("the gateway did not start")
 
     def _connected(self, seconds: float = 60) -> None:
         """The gateway has its tunnel, and its configuration from it."""

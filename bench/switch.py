@@ -90,7 +90,8 @@ def _with_both(folder: Path) -> list[float]:
                 raise SystemExit(f"`tandem {' '.join(words)}` failed: {done.stderr.decode()[:800]}")
             return json.loads(done.stdout)
 
-        devices = len(tell("managed-device", "list"))
+        # One more device is with the MDM service alone, and not counted.
+        devices = tell("comanagement", "status")["co_managed"]
         return [
             _moved(tell, position, devices if position == "mdm" else 0)
             for position in ("mdm", "site") * ROUNDS
