@@ -457,20 +457,23 @@ class ManagementPointService:
         ccm.verify_request(
             ccm.public_key(holder.key), signed, method=method, target=target, body=body, now=now
         )
-        client = None
-        if signed.client_id:
-            client = await self._client(tx, signed.client_id, holder)
-        elif (unnamed := await store.client_of_key(tx, holder.thumbprint)) is not None:
-            _refuse_blocked(unnamed)
-        await self._once(tx, holder.thumbprint, signed.nonce, now)
-        if client is not None and client.obsolete:
+        key, since = holder.thumbprint, now - _SEEN_EVERY
+        if not signed.client_id:
+            if (unnamed := await store.client_of_key(tx, key)) is not None:
+                _refuse_blocked(unnamed)
+            await self._once(tx, key, signed.nonce, now)
+            return Caller(holder, None)
+        found, fresh = await store.known_and_new(tx, signed.client_id, key, signed.nonce, now)
+        client = self._speaks_for(holder, found)
+        if not fresh:
+            raise replayed()
+        if client.obsolete:
             await conflicts.revive(tx, client, now)
-        if client is not None and note:
-            await store.mark_seen(tx, client.id, now, now - _SEEN_EVERY)
+        if note and client.last_seen_at < since:
+            await store.mark_seen(tx, client.id, now, since)
         return Caller(holder, client)
 
-    async def _client(self, tx: Tx, client_id: str, holder: TokenHolder) -> Client:
-        client = await store.client(tx, client_id)
+    def _speaks_for(self, holder: TokenHolder, client: Client | None) -> Client:
         known = client is not None and client.thumbprint == holder.thumbprint
         # The site's own token ends when the device is known by something else, as by its directory.
         if client is None or not known or (holder.lasting and client.registered_by != holder.by):

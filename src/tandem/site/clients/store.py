@@ -80,6 +80,24 @@ async def client(tx: Tx, client_id: str) -> Client | None:
     return await _one(tx, "id = %s", client_id)
 
 
+async def known_and_new(
+    tx: Tx, client_id: str, thumbprint: str, nonce: str, now: datetime
+) -> tuple[Client | None, bool]:
+    """`client` and `use_nonce` in one statement: each request asks for both."""
+    cursor = await tx.execute(
+        f"""WITH used AS (
+                INSERT INTO clients_nonce (thumbprint, nonce, used_at)
+                VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING 1)
+            SELECT {_CLIENT}, fresh FROM (SELECT EXISTS (SELECT FROM used) AS fresh) n
+                LEFT JOIN clients_client ON id = %s""".encode(),  # noqa: S608
+        (thumbprint, nonce, now, client_id),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    fresh = bool(row.pop("fresh"))
+    return _client(row) if row["id"] is not None else None, fresh
+
+
 async def client_of_device(tx: Tx, tenant_id: str, device_id: str) -> Client | None:
     return await _one(tx, "tenant_id = %s AND device_id = %s", tenant_id, device_id)
 

@@ -1,6 +1,7 @@
 """The site's own tokens for clients: signed by a key that lies sealed in the database."""
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +30,8 @@ _PRE_AUTH = "SCCMPreAuthToken"
 SITE_TOKEN = "SITE"  # noqa: S105 - a kind of token.
 _CONTEXT = "clients.token-key"
 _LEEWAY = timedelta(seconds=60)
+# Tokens whose signature is not verified again; of each some kilobyte is kept.
+_VERIFIED = 10_000
 
 
 def issuer(site_code: str) -> str:
@@ -41,6 +44,7 @@ class TokenKeys:
     def __init__(self, box: SecretBox) -> None:
         self._box = box
         self._public: dict[str, ECKey] = {}
+        self._verified: dict[bytes, dict[str, Any]] = {}
         self._signing: tuple[str, ECKey] | None = None
 
     async def signing(self, tx: Tx, now: datetime) -> tuple[str, ECKey]:
@@ -71,6 +75,18 @@ class TokenKeys:
                 "The token was not issued by this site.", cure="Ask CCM_STS for a new token."
             )
         return self._public[kid]
+
+    def claims(self, token: str, key: ECKey) -> dict[str, Any]:
+        """What a token says, its signature verified: once, as clients show the same one often.
+        Raises JoseError, KeyError, TypeError, ValueError."""
+        digest = sha256(token.encode()).digest()
+        found = self._verified.get(digest)
+        if found is None:
+            found = jwt.decode(token, key, algorithms=["ES256"]).claims
+            if len(self._verified) >= _VERIFIED:
+                self._verified.clear()
+            self._verified[digest] = found
+        return found
 
 
 def issue(
@@ -242,7 +258,7 @@ async def _claims(keys: TokenKeys, tx: Tx, token: str, site_code: str, cure: str
         raise BadToken(f"The token is of site {other[:8]}, and this is {site_code}.", cure=cure)
     key = await keys.verification(tx, _kid(token))
     try:
-        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["ES256"]).claims
+        claims = keys.claims(token, key)
     except (JoseError, KeyError, TypeError, ValueError):
         raise BadToken(
             "The token was not issued by this site, or it was altered.", cure=cure

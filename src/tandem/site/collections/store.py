@@ -73,27 +73,33 @@ async def save_inventory(
     """The rows of one class of one resource, each as it is shown and as it is compared. Rows that
     are there already stay untouched: nothing has changed then. What is older than they are is
     passed over."""
-    newer = await tx.execute(
-        "SELECT FROM collections_inventory i JOIN collections_resource r ON r.id = i.resource_id"
-        " WHERE r.client_id = %s AND i.class = %s AND i.reported_at > %s LIMIT 1",
-        (client_id, of, now),
-    )
-    if await newer.fetchone() is not None:
-        return
     await tx.execute(
-        "INSERT INTO collections_inventory AS i"
-        " (resource_id, class, instance, properties, folded, reported_at)"
-        " SELECT r.id, %s, n.place, n.properties, n.folded, %s FROM collections_resource r,"
-        " unnest(%s::jsonb[], %s::jsonb[]) WITH ORDINALITY n (properties, folded, place)"
-        " WHERE r.client_id = %s ON CONFLICT (resource_id, class, instance) DO UPDATE"
-        " SET properties = EXCLUDED.properties, folded = EXCLUDED.folded,"
-        " reported_at = EXCLUDED.reported_at WHERE i.properties <> EXCLUDED.properties",
-        (of, now, [Jsonb(shown) for shown, _ in rows], [Jsonb(low) for _, low in rows], client_id),
-    )
-    await tx.execute(
-        "DELETE FROM collections_inventory i USING collections_resource r WHERE r.client_id = %s"
-        " AND i.resource_id = r.id AND i.class = %s AND i.instance > %s",
-        (client_id, of, len(rows)),
+        """WITH device AS (
+               SELECT r.id FROM collections_resource r
+               WHERE r.client_id = %(client)s AND NOT EXISTS (
+                   SELECT FROM collections_inventory i
+                   WHERE i.resource_id = r.id AND i.class = %(of)s AND i.reported_at > %(now)s)
+           ), more AS (
+               DELETE FROM collections_inventory i USING device
+               WHERE i.resource_id = device.id AND i.class = %(of)s AND i.instance > %(count)s
+           )
+           INSERT INTO collections_inventory AS i
+               (resource_id, class, instance, properties, folded, reported_at)
+           SELECT device.id, %(of)s, n.place, n.properties, n.folded, %(now)s FROM device,
+               unnest(%(shown)s::jsonb[], %(low)s::jsonb[]) WITH ORDINALITY
+                   n (properties, folded, place)
+           ON CONFLICT (resource_id, class, instance) DO UPDATE
+               SET properties = EXCLUDED.properties, folded = EXCLUDED.folded,
+                   reported_at = EXCLUDED.reported_at
+               WHERE i.properties <> EXCLUDED.properties""",
+        {
+            "client": client_id,
+            "of": of,
+            "now": now,
+            "count": len(rows),
+            "shown": [Jsonb(shown) for shown, _ in rows],
+            "low": [Jsonb(low) for _, low in rows],
+        },
     )
 
 

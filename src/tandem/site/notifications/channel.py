@@ -180,7 +180,8 @@ class Channel:
             return None
         if self._over or self._waiting.get(client_id) is not mine:
             return None
-        async with self._db.transaction() as tx:
+        # Nothing is lost between two statements: what was sent in vain is sent again.
+        async with self._db.apart() as tx:
             return await self._sealed(tx, client_id)
 
     async def _sealed(self, tx: Tx, client_id: str) -> str | None:
