@@ -43,6 +43,8 @@ _PROOFS = 2
 
 # A first message that comes again later than this is a session of its own (section 11.3).
 _REPEATS_WITHIN = timedelta(minutes=10)
+# Messages of one session that follow one another as quickly as this are one sign of life.
+_SEEN_EVERY = timedelta(seconds=10)
 
 
 class Sessions(Orders):
@@ -122,7 +124,8 @@ class Sessions(Orders):
         if course.over(going, message.number):
             log.warning("session is too long", device=device.id, number=message.number)
             return self._unheard(message, _TOO_MUCH)
-        await enrollment.mark_seen(tx, device.id, now)
+        if device.seen_at is None or not -_SEEN_EVERY < now - device.seen_at < _SEEN_EVERY:
+            await enrollment.mark_seen(tx, device.id, now)
         if begins:
             await self.came(tx, device, now)
         if lost is not None:
