@@ -211,6 +211,11 @@ async def test_configurations_carry_the_scopes_of_who_made_them(limited: Limited
     mine = {**new, "name": "Of Paris", "setting": "Demo/B", "collection": limited.paris}
     assert (await limited.web.post("/api/v1/configurations", json=mine)).status_code == 201
     assert [c["name"] for c in await limited.get("/api/v1/configurations")] == ["Of Paris"]
+    # Of a device's settings, neither: what somebody else's configuration wants is not told.
+    settings = "/api/v1/devices/d-paris-1/settings"
+    assert [s["setting"] for s in (await limited.get(settings))["settings"]] == ["Demo/B"]
+    every = (await limited.api.get(settings))["settings"]
+    assert [s["setting"] for s in every] == ["Demo/A", "Demo/B"]
     elsewhere = {**mine, "name": "Of Rome", "collection": limited.rome}
     assert (await limited.code("POST", "/api/v1/configurations", elsewhere))[0] == 404
     given = await limited.api.web.put(

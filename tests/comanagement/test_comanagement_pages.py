@@ -269,6 +269,23 @@ async def test_configurations_are_deployed_and_taken_back(enabled: Api, browser:
     assert await enabled.get("/api/v1/configurations") == []
 
 
+async def test_a_deployment_to_many_is_approved_on_the_page(enabled: Api, browser: Browser) -> None:
+    async with enabled.db.transaction() as tx:
+        for number in range(98):
+            await add_device(tx, f"MANY-{number:02}", flags=8193)
+    bea = {"name": "bea", "role": "full-administrator", "password": PASSWORD}
+    assert (await enabled.web.post("/api/v1/administrators", json=bea)).status_code == 201
+    wanted = {"name": "Lock", "setting": "DeviceLock/X", "value": "1", "collection": "SMS00001"}
+    asked = await enabled.web.post("/api/v1/configurations", json={**wanted, "reason": "audit"})
+    assert asked.status_code == 202
+    async with browsing(enabled.app, "bea", PASSWORD) as second:
+        await second.open("/console/configurations")
+        await second.press("Approve")
+        assert "Lock reaches 101 devices." in second.main
+        await second.press("Approve")
+    assert [one["name"] for one in await enabled.get("/api/v1/configurations")] == ["Lock"]
+
+
 async def test_client_settings_are_changed_with_what_was_typed_kept(
     enabled: Api, browser: Browser
 ) -> None:

@@ -71,11 +71,12 @@ async def test_a_slider_for_all_waits_for_somebody_else(fleet: Api) -> None:
     (waits,) = await fleet.get(f"{URL}/waiting")
     assert (waits["id"], waits["reaches"], waits["problem"]) == (made["id"], MANY, "")
     assert waits["changes"] == ["client-apps: mdm"]
-    approve, seen = f"{URL}/waiting/{made['id']}/approve", {"devices": MANY}
+    approve = f"{URL}/waiting/{made['id']}/approve"
+    seen = {"devices": MANY, "seen": waits["seen"]}
     code, error = await fleet.refusal("POST", approve, seen)
     assert (code, error["code"]) == (403, "comanagement.second-administrator")
     await fleet.sign_in("bea")
-    code, error = await fleet.refusal("POST", approve, {"devices": MANY - 1})
+    code, error = await fleet.refusal("POST", approve, {**seen, "devices": MANY - 1})
     assert (code, error["details"]["devices"]) == (409, MANY)
     assert await position(fleet) == "site"
     answer = await fleet.web.post(approve, json=seen)
@@ -108,9 +109,36 @@ async def test_enrolment_for_all_waits_too_and_keeps_no_token(fleet: Api) -> Non
     code, error = await fleet.refusal("PUT", URL, {**wanted, "reason": "x"})
     assert (code, error["code"]) == (409, "cloud.no-mdm-authority")
     await fleet.sign_in("bea")
+    (waits,) = await fleet.get(f"{URL}/waiting")
     approve = f"{URL}/waiting/{made['id']}/approve"
-    assert (await fleet.web.post(approve, json={"devices": MANY})).status_code == 200
+    seen = {"devices": MANY, "seen": waits["seen"]}
+    assert (await fleet.web.post(approve, json=seen)).status_code == 200
     assert (await fleet.get(URL))["enablement"]["auto_enroll"] == "all"
+
+
+async def test_who_approves_approves_the_devices_that_they_saw(fleet: Api) -> None:
+    """As many others are others."""
+    query = "select * from SMS_R_System where Name {} 'LAB-%'"
+    async with fleet.db.transaction() as tx:
+        for number in range(MANY):
+            await add_device(tx, f"PC-{number:03}", flags=8193)
+    new = {"name": "Some", "query": query.format("like")}
+    assert (await fleet.web.post("/api/v1/collections", json=new)).status_code == 201
+    made = await asked(fleet, SLIDER, {"position": "pilot", "collection": "Some"})
+    approve = f"{URL}/waiting/{made['id']}/approve"
+    (waits,) = await fleet.get(f"{URL}/waiting")
+    seen = {"devices": waits["reaches"], "seen": waits["seen"]}
+    other = {"rules": [{"kind": "query", "query": query.format("not like")}]}
+    changed = await fleet.web.patch("/api/v1/collections/Some", json=other)
+    assert changed.json()["members"] == MANY
+    await fleet.sign_in("bea")
+    code, error = await fleet.refusal("POST", approve, seen)
+    assert (code, error["code"]) == (409, "comanagement.reaches-others")
+    assert (await fleet.refusal("POST", approve, {"devices": MANY}))[0] == 400
+    (waits,) = await fleet.get(f"{URL}/waiting")
+    assert waits["reaches"] == MANY
+    seen = {"devices": MANY, "seen": waits["seen"]}
+    assert (await fleet.web.post(approve, json=seen)).status_code == 200
 
 
 async def test_what_waits_is_cancelled_ends_and_says_when_it_cannot_be_done(fleet: Api) -> None:
@@ -125,7 +153,7 @@ async def test_what_waits_is_cancelled_ends_and_says_when_it_cannot_be_done(flee
     assert (waits["reaches"], "Everybody" in waits["problem"]) == (0, True)
     await fleet.sign_in("bea")
     path = f"{URL}/waiting/{late['id']}/approve"
-    assert (await fleet.refusal("POST", path, {"devices": MANY}))[0] == 404
+    assert (await fleet.refusal("POST", path, {"devices": MANY, "seen": ""}))[0] == 404
     fleet.wait(hours=72)
     await fleet.sign_in("bea")
     assert await fleet.get(f"{URL}/waiting") == []

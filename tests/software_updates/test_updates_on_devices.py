@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import Response
 
 from one_site import UPDATES_ID, UPDATES_PREFIX, log
@@ -78,6 +80,30 @@ async def test_while_the_mdm_service_owns_the_workload_nothing_is_installed_and_
     shown = await device.shown()
     assert (shown["scan"]["installs"], shown["scan"]["text"]) == (True, "")
     assert shown["counts"]["installed"] == 1
+
+
+async def test_what_is_due_is_installed_while_the_site_gives_no_policy(device: Device) -> None:
+    device.installs("lab", "1.0")
+    id = await device.update(**device.offers("lab", "2.0"))
+    decided = {"updates": [id], "collection": "SMS00001", "decision": "approved"}
+    deadline = (device.site.now() + timedelta(seconds=30)).isoformat()
+    await device.api("POST", "/decisions", {**decided, "deadline": deadline})
+    await device.step()
+    assert await device.stands() == {"CVE-2026-1": ("required", "1.0")}
+    served, asked = device.site.relay, []
+
+    def troubled(request: Request) -> Response | None:
+        if request.url.path.endswith("/.sms_pol"):
+            asked.append(request)
+            return Response(status_code=503)
+        return served(request)
+
+    device.site.relay = troubled
+    device.site.now.passes(seconds=60)
+    device.client.wake()
+    await device.client.step()
+    assert asked
+    assert device.has("lab") == "2.0"
 
 
 async def test_declined_wins_and_what_is_withdrawn_is_offered_no_more(device: Device) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -261,7 +262,7 @@ class Client:
         heard = await self._attempt(self._hear)
         obeyed = await self._attempt(self._obey) if heard is None else None
         done = await self._attempt(self._evaluate)
-        updated = await self._attempt(self._update) if heard is None else None
+        updated = await self._attempt(partial(self._update, asking=heard is None))
         if self._policy is not None and self._policy.leave:
             gone = await self._attempt(self._leave)
             return 0.0 if gone is None else self._after_failure()
@@ -311,12 +312,13 @@ class Client:
     def _messages_are_due(self) -> None:
         self._messages_due = self._machine.now()
 
-    async def _update(self) -> None:
-        """Ask for the approved updates when that is due, and act on those that are known."""
+    async def _update(self, *, asking: bool) -> None:
+        """Ask for the approved updates when that is due, and act on those that are known. Not
+        `asking` of a site that did not answer a moment ago."""
         if self._policy is None:
             return
         try:
-            if self._find_way():
+            if asking and self._find_way():
                 await self._updates.ask(self._minutes(self.settings.policy_polling_minutes))
         finally:
             await self._updates.act()

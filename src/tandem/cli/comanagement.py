@@ -364,7 +364,7 @@ def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
     api = site_client()
     every = api.get("/api/v1/comanagement/waiting")
     found = next((item for item in every if item["id"] == request), None)
-    seen = found["reaches"] if found else 0
+    seen, known = (found["reaches"], found["seen"]) if found else (0, "")
     if found:
         confirm(
             f"{found['asked_by']} wants {'; '.join(found['changes'])}, for {seen} devices,"
@@ -373,7 +373,7 @@ def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
             json,
         )
     path = f"/api/v1/comanagement/waiting/{quote(request, safe='')}"
-    emit(api.post(f"{path}/approve", {"devices": seen}), _text, json)
+    emit(api.post(f"{path}/approve", {"devices": seen, "seen": known}), _text, json)
 
 
 @app.command()

@@ -108,11 +108,12 @@ async def approve(
     wanted: Settings,
     *,
     devices: int,
+    seen: str,
     actor: str,
     now: datetime,
 ) -> Enablement:
     """Do what somebody else has asked for. `devices` is how many the one who approves saw that it
-    reaches. Raises NotTwoPeople, ReachesOthers, and what `configure` refuses."""
+    reaches, and `seen` the value that was shown with it. Raises NotTwoPeople, ReachesOthers, and what `configure` refuses."""
     if request.asked_by == actor:
         raise NotTwoPeople(
             f"{request.asked_by} asked for this: another administrator has to approve it.",
@@ -123,6 +124,12 @@ async def approve(
         raise ReachesOthers(
             f"This change reaches {found.reaches} devices by now, not {devices}.",
             cure="Look at it again, and approve it if you still agree.",
+            devices=found.reaches,
+        )
+    if found.seen != seen:
+        raise ReachesOthers(
+            "This change reaches other devices by now.",
+            cure="Look at it again (`tandem comanagement waiting`), and approve it if you still agree.",
             devices=found.reaches,
         )
     await _decide(tx, request, "approve", actor, now, devices=devices)

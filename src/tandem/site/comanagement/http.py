@@ -72,6 +72,8 @@ class Staging(msgspec.Struct):
 
 class Approval(msgspec.Struct):
     devices: int
+    # As the list of what waits has it.
+    seen: str
 
 
 class EnrollNow(msgspec.Struct):
@@ -216,26 +218,34 @@ def routes(
         async with db.transaction() as tx:
             for item in await approvals.waiting(tx, now()):
                 settings = msgspec.convert(item.wanted, Configure).settings()
-                reaches, problem = 0, ""
+                reaches, seen, problem = 0, "", ""
                 try:
                     found = await service.preview(
                         tx, others, settings, actor=item.asked_by, now=now()
                     )
-                    reaches = found.reaches
+                    reaches, seen = found.reaches, found.seen
                 except AppError as error:
                     problem = f"{error.message} {error.cure}".strip()
-                shown.append({**_waiting(item), "reaches": reaches, "problem": problem})
+                told = {"reaches": reaches, "seen": seen, "problem": problem}
+                shown.append({**_waiting(item), **told})
         return http.reply(shown)
 
     async def approve(request: Request) -> Response:
         who = await require(request)
-        seen = await http.decode(request, Approval)
+        known = await http.decode(request, Approval)
         async with db.transaction() as tx:
             await service.hold(tx)
             found = await approvals.find(tx, request.path_params["id"], now())
             settings = msgspec.convert(found.wanted, Configure).settings()
             await approvals.approve(
-                tx, others, found, settings, devices=seen.devices, actor=who.name, now=now()
+                tx,
+                others,
+                found,
+                settings,
+                devices=known.devices,
+                seen=known.seen,
+                actor=who.name,
+                now=now(),
             )
             return await _answer(tx, others)
 

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
@@ -521,6 +522,8 @@ class Preview:
     collections: dict[str, int]
     # Devices that get the MDM service for some workload, and clients that are enrolled by this.
     reaches: int = 0
+    # Another value when it is others, or they get something else.
+    seen: str = ""
 
 
 _NAMES = 20
@@ -549,6 +552,9 @@ async def preview(
             sizes[found.name] = await collections.count(tx, found.id)
     together = {one.id: one.name for one in every if one.co_managed}
     moved = {id for workload in Workload for id in after[workload] - owned[workload]}
+    enrolled_by_this = enrols - enrolled
+    who = [sorted(enrolled_by_this)]
+    who += [sorted((after[w] - owned[w]) & together.keys()) for w in Workload]
     changes = []
     for workload in Workload:
         to_mdm = [name for id, name in together.items() if id in after[workload] - owned[workload]]
@@ -565,7 +571,8 @@ async def preview(
         alters=tuple(p.name for id, p in policies.items() if id in known and p != known[id]),
         removes=tuple(p.name for id, p in known.items() if id not in policies),
         collections=sizes,
-        reaches=len((moved & together.keys()) | (enrols - enrolled)),
+        reaches=len((moved & together.keys()) | enrolled_by_this),
+        seen=sha256(msgspec.json.encode(who)).hexdigest(),
     )
 
 

@@ -133,6 +133,7 @@ def routes(
             known.written,
             known.owners,
             failed=known.failed,
+            hidden=known.hidden,
         )
         return http.reply(
             {

@@ -4,7 +4,7 @@ Nothing here reads a clock or a database: what the device reports, what the site
 tenant has and what the ledger proves come in, and one line a setting goes out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -81,6 +81,7 @@ class _Gathered:
 NOT_OWNER_SITE = "The MDM service owns the workload on this device, so the device does not take it."
 OLDER = "An older configuration of the site sets it, and of two the older one holds."
 NOT_YET = "The device has not reported it yet."
+HIDDEN = "A configuration that you may not see"
 BEFORE = "It is left from before the workload moved, until the new owner's value is there."
 
 
@@ -92,11 +93,13 @@ def resultants(
     owners: Mapping[Workload, Authority],
     *,
     failed: Mapping[str, str] | None = None,
+    hidden: Set[str] = frozenset(),
 ) -> list[Resultant]:
     """One line for each setting that either authority has for the device, or that it has.
 
     `deployed` are all configurations of its collections, the oldest first. `offered` may have
-    several policies of one setting. `failed` are settings that it could not bring about.
+    several policies of one setting. `failed` are settings that it could not bring about. Of the
+    configurations with an id in `hidden` nothing is told but what is in force on the device.
     """
     every: dict[str, _Gathered] = {}
 
@@ -112,16 +115,22 @@ def resultants(
     for name, told in written.items():
         of(name).written = told
     wrong = {same_setting(name): text for name, text in (failed or {}).items()}
-    found = [_resultant(one, owners, wrong.get(key, "")) for key, one in every.items()]
+    found = [
+        _resultant(one, owners, wrong.get(key, ""), hidden)
+        for key, one in every.items()
+        if one.applied or one.theirs or one.written or any(i.id not in hidden for i in one.ours)
+    ]
     return sorted(found, key=lambda one: (one.workload.value, one.setting.lower()))
 
 
-def _resultant(one: _Gathered, owners: Mapping[Workload, Authority], failure: str) -> Resultant:
+def _resultant(
+    one: _Gathered, owners: Mapping[Workload, Authority], failure: str, hidden: Set[str]
+) -> Resultant:
     workload = _workload(one)
     owner = owners[workload]
     source = _authority(one.applied.get("source")) if one.applied is not None else None
     value = str(one.applied.get("value", "")) if one.applied is not None else None
-    contenders = (*_of_site(one, owner, source), *_of_tenant(one, owner, source, value))
+    contenders = (*_of_site(one, owner, source, hidden), *_of_tenant(one, owner, source, value))
     conflict = owner is Authority.MDM and any(o.outcome == "conflict" for o in one.theirs)
     broken = any(o.outcome == "error" for o in one.theirs) and owner is Authority.MDM
     if conflict:
@@ -151,7 +160,9 @@ def _resultant(one: _Gathered, owners: Mapping[Workload, Authority], failure: st
     )
 
 
-def _of_site(one: _Gathered, owner: Authority, source: Authority | None) -> list[Contender]:
+def _of_site(
+    one: _Gathered, owner: Authority, source: Authority | None, hidden: Set[str]
+) -> list[Contender]:
     found = []
     for place, item in enumerate(one.ours):
         if place:
@@ -165,9 +176,10 @@ def _of_site(one: _Gathered, owner: Authority, source: Authority | None) -> list
             role, why = Role.WINS, ""
         else:
             role, why = Role.WAITS, NOT_YET
-        found.append(
-            Contender(Authority.SITE, item.name, shown(item.setting, item.value), role, why)
-        )
+        if item.id in hidden and role is not Role.WINS:
+            continue
+        name = HIDDEN if item.id in hidden else item.name
+        found.append(Contender(Authority.SITE, name, shown(item.setting, item.value), role, why))
     return found
 
 

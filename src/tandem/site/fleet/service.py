@@ -382,6 +382,8 @@ class Known:
     written: dict[str, dict[str, Any]]
     owners: dict[Workload, Authority]
     failed: dict[str, str]
+    # Of the configurations, those that who asks may not see.
+    hidden: frozenset[str] = frozenset()
 
 
 async def known_settings(tx: Tx, device_id: str) -> Known:
@@ -389,7 +391,7 @@ async def known_settings(tx: Tx, device_id: str) -> Known:
     device = await find(tx, device_id)
     client = await clients.find(tx, device.client_id) if device.client_id else None
     state = client.state if client is not None else None
-    deployed, written = [], {}
+    deployed, written, seen = [], {}, await deployments.visible(tx)
     if client is not None:
         every = await deployments.configurations(tx)
         try:
@@ -416,6 +418,7 @@ async def known_settings(tx: Tx, device_id: str) -> Known:
         {name: one.text for name, one in state.enacted.items() if one.failed}
         if state is not None
         else {},
+        frozenset(item.id for item in deployed if seen is not None and item.id not in seen),
     )
 
 

@@ -113,12 +113,17 @@ async def approve(page: Page[Any]) -> Response:
             ),
             text(N_("Approve")),
             back=PATH,
-            fields={"devices": seen[:12], "name": form.get("name", "")[:256]},
+            fields={
+                "devices": seen[:12],
+                "seen": form.get("seen", "")[:64],
+                "name": form.get("name", "")[:256],
+            },
         )
+    known = form.get("seen", "")[:64]
     number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 12 else -1
     path = f"{API}/waiting/{quote(id, safe='')}/approve"
     try:
-        made = await page.api.post(path, {"devices": number})
+        made = await page.api.post(path, {"devices": number, "seen": known})
     except AppError as error:
         if error.kind not in (Kind.CONFLICT, Kind.NOT_FOUND, Kind.FORBIDDEN):
             raise

@@ -308,12 +308,13 @@ async def approve(page: Page[Any]) -> Response:
             ),
             text(N_("Approve")),
             back=PATH,
-            fields={"devices": seen[:12]},
+            fields={"devices": seen[:12], "seen": form.get("seen", "")[:64]},
         )
+    known = form.get("seen", "")[:64]
     number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 12 else -1
     path = f"{API}/waiting/{quote(id, safe='')}/approve"
     try:
-        await page.api.post(path, {"devices": number})
+        await page.api.post(path, {"devices": number, "seen": known})
     except AppError as error:
         if error.kind.value not in ("invalid", "conflict", "not-found", "forbidden"):
             raise
