@@ -121,8 +121,9 @@ def refusals(tree: ast.AST) -> Iterator[str]:
             continue
         for argument in [*node.args[:1], *cures]:
             text = template(argument)
-            # A sentence; other arguments are names and keys.
-            if text and text[0].isupper() and text.endswith((".", "!", "?")) and " " in text:
+            # A sentence, which may begin with data; other arguments are names and keys.
+            begins = text is not None and (text[:1].isupper() or text.startswith("%("))
+            if text and begins and text.endswith((".", "!", "?")) and " " in text:
                 yield text
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from babel.messages.pofile import read_po
 
-from tandem.console.language import FOLDER
+from tandem.console.language import FOLDER, Language
 
 # The same word in both languages, or a name that nobody translates. Ask a French reader before you
 # add one: the vendor's French is the measure.
@@ -73,3 +73,17 @@ def test_no_french_text_is_the_english_one(catalogue) -> None:
             if one == said and one not in SAME and re.search("[A-Za-z]", PLACE.sub("", one))
         ]
     assert not forgotten, f"{catalogue.name}: say it in French, or list it in SAME"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Paris takes too long to evaluate.",
+        "bea asked for this: another administrator has to approve it.",
+        "7 is no interval of discovery.",
+    ],
+)
+def test_a_sentence_that_begins_with_data_has_its_french(said: str) -> None:
+    found = Language("fr").said(said)
+    assert found != said
+    assert found.startswith(said.split()[0])

@@ -504,7 +504,7 @@ class Client:
         if not self._updates.is_there:
             raise NothingThere("This client looks for no updates on this device.")
         self._updates.ask_again()
-        await self._update()
+        await self._update(asking=True)
         if self._updates.trouble is not None:
             code, text = self._updates.trouble
             raise SomeFailed(text, cure=f"It is {code} in the guide to software updates.")
