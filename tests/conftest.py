@@ -1,14 +1,18 @@
 """Real PostgreSQL for every test that wants one: the embedded server, once a run."""
 
+import itertools
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
@@ -41,18 +45,47 @@ class _Named(Embedded):
         return f"{self._address} dbname={database}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def rsa_keys() -> Iterator[None]:
+    """Real RSA keys, but not one made for each test: they are used again after so many others that
+    none meets itself within a test."""
+    made, kept, turns = rsa.generate_private_key, [], itertools.cycle(range(64))
+
+    def generate(public_exponent: int, key_size: int, backend: Any = None) -> rsa.RSAPrivateKey:
+        if (public_exponent, key_size) != (65537, 2048):
+            return made(public_exponent, key_size, backend)
+        place = next(turns)
+        if place == len(kept):
+            kept.append(made(public_exponent, key_size, backend))
+        return kept[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsa, "generate_private_key", generate)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Embedded]:
     """One server for this test process, in a short path (its socket lies beside its data)."""
     if named := os.environ.get("TANDEM_TEST_POSTGRES"):
         yield _Named(named)
         return
-    with tempfile.TemporaryDirectory(prefix="tdm", dir="/tmp", ignore_cleanup_errors=True) as top:
+    folder = _memory() or "/tmp"
+    with tempfile.TemporaryDirectory(prefix="tdm", dir=folder, ignore_cleanup_errors=True) as top:
         os.chmod(top, 0o755)
         server = Embedded.start(Path(top) / "pg")
         _forget_the_disk(server)
         yield server
         server.stop()
+
+
+def _memory() -> str | None:
+    """A folder in memory with room, where there is one: each test makes and drops a database of
+    hundreds of files."""
+    folder = "/dev/shm"
+    if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < 2 << 30:
+        return None
+    return folder
 
 
 def _forget_the_disk(server: Embedded) -> None:

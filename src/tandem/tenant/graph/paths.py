@@ -66,7 +66,11 @@ class Node:
                 assert node.key_type == part[1:-1], f"{path}: the key is {node.key_type} elsewhere"
                 node = node.keyed
             else:
-                node = node.children.setdefault(part.lower(), Node())
+                name = part.lower()
+                child = node.children.get(name)
+                if child is None:
+                    child = node.children[name] = Node()
+                node = child
         return node
 
 
