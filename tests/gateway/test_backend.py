@@ -10,7 +10,7 @@ from pathlib import Path
 from tandem import pki
 from tandem.gateway.backend import Backend, Head, Passed, Request, Target, Traffic
 from tandem.gateway.mux import Mux
-from tandem.protocols.tunnel import WINDOW, credit
+from tandem.protocols.tunnel import WINDOW, Type, credit, encode
 
 from .conftest import Rig
 
@@ -26,6 +26,8 @@ class Tunnel:
         self.ended = asyncio.Event()
         self.far = Mux(lambda _: None)
         self.near = Mux(lambda _: None)
+        for end in (self.far, self.near):
+            end.feed(encode(Type.HELLO))
         self.far.streams[1] = self
         self.near.attach(self)  # type: ignore[arg-type]
 

@@ -35,7 +35,7 @@ frames = st.one_of(
 @given(st.lists(frames, max_size=6), st.lists(st.integers(0, 400), max_size=6))
 def test_frames_survive_any_way_of_cutting_them(sent: list[Frame], cuts: list[int]) -> None:
     data = b"".join(encode(f.type, f.stream, f.payload, fin=f.fin) for f in sent)
-    decoder, found, last = Decoder(), [], 0
+    decoder, found, last = Decoder(greeted=True), [], 0
     for cut in [*sorted(cuts), len(data)]:
         found += decoder.feed(data[last:cut])
         last = max(last, cut)
@@ -44,7 +44,7 @@ def test_frames_survive_any_way_of_cutting_them(sent: list[Frame], cuts: list[in
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
-    decoder = Decoder()
+    decoder = Decoder(greeted=True)
     try:
         found = decoder.feed(data)
     except BadFrame:
@@ -64,4 +64,4 @@ def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
 )
 def test_what_cannot_be_a_frame_is_refused_before_it_is_whole(header: bytes) -> None:
     with pytest.raises(BadFrame):
-        Decoder().feed(header)
+        Decoder(greeted=True).feed(header)

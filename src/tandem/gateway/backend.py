@@ -17,7 +17,7 @@ import httptools
 from tandem.gateway.model import UNSAFE_PATH, Refusal
 from tandem.gateway.mux import Incoming, Mux, Outgoing
 from tandem.infra.logs import get_logger
-from tandem.protocols.tunnel import Type, encode
+from tandem.protocols.tunnel import BadFrame, Reset, Type, encode
 
 log = get_logger("connector")
 
@@ -311,7 +311,7 @@ class Request:
         self._mux = mux
         self._number = number
         self.outgoing = Outgoing(mux, number)
-        self._incoming = Incoming(mux, number)
+        self.incoming = Incoming(mux, number)
         self._connection: _Connection | None = None
         self._head = head
         self._target = target
@@ -339,7 +339,12 @@ class Request:
     @property
     def over(self) -> bool:
         """Answered already, when it was refused at once."""
-        return self._ended and not self.outgoing.blocked
+        return self._ended and self.outgoing.empty
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for news at the management point, which a client asks for anew."""
+        return self._target is not None and self._target.hold_seconds > 0 and not self._status
 
     def _begin(self) -> None:
         assert self._target is not None
@@ -372,25 +377,27 @@ class Request:
         self._mux.put(encode(Type.HEAD, self._number, head))
 
     def data(self, payload: bytes, fin: bool) -> None:
-        if self._whole or self._ended:
+        if self._whole:
+            raise BadFrame("DATA after the end of a request")
+        if self._ended:
             return
         self._size += len(payload)
         if self._size > self._most:
             # Our own gateway refuses such a body before it sends any of it.
-            self._mux.put(encode(Type.RESET, self._number, b"the request is too large"))
+            self._mux.reset(self._number, Reset.TOO_LARGE, "The request is too large.")
             self._parts.clear()
             self._tally.failures += 1
             self._end()
             return
         self._parts.append(payload)
         self._tally.request_bytes += len(payload)
-        self._incoming.passed(len(payload))
+        self.incoming.passed(len(payload))
         if fin:
             self._whole = True
             self._begin()
 
     def writable(self) -> None:
-        if self._ended and not self.outgoing.blocked:
+        if self._ended and self.outgoing.empty:
             self._mux.streams.pop(self._number, None)
         if self._connection is not None and not self.outgoing.blocked:
             self._connection.resume()
@@ -403,6 +410,11 @@ class Request:
             self._connection.abandon()
             self._connection = None
         self._end()
+
+    def give_back(self, reason: str) -> None:
+        """The connection point ends: another one asks, whatever the method is."""
+        self._mux.reset(self._number, Reset.REPEAT, reason)
+        self.reset(reason)
 
     # The answer, from the management point.
 
@@ -421,7 +433,7 @@ class Request:
         self._connection = None
         if self._status:
             self._tally.failures += 1
-            self._mux.put(encode(Type.RESET, self._number, reason.encode()))
+            self._mux.reset(self._number, Reset.FAILED, reason)
             self._end()
         elif not self._retried:
             # A kept connection may have been closed while it was idle: once more on a new one.
@@ -456,7 +468,7 @@ class Request:
             return
         if self._timer is not None:
             self._timer.cancel()
-        if not self.outgoing.blocked:
+        if self.outgoing.empty:
             self._mux.streams.pop(self._number, None)
         self._ended = True
         elapsed = (time.monotonic() - self._begun) * 1000

@@ -13,12 +13,12 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiofastnet
 import httpx
 import msgspec
 
-from tandem.gateway import health
+from tandem.gateway import carriers, health
 from tandem.gateway.backend import Backend, BadRequest, Head, Passed, Request, Target, Traffic
+from tandem.gateway.carriers import Unreachable
 from tandem.gateway.model import ConnectorSettings
 from tandem.gateway.mux import Mux
 from tandem.infra import logs, net
@@ -28,10 +28,14 @@ from tandem.infra.process import run_role
 from tandem.infra.secrets import private_folder, write_private
 from tandem.protocols import cmtrace, tunnel
 from tandem.protocols.tunnel import (
+    NEWEST,
+    OLDEST,
     BadFrame,
+    Carrier,
     ConnectionState,
     ConnectorConfiguration,
     ConnectorReport,
+    Failure,
     Frame,
     GatewayHello,
     GatewayTarget,
@@ -44,6 +48,14 @@ log = get_logger("connector")
 
 _COMPONENT = "SMS_Cloud_ProxyConnector"
 _LOG_SECONDS = 1.0
+# A way that has another one behind it is not waited for as long as the last one.
+_PATIENCE = {True: 5.0, False: 15.0}
+_GREETING_SECONDS = 10.0
+# A tunnel that was held for so long is dialled again at once when it breaks.
+_HELD_SECONDS = 1.0
+_FAILURES = 5
+_ENDS = "The connection point is being stopped."
+_DIAL_ERRORS = (OSError, TimeoutError, ssl.SSLError, BadFrame)
 
 
 def run(settings: ConnectorSettings) -> None:
@@ -63,6 +75,9 @@ class Connector:
         self._backends: dict[str, Backend] = {}
         self._news = asyncio.Event()
         self._lines: list[str] = []
+        self._proxy = settings.proxy()
+        # Tunnels that were given up and still answer what they have.
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def say(self, text: str, severity: int = cmtrace.INFORMATION) -> None:
         if self._log is not None:
@@ -75,6 +90,7 @@ class Connector:
         self.gateway_context = net.tls_context(
             settings.gateway_ca_file, (settings.certificate, settings.key)
         )
+        self.outer_context = net.tls_context(settings.gateway_ca_file)
         self.site_context = net.tls_context(settings.site_root)
         self._http = net.client(
             ca_file=settings.site_root,
@@ -89,10 +105,13 @@ class Connector:
             for work in (self._poll, self._report_always, self._tend, self._log_always)
         ]
         await stop.wait()
+        for link in self._links.values():
+            link.stop(_ENDS)
+        if self._leaving:
+            self.say("Connections are ended when their requests are answered.")
+            await asyncio.wait(self._leaving)
         for task in tasks:
             task.cancel()
-        for link in self._links.values():
-            link.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(2):
@@ -107,7 +126,12 @@ class Connector:
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         states = [link.state for link in self._links.values()]
         connected = sum(state.state == "connected" for state in states)
-        facts = {"connections": len(states), "connected": connected}
+        by = [state.carrier for state in states if state.state == "connected"]
+        facts = {
+            "connections": len(states),
+            "connected": connected,
+            "carriers": {carrier: by.count(carrier) for carrier in sorted(set(by))},
+        }
         return bool(states) and connected == len(states), facts
 
     # -------------------------------------------------------------- configuration
@@ -156,7 +180,7 @@ class Connector:
             for item in gateway.instances
         }
         for key in [key for key in self._links if (key[0], key[1], 0) not in wanted]:
-            self._links.pop(key).stop()
+            self._links.pop(key).stop("The connection point serves this gateway no more.")
         for key, (gateway, item) in wanted.items():
             for known, link in self._links.items():
                 if known[:2] == key[:2]:
@@ -173,7 +197,7 @@ class Connector:
                 self._links[*mine, number] = Link(self, gateway, item, number)
         # An instance that was started again with fewer workers.
         for key in [key for key in self._links if key[:2] == mine and key[2] >= max(count, 1)]:
-            self._links.pop(key).stop()
+            self._links.pop(key).stop("The instance has fewer workers now.")
             self.changed()
 
     def held(self, service_name: str, instance: int, worker: str, besides: "Link") -> bool:
@@ -183,15 +207,29 @@ class Connector:
             if key[:2] == (service_name, instance)
         )
 
+    @property
+    def web_proxy(self) -> tunnel.WebProxy | None:
+        """Of the settings here, or else of the site."""
+        site = self.configuration.web_proxy if self.configuration else None
+        return self._proxy or site
+
+    def retire(self, end: "_End", reason: str) -> None:
+        """Take nothing more by this tunnel, and close it when all that it has is answered."""
+        task = asyncio.get_running_loop().create_task(
+            end.finish(reason, self.settings.drain_seconds)
+        )
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
     # -------------------------------------------------------------- requests
 
-    def request(self, link: "Link", frame: Frame) -> None:
+    def request(self, link: "Link", mux: Mux, frame: Frame) -> None:
         """A client's request, from a gateway."""
         head, body = None, b""
         with contextlib.suppress(BadRequest):
             head, body = Head.read(frame.payload)
         stream = Request(
-            link.mux,
+            mux,
             frame.stream,
             head,
             body,
@@ -203,7 +241,7 @@ class Connector:
             passed=self._passed,
         )
         if not stream.over:
-            link.mux.streams[frame.stream] = stream
+            mux.streams[frame.stream] = stream
 
     def _target(self, path: str) -> Target | None:
         """Where a request leads: the mapping of its path, and nothing without one."""
@@ -326,11 +364,15 @@ class Link:
         self._item = item
         self._number = number
         self._sent = -1
-        self.mux: Mux
+        self._end: _End | None = None
+        self._failures: list[Failure] = []
+        self._good: Carrier | None = None  # What worked last.
         self.state = self._state("connecting")
         self._task = asyncio.get_running_loop().create_task(self._hold())
 
     def _state(self, state: Any, reason: str = "", worker: str = "") -> ConnectionState:
+        carrier = self._end.carrier if self._end else ""
+        proxy = self._connector.web_proxy
         return ConnectionState(
             self.gateway.service_name,
             self._item.instance,
@@ -338,128 +380,227 @@ class Link:
             worker or f"#{self._number}",
             time.time(),
             reason,
+            carrier,
+            f"{proxy.host}:{proxy.port}" if proxy and carrier == "https" else "",
+            self._failures[:_FAILURES],
         )
 
     def _set(self, state: str, reason: str = "", worker: str = "") -> None:
-        if (self.state.state, self.state.reason) != (state, reason):
-            self.state = self._state(state, reason, worker)
+        new = self._state(state, reason, worker)
+        old = self.state
+        if (old.state, old.reason, old.carrier) != (new.state, new.reason, new.carrier):
+            self.state = new
             self._connector.changed()
+
+    def _failed(self, carrier: Carrier, reason: str) -> None:
+        """Kept for whoever asks what was before; what goes on the same way is one failure."""
+        last = self._failures[0] if self._failures else None
+        if last is None or (last.carrier, last.reason) != (carrier, reason):
+            self._failures.insert(0, Failure(time.time(), carrier, reason[:300]))
+            del self._failures[_FAILURES:]
 
     def update(self, gateway: GatewayTarget, item: tunnel.Instance) -> None:
         """News of the site: pass them on, or dial where the instance now is."""
         moved = (self._item, self.gateway.connection_id) != (item, gateway.connection_id)
         self.gateway, self._item = gateway, item
-        if self.state.state == "connected":
+        if self._end is not None:
             if moved:
-                self.mux.close()
+                self._end.ends("The instance has another address now.")
             else:
-                self._configure()
+                self._configure(self._end)
 
-    def stop(self) -> None:
+    def stop(self, reason: str) -> None:
         self._task.cancel()
-        if self.state.state == "connected":
-            self.mux.close()
+        if self._end is not None:
+            self._connector.retire(self._end, reason)
 
     def tend(self) -> None:
         """A sign of life; a tunnel that gives none for three rounds is closed."""
-        if self.state.state != "connected":
+        if self._end is None:
             return
-        silent = self.mux.silent_seconds
+        mux = self._end.mux
+        silent = mux.silent_seconds
         if silent > 3 * self._connector.settings.ping_seconds:
-            self.mux.abort(f"The gateway has given no sign of life for {silent:.0f} seconds.")
+            mux.abort(f"The gateway has given no sign of life for {silent:.0f} seconds.")
         else:
-            self.mux.ping()
+            mux.ping()
 
     async def _hold(self) -> None:
         settings = self._connector.settings
-        wait = settings.retry_seconds
+        wait, others = settings.retry_seconds, 0
         while True:
             try:
-                lost = await self._dial()
-                wait = settings.retry_seconds
-                reason = await lost
-            except (OSError, TimeoutError, ssl.SSLError, BadFrame) as error:
-                reason = _why(error, self._item)
+                self._end = await self._dial_ways()
+            except _HeldAlready:
+                # Which worker answers is chance: soon again, and not ever later.
+                others += 1
+                await asyncio.sleep(min(0.02 * 2 ** min(others, 8), settings.retry_seconds))
+                continue
+            except Unreachable as error:
+                reason, pause = str(error), wait
+                wait = min(wait * 2, settings.retry_most_seconds)
+            else:
+                begun = time.monotonic()
+                self._take_up(self._end)
+                reason = await self._stay(self._end)
+                wait = pause = settings.retry_seconds
+                if time.monotonic() - begun > _HELD_SECONDS:
+                    pause = min(0.1, wait)  # At once, only not all at the same moment.
+            self._end, others = None, 0
             self._set("disconnected", reason)
             self._connector.say(
                 f"Connection to {self.gateway.service_name} instance {self._item.instance} is"
                 f" lost: {reason}",
                 cmtrace.WARNING,
             )
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311
-            wait = min(wait * 2, settings.retry_most_seconds)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
 
-    async def _dial(self) -> "asyncio.Future[str]":
-        """A tunnel to a worker that no other link holds; resolves when it is lost."""
-        loop = asyncio.get_running_loop()
-        lost: asyncio.Future[str] = loop.create_future()
-        greeted: asyncio.Future[GatewayHello] = loop.create_future()
-        end = _End(self, greeted, lost)
-        create = aiofastnet.create_connection if self._connector.settings.fast_tls else None
-        arguments: dict[str, Any] = {
-            "ssl": self._connector.gateway_context,
-            "server_hostname": self.gateway.server_name,
-        }
-        where = (self._item.host, self._item.tunnel_port)
-        dialled = (
-            create(loop, lambda: end, *where, **arguments)
-            if create is not None
-            else loop.create_connection(lambda: end, *where, **arguments)
-        )
-        async with asyncio.timeout(15):
-            await dialled
-        self.mux = end.mux
-        configuration = self._connector.configuration
+    async def _stay(self, end: "_End") -> str:
+        """Until the tunnel is over; why it is. Over a worse way, a better one is looked for."""
+        settings = self._connector.settings
+        while True:
+            seconds = settings.repair_seconds if end.carrier != settings.carriers[0] else None
+            if (await asyncio.wait({end.over}, timeout=seconds))[0]:
+                reason = end.over.result()
+                self._failed(end.carrier, reason)
+                if end.mux.open:
+                    self._connector.retire(end, reason)
+                return reason
+            end = await self._repaired(end)
+
+    async def _repaired(self, end: "_End") -> "_End":
+        """The tunnel by a better way, when there is one by now."""
+        ways = self._connector.settings.carriers
+        for carrier in ways[: ways.index(end.carrier)]:
+            try:
+                better = await self._dial(carrier, _PATIENCE[True])
+            except _HeldAlready:
+                continue  # Another worker of the instance answered; the next time it may be ours.
+            except _DIAL_ERRORS as error:
+                self._failed(carrier, self._why(error, carrier))
+                self.state = msgspec.structs.replace(self.state, failures=list(self._failures))
+                continue
+            self._end = better
+            self._take_up(better)
+            self._connector.retire(end, "The connection point has a better way.")
+            return better
+        return end
+
+    async def _dial_ways(self) -> "_End":
+        """A tunnel by the way that worked last, or else the first that works.
+
+        Raises Unreachable with what is wrong with each, _HeldAlready.
+        """
+        ways = sorted(self._connector.settings.carriers, key=lambda way: way != self._good)
+        reasons = []
+        for way in ways:
+            try:
+                return await self._dial(way, _PATIENCE[way != ways[-1]])
+            except _HeldAlready:
+                raise
+            except _DIAL_ERRORS as error:
+                reasons.append(self._why(error, way))
+                self._failed(way, reasons[-1])
+        self._good = None
+        raise Unreachable(" ".join(reasons))
+
+    async def _dial(self, carrier: Carrier, patience: float) -> "_End":
+        """A tunnel to a worker that no other link holds. Raises _DIAL_ERRORS, _HeldAlready."""
+        connector = self._connector
+        end = _End(self, carrier)
+        inner = (connector.gateway_context, self.gateway.server_name)
+        fast = connector.settings.fast_tls
+        async with asyncio.timeout(patience):
+            if carrier == "tls":
+                where = (self._item.host, self._item.tunnel_port)
+                await carriers.dial_tls(lambda: end, *where, *inner, fast)
+            else:
+                context, name = inner
+                outer, proxy = connector.outer_context, connector.web_proxy
+                where = (self._item.host, self._item.https_port)
+                await carriers.dial_https(lambda: end, *where, context, outer, name, fast, proxy)
+        configuration = connector.configuration
         point = configuration.connection_point if configuration else "?"
-        hello = Hello(self.gateway.connection_id, point)
+        hello = Hello(self.gateway.connection_id, point, NEWEST, OLDEST)
         end.mux.put(encode(Type.HELLO, 0, msgspec.json.encode(hello)))
         try:
-            async with asyncio.timeout(10):
-                said = await greeted
-            mine = (self.gateway.service_name, self._item.instance)
-            if self._connector.held(*mine, said.worker, self):
-                raise TimeoutError(f"worker {said.worker} is held already")
+            async with asyncio.timeout(_GREETING_SECONDS):
+                said = await end.greeted
         except BaseException:
             # Also when the link is given up meanwhile: the gateway would count a tunnel that nobody
             # holds, and send requests into it.
             end.mux.close()
             raise
+        if connector.held(self.gateway.service_name, self._item.instance, said.worker, self):
+            # The gateway may have sent requests into it already.
+            connector.retire(end, "This worker's tunnel is held already.")
+            raise _HeldAlready
+        return end
+
+    def _take_up(self, end: "_End") -> None:
+        said = end.greeted.result()
+        self._good = end.carrier
         self._set("connected", worker=said.worker)
+        proxy = f" through {self.state.through}" if self.state.through else ""
         self._connector.say(
             f"Connected to {self.gateway.service_name} instance {self._item.instance}"
-            f" ({self._item.host}:{self._item.tunnel_port})"
+            f" ({self._where(end.carrier)}) by {end.carrier.upper()}{proxy}"
         )
         self._sent = said.version
-        self._configure()
+        self._configure(end)
         self._connector.workers(self.gateway, self._item, said.workers)
-        return lost
 
-    def _configure(self) -> None:
+    def _configure(self, end: "_End") -> None:
         configuration = self.gateway.configuration
         if configuration.version != self._sent:
             self._sent = configuration.version
-            self.mux.put(encode(Type.CONFIGURATION, 0, msgspec.json.encode(configuration)))
+            end.mux.put(encode(Type.CONFIGURATION, 0, msgspec.json.encode(configuration)))
 
-    def opened(self, frame: Frame) -> None:
-        self._connector.request(self, frame)
+    def opened(self, end: "_End", frame: Frame) -> None:
+        self._connector.request(self, end.mux, frame)
+
+    def _where(self, carrier: Carrier) -> str:
+        port = self._item.tunnel_port if carrier == "tls" else self._item.https_port
+        return f"{self._item.host}:{port}"
+
+    def _why(self, error: BaseException, carrier: Carrier) -> str:
+        where = self._where(carrier)
+        if isinstance(error, Unreachable):
+            return str(error)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"The certificate of {where} is not trusted: {error.verify_message}."
+        if isinstance(error, ConnectionRefusedError):
+            return f"Nothing listens on {where}."
+        if isinstance(error, TimeoutError):
+            return f"{where} does not answer. {error}".strip()
+        return f"{where}: {error}"
+
+
+class _HeldAlready(Exception):
+    """Another link holds the tunnel to the worker that answered."""
 
 
 class _End(asyncio.Protocol):
     """Our end of one tunnel connection."""
 
-    def __init__(
-        self,
-        link: Link,
-        greeted: "asyncio.Future[GatewayHello]",
-        lost: "asyncio.Future[str]",
-    ) -> None:
-        self._greeted = greeted
-        self._lost = lost
+    def __init__(self, link: Link, carrier: Carrier) -> None:
+        loop = asyncio.get_running_loop()
+        self.carrier = carrier
+        self.greeted: asyncio.Future[GatewayHello] = loop.create_future()
+        self.over: asyncio.Future[str] = loop.create_future()
+        self._lost = asyncio.Event()
         self._reason = "The gateway closed the connection."
-        self.mux = Mux(self._control, link.opened)
+        self.mux = Mux(self._control, lambda frame: link.opened(self, frame))
 
     def connection_made(self, transport: Any) -> None:
         self.mux.attach(transport)
+        self.mux.tune()
+
+    def pause_writing(self) -> None:
+        self.mux.pause()
+
+    def resume_writing(self) -> None:
+        self.mux.resume()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -470,17 +611,46 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.mux.lost("The tunnel to the gateway broke.")
-        reason = self.mux.reason or f"{self._reason} {exc or ''}".strip()
-        if not self._greeted.done():
-            self._greeted.set_exception(ConnectionError(reason))
+        self.ends(self.mux.reason or f"{self._reason} {exc or ''}".strip())
+        self._lost.set()
+
+    def ends(self, reason: str) -> None:
+        """There will be no more requests by this tunnel."""
+        if not self.greeted.done():
+            self.greeted.set_exception(Unreachable(reason))
             # Nobody may be waiting any more.
-            self._greeted.exception()
-        if not self._lost.done():
-            self._lost.set_result(reason)
+            self.greeted.exception()
+        if not self.over.done():
+            self.over.set_result(reason)
 
     def _control(self, frame: Frame) -> None:
-        if frame.type is Type.HELLO and not self._greeted.done():
-            self._greeted.set_result(msgspec.json.decode(frame.payload, type=GatewayHello))
+        if frame.type is Type.HELLO and not self.greeted.done():
+            said = msgspec.json.decode(frame.payload, type=GatewayHello)
+            if not OLDEST <= said.protocol <= NEWEST:
+                raise BadFrame(f"it speaks version {said.protocol}")
+            self.mux.version = said.protocol
+            self.greeted.set_result(said)
+        elif frame.type is Type.GOAWAY:
+            self.ends(frame.payload[4:].decode("utf-8", "replace") or self._reason)
+
+    async def finish(self, reason: str, seconds: float) -> None:
+        """Take no more requests, answer those that are under way, and close.
+
+        Those that wait for news go back: the gateway asks another connection point.
+        """
+        mux = self.mux
+        mux.leave(reason)
+        for stream in list(mux.streams.values()):
+            if isinstance(stream, Request) and stream.held:
+                stream.give_back(reason)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds if mux.version > 1 else min(seconds, 1.0)):
+                while mux.open and (mux.streams or mux.pending):
+                    await asyncio.sleep(0.01)
+        mux.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await self._lost.wait()
 
 
 def _phrase(status: int) -> str:
@@ -488,14 +658,3 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-def _why(error: BaseException, item: tunnel.Instance) -> str:
-    where = f"{item.host}:{item.tunnel_port}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"The certificate of {where} is not trusted: {error.verify_message}."
-    if isinstance(error, ConnectionRefusedError):
-        return f"Nothing listens on {where}."
-    if isinstance(error, TimeoutError):
-        return f"{where} does not answer. {error}".strip()
-    return f"{where}: {error}"

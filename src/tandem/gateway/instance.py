@@ -17,6 +17,7 @@ from prometheus_client import Gauge
 
 from tandem import pki
 from tandem.gateway import health
+from tandem.gateway.carriers import Doors
 from tandem.gateway.gate import Gate
 from tandem.gateway.model import GatewaySettings
 from tandem.gateway.relay import Client, Front
@@ -28,7 +29,7 @@ from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.process import run_role
 from tandem.infra.secrets import private_folder, write_private
 from tandem.protocols import cmtrace
-from tandem.protocols.tunnel import Configuration, GatewayHello
+from tandem.protocols.tunnel import Carrier, Configuration, GatewayHello
 
 log = get_logger("gateway")
 
@@ -182,25 +183,31 @@ class Worker:
         counting = self._loop.create_task(self._count_always())
         await self._serve_clients()
         context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
+        self._front.doors = Doors(
+            lambda: self._make_tunnel("https"), context, self._settings.fast_tls
+        )
         tunnels: Any = await self._create_server(self._make_tunnel, self._tunnel_socket, context)
         probe: asyncio.Server | None = None
         if self._number == 1:
             probe = await health.serve(self._settings.health, self._ready)
         log.info("ready", instance=self._settings.instance, worker=self._name)
         await stop.wait()
+        # Whoever dials now reaches the one that takes this one's place.
+        tunnels.close()
         self._front.draining = True
         self._server.close()
         await self._drain()
         counting.cancel()
         self._write_counts()
-        tunnels.close()
         self._tunnels.close()
         if probe is not None:
             probe.close()
         await asyncio.sleep(0)
 
-    def _make_tunnel(self) -> Tunnel:
-        return Tunnel(self._tunnels, self._settings.connection_id, self._hello, self._configured)
+    def _make_tunnel(self, carrier: Carrier = "tls") -> Tunnel:
+        return Tunnel(
+            self._tunnels, self._settings.connection_id, self._hello, self._configured, carrier
+        )
 
     async def _create_server(self, factory: Any, sock: socket.socket, context: Any) -> Any:
         if self._settings.fast_tls:
@@ -285,6 +292,7 @@ class Worker:
             "instance": self._settings.instance,
             "tunnels": held,
             "connection_points": self._tunnels.connection_points,
+            "carriers": self._tunnels.carriers,
             "version": configuration.version,
             "endpoints": len(configuration.endpoints),
             "connections": len(self._front.connections),

@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 
 from tandem.infra.config import Settings
+from tandem.infra.errors import AppError, Kind
+from tandem.protocols import tunnel
 
 # Encoded dots, slashes, backslashes, percent signs and controls have no business in these paths.
 UNSAFE_PATH = re.compile(
@@ -46,11 +48,45 @@ class ConnectorSettings(Settings, frozen=True):
     # at most, between two reports, between two signs of life on a tunnel.
     poll_seconds: float = 30.0
     retry_seconds: float = 1.0
-    retry_most_seconds: float = 60.0
+    retry_most_seconds: float = 20.0
     report_seconds: float = 60.0
     ping_seconds: float = 30.0
     request_seconds: float = 60.0
+    # How long requests under way may take to end when the connection point is told to stop.
+    drain_seconds: float = 30.0
+    # The ways to a gateway, the better one first: TLS to the tunnel's own port, HTTPS to the port
+    # of the clients. While it has to take a worse one, it looks this often for a better one.
+    carriers: tuple[tunnel.Carrier, ...] = ("tls", "https")
+    repair_seconds: float = 60.0
+    # "host:port" of the web proxy for HTTPS, in place of the one that the site names.
+    web_proxy: str = ""
+    web_proxy_user: str = ""
+    web_proxy_password_file: Path | None = None
     fast_tls: bool = True
+
+    def proxy(self) -> tunnel.WebProxy | None:
+        """The web proxy of this file. Raises BadProxy."""
+        if not self.web_proxy:
+            return None
+        host, _, port = self.web_proxy.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise BadProxy(
+                f"web_proxy is host:port, not {self.web_proxy!r}.", cure="Write proxy.corp:8080."
+            )
+        password = ""
+        if self.web_proxy_password_file is not None:
+            try:
+                password = self.web_proxy_password_file.read_text("utf-8").rstrip("\n")
+            except OSError as error:
+                raise BadProxy(
+                    f"The web proxy's password cannot be read: {error}.",
+                    cure="Check web_proxy_password_file in the settings.",
+                ) from None
+        return tunnel.WebProxy(host.strip("[]"), int(port), self.web_proxy_user, password)
+
+
+class BadProxy(AppError):
+    kind, code = Kind.INVALID, "connector.bad-proxy"
 
 
 @dataclass(frozen=True, slots=True)

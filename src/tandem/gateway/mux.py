@@ -1,105 +1,33 @@
-"""One tunnel connection: frames in and out, and credit per stream. Both ends use it.
+"""One tunnel connection: the session's bytes over a transport. Both ends use it.
 
 Everything that one round of the event loop brings goes out in one write, so a busy tunnel costs one
 TLS record and one system call for many requests.
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
-from typing import Protocol
 
-from tandem.protocols.tunnel import (
-    MAX_DATA,
-    WINDOW,
-    BadFrame,
-    Decoder,
-    Frame,
-    Type,
-    credit,
-    encode,
-)
+from tandem.protocols.tunnel import Frame, Incoming, Outgoing, Session, Stream, Type, encode
 
-# Credit is given back in pieces of at least this size: a frame for each small read would cost more.
-_GIVE = WINDOW // 4
+__all__ = ["Incoming", "Mux", "Outgoing", "Stream"]
+
+# What may wait in the transport and, not yet sent, in the kernel: whatever comes later waits behind
+# it, on a slow line for long.
+_HIGH, _LOW = 128 * 1024, 32 * 1024
+_UNSENT = 128 * 1024
 
 
-class Stream(Protocol):
-    """What a tunnel tells the owner of a stream."""
-
-    def head(self, payload: bytes, fin: bool) -> None: ...
-    def data(self, payload: bytes, fin: bool) -> None: ...
-    def writable(self) -> None: ...
-    def reset(self, reason: str) -> None: ...
-
-
-class Outgoing:
-    """The DATA that one side of a stream still has to send, within the credit it has."""
-
-    __slots__ = ("_fin", "_mux", "_stream", "_waiting", "credit")
-
-    def __init__(self, mux: "Mux", stream: int) -> None:
-        self._mux = mux
-        self._stream = stream
-        self._waiting = bytearray()
-        self._fin = False
-        self.credit = WINDOW
-
-    @property
-    def blocked(self) -> bool:
-        return bool(self._waiting)
-
-    def send(self, data: bytes, fin: bool = False) -> None:
-        self._waiting += data
-        self._fin = self._fin or fin
-        self.flush()
-
-    def give(self, amount: int) -> None:
-        self.credit += amount
-        self.flush()
-
-    def flush(self) -> None:
-        while self._waiting and self.credit > 0:
-            piece = bytes(self._waiting[: min(MAX_DATA, self.credit)])
-            del self._waiting[: len(piece)]
-            self.credit -= len(piece)
-            last = self._fin and not self._waiting
-            self._mux.put(encode(Type.DATA, self._stream, piece, fin=last))
-            if last:
-                self._fin = False
-        if self._fin and not self._waiting:
-            self._fin = False
-            self._mux.put(encode(Type.DATA, self._stream, b"", fin=True))
-
-
-class Incoming:
-    """Counts what was passed on, and gives credit back for it."""
-
-    __slots__ = ("_mux", "_passed", "_stream")
-
-    def __init__(self, mux: "Mux", stream: int) -> None:
-        self._mux = mux
-        self._stream = stream
-        self._passed = 0
-
-    def passed(self, amount: int) -> None:
-        self._passed += amount
-        if self._passed >= _GIVE:
-            self._mux.put(credit(self._stream, self._passed))
-            self._passed = 0
-
-
-class Mux:
+class Mux(Session):
     """Frames over one transport."""
 
     def __init__(
         self, control: Callable[[Frame], None], opened: Callable[[Frame], None] | None = None
     ) -> None:
-        self.streams: dict[int, Stream] = {}
-        self._control = control
-        self._opened = opened
-        self._decoder = Decoder()
-        self._out: list[bytes] = []
+        super().__init__(control, opened)
         self._scheduled = False
+        self._paused = False
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self.heard_at = self._loop.time()
@@ -108,6 +36,17 @@ class Mux:
     def attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
 
+    def tune(self) -> None:
+        """Keep little in the transport and the kernel, so that bulk never stands before the rest."""
+        if self._transport is None:
+            return
+        self._transport.set_write_buffer_limits(_HIGH, _LOW)
+        sock = self._transport.get_extra_info("socket")
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if sock is not None and option is not None and sock.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
+
     @property
     def open(self) -> bool:
         return self._transport is not None
@@ -115,51 +54,31 @@ class Mux:
     def feed(self, data: bytes) -> None:
         """Raises BadFrame: the caller closes."""
         self.heard_at = self._loop.time()
-        for frame in self._decoder.feed(data):
-            self._take(frame)
+        super().feed(data)
 
-    def _take(self, frame: Frame) -> None:
-        kind, number, payload, fin = frame
-        if number == 0:
-            if kind is Type.PING:
-                self.put(encode(Type.PONG, 0, payload))
-            elif kind is not Type.PONG:
-                self._control(frame)
-            return
-        if kind is Type.OPEN:
-            if self._opened is None or number in self.streams:
-                raise BadFrame("a stream was opened where none may be")
-            self._opened(frame)
-            return
-        stream = self.streams.get(number)
-        if stream is None:
-            # It ended on this side meanwhile.
-            return
-        if kind is Type.DATA:
-            stream.data(payload, fin)
-        elif kind is Type.HEAD:
-            stream.head(payload, fin)
-        elif kind is Type.CREDIT:
-            outgoing = getattr(stream, "outgoing", None)
-            if outgoing is not None:
-                outgoing.give(int.from_bytes(payload))
-                stream.writable()
-        elif kind is Type.RESET:
-            self.streams.pop(number, None)
-            stream.reset(payload.decode("utf-8", "replace"))
-
-    def put(self, data: bytes) -> None:
-        self._out.append(data)
-        if not self._scheduled:
+    def wake(self) -> None:
+        if not self._scheduled and not self._paused:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
-        data = b"".join(self._out)
-        self._out.clear()
-        if self._transport is not None:
+        if self._transport is None or self._paused:
+            return
+        data = self.take()
+        if data:
             self._transport.write(data)
+        if self.pending:
+            self.wake()
+
+    def pause(self) -> None:
+        """The transport has enough for now."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if self.pending:
+            self.wake()
 
     def ping(self) -> None:
         self.put(encode(Type.PING, 0, b""))
@@ -167,16 +86,17 @@ class Mux:
     def lost(self, reason: str) -> None:
         """The connection is gone: every stream ends."""
         self._transport = None
-        streams, self.streams = list(self.streams.values()), {}
-        for stream in streams:
-            stream.reset(reason)
+        super().lost(reason)
 
     @property
     def silent_seconds(self) -> float:
         return self._loop.time() - self.heard_at
 
     def close(self) -> None:
+        """Say what is still to be said, and end."""
         if self._transport is not None:
+            if not self._paused:
+                self._transport.write(self.take(0))
             self._transport.close()
 
     def abort(self, reason: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httptools
 from prometheus_client import Counter, Histogram
 
+from tandem.gateway.carriers import PATH, Doors, NotTunnel
 from tandem.gateway.gate import Gate
 from tandem.gateway.model import EdgeAnswer, Forward, Refusal
 from tandem.gateway.mux import Incoming, Outgoing
@@ -46,6 +47,8 @@ _DROPPED = {
 }
 _TARGET_LIMIT = 8192
 _IDEMPOTENT = {"GET", "HEAD"}
+# Connection points that are all being restarted hand a request on; not for ever.
+_MOST_REPEATS = 8
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Front:
         self.counts: defaultdict[str, Count] = defaultdict(Count)
         self.connections: set[Client] = set()
         self.draining = False
+        self.doors: Doors | None = None  # Where connection points come by HTTPS.
 
     def swap(self, gate: Gate) -> None:
         """New rules, for what begins from now on; clients with a certificate are asked anew."""
@@ -108,6 +112,7 @@ class Client(asyncio.Protocol):
         self._plan: Forward | None = None
         self._answered = False
         self._whole = False
+        self._knocks = False
 
     # -------------------------------------------------------------- the connection
 
@@ -159,6 +164,8 @@ class Client(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._hand_over(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             refusal = error.__context__
             if isinstance(refusal, _Refused):
@@ -189,6 +196,9 @@ class Client(asyncio.Protocol):
             )
 
     def on_headers_complete(self) -> None:
+        if self._url == PATH.encode() and self._front.doors is not None:
+            self._knocks = True
+            return
         names = [name for name, _ in self._headers]
         if names.count(b"host") != 1:
             raise _Refused(Refusal(400, "CMGService_Bad_Request", "A request names one host."))
@@ -218,8 +228,31 @@ class Client(asyncio.Protocol):
             raise _Refused(_too_large(self._plan))
         self._body.append(body)
 
+    def _hand_over(self, rest: bytes) -> None:
+        """This is no client but a connection point, by HTTPS: its tunnel takes the connection."""
+        doors, transport = self._front.doors, self._transport
+        if not self._knocks or doors is None or transport is None:
+            return
+        if doors.full or self._front.draining:
+            self._refuse_and_close(
+                Refusal(503, "CMGService_Busy", "Too many tunnels begin at once.", "Try again.")
+            )
+            return
+        try:
+            doors.take(transport, self._headers, rest)
+        except NotTunnel:
+            self._refuse_and_close(_NO_TUNNEL)
+            return
+        self._cancel_timer()
+        self._front.connections.discard(self)
+        self._transport = None
+
     def on_message_complete(self) -> None:
         self._whole = True
+        if self._knocks:
+            if not self._parser.should_upgrade():
+                raise _Refused(_NO_TUNNEL)
+            return
         self._cancel_timer()
         keep = self._parser.should_keep_alive() and not self._front.draining
         method = self._parser.get_method().decode("ascii")
@@ -341,7 +374,7 @@ class Exchange:
         self._tunnel: Tunnel | None = None
         self._number = 0
         self.outgoing: Outgoing | None = None
-        self._incoming: Incoming | None = None
+        self.incoming: Incoming | None = None
         self._owed = 0
         self.paused = False
         self._begun = time.monotonic()
@@ -355,6 +388,8 @@ class Exchange:
         # can answer in place of one that dies, and a small answer goes out in one write.
         self._held = b""
         self._tried = False
+        self._may_repeat = False
+        self._repeats = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -371,7 +406,7 @@ class Exchange:
             tunnel.held.add(self._number)
         mux = tunnel.mux
         self.outgoing = Outgoing(mux, self._number)
-        self._incoming = Incoming(mux, self._number)
+        self.incoming = Incoming(mux, self._number)
         # Identity and body travel with the head where they fit: one frame for a small request.
         small = len(self._body) <= 32_768
         first = self._head + self._body if small else self._head
@@ -443,8 +478,14 @@ class Exchange:
     def writable(self) -> None:
         pass
 
+    def again(self, reason: str) -> None:
+        """The connection point has not begun it: whatever the method, another one can be asked."""
+        self._may_repeat = True
+        self.reset(reason)
+
     def reset(self, reason: str) -> None:
         """The tunnel broke, or the connection point gave up on this request."""
+        repeat, self._may_repeat = self._may_repeat, False
         if self._client is None:
             return
         if self._status and not self._held:
@@ -452,8 +493,11 @@ class Exchange:
             self._client.close()
             return
         self._status, self._chunked, self._held = 0, False, b""
-        if not self._tried and self._method in _IDEMPOTENT:
-            self._tried = True
+        if (repeat and self._repeats < _MOST_REPEATS) or (
+            not self._tried and self._method in _IDEMPOTENT
+        ):
+            self._tried = self._tried or not repeat
+            self._repeats += repeat
             self.begin()
             return
         self._fail(
@@ -470,8 +514,8 @@ class Exchange:
         self._give()
 
     def _give(self) -> None:
-        if self._owed and self._incoming is not None and self._tunnel is not None:
-            self._incoming.passed(self._owed)
+        if self._owed and self.incoming is not None and self._tunnel is not None:
+            self.incoming.passed(self._owed)
             self._owed = 0
 
     def _done(self) -> None:
@@ -525,4 +569,7 @@ _NO_CONNECTION_POINT = Refusal(
     "Start the connection point, or look why it cannot dial: `tandem connection-point show`.",
 )
 _BUSY = Refusal(503, "CMGService_Busy", "The site is busy.", "Try again in a minute.")
+_NO_TUNNEL = Refusal(
+    400, "CMGService_Bad_Request", "Only connection points come here, and by WebSocket."
+)
 _LATE = Refusal(504, "CMGConnector_Timeout", "The site did not answer in time.", "Try again later.")

@@ -1,4 +1,4 @@
-"""The gateway's end of the tunnels: who may open one, and whose turn it is."""
+"""The gateway's end of the tunnels: who may open one, by which carrier, and whose turn it is."""
 
 import asyncio
 import hmac
@@ -11,7 +11,10 @@ import msgspec
 from tandem.gateway.mux import Mux
 from tandem.infra.logs import get_logger
 from tandem.protocols.tunnel import (
+    NEWEST,
+    OLDEST,
     BadFrame,
+    Carrier,
     Configuration,
     Frame,
     GatewayHello,
@@ -31,6 +34,8 @@ class Tunnels:
 
     def __init__(self, limits: Callable[[], Limits]) -> None:
         self._held: list[Tunnel] = []
+        # They take no more requests, and answer those that they have.
+        self._leaving: set[Tunnel] = set()
         self._turn = 0
         self.limits = limits
 
@@ -45,8 +50,23 @@ class Tunnels:
         self._held.append(tunnel)
 
     def remove(self, tunnel: "Tunnel") -> None:
+        self._leaving.discard(tunnel)
         if tunnel in self._held:
             self._held.remove(tunnel)
+
+    def leaves(self, tunnel: "Tunnel") -> None:
+        """No more requests for this one; what it has, it ends."""
+        if tunnel in self._held:
+            self._held.remove(tunnel)
+            self._leaving.add(tunnel)
+
+    @property
+    def carriers(self) -> dict[str, int]:
+        """How many tunnels come by each carrier."""
+        counts: dict[str, int] = {}
+        for tunnel in self._held:
+            counts[tunnel.carrier] = counts.get(tunnel.carrier, 0) + 1
+        return counts
 
     def next(self, besides: "Tunnel | None" = None, held: bool = False) -> "Tunnel | None":
         """Round-robin, without those that have as many requests as they may. `held`: for a request
@@ -61,8 +81,10 @@ class Tunnels:
                 return tunnel
         return None
 
-    def close(self) -> None:
-        for tunnel in list(self._held):
+    def close(self, reason: str = "The gateway's instance is stopping.") -> None:
+        """The connection points dial whoever takes this worker's place."""
+        for tunnel in [*self._held, *self._leaving]:
+            tunnel.mux.leave(reason)
             tunnel.mux.close()
 
 
@@ -75,12 +97,13 @@ class Tunnel(asyncio.Protocol):
         connection_id: str,
         hello: Callable[[], GatewayHello],
         configured: Callable[[Configuration, bytes, str], None],
+        carrier: Carrier = "tls",
     ) -> None:
         self._tunnels = tunnels
         self._connection_id = connection_id
         self._hello = hello
         self._configured = configured
-        self._stream = 0
+        self.carrier = carrier
         self.connection_point = ""
         # Of its streams, those whose requests wait at the site for their answers.
         self.held: set[int] = set()
@@ -88,11 +111,18 @@ class Tunnel(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.mux.attach(transport)
+        self.mux.tune()
         self._timer = asyncio.get_running_loop().call_later(_HELLO_SECONDS, self._too_late)
 
     def _too_late(self) -> None:
         if not self.connection_point:
             self.mux.close()
+
+    def pause_writing(self) -> None:
+        self.mux.pause()
+
+    def resume_writing(self) -> None:
+        self.mux.resume()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -110,20 +140,40 @@ class Tunnel(asyncio.Protocol):
 
     def _control(self, frame: Frame) -> None:
         if frame.type is Type.HELLO:
-            said = msgspec.json.decode(frame.payload, type=Hello)
-            known = hmac.compare_digest(said.connection_id.encode(), self._connection_id.encode())
-            if not known or self.connection_point:
-                raise BadFrame("the connection id is not this gateway's")
-            self.connection_point = said.connection_point[:128] or "?"
-            self.mux.put(encode(Type.HELLO, 0, msgspec.json.encode(self._hello())))
-            self._tunnels.add(self)
-            self._listen()
-            log.info("tunnel opened", connection_point=self.connection_point)
-        elif not self.connection_point:
-            raise BadFrame("the first frame has to be HELLO")
+            if self.connection_point:
+                raise BadFrame("a second HELLO")
+            self._greet(msgspec.json.decode(frame.payload, type=Hello))
         elif frame.type is Type.CONFIGURATION:
             configuration = msgspec.json.decode(frame.payload, type=Configuration)
             self._configured(configuration, frame.payload, self.connection_point)
+        elif frame.type is Type.GOAWAY:
+            self._tunnels.leaves(self)
+            log.info("tunnel leaves", connection_point=self.connection_point)
+
+    def _greet(self, said: Hello) -> None:
+        mux = self.mux
+        mux.version = min(said.newest, NEWEST)
+        if mux.version < max(said.oldest, OLDEST):
+            mux.version = NEWEST  # Whoever speaks a later one still knows GOAWAY.
+            mux.leave(
+                f"This gateway speaks versions {OLDEST} to {NEWEST} of the tunnel's protocol, the"
+                f" connection point {said.oldest} to {said.newest}. Update the older one."
+            )
+            raise BadFrame(f"no version in common: {said.oldest} to {said.newest}")
+        if not hmac.compare_digest(said.connection_id.encode(), self._connection_id.encode()):
+            mux.leave("The connection id is not this gateway's.")
+            raise BadFrame("the connection id is not this gateway's")
+        self.connection_point = said.connection_point[:128] or "?"
+        hello = msgspec.structs.replace(self._hello(), protocol=mux.version)
+        mux.put(encode(Type.HELLO, 0, msgspec.json.encode(hello)))
+        self._tunnels.add(self)
+        self._listen()
+        log.info(
+            "tunnel opened",
+            connection_point=self.connection_point,
+            carrier=self.carrier,
+            protocol=mux.version,
+        )
 
     def _listen(self) -> None:
         """Look now and then whether the connection point still lives.
@@ -140,12 +190,12 @@ class Tunnel(asyncio.Protocol):
 
     def open(self, stream: Any) -> int:
         """A new stream for a request; its number."""
-        while True:
-            self._stream = self._stream % 0x7FFFFFFF + 1
-            if self._stream not in self.mux.streams:
-                break
-        self.mux.streams[self._stream] = stream
-        return self._stream
+        number = self.mux.begin(stream)
+        if self.mux.used_up:
+            # The connection point dials another one, whose numbers begin anew.
+            self.mux.leave("The numbers of this connection are used up.")
+            self._tunnels.leaves(self)
+        return number
 
 
 def tunnel_context(certificate: str, key: str, connector_ca: str) -> ssl.SSLContext:

@@ -91,14 +91,40 @@ class Mapping(msgspec.Struct, frozen=True):
     hold_seconds: float = 0
 
 
+class WebProxy(msgspec.Struct, frozen=True):
+    """The HTTP proxy by which a connection point leaves its network, and its account there."""
+
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"WebProxy({self.host}:{self.port})"
+
+
 class ConnectorConfiguration(msgspec.Struct, frozen=True):
     connection_point: str
     gateways: list[GatewayTarget]
     map: list[Mapping]
+    web_proxy: WebProxy | None = None
+
+
+# How a tunnel comes to the gateway: TLS to the tunnel's own port, or a WebSocket through HTTPS.
+Carrier = Literal["tls", "https"]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An attempt at a tunnel that failed, or a tunnel that broke."""
+
+    at: float
+    carrier: str
+    reason: str
 
 
 class ConnectionState(msgspec.Struct, frozen=True):
-    """One tunnel, or the attempt at one. `worker` names a process of the instance."""
+    """One tunnel, or the attempt at one. `worker` names a process of the instance; `failures` are
+    those of late, the latest first."""
 
     service_name: str
     instance: int
@@ -106,6 +132,9 @@ class ConnectionState(msgspec.Struct, frozen=True):
     worker: str = ""
     since: float = 0.0
     reason: str = ""
+    carrier: str = ""
+    through: str = ""  # The web proxy, where it goes through one.
+    failures: list[Failure] = []
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -128,16 +157,20 @@ class ConnectorReport(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The connection point's first frame."""
+    """The connection point's first frame. Peers of version 1 say nothing of versions."""
 
     connection_id: str
     connection_point: str
+    newest: int = 1
+    oldest: int = 1
 
 
 class GatewayHello(msgspec.Struct, frozen=True):
-    """The worker's answer: which of how many it is, and which configuration it has."""
+    """The worker's answer: which of how many it is, which configuration it has, and which version
+    of the tunnel's protocol both speak from now on."""
 
     instance: int
     worker: str
     workers: int
     version: int
+    protocol: int = 1

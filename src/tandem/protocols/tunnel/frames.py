@@ -2,8 +2,8 @@
 
     connection point                        gateway (one worker)
       TLS, both with certificates
-      HELLO {connection_id, …}        →
-                                      ←     HELLO {worker, workers, version}
+      HELLO {connection_id, newest, …} →
+                                      ←     HELLO {worker, workers, protocol, …}
       CONFIGURATION {…}               →                                (now, and on every change)
                                       ←     OPEN  7  GET /CCM_Proxy…    (a request, whole or begun)
       HEAD  7  HTTP/1.1 200 …         →
@@ -12,10 +12,15 @@
       DATA  7  … (FIN)                →
                                       ←     PING
       PONG                            →
+      GOAWAY 7 "It is restarted."     →                                (no more streams; 7 goes on)
 
 A frame is a big-endian header (payload length, type with the FIN bit, stream) and its payload.
 Stream 0 is the connection itself. Each side may send WINDOW bytes of DATA on a stream before it
-has to wait for CREDIT. RESET ends a stream at once; its payload says why.
+has to wait for CREDIT. RESET ends a stream at once; its payload says why. GOAWAY names the last
+stream that its sender took: what was opened after it was not begun and can be asked elsewhere.
+
+Version 2 has GOAWAY, a code as the first byte of RESET, and numbers that are used only once. Each end
+speaks the newest version that both know, and the one before its own.
 """
 
 import struct
@@ -27,9 +32,11 @@ MAX_DATA = 64 * 1024
 # OPEN and HEAD carry a head of HTTP, CONFIGURATION a document with revocation lists.
 MAX_PAYLOAD = 8 * 1024 * 1024
 FIN = 0x80
+NEWEST, OLDEST = 2, 1
+MOST_STREAM = 0x7FFFFFFF
 
-_HEADER = struct.Struct("!IBI")
-HEADER_BYTES = _HEADER.size
+HEADER = struct.Struct("!IBI")
+HEADER_BYTES = HEADER.size
 
 
 class Type(IntEnum):
@@ -42,6 +49,7 @@ class Type(IntEnum):
     RESET = 7
     PING = 8
     PONG = 9
+    GOAWAY = 10
 
 
 _LIMITS = {
@@ -54,8 +62,9 @@ _LIMITS = {
     Type.RESET: 1024,
     Type.PING: 8,
     Type.PONG: 8,
+    Type.GOAWAY: 1024,
 }
-_CONTROL = {Type.HELLO, Type.CONFIGURATION, Type.PING, Type.PONG}
+_CONTROL = {Type.HELLO, Type.CONFIGURATION, Type.PING, Type.PONG, Type.GOAWAY}
 _TYPES = {int(item): item for item in Type}
 
 
@@ -71,7 +80,7 @@ class Frame(NamedTuple):
 
 
 def encode(type: Type, stream: int = 0, payload: bytes = b"", *, fin: bool = False) -> bytes:
-    return _HEADER.pack(len(payload), type | (FIN if fin else 0), stream) + payload
+    return HEADER.pack(len(payload), type | (FIN if fin else 0), stream) + payload
 
 
 def credit(stream: int, amount: int) -> bytes:
@@ -79,18 +88,29 @@ def credit(stream: int, amount: int) -> bytes:
 
 
 class Decoder:
-    """Bytes in any pieces become frames. What is too long or unknown raises BadFrame at once."""
+    """Bytes in any pieces become frames. What is too long or unknown raises BadFrame at once, and so
+    does anything before HELLO."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, *, greeted: bool = False) -> None:
+        self._greeted = greeted
+        self._rest: list[bytes] = []
+        self._have = 0
+        self._need = HEADER_BYTES
 
     def feed(self, data: bytes) -> list[Frame]:
         if self._rest:
-            data = self._rest + data
+            # A large frame comes in many pieces: joined once, when it is whole.
+            self._rest.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._rest)
+            self._rest = []
         frames = []
         position, size = 0, len(data)
+        need = HEADER_BYTES
         while size - position >= HEADER_BYTES:
-            length, raw, stream = _HEADER.unpack_from(data, position)
+            length, raw, stream = HEADER.unpack_from(data, position)
             kind = _TYPES.get(raw & ~FIN)
             if kind is None:
                 raise BadFrame(f"unknown frame type {raw & ~FIN}")
@@ -98,13 +118,20 @@ class Decoder:
                 raise BadFrame(f"{kind.name} of {length} bytes is too long")
             if (stream == 0) != (kind in _CONTROL):
                 raise BadFrame(f"{kind.name} on stream {stream}")
+            if not self._greeted and kind is not Type.HELLO:
+                raise BadFrame("the first frame has to be HELLO")
             end = position + HEADER_BYTES + length
             if end > size:
+                need = HEADER_BYTES + length
                 break
             payload = data[position + HEADER_BYTES : end]
             if kind is Type.CREDIT and length != 4:
                 raise BadFrame("CREDIT without an amount")
+            if kind is Type.GOAWAY and length < 4:
+                raise BadFrame("GOAWAY without a stream")
+            self._greeted = True
             frames.append(Frame(kind, stream, payload, bool(raw & FIN)))
             position = end
-        self._rest = data[position:] if position < size else b""
+        if position < size:
+            self._rest, self._have, self._need = [data[position:]], size - position, need
         return frames
