@@ -275,7 +275,7 @@ class Rig:
                 return {"ok": False, "tunnels": 0, "version": -1}
             return dict(answer.json())
 
-    async def until(self, what: Any, seconds: float = 15) -> dict[str, Any]:
+    async def until(self, what: Any, seconds: float = 60) -> dict[str, Any]:
         """Wait until what the gateway says of itself fits."""
         deadline = time.monotonic() + seconds
         while not what(facts := await self.health()):

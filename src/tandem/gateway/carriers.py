@@ -160,9 +160,9 @@ async def _through(proxy: WebProxy, host: str, port: int) -> socket.socket:
     if 200 <= status < 300:
         return sock
     sock.close()
-    if status == 407:
+    if status in {401, 407}:  # 401 is tinyproxy's word for a wrong password.
         what = "does not take this name and password" if proxy.user else "wants name and password"
-        raise Unreachable(f"The web proxy {where} {what} (407).")
+        raise Unreachable(f"The web proxy {where} {what} ({status}).")
     if status in {403, 405}:
         raise Unreachable(f"The web proxy {where} does not allow {host}:{port} ({status}).")
     raise Unreachable(f"The web proxy {where} does not reach {host}:{port} ({status}).")
@@ -180,10 +180,16 @@ async def _connect(sock: socket.socket, proxy: WebProxy, target: str) -> int:
     try:
         await loop.sock_sendall(sock, asked or b"")
         connection.send(h11.EndOfMessage())
+        first = b""
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                connection.receive_data(await loop.sock_recv(sock, 4096))
+                data = await loop.sock_recv(sock, 4096)
+                # h11 would wait for the end of what another protocol says.
+                first = first or data[:5]
+                if not b"HTTP/".startswith(first):
+                    raise h11.RemoteProtocolError("no HTTP")
+                connection.receive_data(data)
             elif isinstance(event, h11.Response):
                 if connection.trailing_data[0] and 200 <= event.status_code < 300:
                     raise Unreachable("The web proxy speaks before the gateway was asked.")
