@@ -48,7 +48,7 @@ check: setup  ## style, strict types, import rules
 	$(BIN)/lint-imports
 
 bench: setup  ## make bench BENCH=lab for one
-	tools/packages.sh wixl msitools gcc libc6-dev libssl-dev
+	tools/packages.sh wixl msitools gcc libc6-dev libssl-dev nginx-light openssh-server openssh-client
 	$(BIN)/python -m bench $(BENCH)
 
 msi: setup  ## the Windows client package; PYTHON_EMBED=python-3.x-embed-amd64.zip FROM=ccmsetup.msi OUT=dist

@@ -5,7 +5,18 @@ import sys
 
 from bench import figures
 
-NAMES = ("lab", "graph", "console", "mdm", "site", "checkin", "cadence", "switch", "month")
+NAMES = (
+    "lab",
+    "graph",
+    "console",
+    "mdm",
+    "site",
+    "checkin",
+    "cadence",
+    "switch",
+    "month",
+    "gateway",
+)
 
 
 def main() -> int:
