@@ -99,6 +99,7 @@ async def test_what_is_hidden_is_not_found_by_its_id_or_name(limited: Limited) -
         ("GET", "/api/v1/devices/d-rome-1/ledger"),
         ("GET", "/api/v1/clients/GUID:ROME-1"),
         ("POST", "/api/v1/clients/GUID:ROME-1/block"),
+        ("DELETE", "/api/v1/clients/GUID:ROME-1"),
         ("GET", "/api/v1/client-settings/resultant/rome-1"),
         ("GET", "/api/v1/client-settings/resultant/GUID:ROME-1"),
     ):

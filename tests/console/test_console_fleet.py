@@ -120,6 +120,39 @@ async def test_a_device_is_sent_away_only_by_its_name(api: Api, seen: Browser) -
     assert "would be with the MDM service alone" in await seen.said(at)
 
 
+async def test_a_record_is_deleted_after_a_page_that_says_what_goes(
+    api: Api, seen: Browser
+) -> None:
+    await registered(api, "LAB-001", "LAB-002")
+    made = {"name": "Desk", "rules": [{"kind": "direct", "device": "LAB-001"}]}
+    assert (await api.web.post("/api/v1/collections", json=made)).status_code == 201
+    at = f"{DEVICES}/d-LAB-001/delete"
+    assert (await seen.page(f"{DEVICES}/d-LAB-001")).xpath(f"//a[@href='{at}']")
+    page = await seen.page(at)
+    said = text(page)
+    assert "Desk" in said
+    assert "registers again" in said
+    french = await seen.said(at, **{"accept-language": "fr"})
+    assert "Supprimer LAB-001" in french
+    assert "registers again" not in french
+    form = {"form_token": token(page)}
+    await api.post("/api/v1/devices/block", {"devices": ["d-LAB-001"]})
+    refused = await seen.web.post(at, data=form)
+    assert refused.status_code == 409
+    assert "is blocked" in text(html.fromstring(refused.text))
+    await api.post("/api/v1/devices/unblock", {"devices": ["d-LAB-001"]})
+    assert (await seen.web.post(at, data={})).status_code == 403
+    done = await seen.web.post(at, data=form)
+    assert (done.status_code, done.headers["location"]) == (303, DEVICES)
+    assert named(await seen.page(DEVICES)) == ["LAB-002"]
+    assert (await seen.web.get(at)).status_code == 404
+    # What only the tenant knows is not the site's to delete.
+    api.cloud.graph.knows("d-9", name="PC-900")
+    await api.keeper.tend()
+    assert not (await seen.page(f"{DEVICES}/d-9")).xpath("//a[contains(@href, '/delete')]")
+    assert (await seen.web.get(f"{DEVICES}/d-9/delete")).status_code == 404
+
+
 async def test_filters_sort_and_pages_are_in_the_address(api: Api, seen: Browser) -> None:
     await registered(api, *(f"LAB-{n:03}" for n in range(60)), policy=False)
     await registered(api, "PC-900", "pc-901")

@@ -2,10 +2,21 @@
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from tandem.cli.context import Json, confirm, emit, progress, site_client, table
+from tandem.cli.context import (
+    Api,
+    Json,
+    Refused,
+    confirm,
+    emit,
+    named,
+    progress,
+    site_client,
+    table,
+)
 
 app = typer.Typer(
     help="The client that devices install, and clients that are not one machine each.",
@@ -69,6 +80,36 @@ def _clients(found: dict[str, Any]) -> str:
     activity = found["activity"]
     said = f"{found['total']} clients; {activity['active']} active, {activity['inactive']} inactive"
     return f"{table(found['clients'], columns)}\n{said}"
+
+
+@app.command()
+def delete(
+    client: Annotated[str, typer.Argument(help="The client's id, or its device's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete the site's record of a device, with its inventory, ledger and direct rules.
+
+    A client that still runs registers again, as another device. One that is blocked is not deleted.
+    """
+    site = site_client()
+    found = _one(site, client)
+    confirm(f"Delete the record of {found['name']} ({found['id']})?", yes, json)
+    site.delete(f"/api/v1/clients/{quote(found['id'], safe='')}")
+    done = {"id": found["id"], "name": found["name"], "deleted": True}
+    emit(done, lambda _: f"The site's record of {found['name']} is deleted.", json)
+
+
+def _one(site: Api, wanted: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = site.get(f"/api/v1/clients/{quote(wanted, safe='')}")["client"]
+    except Refused as error:
+        if error.remote != "client.not-found":
+            raise
+        listed = site.get("/api/v1/clients", search=wanted, obsolete="true", limit=1000)
+        cure = "`tandem client list --obsolete` shows all of them."
+        return named(listed["clients"], wanted, kind="client", cure=cure, key="name")
+    return found
 
 
 @app.command()

@@ -111,6 +111,7 @@ GET    /api/v1/client-package                              read          site
 GET    /api/v1/clients                                     read          seen
 GET    /api/v1/client-setup                                read          all
 GET    /api/v1/clients/{id}                                read          seen
+DELETE /api/v1/clients/{id}                                operate       seen
 POST   /api/v1/clients/{id}/block                          operate       seen
 POST   /api/v1/clients/{id}/unblock                        operate       seen
 GET    /api/v1/client-notifications                        read          seen

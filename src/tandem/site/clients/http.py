@@ -278,10 +278,17 @@ def admin_routes(
                 )
             )
 
+    async def delete(request: Request) -> Response:
+        who = await require(request)
+        async with db.transaction() as tx:
+            await service.delete(tx, _text(request.path_params["id"]), actor=who.name, now=now())
+        return Response(status_code=204)
+
     return [
         Route("/api/v1/clients", list_, methods=["GET"]),
         Route("/api/v1/client-setup", setup, methods=["GET"]),
         Route("/api/v1/clients/{id}", show, methods=["GET"]),
+        Route("/api/v1/clients/{id}", delete, methods=["DELETE"]),
         Route("/api/v1/clients/{id}/block", block, methods=["POST"]),
         Route("/api/v1/clients/{id}/unblock", unblock, methods=["POST"]),
     ]

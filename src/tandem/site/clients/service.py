@@ -1046,13 +1046,41 @@ async def forget(tx: Tx, resource_id: int, *, actor: str, now: datetime) -> None
     """
     found = await collections.resource(tx, str(resource_id))
     client = await store.client(tx, found.client_id)
-    if client is not None and client.blocked:
-        raise StillBlocked(
-            f"{found.name} is blocked; if it were deleted, it could register again.",
-            cure="Unblock it first, or leave it blocked.",
-        )
+    if client is not None:
+        _not_blocked(client)
     await store.delete_client(tx, found.client_id)
     await collections.forget(tx, found.id, actor=actor, now=now)
+
+
+async def delete(tx: Tx, client_id: str, *, actor: str, now: datetime) -> None:
+    """As `forget`, of the device that this client is; also of one that is no resource.
+
+    Raises NoSuchClient, and StillBlocked.
+    """
+    client = await find(tx, client_id)
+    try:
+        found = await collections.resource_of(tx, client.id)
+    except collections.NoSuchResource:
+        _not_blocked(client)
+        await store.delete_client(tx, client.id)
+        await audit.record(
+            tx,
+            actor=actor,
+            action="client.delete",
+            target=client.id,
+            details={"name": client.name},
+            now=now,
+        )
+    else:
+        await forget(tx, found.id, actor=actor, now=now)
+
+
+def _not_blocked(client: Client) -> None:
+    if client.blocked:
+        raise StillBlocked(
+            f"{client.name} is blocked; if it were deleted, it could register again.",
+            cure="Unblock it first, or leave it blocked.",
+        )
 
 
 async def forget_obsolete(tx: Tx, now: datetime) -> int:

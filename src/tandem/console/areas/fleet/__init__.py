@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.fleet import actions, dashboard, device, devices, leaving
+from tandem.console.areas.fleet import actions, dashboard, deleting, device, devices, leaving
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 
@@ -18,6 +18,8 @@ def _routes(console: Console) -> list[BaseRoute]:  # type: ignore[type-arg]
         console.route(f"{one}/ledger", device.acknowledge, post=True),
         console.route(f"{one}/leave", leaving.show),
         console.route(f"{one}/leave", leaving.show, post=True),
+        console.route(f"{one}/delete", deleting.show),
+        console.route(f"{one}/delete", deleting.show, post=True),
         console.route(f"{one}/leave/{{action}}", leaving.act, post=True),
         *(console.route(f"{one}/{tab}", device.page_of(tab)) for tab in device.TABS if tab),
     ]
