@@ -1,12 +1,15 @@
 """The way in, hop by hop; the analyzer; what listens where; the site about itself."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from site_world import NAME, Site, create, ready, until
+from tandem.cli.main import build
 from tandem.infra.clock import utc_now
 from tandem.protocols import tunnel
 from tandem.site import properties
@@ -131,6 +134,8 @@ async def test_ports_and_endpoints_are_those_of_the_live_configuration(site: Sit
     assert ("connection-point", "out", "127.0.0.11", here.tunnel_port) in listens
     assert found["published"] == []
     node = (await site.run("gateway", "show"))["nodes"][0]
+    for_people = await asyncio.to_thread(CliRunner().invoke, build(), ["gateway", "show"])
+    assert f"(process {node['pid']})" in for_people.stdout
     sockets = psutil.Process(node["pid"]).net_connections("tcp")
     assert ("gateway", "in", *sockets[0].laddr) in listens, "the stand-in's health"
     await site.run("management-point", "set", "--allow-gateway-traffic")

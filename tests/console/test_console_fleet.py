@@ -140,6 +140,8 @@ async def test_a_record_is_deleted_after_a_page_that_says_what_goes(
     refused = await seen.web.post(at, data=form)
     assert refused.status_code == 409
     assert "is blocked" in text(html.fromstring(refused.text))
+    refused = await seen.web.post(at, data=form, headers={"accept-language": "fr"})
+    assert "Débloquez-le d'abord" in text(html.fromstring(refused.text)).replace("’", "'")
     await api.post("/api/v1/devices/unblock", {"devices": ["d-LAB-001"]})
     assert (await seen.web.post(at, data={})).status_code == 403
     done = await seen.web.post(at, data=form)

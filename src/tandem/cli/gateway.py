@@ -298,7 +298,8 @@ def _text(value: dict[str, Any]) -> str:
     ]
     for node in value["nodes"]:
         said = f"  Instance {node['instance']:<6} {node['host']}:{node['port']} {node['state']}"
-        lines.append(f"{said} {node['reason']}".rstrip())
+        process = f" (process {node['pid']})" if node["pid"] else ""
+        lines.append(f"{said}{process} {node['reason']}".rstrip())
     return "\n".join(lines)
 
 

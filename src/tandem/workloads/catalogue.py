@@ -204,7 +204,7 @@ _ENTRIES = (
     ),
     Entry(
         Workload.CLIENT_APPS,
-        "Apps; while it is with the MDM service, both may install.",
+        "Apps; only the owner of the workload installs them.",
         "AppIntentEval",
         "modernApps",
         "modernAppsCount",

@@ -184,8 +184,8 @@ _REISSUE = (
 _ELSEWHERE = {"directory": _REJOIN, "certificate": _REISSUE}
 _TWO = "Give the copy an identity of its own."
 _KEEP = (
-    "If one of the two is gone, delete it; if both are real, as virtual machines from one template"
-    " can be, dismiss this."
+    "If one of the two is gone, delete its record (`tandem client delete`); if both are real, as"
+    " virtual machines from one template can be, dismiss this."
 )
 _WORDS: dict[tuple[ConflictKind, bool], tuple[str, str]] = {
     ("clone", False): (
