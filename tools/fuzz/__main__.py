@@ -10,7 +10,7 @@ from tools.fuzz import mutation
 
 # Where inputs that told something new are kept, and those that failed.
 FOLDER = Path("build/fuzz")
-NAMES = ("soap", "syncml", "csr", "cms", "ddf", "msi", "cabinet", "device")
+NAMES = ("soap", "syncml", "csr", "cms", "ddf", "msi", "cabinet", "device", "tunnel")
 _INSTRUMENTED = ["tandem", "olefile", "asn1crypto"]
 
 

@@ -10,7 +10,7 @@ from tandem import pki
 from tandem.agent.mdm import MdmError, envelope, messages, provisioning
 from tandem.agent.mdm.applications import read_job
 from tandem.pki import signed
-from tandem.protocols import ddf, msi, soap, syncml
+from tandem.protocols import ddf, msi, soap, syncml, tunnel
 from tandem.protocols.msi.cabinet import BadCabinet
 
 SEEDS = Path(__file__).with_name("seeds")
@@ -128,6 +128,67 @@ def read_device(data: bytes) -> None:
         return
 
 
+class _Owner:
+    """Of a stream in the tunnel that is fuzzed: it ends at most once."""
+
+    def __init__(self, session: tunnel.Session, number: int) -> None:
+        self.outgoing = tunnel.Outgoing(session, number)
+        self.incoming = tunnel.Incoming(session, number)
+        self.received = self.ends = self.heads = 0
+
+    def head(self, payload: bytes, fin: bool) -> None:
+        self.heads += 1
+
+    def data(self, payload: bytes, fin: bool) -> None:
+        self.received += len(payload)
+
+    def writable(self) -> None:
+        pass
+
+    def reset(self, reason: str) -> None:
+        self.ends += 1
+
+    again = reset
+
+
+def read_tunnel(data: bytes) -> None:
+    """Either end of a tunnel: the first byte says which end, which version, and how it is cut."""
+    if not data:
+        return
+    how, rest = data[0], data[1:]
+    owners: list[_Owner] = []
+    session: tunnel.Session
+
+    def opened(frame: tunnel.Frame) -> None:
+        session.streams[frame.stream] = owner = _Owner(session, frame.stream)
+        owners.append(owner)
+        owner.outgoing.send(b"x" * 70_000, fin=True)
+
+    session = tunnel.Session(lambda frame: None, opened if how & 1 else None)
+    session.version = 1 + (how >> 1 & 1)
+    session.feed(tunnel.encode(tunnel.Type.HELLO))
+    if not how & 1:
+        for number in range(1, 4):
+            owner = _Owner(session, number)
+            assert session.begin(owner) == number
+            owners.append(owner)
+            owner.outgoing.send(b"x" * 20_000)
+        session.take()
+    size = 1 + (how >> 2) * 16
+    try:
+        for start in range(0, len(rest), size):
+            session.feed(rest[start : start + size])
+            session.take()
+    except tunnel.BadFrame:
+        pass
+    session.lost("It broke.")
+    for owner in owners:
+        assert owner.ends <= 1
+        assert owner.heads <= 1
+        assert owner.received <= tunnel.WINDOW
+        assert 0 <= owner.outgoing.credit <= tunnel.WINDOW
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "soap": read_soap,
     "syncml": read_syncml,
@@ -137,6 +198,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "msi": read_msi,
     "cabinet": read_cabinet,
     "device": read_device,
+    "tunnel": read_tunnel,
 }
 
 

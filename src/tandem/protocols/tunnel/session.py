@@ -107,9 +107,9 @@ class Outgoing:
 
     def give(self, amount: int) -> None:
         """Raises BadFrame."""
-        self.credit += amount
-        if not amount or self.credit > WINDOW:
+        if not amount or self.credit + amount > WINDOW:
             raise BadFrame("more credit was given than was used")
+        self.credit += amount
         self._queue()
 
     def _queue(self) -> None:
