@@ -220,11 +220,15 @@ def synchronize(name: Name = "", json: Json = False) -> None:
 
 @app.command()
 def alerts(name: Name = "", json: Json = False) -> None:
-    """Show the outbound transfer of 14 days against its threshold."""
+    """Show the outbound transfer of 14 days against its threshold, and alarms of revocation lists."""
     emit(site_client().get(f"/api/v1/gateways/{name or '-'}/alerts"), _alerts_text, json)
 
 
 def _alerts_text(value: dict[str, Any]) -> str:
+    return "\n".join([_transfer_text(value), *_alarms_text(value)])
+
+
+def _transfer_text(value: dict[str, Any]) -> str:
     sent = f"{value['outbound_bytes'] / 1e9:,.1f} GB sent in {value['days']} days"
     if value["level"] == "off":
         return f"{value['service_name']}: {sent}; no threshold is set"
@@ -300,7 +304,14 @@ def _text(value: dict[str, Any]) -> str:
         said = f"  Instance {node['instance']:<6} {node['host']}:{node['port']} {node['state']}"
         process = f" (process {node['pid']})" if node["pid"] else ""
         lines.append(f"{said}{process} {node['reason']}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *_alarms_text(value)])
+
+
+def _alarms_text(value: dict[str, Any]) -> list[str]:
+    lines = []
+    for alarm in value.get("alarms", []):
+        lines += [f"  Alarm {alarm['name']}: {alarm['text']}", f"    → {alarm['cure']}"]
+    return lines
 
 
 @app.command("list")

@@ -9,30 +9,22 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 
 from tandem import pki
 from tandem.gateway.model import UNSAFE_PATH, Decision, EdgeAnswer, Forward, Refusal
+from tandem.gateway.tokens import Tokens
 from tandem.protocols import ccm
-from tandem.protocols.tunnel import Configuration, Endpoint, Tenant
+from tandem.protocols.tunnel import Configuration, Endpoint
 
 ENTRIES = ("/ccm_proxy_serverauth/", "/ccm_proxy_mutualauth/")
 _TARGET = re.compile(rb"^/[\x21-\x7e]*$")
-_SKEW_SECONDS = 300
 _CACHE_SIZE = 20_000
-_TOKEN_LIMIT = 16_384
+_KEPT_SECONDS = 60
 _TOKEN_SERVICE = "/ccm_sts"  # noqa: S105 - the name of an endpoint.
-# The kind of token that the site issues to clients that no directory knows.
-_SITE_TOKEN = "SITE"  # noqa: S105
 
 Now = Callable[[], float]
 
@@ -46,19 +38,16 @@ class Gate:
         self._endpoints = [(item.prefix.lower(), item) for item in configuration.endpoints]
         self._endpoints.sort(key=lambda pair: len(pair[0]), reverse=True)
         self._tenants = {item.tenant_id.lower(): item for item in configuration.tenants}
-        self._issuers = {issuer: t for t in configuration.tenants for issuer in t.issuers}
-        self._tenant_keys = {
-            tenant.tenant_id: _keys(tenant.jwks) for tenant in configuration.tenants
-        }
-        self._site_keys = _keys(configuration.site_token_keys)
+        self._tokens = Tokens(configuration)
         self._roots = [
             root
             for text in configuration.trusted_roots
             for root in pki.read_certificates(text.encode())
         ]
-        self._crls = [_crl(text) for text in configuration.crls]
-        self._tokens: dict[bytes, tuple[float, str]] = {}
+        self.revocations = pki.Revocations(self._roots, [_crl(text) for text in configuration.crls])
+        # By DER, which a connection keeps: its hash is made once.
         self._certificates: dict[bytes, tuple[float, str | Refusal]] = {}
+        self._paths: dict[bytes, pki.ClientPath] = {}
 
     def decide(
         self, method: str, target: bytes, headers: Mapping[str, str], peer: bytes | None
@@ -134,8 +123,8 @@ class Gate:
     ) -> str | Refusal:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if "token" in endpoint.auth and scheme.lower() == "bearer":
-            renews = endpoint.prefix.lower().endswith(_TOKEN_SERVICE)
-            return self._token(token.strip(), renews)
+            service = endpoint.prefix.lower().endswith(_TOKEN_SERVICE)
+            return self._tokens.identity(token.strip(), self._now(), service)
         if "certificate" in endpoint.auth:
             if peer is not None:
                 return self._certificate(peer)
@@ -166,161 +155,79 @@ class Gate:
             "Present a client certificate of a trusted authority.",
         )
 
-    def _token(self, token: str, renews: bool = False) -> str | Refusal:
-        """`renews`: for the site's token service, which decides itself how long after its end a
-        client's token may still be renewed with the client's key."""
-        digest = sha256(token.encode()).digest()
-        known = self._tokens.get(digest)
-        now = self._now()
-        if known is not None and known[0] > now:
-            return known[1]
-        if len(token) > _TOKEN_LIMIT:
-            return _INVALID_TOKEN
-        try:
-            claims = self._claims(token)
-        except (JoseError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-            return _INVALID_TOKEN
-        try:
-            expires, starts = float(claims["exp"]), float(claims.get("nbf", 0))
-        except (KeyError, TypeError, ValueError):
-            return _INVALID_TOKEN
-        identity = str(claims.get("deviceid") or claims.get("sub") or claims.get("oid") or "")
-        if expires <= now and renews and claims.get("token_type") == _SITE_TOKEN:
-            return identity
-        if expires <= now:
-            return Refusal(
-                401,
-                "CMGService_Invalid_Token",
-                "The token has expired.",
-                "Get a new token; check that the device's clock is right.",
-            )
-        if starts > now + _SKEW_SECONDS:
-            return _INVALID_TOKEN
-        if len(self._tokens) >= _CACHE_SIZE:
-            self._tokens.clear()
-        self._tokens[digest] = (expires, identity)
-        return identity
-
-    def _claims(self, token: str) -> dict[str, Any]:
-        """The claims of a token whose signature, issuer and audience hold. Raises otherwise."""
-        unverified = jws.extract_compact(token.encode())
-        peek = msgspec.json.decode(unverified.payload, type=dict[str, Any])
-        issuer = str(peek.get("iss", ""))
-        if issuer == f"urn:sccm:site:{self.configuration.site_code}":
-            keys, algorithms, audiences = self._site_keys, ["ES256"], {"urn:sccm:service"}
-        else:
-            tenant: Tenant = self._issuers[issuer]
-            keys, algorithms = self._tenant_keys[tenant.tenant_id], ["RS256"]
-            audiences = {tenant.app_id_uri, tenant.server_app_id} - {""}
-            if str(peek.get("tid", "")) != tenant.tenant_id:
-                raise ValueError("another tenant")
-        verified = jws.deserialize_compact(token, keys, algorithms=algorithms)
-        claims = msgspec.json.decode(verified.payload, type=dict[str, Any])
-        if claims.get("aud") not in audiences:
-            raise ValueError("another audience")
-        return claims
-
     def _certificate(self, der: bytes) -> str | Refusal:
-        digest = sha256(der).digest()
         now = self._now()
-        known = self._certificates.get(digest)
-        if known is not None and known[0] > now:
-            return known[1]
-        outcome = self._check_certificate(der, datetime.fromtimestamp(now, UTC))
-        if len(self._certificates) >= _CACHE_SIZE:
-            self._certificates.clear()
-        self._certificates[digest] = (now + 60, outcome)
-        return outcome
+        known = self._certificates.get(der)
+        if known is None or known[0] <= now:
+            known = self._judge(der, now)
+            if len(self._certificates) >= _CACHE_SIZE:
+                self._certificates.clear()
+            self._certificates[der] = known
+        return known[1]
 
-    def _check_certificate(self, der: bytes, now: datetime) -> str | Refusal:
+    def _judge(self, der: bytes, now: float) -> tuple[float, str | Refusal]:
+        """What is said of this certificate, and until when."""
+        at = datetime.fromtimestamp(now, UTC)
         try:
-            leaf = x509.load_der_x509_certificate(der)
-            path = pki.build_path(leaf, self._roots)
-            anchored = any(
-                item.fingerprint(_SHA256) == root.fingerprint(_SHA256)
-                for item in path.certificates[1:]
-                for root in self._roots
-            )
-            usable = _for_clients(leaf) and all(
-                item.not_valid_before_utc <= now <= item.not_valid_after_utc
-                for item in path.certificates
-            )
-        except Exception:
-            # A certificate from outside makes the parser raise whatever it likes.
-            return _BAD_CERTIFICATE
-        if not anchored or not usable:
-            return _BAD_CERTIFICATE
-        if self.configuration.check_revocation:
-            refused = self._revocation(leaf, path.certificates[1], now)
-            if refused is not None:
-                return refused
-        return sha256(der).hexdigest()
+            path = self._path(der, at)
+            until = path.until
+            if self.configuration.check_revocation:
+                until = self.revocations.check(path, at)
+        except pki.NotAClient as error:
+            code = _CODES.get(error.reason, "CMGService_Invalid_Certificate")
+            why = f"certificate {error.reason}"
+            return now + _KEPT_SECONDS, Refusal(403, code, error.message, error.cure, why)
+        return min(now + _KEPT_SECONDS, until.timestamp()), sha256(der).hexdigest()
 
-    def _revocation(
-        self, leaf: x509.Certificate, issuer: x509.Certificate, now: datetime
-    ) -> Refusal | None:
-        name = leaf.issuer.rfc4514_string()
-        for crl in self._crls:
-            if crl.issuer != leaf.issuer:
-                continue
-            if not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]
-                continue
-            if crl.next_update_utc is not None and crl.next_update_utc < now:
-                return Refusal(
-                    403,
-                    "CMGService_Crl_Expired",
-                    f"The certificate revocation list of {name} expired at"
-                    f" {crl.next_update_utc:%Y-%m-%d %H:%M} UTC.",
-                    "Upload a newer CRL of this authority to the gateway.",
-                )
-            if crl.get_revoked_certificate_by_serial_number(leaf.serial_number) is not None:
-                return Refusal(
-                    403,
-                    "CMGService_Certificate_Revoked",
-                    "The client's certificate is revoked.",
-                    "Give the device a new certificate.",
-                )
-            return None
-        return Refusal(
-            403,
-            "CMGService_Crl_Missing",
-            f"The certificate revocation list (CRL) of {name} is missing on the gateway.",
-            "Upload this authority's CRL, or switch the check off in the gateway's properties.",
-        )
+    def _path(self, der: bytes, now: datetime) -> pki.ClientPath:
+        known = self._paths.get(der)
+        if known is None or known.until < now:
+            known = pki.client_path(_leaf(der), self._roots, now)
+            if len(self._paths) >= _CACHE_SIZE:
+                self._paths.clear()
+            self._paths[der] = known
+        return known
+
+    def inherit(self, before: "Gate") -> None:
+        """Take over what was found out under the same roots. What is revoked is asked anew."""
+        if before.configuration.trusted_roots == self.configuration.trusted_roots:
+            self._paths = before._paths
+
+    def still_believes(self, der: bytes) -> bool:
+        """Whether a client that shows this certificate may go on."""
+        return not isinstance(self._certificate(der), Refusal)
+
+    def alarms(self) -> list[pki.RevocationAlarm]:
+        """What is wrong with the revocation lists, while somebody is to be checked by them."""
+        asked = any("certificate" in item.auth for item in self.configuration.endpoints)
+        if not asked or not self.configuration.check_revocation:
+            return []
+        return self.revocations.alarms(datetime.fromtimestamp(self._now(), UTC))
 
 
-_SHA256 = SHA256()
-_INVALID_TOKEN = Refusal(
-    401,
-    "CMGService_Invalid_Token",
-    "The token is not one that this gateway believes.",
-    "Get a new token; the device's tenant has to be connected to the site.",
-)
-_BAD_CERTIFICATE = Refusal(
-    403,
-    "CMGService_Invalid_Certificate",
-    "The client's certificate is not of a trusted authority, not valid now, or not for clients.",
-    "Upload the root of its authority, or give the device another certificate.",
-)
+_CODES = {
+    pki.Reason.REVOKED: "CMGService_Certificate_Revoked",
+    pki.Reason.CRL_MISSING: pki.Alarm.MISSING.value,
+    pki.Reason.CRL_EXPIRED: pki.Alarm.EXPIRED.value,
+}
 
 
-def _for_clients(leaf: x509.Certificate) -> bool:
+def _leaf(der: bytes) -> x509.Certificate:
+    """Raises NotAClient."""
     try:
-        usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.CLIENT_AUTH in usages
+        return x509.load_der_x509_certificate(der)
+    except Exception:
+        raise pki.NotAClient(
+            "The client's certificate cannot be read.",
+            cure="Give the device another certificate.",
+            reason=pki.Reason.UNREADABLE,
+        ) from None
 
 
 def _only_get(method: str) -> Refusal | None:
     if method in {"GET", "HEAD"}:
         return None
     return Refusal(405, "CMGService_Method", f"{method} is not allowed here.")
-
-
-def _keys(jwks: Mapping[str, Any]) -> KeySet:
-    keys = list(jwks.get("keys", []))
-    return KeySet.import_key_set({"keys": keys}) if keys else KeySet([])
 
 
 def _crl(text: str) -> x509.CertificateRevocationList:

@@ -171,6 +171,7 @@ class Worker:
         self._kept = settings.state / "configuration.json"
         self._kept_from = settings.state / "configuration.from"
         self._server: Any = None  # What accepts clients now.
+        self._alarms: dict[tuple[str, str], pki.RevocationAlarm] = {}
         # The field's name of it at the site, where the logs of all instances come together.
         name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
         self._service_log = LogFile(settings.logs / name) if settings.logs else None
@@ -178,7 +179,8 @@ class Worker:
     async def main(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
-        self._front = Front(self._tunnels, Gate(self._last_configuration()))
+        self._front = Front(self._tunnels, self._last_gate())
+        self._tell_alarms()
         self._serving = asyncio.Lock()
         counting = self._loop.create_task(self._count_always())
         await self._serve_clients()
@@ -240,14 +242,20 @@ class Worker:
             # gate's, at every connection: a resumed session asks no list.
             context.load_verify_locations(cadata="\n".join(roots))
             context.verify_mode = ssl.CERT_OPTIONAL
+            # An uploaded authority counts by itself: who uploads an issuing one without its root lets
+            # in its clients and nobody else's.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return context
 
-    def _last_configuration(self) -> Configuration:
-        """The one from before a restart; an empty one publishes nothing."""
+    def _last_gate(self) -> Gate:
+        """With the rules from before a restart; without any it publishes nothing."""
         try:
-            return msgspec.json.decode(self._kept.read_bytes(), type=Configuration)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return Configuration(0, self._settings.service_name, "")
+            return Gate(msgspec.json.decode(self._kept.read_bytes(), type=Configuration))
+        except FileNotFoundError:
+            pass
+        except Exception:
+            log.exception("what was kept cannot be used")
+        return Gate(Configuration(0, self._settings.service_name, ""))
 
     def _hello(self) -> GatewayHello:
         version = self._front.gate.configuration.version
@@ -272,7 +280,14 @@ class Worker:
         if configuration.service_name != self._settings.service_name:
             log.error("configuration of another gateway", given=configuration.service_name)
             return
-        self._front.swap(Gate(configuration))
+        try:
+            gate = Gate(configuration)
+        except Exception:
+            # What was read says nothing that can be used: the rules from before stay.
+            log.exception("configuration cannot be used", version=configuration.version)
+            return
+        self._front.swap(gate)
+        self._tell_alarms()
         write_private(self._kept, raw)
         write_private(self._kept_from, giver.encode())
         log.info(
@@ -283,6 +298,19 @@ class Worker:
         )
         if configuration.trusted_roots != before.trusted_roots:
             self._task = self._loop.create_task(self._serve_clients())
+
+    def _tell_alarms(self) -> None:
+        """Revocation lists that are missing, over or nearly so: once each, and again when it ends."""
+        found = {(str(one.alarm), one.authority): one for one in self._front.gate.alarms()}
+        for key in self._alarms.keys() - found.keys():
+            log.info("alarm over", alarm=key[0], authority=key[1])
+        for key in found.keys() - self._alarms.keys():
+            log.warning("alarm", alarm=key[0], authority=key[1], text=found[key].text)
+            if self._service_log is not None:
+                text = f"{key[0]}: {found[key].text} {found[key].cure}"
+                line = cmtrace.line(text, "CMGService", utc_now(), cmtrace.WARNING)
+                self._service_log.write(line)
+        self._alarms = found
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         held = len(self._tunnels)
@@ -296,6 +324,7 @@ class Worker:
             "version": configuration.version,
             "endpoints": len(configuration.endpoints),
             "connections": len(self._front.connections),
+            "alarms": [str(one.alarm) for one in self._alarms.values()],
         }
         return held > 0, facts
 
@@ -303,6 +332,7 @@ class Worker:
         while True:
             await asyncio.sleep(_COUNT_SECONDS)
             self._write_counts()
+            self._tell_alarms()
 
     def _write_counts(self) -> None:
         counts = sorted(self._front.counts.items())

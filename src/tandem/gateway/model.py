@@ -91,12 +91,13 @@ class BadProxy(AppError):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer of the gateway's own. `code` is the field's status text."""
+    """An answer of the gateway's own. `code` is the field's status text; `why` is for the log alone."""
 
     status: int
     code: str
     message: str
     cure: str = ""
+    why: str = ""
 
     def body(self) -> bytes:
         error = {"code": self.code, "message": self.message, "cure": self.cure}

@@ -42,6 +42,10 @@ _DROPPED = {
     b"expect",
     b"content-length",
     b"cmg-client-identity",
+    # Some servers read an underscore as a hyphen.
+    b"cmg_client_identity",
+    b"cmg-client_identity",
+    b"cmg_client-identity",
     b"x-forwarded-for",
     b"forwarded",
 }
@@ -49,6 +53,8 @@ _TARGET_LIMIT = 8192
 _IDEMPOTENT = {"GET", "HEAD"}
 # Connection points that are all being restarted hand a request on; not for ever.
 _MOST_REPEATS = 8
+# Connections that are looked at between two rounds of the loop when a list of revoked ones arrives.
+_AT_A_TIME = 200
 
 
 @dataclass
@@ -82,11 +88,19 @@ class Front:
         self.doors: Doors | None = None  # Where connection points come by HTTPS.
 
     def swap(self, gate: Gate) -> None:
-        """New rules, for what begins from now on; clients with a certificate are asked anew."""
+        """New rules, for what begins from now on; open connections of clients whose certificate is
+        not believed any more are cut, whatever they are doing."""
+        gate.inherit(self.gate)
         self.gate = gate
-        for connection in list(self.connections):
-            if connection.peer is not None and not connection.busy:
-                connection.close()
+        self._ask_anew([one for one in self.connections if one.peer is not None])
+
+    def _ask_anew(self, left: list["Client"]) -> None:
+        """Some at a time: thousands of connections must not hold up the requests between."""
+        for connection in left[:_AT_A_TIME]:
+            if connection.peer is not None and not self.gate.still_believes(connection.peer):
+                connection.cut()
+        if left[_AT_A_TIME:]:
+            asyncio.get_running_loop().call_soon(self._ask_anew, left[_AT_A_TIME:])
 
 
 class Client(asyncio.Protocol):
@@ -138,6 +152,16 @@ class Client(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def cut(self) -> None:
+        """At once: what is under way is not answered, nor is what was written still sent."""
+        if self._transport is None:
+            return
+        log.info("client cut", why="its certificate is not believed any more", busy=self.busy)
+        if self.busy:
+            self._transport.abort()
+        else:
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
@@ -304,7 +328,13 @@ class Client(asyncio.Protocol):
         self.write(head if head_only or status == 204 else head + content)
 
     def refuse(self, refusal: Refusal, keep: bool) -> None:
-        log.info("refused", code=refusal.code, status=refusal.status, url=_shown(self._url))
+        log.info(
+            "refused",
+            code=refusal.code,
+            status=refusal.status,
+            url=_shown(self._url),
+            **({"why": refusal.why} if refusal.why else {}),
+        )
         REQUESTS.labels("refused").inc()
         self._answer(refusal.status, refusal.body(), keep)
 

@@ -397,7 +397,9 @@ def _management_point(
         box,
         clients.Collaborators(
             verify_token=cloud.tenants.verify_token,
-            verify_certificate=cloud.connections.verify_client_certificate,
+            verify_certificate=lambda tx, leaf: cloud_services.verify_client_certificate(
+                tx, leaf, utc_now()
+            ),
             policy=policy,
             signing=signing,
             management_points=cloud.connections.management_points,

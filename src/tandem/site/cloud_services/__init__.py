@@ -36,6 +36,7 @@ from tandem.site.cloud_services.model import (
 )
 from tandem.site.cloud_services.sign_ins import SignIns
 from tandem.site.cloud_services.tenants import Graph, Tenants
+from tandem.site.cloud_services.trust import verify_client_certificate
 
 __all__ = [
     "ADMINSERVICE_DOOR",
@@ -72,4 +73,5 @@ __all__ = [
     "connector_routes",
     "fold_service_name",
     "routes",
+    "verify_client_certificate",
 ]

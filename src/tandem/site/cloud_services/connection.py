@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tandem import audit, pki
 from tandem.infra.clock import Clock
@@ -408,66 +407,6 @@ class Connections:
             tx, gateway.service_name, sha256(msgspec.json.encode(made)).hexdigest()
         )
         return msgspec.structs.replace(made, version=version)
-
-    # -------------------------------------------------------------- trust for certificate clients
-
-    async def add_root(self, tx: Tx, data: bytes, *, actor: str) -> list[str]:
-        """Trust these certificates of clients' authorities. Raises BadCertificate."""
-        added = []
-        for certificate in pki.read_certificates(data):
-            subject = certificate.subject.rfc4514_string()
-            der = certificate.public_bytes(Encoding.DER)
-            await store.add_trust(tx, "root", subject, der, self.now())
-            await self._audit(tx, actor, "gateway.trust-root", subject)
-            added.append(subject)
-        return added
-
-    async def verify_client_certificate(self, tx: Tx, leaf: x509.Certificate) -> None:
-        """Whether this speaks for a client of the site, by the same trust as at the gateway. Raises
-        NotAClient."""
-        how = await properties.communication(tx)
-        if not how.pki_client_certificate:
-            raise pki.NotAClient(
-                "This site takes no client certificates.",
-                cure="Register with a token, or allow them in the site's properties"
-                " (Communication Security).",
-            )
-        trusted = [x509.load_der_x509_certificate(der) for der in await store.trust(tx, "root")]
-        crls = [x509.load_der_x509_crl(der) for der in await store.trust(tx, "crl")]
-        pki.check_client(leaf, trusted, crls if how.check_crl else None, self.now())
-
-    async def add_crl(self, tx: Tx, data: bytes, *, actor: str) -> str:
-        """A revocation list of such an authority. Raises BadCertificate."""
-        try:
-            load = x509.load_pem_x509_crl if b"-----BEGIN" in data else x509.load_der_x509_crl
-            crl = load(data)
-        except pki.UNREADABLE:
-            raise pki.BadCertificate(
-                "The file is not a certificate revocation list.", cure="Take the CA's CRL file."
-            ) from None
-        issuer = crl.issuer.rfc4514_string()
-        await store.add_trust(tx, "crl", issuer, crl.public_bytes(Encoding.DER), self.now())
-        await self._audit(tx, actor, "gateway.add-crl", issuer)
-        return issuer
-
-    async def trusted(self, tx: Tx) -> dict[str, list[dict[str, Any]]]:
-        """Roots and revocation lists by whose they are, and until when they count."""
-        roots = [x509.load_der_x509_certificate(der) for der in await store.trust(tx, "root")]
-        lists = [x509.load_der_x509_crl(der) for der in await store.trust(tx, "crl")]
-        return {
-            "roots": [
-                {
-                    "subject": item.subject.rfc4514_string(),
-                    "sha256": pki.sha256_fingerprint(item),
-                    "expires_at": item.not_valid_after_utc,
-                }
-                for item in roots
-            ],
-            "crls": [
-                {"issuer": item.issuer.rfc4514_string(), "next_update_at": item.next_update_utc}
-                for item in lists
-            ],
-        }
 
     async def _audit(self, tx: Tx, actor: str, action: str, target: str) -> None:
         await audit.record(tx, actor=actor, action=action, target=target, now=self.now())

@@ -14,7 +14,7 @@ from tandem.infra import http
 from tandem.infra.database import Tx
 from tandem.infra.errors import Invalid
 from tandem.site.administrators import Gate
-from tandem.site.cloud_services import certificates
+from tandem.site.cloud_services import certificates, trust
 from tandem.site.cloud_services.model import Gateway
 from tandem.site.collections import as_dict
 
@@ -82,7 +82,22 @@ async def gateway_shape(cloud: "CloudServices", tx: Tx, item: Gateway) -> dict[s
         **as_dict(item),
         "nodes": [as_dict(instance) for instance in instances],
         "connection_points": points,
+        "alarms": await alarms_shape(cloud, tx, item),
     }
+
+
+async def alarms_shape(cloud: "CloudServices", tx: Tx, item: Gateway) -> list[dict[str, Any]]:
+    """What is wrong with the revocation lists that this gateway asks."""
+    return [
+        {
+            "name": str(one.alarm),
+            "authority": one.authority,
+            "at": one.at,
+            "text": one.text,
+            "cure": one.cure,
+        }
+        for one in await trust.alarms(tx, item, cloud.now())
+    ]
 
 
 def version(shape: dict[str, Any]) -> str:
@@ -192,7 +207,9 @@ class GatewayApi:
         async with cloud.db.transaction() as tx:
             found = await cloud.gateways.gateway(tx, _name(request))
             state = await cloud.gateways.alert_state(tx, found)
-        return http.reply({"service_name": found.service_name, **found.alerts, **state})
+            alarms = await alarms_shape(cloud, tx, found)
+        shape = {"service_name": found.service_name, **found.alerts, **state, "alarms": alarms}
+        return http.reply(shape)
 
     async def change_point(self, request: Request) -> Response:
         who = await self.require(request)
@@ -208,7 +225,7 @@ class GatewayApi:
         """The roots of clients' certificates, and the revocation lists, that gateways are given."""
         await self.require(request)
         async with self.cloud.db.transaction() as tx:
-            return http.reply(await self.cloud.connections.trusted(tx))
+            return http.reply(await trust.trusted(tx))
 
 
 def _name(request: Request) -> str:

@@ -37,7 +37,7 @@ from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox, private_folder, write_private
 from tandem.protocols import cmtrace
 from tandem.site import administrators, properties
-from tandem.site.cloud_services import store
+from tandem.site.cloud_services import store, trust
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
     ALERT_DAYS,
@@ -102,6 +102,7 @@ class Gateways:
         self._log_file = LogFile(logs / "CloudMgr.log") if logs else None
         self._changed = changed
         self._command = command
+        self._alarms: dict[str, dict[tuple[str, str], str]] = {}  # Told of, by gateway.
         # One hand at a time at a gateway's processes: provisioning, supervision or removal.
         self._hands: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.answer_seconds = 2.0  # …until an instance that was looked at counts as silent.
@@ -823,6 +824,7 @@ class Gateways:
                 return
             exceeded = await self._exceeded(tx, gateway)
             items = await store.instances(tx, service_name)
+            self._tell(service_name, await trust.alarms(tx, gateway, self._now()))
         if exceeded:
             await self._stop_for_transfer(items, service_name)
             return
@@ -830,6 +832,16 @@ class Gateways:
         reason = "; ".join(f"Instance {i.instance}: {i.reason}" for i in seen if i.reason)
         if reason != gateway.reason:
             await self._set_state(service_name, GatewayState.READY, reason)
+
+    def _tell(self, service_name: str, found: Sequence[pki.RevocationAlarm]) -> None:
+        """Into the log once, and once more when it is over."""
+        now = {(str(one.alarm), one.authority): f"{one.text} {one.cure}" for one in found}
+        before = self._alarms.get(service_name, {})
+        for key in now.keys() - before.keys():
+            self._say(f"Service {service_name}: {key[0]}: {now[key]}", cmtrace.WARNING)
+        for name, authority in before.keys() - now.keys():
+            self._say(f"Service {service_name}: {name} of {authority} is over")
+        self._alarms[service_name] = now
 
     async def _stop_for_transfer(self, items: Sequence[GatewayInstance], service_name: str) -> None:
         reason = (

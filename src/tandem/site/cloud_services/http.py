@@ -22,7 +22,7 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import tunnel
 from tandem.site import administrators, properties, software_updates
 from tandem.site.administrators import Administrator, Gate
-from tandem.site.cloud_services import app_settings, certificates, consent, site_http, store
+from tandem.site.cloud_services import app_settings, certificates, consent, site_http, store, trust
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateway_http import (
     Check,
@@ -711,7 +711,9 @@ class _Api:
             data = File(new.data).content()
             pfx, password = await pfx_of(self._cloud, tx, data, new.password, new.certificate)
             for root in new.trusted_roots[:_MOST_ROOTS]:
-                await self._cloud.connections.add_root(tx, File(root).content(), actor=who.name)
+                await trust.add_root(
+                    tx, File(root).content(), actor=who.name, now=self._cloud.now()
+                )
             made = await self._cloud.gateways.create(
                 tx,
                 pfx=pfx or b"",
@@ -766,7 +768,7 @@ class _Api:
         who = await self._require(request)
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
-            added = await self._cloud.connections.add_root(tx, file.content(), actor=who.name)
+            added = await trust.add_root(tx, file.content(), actor=who.name, now=self._cloud.now())
         self._cloud.news.tell()
         return http.reply({"added": added}, 201)
 
@@ -774,7 +776,7 @@ class _Api:
         who = await self._require(request)
         file = await http.decode(request, File, _FILE_LIMIT)
         async with self._cloud.db.transaction() as tx:
-            issuer = await self._cloud.connections.add_crl(tx, file.content(), actor=who.name)
+            issuer = await trust.add_crl(tx, file.content(), actor=who.name, now=self._cloud.now())
         self._cloud.news.tell()
         return http.reply({"issuer": issuer}, 201)
 

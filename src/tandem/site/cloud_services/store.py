@@ -500,9 +500,7 @@ async def delete_trust(tx: Tx, kind: str, id: int) -> bool:
 
 
 async def add_trust(tx: Tx, kind: str, issuer: str, der: bytes, now: datetime) -> None:
-    """A newer list of the same issuer takes the older one's place."""
-    if kind == "crl":
-        await tx.execute("DELETE FROM cloud_trust WHERE kind = 'crl' AND issuer = %s", (issuer,))
+    """A root, or a list (crl) of an issuer."""
     await tx.execute(
         "INSERT INTO cloud_trust (kind, issuer, der, added_at) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT (kind, der) DO NOTHING",

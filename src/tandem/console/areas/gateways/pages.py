@@ -145,6 +145,8 @@ async def gateway(page: Page[Any]) -> Response:
         facts=_facts(page, found),
         dns=await _dns(page, name),
         alerts=alerts,
+        alarms=[words.alarm(page, one) for one in alerts["alarms"]],
+        alarm_cure=words.ALARM_CURE,
         level=level,
         level_look=look,
         days=await _days(page, name),

@@ -247,6 +247,24 @@ LEVELS = {
     "warning": (N_("Warning"), "waiting"),
     "critical": (N_("Critical"), "bad"),
 }
+# What may be wrong with the revocation list of an authority of clients, and how bad that is.
+ALARMS = {
+    "CMGService_Crl_Missing": (
+        N_("The revocation list of %(authority)s is missing: its clients are refused."),
+        "bad",
+    ),
+    "CMGService_Crl_Expired": (
+        N_("The revocation list of %(authority)s has expired: its clients are refused."),
+        "bad",
+    ),
+    "CMGService_Crl_Expires": (
+        N_("The revocation list of %(authority)s expires soon: its clients are refused then."),
+        "waiting",
+    ),
+}
+ALARM_CURE = N_(
+    "Upload this authority's newest list under Settings, or switch the check off there."
+)
 ROLES = {
     "site": N_("Site server"),
     "management-point": N_("Management point"),
@@ -276,6 +294,17 @@ PURPOSES = {
 def at(value: object) -> datetime | None:
     """A time of the API's JSON."""
     return datetime.fromisoformat(str(value)) if value else None
+
+
+def alarm(page: Page[Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """An alarm of the API in the reader's language, under the name that logs have, too."""
+    text, look = ALARMS.get(found["name"], (found["text"], "bad"))
+    return {
+        "name": found["name"],
+        "text": page.language.text(text, authority=found["authority"]),
+        "look": look,
+        "at": at(found["at"]),
+    }
 
 
 def end(page: Page[Any], of: Mapping[str, str]) -> str:
