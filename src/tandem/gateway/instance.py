@@ -38,6 +38,19 @@ _BACKLOG = 4096
 _DRAIN_SECONDS = 5.0
 _RESTART_SECONDS = 0.5
 _COUNT_SECONDS = 60.0
+_MOST_CONTEXTS = 4
+
+
+_HANDSHAKES = (
+    "TLS connections that ended before they began: clients that went away or speak something else, or"
+    " whose certificate is not of an uploaded authority, not valid now or not for clients. `tandem"
+    " gateway analyze --client-pfx FILE` says what is wrong with one."
+)
+
+
+def _failed(context: ssl.SSLContext) -> int:
+    stats = context.session_stats()
+    return stats["accept"] - stats["accept_good"]
 
 
 class CannotStart(AppError):
@@ -171,6 +184,11 @@ class Worker:
         self._kept = settings.state / "configuration.json"
         self._kept_from = settings.state / "configuration.from"
         self._server: Any = None  # What accepts clients now.
+        # Of clients, the one in use last. OpenSSL counts what came by each; those of trust that was
+        # changed often are counted together.
+        self._contexts: list[ssl.SSLContext] = []
+        self._failed_before = 0
+        self._failures_told = 0
         self._alarms: dict[tuple[str, str], pki.RevocationAlarm] = {}
         # The field's name of it at the site, where the logs of all instances come together.
         name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
@@ -237,6 +255,9 @@ class Worker:
         context.load_cert_chain(self._certificate, self._key)
         context.set_alpn_protocols(["http/1.1"])
         roots = self._front.gate.configuration.trusted_roots
+        self._contexts.append(context)
+        if len(self._contexts) > _MOST_CONTEXTS:
+            self._failed_before += _failed(self._contexts.pop(0))
         if roots:
             # Asked for, not required: tokens and certificates share the port. Revocation is the
             # gate's, at every connection: a resumed session asks no list.
@@ -312,6 +333,17 @@ class Worker:
                 self._service_log.write(line)
         self._alarms = found
 
+    def _failed_handshakes(self) -> int:
+        """Since the worker began, with those that are under way. TLS says no more about them to us
+        than to the clients: it closes the connection."""
+        return self._failed_before + sum(_failed(context) for context in self._contexts)
+
+    def _tell_failures(self) -> None:
+        failed = self._failed_handshakes()
+        new, self._failures_told = failed - self._failures_told, failed
+        if new > 0:
+            log.warning("handshakes failed", count=new, text=_HANDSHAKES)
+
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         held = len(self._tunnels)
         _CONNECTED.set(held)
@@ -324,6 +356,7 @@ class Worker:
             "version": configuration.version,
             "endpoints": len(configuration.endpoints),
             "connections": len(self._front.connections),
+            "failed_handshakes": self._failed_handshakes(),
             "alarms": [str(one.alarm) for one in self._alarms.values()],
         }
         return held > 0, facts
@@ -333,6 +366,7 @@ class Worker:
             await asyncio.sleep(_COUNT_SECONDS)
             self._write_counts()
             self._tell_alarms()
+            self._tell_failures()
 
     def _write_counts(self) -> None:
         counts = sorted(self._front.counts.items())
