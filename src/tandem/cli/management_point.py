@@ -92,6 +92,22 @@ def add_crl(
     emit(made, lambda value: f"Revocation list of {value['issuer']} published.", json)
 
 
+@app.command()
+def trusted(json: Json = False) -> None:
+    """List the authorities of clients and their revocation lists, with their ends."""
+    emit(site_client().get("/api/v1/trust"), _trusted_text, json)
+
+
+def _trusted_text(value: dict[str, Any]) -> str:
+    lines = [
+        f"Authority        {one['subject']}, until {one['expires_at']}" for one in value["roots"]
+    ]
+    lines += [
+        f"Revocation list  {one['issuer']}, until {one['next_update_at']}" for one in value["crls"]
+    ]
+    return "\n".join(lines) or "None: clients with certificates are refused."
+
+
 def _data(file: Path) -> str:
     try:
         return b64encode(file.read_bytes()).decode()
