@@ -17,6 +17,7 @@ from tandem import pki
 from tandem.infra import http
 from tandem.protocols import ccm, tunnel
 
+ANONYMOUS = ("/.sms_aut", "/CCM_Client")
 HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -122,8 +123,15 @@ class Stolen:
         await (self.alter(seen) or answer)(scope, receive, send)
 
     def signed(self) -> list[Seen]:
-        """Requests that a device signed and the site took."""
-        return [one for one in self.seen if "ccm-signature" in one.headers and one.status < 400]
+        """Requests that a device signed and the site took; what the site tells anybody is not among
+        them (ADR 5)."""
+        return [
+            one
+            for one in self.seen
+            if "ccm-signature" in one.headers
+            and one.status < 400
+            and not any(part in one.target for part in ANONYMOUS)
+        ]
 
 
 @asynccontextmanager
@@ -141,8 +149,12 @@ async def stolen(edge: Edge) -> AsyncIterator[Stolen]:
     context.load_verify_locations(where / "site.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     tunnels = await asyncio.start_server(made.accept, "127.0.0.1", edge.tunnel_port, ssl=context)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await made.front(scope, receive, send)
+
     stop = asyncio.Event()
-    listener = http.Listener(made.front, "127.0.0.1", edge.port, http.TLS(chain, key))
+    listener = http.Listener(app, "127.0.0.1", edge.port, http.TLS(chain, key))
     serving = asyncio.create_task(http.serve([listener], stop, drain_seconds=1))
     try:
         async with asyncio.timeout(20):

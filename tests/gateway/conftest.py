@@ -368,7 +368,7 @@ async def serving(made: Rig) -> AsyncIterator[Rig]:
     made.start_gateway()
     made.start_connector()
     try:
-        await made.until(lambda facts: facts["tunnels"] == 1 and facts["version"] == 1)
+        await made.until(lambda facts: facts["tunnels"] == 1 and facts["version"] == 1, 60)
         yield made
     finally:
         for role in list(made.processes):

@@ -10,8 +10,10 @@ from tools.fuzz import mutation
 
 # Where inputs that told something new are kept, and those that failed.
 FOLDER = Path("build/fuzz")
-NAMES = ("soap", "syncml", "csr", "cms", "ddf", "msi", "cabinet", "device", "tunnel")
-_INSTRUMENTED = ["tandem", "olefile", "asn1crypto"]
+_PROTOCOLS = ("soap", "syncml", "tunnel", "token")
+_FILES = ("csr", "cms", "ddf", "msi", "cabinet", "client")
+NAMES = (*_PROTOCOLS, *_FILES, "device")
+_INSTRUMENTED = ["tandem", "olefile", "asn1crypto", "joserfc"]
 
 
 def main() -> int:

@@ -1,14 +1,23 @@
 """The targets: what is read, which refusals are its own, and what must hold of what was read."""
 
+import contextlib
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
+from joserfc import jws
+from joserfc.jwk import ECKey, RSAKey
 from lxml import etree
 
 from tandem import pki
 from tandem.agent.mdm import MdmError, envelope, messages, provisioning
 from tandem.agent.mdm.applications import read_job
+from tandem.gateway.gate import Gate
+from tandem.gateway.model import Refusal
+from tandem.gateway.tokens import UNKNOWN_KEY, Tokens
 from tandem.pki import signed
 from tandem.protocols import ddf, msi, soap, syncml, tunnel
 from tandem.protocols.msi.cabinet import BadCabinet
@@ -189,6 +198,57 @@ def read_tunnel(data: bytes) -> None:
         assert 0 <= owner.outgoing.credit <= tunnel.WINDOW
 
 
+def read_token(data: bytes) -> None:
+    """As a token it is refused; as what a good key signed, it passes for what it says and no more."""
+    given = data.decode("latin-1")
+    for service in (False, True):
+        found = _TOKENS.identity(given, _NOW, service)
+        assert isinstance(found, Refusal) or (service and found == UNKNOWN_KEY)
+    for header, key in _SIGNERS:
+        signed = f"{_unpadded(msgspec.json.encode(header))}.{_unpadded(data)}"
+        signature = jws.JWSRegistry.algorithms[header["alg"]].sign(signed.encode(), key)
+        found = _TOKENS.identity(f"{signed}.{_unpadded(signature)}", _NOW, False)
+        if isinstance(found, Refusal):
+            assert found.status == 401
+            continue
+        claims = msgspec.json.decode(data, type=dict[str, Any])
+        assert claims["iss"] == (_SITE if header["alg"] == "ES256" else _ISSUER)
+        assert claims["aud"] == ("urn:sccm:service" if header["alg"] == "ES256" else "https://app")
+        assert _NOW < claims["exp"] < float("inf")
+
+
+def read_client(data: bytes) -> None:
+    """No certificate that a stranger made is one of ours, whatever it says; the gate answers."""
+    found = _GATE.decide("GET", b"/x", {}, data)
+    assert isinstance(found, Refusal)
+    assert found.status == 403
+    with contextlib.suppress(pki.BadCertificate):
+        pki.read_crl(data)
+
+
+def _unpadded(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+_NOW = 1_800_000_000.0
+_SITE, _ISSUER = "urn:sccm:site:CM1", "https://sts/"
+_SIGNERS: tuple[tuple[dict[str, str], Any], ...] = (
+    ({"alg": "ES256", "kid": "s"}, ECKey.generate_key("P-256", {"kid": "s"}, private=True)),
+    ({"alg": "RS256", "kid": "t"}, RSAKey.generate_key(2048, {"kid": "t"}, private=True)),
+)
+_KEYS = [{"keys": [key.as_dict(private=False)]} for _, key in _SIGNERS]
+_CONFIGURATION = tunnel.Configuration(
+    1,
+    "gw.example.com",
+    "CM1",
+    tenants=[tunnel.Tenant("t1", "app", "https://app", [_ISSUER], _KEYS[1])],
+    site_token_keys=_KEYS[0],
+    trusted_roots=[pki.pem(pki.new_root(pki.name("Root"), now=_AT).certificate).decode()],
+    endpoints=[tunnel.Endpoint("/x", ["GET"], 0, ["certificate"])],
+)
+_TOKENS = Tokens(_CONFIGURATION)
+_GATE = Gate(_CONFIGURATION, lambda: _NOW)
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "soap": read_soap,
     "syncml": read_syncml,
@@ -199,6 +259,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "cabinet": read_cabinet,
     "device": read_device,
     "tunnel": read_tunnel,
+    "token": read_token,
+    "client": read_client,
 }
 
 
