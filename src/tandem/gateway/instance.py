@@ -43,8 +43,7 @@ _MOST_CONTEXTS = 4
 
 _HANDSHAKES = (
     "TLS connections that ended before they began: clients that went away or speak something else, or"
-    " whose certificate is not of an uploaded authority, not valid now or not for clients. `tandem"
-    " gateway analyze --client-pfx FILE` says what is wrong with one."
+    " whose certificate is not of an uploaded authority, not valid now or not for clients."
 )
 
 
