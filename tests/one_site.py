@@ -104,16 +104,21 @@ class Bridge:
 
 @dataclass
 class Broker:
-    """A directory broker; its tokens are `device:<id>` and `user:<id>`."""
+    """A directory broker; its tokens are `device:<id>`, and `user:<id>` or, of another user than u1,
+    `user:<id>:<user>`."""
 
     device: str | None = "d1"
     device_tokens: bool = True
     user_tokens: bool = True
+    user: str = "u1"
     registers: bool = False
     registrations: int = 0
 
     def join(self) -> DeviceJoin | None:
         return DeviceJoin(TENANT, self.device) if self.device else None
+
+    def signed_in(self) -> str:
+        return f"{self.user}@contoso.com" if self.user_tokens else ""
 
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         if not self.device_tokens:
@@ -123,7 +128,7 @@ class Broker:
     async def user_token(self, authority: str, client_app_id: str, resource: str) -> str:
         if not self.user_tokens:
             raise NoToken("Nobody is signed in (0x800703F0).")
-        return f"user:{self.device}"
+        return f"user:{self.device}" + ("" if self.user == "u1" else f":{self.user}")
 
     async def register(self) -> None:
         if not self.registers:
@@ -136,7 +141,8 @@ async def verify_token(tx: Tx, token: str) -> clients.TenantIdentity:
     if kind == "device":
         return clients.TenantIdentity(TENANT, device, "device", f"o-{device}")
     if kind == "user":
-        return clients.TenantIdentity(TENANT, device, "user", "u1", "user@contoso.com")
+        device, _, user = device.partition(":")
+        return clients.TenantIdentity(TENANT, device, "user", user or "u1", "user@contoso.com")
     raise BadDirectoryToken("The token is not one of the tenant.")
 
 

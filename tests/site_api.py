@@ -243,7 +243,13 @@ class Api:
         self.clock[0] += timedelta(**much)
 
 
-def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any]:
+def api_routes(
+    db: Database,
+    cloud: Cloud,
+    now: Clock,
+    folder: Path,
+    safeguards: deployments.Safeguards = deployments.Safeguards(),
+) -> list[Any]:
     """The admin API of one replica."""
     gate = administrators.Gate(db, now, CHEAP)
     signer = audit.Signer.open(folder / "keys" / "audit.key")
@@ -267,9 +273,10 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
                 comanagement.used_for,
                 software_updates.used_for,
             ),
+            safeguards.approval_above,
         ),
         *client_settings.routes(db, gate, now),
-        *deployments.routes(db, gate, now),
+        *deployments.routes(db, gate, now, safeguards),
         *software_updates.routes(db, gate, now),
         *comanagement.routes(db, cloud.others, gate, now),
         *auditing.routes(db, gate, now, signer),
@@ -285,7 +292,9 @@ def api_routes(db: Database, cloud: Cloud, now: Clock, folder: Path) -> list[Any
 
 
 @asynccontextmanager
-async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
+async def site_api(
+    db: Database, folder: Path, safeguards: deployments.Safeguards = deployments.Safeguards()
+) -> AsyncIterator[Api]:
     clock = [NOW]
     box = SecretBox.open(folder / "keys" / "box.key")
     cloud = Cloud()
@@ -296,7 +305,7 @@ async def site_api(db: Database, folder: Path) -> AsyncIterator[Api]:
     async with db.transaction() as tx:
         await properties.establish(tx, box, code="cm1", name="Contoso", now=NOW)
         await administrators.create_first(tx, "siteadmin", PASSWORD, NOW, CHEAP)
-    app = http.application(api_routes(db, cloud, now, folder), role="site")
+    app = http.application(api_routes(db, cloud, now, folder, safeguards), role="site")
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="https://site.test") as web:
         keeper, evaluator = fleet.Keeper(db, cloud.fleet, now), collections.Evaluator(db, now)

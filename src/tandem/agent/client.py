@@ -33,7 +33,7 @@ from tandem.agent.spool import Spool
 from tandem.agent.updates import UpdateAgent
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
-from tandem.workloads import APPS, Authority
+from tandem.workloads import APPS, Authority, same_setting
 
 HEARTBEAT_MINUTES = 7 * 24 * 60
 # How often the client looks at what only this device knows, such as its MDM enrollment.
@@ -80,10 +80,12 @@ class DiskTrouble(AppError):
 
 
 class _PolicyInHand(msgspec.Struct, frozen=True):
-    """The document as it was signed, so a restart verifies it again."""
+    """The document as it was signed, so a restart verifies it again. `user`: who was signed in when
+    it came, where it is a user's."""
 
     etag: str
     sealed: str
+    user: str = ""
 
 
 class _Inventoried(msgspec.Struct, frozen=True):
@@ -128,6 +130,9 @@ class Client:
         )
         self._policy = self._stored_policy("policy.json")
         self._user_policy = self._stored_policy(_USER_POLICY)
+        of_user = self._folder.load(_USER_POLICY, _PolicyInHand)
+        self._user = of_user.user if of_user is not None else ""
+        self._signed_in = machine.directory.signed_in()
         self._expired = self._farewell = self._asked = self._begun = False
         self._assigned = False
         self._trouble: ccm.Message | None = None
@@ -257,6 +262,8 @@ class Client:
         What the device decides by itself is decided whether or not the site answers.
         """
         self._notice_clock()
+        with suppress(OSError):  # What a disk does not let go is dropped in memory.
+            self._notice_user()
         begun = await self._attempt(self._begin)
         roamed = await self._attempt(self._roam)
         heard = await self._attempt(self._hear)
@@ -671,6 +678,8 @@ class Client:
                 key=self._session.key,
                 not_before=before.issued_at if before else None,
             )
+            if policy.user:
+                raise ccm.BadDocument("What came as the policy of this device is a user's.")
         except ccm.BadDocument as error:
             # What is in force stays in force: a forged policy must not be worth more than none.
             describe(self._journal, "PolicyAgent", error)
@@ -717,6 +726,7 @@ class Client:
                 "The client settings do not let this device ask for policy of its user.",
                 cure="Allow user policy, and its requests from the internet, in the client settings.",
             )
+        user = self._machine.directory.signed_in()
         headers = {"If-None-Match": self._user_etag} if self._user_etag else {}
         response = await self._session.get("/SMS_MP/.sms_pol?user", headers=headers, account="user")
         if response.status_code == 304:
@@ -728,15 +738,28 @@ class Client:
             self._machine.now(),
             client_id=self.client_id,
             key=self._session.key,
+            not_before=before.issued_at if (before := self._user_policy) else None,
         )
         if not policy.user:
-            raise NoUserPolicy("What came as the policy of a user is none.")
+            raise ccm.BadDocument("What came as the policy of a user is none.")
+        if policy.user != (self._session.user_id() or policy.user):
+            raise ccm.BadDocument("The policy that came is another user's.")
         self._user_etag = response.headers.get("etag", "")
-        self._folder.save(_USER_POLICY, _PolicyInHand(self._user_etag, response.text))
-        self._user_policy = policy
+        self._folder.save(_USER_POLICY, _PolicyInHand(self._user_etag, response.text, user))
+        self._user_policy, self._user = policy, user
         self._write("PolicyAgent", f"Received user policy for {policy.user}.")
         self._effect("enable_user_policy_from_internet", "user policy received")
         return f"Received user policy for {policy.user}."
+
+    def _notice_user(self) -> None:
+        """A user's policy is in force while that user is signed in, whether or not anybody can be
+        asked for the next one's; and who signs in need not wait for the next poll."""
+        user = self._machine.directory.signed_in()
+        if user != self._signed_in:
+            self._signed_in, self._policy_due = user, self._machine.now()
+        if self._user_policy is not None and user != self._user:
+            why = "another user is signed in." if user else "nobody is signed in any more."
+            self._drop_user_policy(why)
 
     def _drop_user_policy(self, why: str) -> None:
         """Whoever is signed in no longer has one here: what it had set goes with it."""
@@ -744,16 +767,17 @@ class Client:
             self._write(
                 "PolicyAgent", f"The policy of {self._user_policy.user} goes: {why}", WARNING
             )
-        self._user_policy, self._user_etag = None, ""
+        self._user_policy, self._user_etag, self._user = None, "", ""
         self._folder.remove(_USER_POLICY)
 
     def _with_users(self, policy: ccm.Policy) -> ccm.Policy:
         """The device's policy, and of its user's what the device's says nothing about: what is meant
         for the device holds whoever sits before it."""
-        if self._user_policy is None:
+        if self._user_policy is None or policy.leave:
             return policy
-        said = {item.setting for item in policy.configurations}
-        more = [item for item in self._user_policy.configurations if item.setting not in said]
+        said = {same_setting(item.setting) for item in policy.configurations}
+        own = self._user_policy.configurations
+        more = [item for item in own if same_setting(item.setting) not in said]
         return msgspec.structs.replace(policy, configurations=[*policy.configurations, *more])
 
     def _effect(self, setting: str, effect: str) -> None:
@@ -783,6 +807,8 @@ class Client:
             effects=dict(self._effects),
             current=current,
             sync=asked,
+            user=self._user_policy.user if self._user_policy is not None else "",
+            of_device={item.id for item in policy.configurations},
         )
 
     def _notice_expiry(self, policy: ccm.Policy) -> bool:

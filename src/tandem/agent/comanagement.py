@@ -1,7 +1,7 @@
 """CoManagementHandler: merges the policies of this device, and acts on what comes out."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Protocol
@@ -85,9 +85,13 @@ class CoManagementHandler:
         effects: dict[str, str],
         current: bool,
         sync: bool,
+        user: str = "",
+        of_device: Collection[str] = (),
     ) -> None:
         """Bring the device in line with its policy, and report when that changed anything.
 
+        `user` is whose policy is merged with the device's own, which has the configurations
+        `of_device`.
         `sync` asks for an MDM session whether or not anything changed. May run at any time and any number of times: what is as it should be stays untouched.
         """
         enrollment = self._machine.mdm.enrollment()
@@ -122,7 +126,10 @@ class CoManagementHandler:
             # After that, as an installation takes its time.
             await self._handlers.act()
         self._alarm(report)
-        state = self._state(policy, merged, enrollment, version, effects)
+        users = {
+            item.id: user for item in policy.configurations if user and item.id not in of_device
+        }
+        state = self._state(policy, merged, enrollment, version, effects, user, users)
         self._report(state, report, policy)
 
     def look_again(self) -> None:
@@ -344,6 +351,8 @@ class CoManagementHandler:
         enrollment: MdmEnrollment,
         version: str,
         effects: dict[str, str],
+        user: str,
+        users: Mapping[str, str],
     ) -> ccm.ComanagementState:
         deployed = {item.setting: item for item in policy.configurations}
         return ccm.ComanagementState(
@@ -357,7 +366,7 @@ class CoManagementHandler:
             policy_version=policy.version,
             workloads={w.value: self._gate.owner(w).value for w in Workload},
             applied={
-                setting: _told(setting, one, deployed.get(setting))
+                setting: _told(setting, one, deployed.get(setting), users)
                 for setting, one in self._gate.applied.items()
             },
             effects=effects,
@@ -372,6 +381,7 @@ class CoManagementHandler:
             },
             trace=self._memory.trace,
             followed=dict(self._memory.followed),
+            user=user,
         )
 
     def _report(self, state: ccm.ComanagementState, report: Report, policy: ccm.Policy) -> None:
@@ -398,7 +408,9 @@ def _evaluation_minutes(policy: ccm.Policy) -> float:
     return max(TRY_EVERY_MINUTES, float(told) if usable else 60.0)  # type: ignore[arg-type]
 
 
-def _told(setting: str, applied: Applied, item: ccm.Configuration | None) -> dict[str, str]:
+def _told(
+    setting: str, applied: Applied, item: ccm.Configuration | None, users: Mapping[str, str]
+) -> dict[str, str]:
     """A value for the site, without its secret: what says it goes through the gateway."""
     told = {
         "value": shown(setting, applied.value),
@@ -408,4 +420,6 @@ def _told(setting: str, applied: Applied, item: ccm.Configuration | None) -> dic
     ours = applied.source == Authority.SITE.value
     if ours and item is not None and item.value == applied.value:
         told["configuration"] = item.id
+        if item.id in users:
+            told["user"] = users[item.id]
     return told

@@ -2,7 +2,7 @@
 
 import secrets
 import ssl
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64decode
 from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -80,8 +80,13 @@ class Connection(msgspec.Struct, frozen=True):
 
 
 class _Cached(msgspec.Struct, frozen=True):
+    """`user` is who was signed in when a user's token was given, `object_id` who that is by the
+    directory's own word."""
+
     token: str
     expires_at: datetime
+    user: str = ""
+    object_id: str = ""
 
 
 class _SiteToken(msgspec.Struct, frozen=True):
@@ -275,8 +280,10 @@ class Session:
     async def token(self, account: Account) -> str:
         """A CCM token with some life left: the cached one, or a new one."""
         now = self._machine.now()
+        # Asked before the directory is: whoever signs in meanwhile has a token of their own.
+        user = self._machine.directory.signed_in() if account == "user" else ""
         cached = self._cached(account)
-        if cached is not None and cached.expires_at > now:
+        if cached is not None and cached.expires_at > now and cached.user == user:
             return cached.token
         no_directory = (
             self._connection.certificate
@@ -285,8 +292,16 @@ class Session:
         )
         if account == "device" and no_directory:
             return await self._without_directory(now)
-        reply = await self._exchange(await self._directory_token(account), now)
-        return self._cache(account, reply, now)
+        given = await self._directory_token(account)
+        reply = await self._exchange(given, now)
+        object_id = _object_id(given) if account == "user" else ""
+        return self._cache(account, reply, now, user, object_id)
+
+    def user_id(self) -> str:
+        """The object id of whom the user's token in hand was given to; empty where none is, or it
+        does not say."""
+        cached = self._cached("user")
+        return cached.object_id if cached is not None else ""
 
     async def _without_directory(self, now: datetime) -> str:
         """A token for a device that no directory knows. Raises NoToken."""
@@ -374,10 +389,17 @@ class Session:
         _check(response)
         return decode(response, ccm.TokenReply)
 
-    def _cache(self, account: Account, reply: ccm.TokenReply, now: datetime) -> str:
+    def _cache(
+        self,
+        account: Account,
+        reply: ccm.TokenReply,
+        now: datetime,
+        user: str = "",
+        object_id: str = "",
+    ) -> str:
         # Renewed when a tenth of its life is left, so no request meets its end.
         expires = now + timedelta(seconds=reply.expires_in * 0.9)
-        fresh = _Cached(reply.access_token, expires)
+        fresh = _Cached(reply.access_token, expires, user, object_id)
         sealed = self._box.seal(msgspec.json.encode(fresh), _CONTEXT)
         with suppress(OSError):  # A disk that takes nothing keeps nobody from talking.
             self._folder.write(f"token-{account}", sealed)
@@ -420,6 +442,20 @@ class Session:
                 self._component, f"Falling back to get user '{_SID['user']}' token for system..."
             )
             return await broker.user_token(*arguments)
+
+
+def _object_id(token: str) -> str:
+    """Whom a token of the directory names. It came from the directory itself, over TLS; whether it
+    is good the site says."""
+    try:
+        body = token.split(".")[1]
+        claims = msgspec.json.decode(
+            urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=dict[str, object]
+        )
+    except (IndexError, ValueError):
+        return ""
+    found = claims.get("oid")
+    return found if isinstance(found, str) else ""
 
 
 async def auth_info(machine: Machine, host: str, tenant_id: str, journal: Journal) -> ccm.AuthInfo:

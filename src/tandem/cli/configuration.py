@@ -22,7 +22,10 @@ def create(
     reason: Annotated[str, typer.Option(help="Why, for whoever may have to approve it.")] = "",
     json: Json = False,
 ) -> None:
-    """Deploy one setting to a collection, where the site has the workload.
+    """Deploy one setting to a collection of devices or of users, where the site has the workload.
+
+    What is deployed to users comes to the devices on which they are signed in, after what is deployed
+    to the device itself, and goes with them.
 
     On Linux, TandemFiles/NAME, TandemUnits/NAME, TandemFirewall/NAME and TandemApps/NAME have
     effects: files, systemd units, firewall rules and apps. Their value is a JSON object; `tandem comanagement workload` says more.
@@ -42,7 +45,7 @@ def create(
 def _made(value: dict[str, Any], collection: str) -> str:
     if value["state"] == "approval":
         return (
-            f"{value['name']} reaches {value['devices']} devices: a second administrator has to"
+            f"{value['name']} reaches {value['devices']} {_members(value)}: a second administrator has to"
             f" approve it: `tandem configuration approve {value['id']}`."
         )
     return f"{value['name']}: {value['setting']} = {value['value']} on {collection}."
@@ -53,13 +56,13 @@ def preview(
     collection: Annotated[str, typer.Argument(help="Id or name of the collection.")],
     json: Json = False,
 ) -> None:
-    """Say how many devices a configuration of this collection would reach."""
+    """Say how many devices, or users, a configuration of this collection would reach."""
     found = site_client().post("/api/v1/configurations/preview", {"collection": collection})
     emit(found, _reach, json)
 
 
 def _reach(value: dict[str, Any]) -> str:
-    text = f"{value['collection']}: {value['devices']} of {value['all_devices']} devices."
+    text = f"{value['collection']}: {value['devices']} of {value['all_devices']} {_members(value)}."
     if value["needs_approval"]:
         text += " A second administrator has to approve it."
     return text
@@ -75,11 +78,20 @@ def waiting(json: Json = False) -> None:
         "setting": "Setting",
         "value": "Value",
         "collection": "Collection",
-        "reaches": "Devices",
+        "reaches": "Reaches",
         "asked_by": "Asked by",
         "reason": "Because",
     }
-    emit(found, lambda rows: table(rows, columns) if rows else "Nothing waits.", json)
+    emit(found, lambda rows: _waiting(rows, columns) if rows else "Nothing waits.", json)
+
+
+def _waiting(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    said = [{**one, "reaches": f"{one['reaches']} {_members(one)}"} for one in rows]
+    return table(said, columns)
+
+
+def _members(value: dict[str, Any]) -> str:
+    return "users" if value["type"] == "user" else "devices"
 
 
 Waiting = Annotated[str, typer.Argument(help="Id of what waits.")]
@@ -95,7 +107,7 @@ def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
     if found:
         confirm(
             f"{found['asked_by']} deploys {found['setting']} = {found['value']} to"
-            f" {found['collection']}, {seen} devices, because: {found['reason']}. Approve?",
+            f" {found['collection']}, {seen} {_members(found)}, because: {found['reason']}. Approve?",
             yes,
             json,
         )
@@ -108,7 +120,7 @@ def approve(request: Waiting, yes: Yes = False, json: Json = False) -> None:
 def cancel(request: Waiting, json: Json = False) -> None:
     """Let nobody have what waits for a second administrator."""
     site_client().delete(f"/api/v1/configurations/waiting/{quote(request, safe='')}")
-    emit({"cancelled": request}, lambda _: "Cancelled: no device gets it.", json)
+    emit({"cancelled": request}, lambda _: "Cancelled: nobody gets it.", json)
 
 
 @app.command("list")
@@ -121,7 +133,7 @@ def list_configurations(json: Json = False) -> None:
         "setting": "Setting",
         "value": "Value",
         "collection": "Collection",
-        "members": "Clients",
+        "members": "Members",
         "applied": "In force",
         "with_mdm": "Set by MDM",
     }

@@ -156,6 +156,10 @@ def settings(
     emit(_of_device(device, "settings"), _settings, json)
 
 
+def _by(one: dict[str, Any]) -> str:
+    return f"{one['source']}, for {one['user']}" if one["user"] else one["source"] or "–"
+
+
 def _settings(found: dict[str, Any]) -> str:
     columns = {
         "setting": "Setting",
@@ -170,10 +174,10 @@ def _settings(found: dict[str, Any]) -> str:
         {
             **one,
             "value": "–" if one["value"] is None else one["value"][:60],
-            "source": one["source"] or "–",
+            "source": _by(one),
             "written": f"{one['written_by']} (entry {one['entry']})" if one["written_by"] else "–",
             "others": "; ".join(
-                f"{item['name']} ({item['authority']}): {item['why']}"
+                f"{item['name']} ({item['user'] or item['authority']}): {item['why']}"
                 for item in one["contenders"]
                 if item["role"] == "loses"
             ),
@@ -181,6 +185,8 @@ def _settings(found: dict[str, Any]) -> str:
         for one in found["settings"]
     ]
     lines = [found["device"]["name"], "", table(rows, columns)]
+    if found["user"]:
+        lines += ["", f"It has the policy of {found['user']}, after its own."]
     if found["without_tenant"]:
         lines += ["", f"What the tenant has for it is missing: {found['without_tenant']}"]
     return "\n".join(lines)

@@ -385,6 +385,14 @@ def _management_point(
         plan = await checkins.shared(lambda: comanagement.plan(tx))
         return await comanagement.trace(tx, plan, client, content, digest, now)
 
+    async def user_policy(
+        tx: Tx, client: clients.Client, user: clients.TokenHolder
+    ) -> list[ccm.Configuration]:
+        plan = await checkins.shared(lambda: comanagement.plan(tx))
+        return await comanagement.content_of_user(
+            tx, plan, client.id, user.tenant_id, user.object_id
+        )
+
     async def of_user(tx: Tx, user: clients.TokenHolder) -> client_settings.Values:
         return await client_settings.of_user(tx, user.tenant_id, user.object_id)
 
@@ -405,6 +413,7 @@ def _management_point(
             management_points=cloud.connections.management_points,
             manifest=packages.manifest,
             package=package,
+            user_policy=user_policy,
             user_settings=of_user,
             ordered=ordered,
             updates=updates,

@@ -5,6 +5,8 @@ One JSON value a line, one answer a line:
     {"op": "list"}                                 {"ok": true, "devices": [Status…]}
     {"op": "enrol", "device": "LAB-001"}           {"ok": false, "error": {code, text, cure}}
     {"op": "sync" | "unenrol", "device": …}        {"ok": true, "device": Status}
+    {"op": "sign-in", "device": …, "upn": …, "password_file": …}
+    {"op": "sign-out", "device": …}                {"ok": true, "device": Status}
     {"op": "stop"}                                 {"ok": true}
 """
 
@@ -31,6 +33,8 @@ class Order(msgspec.Struct, frozen=True):
     op: str
     device: str = ""
     manual: bool = False  # Enrol also where the directory offers no management service.
+    upn: str = ""  # Who signs in, with the password in this file.
+    password_file: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -72,11 +76,19 @@ async def listen(
     async def unenroll(order: Order) -> Answer:
         return Answer(True, device=await devices.unenroll(order.device))
 
+    async def sign_in(order: Order) -> Answer:
+        password = Path(order.password_file)
+        return Answer(True, device=await devices.sign_in(order.device, order.upn, password))
+
+    async def sign_out(order: Order) -> Answer:
+        return Answer(True, device=await devices.sign_out(order.device))
+
     async def end(order: Order) -> Answer:
         stop.set()
         return Answer(True)
 
     work |= {"list": every, "enrol": enroll, "sync": sync, "unenrol": unenroll, "stop": end}
+    work |= {"sign-in": sign_in, "sign-out": sign_out}
 
     async def answer(line: bytes) -> Answer:
         try:
@@ -138,7 +150,15 @@ def _socket(path: Path) -> socket.socket:
     return made
 
 
-async def ask(path: Path, op: str, device: str = "", *, manual: bool = False) -> Answer:
+async def ask(
+    path: Path,
+    op: str,
+    device: str = "",
+    *,
+    manual: bool = False,
+    upn: str = "",
+    password_file: Path | None = None,
+) -> Answer:
     """Direct a running devices. A refusal is an Answer; NotRunning is raised when nobody listens."""
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_LIMIT)
@@ -147,7 +167,9 @@ async def ask(path: Path, op: str, device: str = "", *, manual: bool = False) ->
             f"Nothing listens at {path}.", cure="Start the devices' process first."
         ) from None
     try:
-        writer.write(msgspec.json.encode(Order(op, device, manual)) + b"\n")
+        writer.write(
+            msgspec.json.encode(Order(op, device, manual, upn, str(password_file or ""))) + b"\n"
+        )
         await writer.drain()
         line = await reader.readline()
     except ConnectionError:

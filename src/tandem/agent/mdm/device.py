@@ -238,6 +238,24 @@ class Device:
                     raise
         return await self._signed_in(SCOPE)
 
+    async def sign_in(self, upn: str, password_file: Path) -> None:
+        """Another user signs in to this device, which has joined. Raises AppError."""
+        async with self._busy:
+            if self.directory.record is None:
+                raise SignInRefused(
+                    "0x800703F0",
+                    "Users of the directory sign in to devices that have joined it.",
+                    cure="Enrol the device first.",
+                )
+            await self._sign_in(SCOPE, upn, password_file)
+        # The agent looks who is there at its next step.
+        self.wake("user")
+
+    async def sign_out(self) -> None:
+        """Nobody is signed in to this device any more."""
+        async with self._busy:
+            self.directory.signs_out()
+
     async def _signed_in(self, scope: str) -> str:
         if self.settings.password_file is None or not self.settings.upn:
             raise SignInRefused(
@@ -245,13 +263,21 @@ class Device:
                 "Nobody has signed in to this device, and its settings name no password file.",
                 cure="Name the user and a file with the password in the device's settings.",
             )
-        password = self.settings.password_file.read_text("utf-8").rstrip("\n")
+        return await self._sign_in(scope, self.settings.upn, self.settings.password_file)
+
+    async def _sign_in(self, scope: str, upn: str, password_file: Path) -> str:
+        try:
+            password = (await asyncio.to_thread(password_file.read_text, "utf-8")).rstrip("\n")
+        except (OSError, ValueError):
+            raise SignInRefused(
+                "0x800703F0",
+                f"The password of {upn} cannot be read.",
+                cure="Name a file that this process may read.",
+            ) from None
         async with self._network.browser() as browser:
-            tokens = await sign_in(
-                browser, self.directory.authority, scope, self.settings.upn, password
-            )
+            tokens = await sign_in(browser, self.directory.authority, scope, upn, password)
         if self.settings.join:
-            self.directory.keep(tokens)
+            self.directory.signs_in(upn, tokens)
         return tokens.access_token
 
     def _discovery(self, joined: Joined, manual: bool) -> str:

@@ -72,6 +72,16 @@ class Devices:
         await device.unenroll()
         return device.status()
 
+    async def sign_in(self, name: str, upn: str, password_file: Path) -> Status:
+        device = self.device(name)
+        await device.sign_in(upn, password_file)
+        return device.status()
+
+    async def sign_out(self, name: str) -> Status:
+        device = self.device(name)
+        await device.sign_out()
+        return device.status()
+
     def statuses(self) -> list[Status]:
         return [device.status() for device in self.devices.values()]
 

@@ -85,6 +85,17 @@ class Directory:
     def signed_in(self) -> bool:
         return self._folder.read("refresh-token") is not None
 
+    def signs_in(self, upn: str, tokens: Tokens) -> None:
+        """From now on this user is the one who is signed in."""
+        # Before the token is there nobody is.
+        self._folder.remove("refresh-token")
+        self._place.signs_in(upn)
+        self.keep(tokens)
+
+    def signs_out(self) -> None:
+        self._folder.remove("refresh-token")
+        self._place.signs_out()
+
     def keep(self, tokens: Tokens) -> None:
         if tokens.refresh_token:
             self._folder.write("refresh-token", tokens.refresh_token.encode())

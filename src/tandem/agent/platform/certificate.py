@@ -176,6 +176,9 @@ class CertificateBroker:
         found = self._place.identity()
         return DeviceJoin(found.tenant_id, found.device_id, found.authority) if found else None
 
+    def signed_in(self) -> str:
+        return ""
+
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         found = self._place.identity()
         if found is None:
@@ -221,6 +224,9 @@ class EitherBroker:
 
     def join(self) -> DeviceJoin | None:
         return self._broker.join()
+
+    def signed_in(self) -> str:
+        return self._broker.signed_in()
 
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         return await self._broker.device_token(authority, client_app_id, resource)

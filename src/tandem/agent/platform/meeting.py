@@ -135,6 +135,17 @@ class MeetingPlace:
     def joined(self, record: JoinRecord) -> None:
         self._folder.save("join.json", record)
 
+    @property
+    def user(self) -> str:
+        """The sign-in name of who signed in last; empty where that was not written down."""
+        return (self._folder.read("user") or b"").decode("utf-8", "replace")
+
+    def signs_in(self, upn: str) -> None:
+        self._folder.write("user", upn.encode())
+
+    def signs_out(self) -> None:
+        self._folder.remove("user")
+
     def identity(self) -> MdmIdentity | None:
         return self._folder.load("identity.json", MdmIdentity)
 
@@ -257,6 +268,12 @@ class JoinBroker:
         record = self._place.join()
         return DeviceJoin(record.tenant_id, record.device_id, record.authority) if record else None
 
+    def signed_in(self) -> str:
+        record = self._place.join()
+        if record is None or not record.refresh_token or not Path(record.refresh_token).exists():
+            return ""
+        return self._place.user or "a user"
+
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         record = self._joined()
         return await self._token(
@@ -314,7 +331,9 @@ class JoinBroker:
         if response.is_success and isinstance(token, str):
             # A refresh token is good for one use; the answer brings the next one.
             following = answer.get("refresh_token")
-            if "refresh_token" in form and isinstance(following, str):
+            used = form.get("refresh_token")
+            # Unless another user signed in meanwhile.
+            if used and isinstance(following, str) and used == _refresh_token(record):
                 write_private(Path(record.refresh_token), following.encode())
             return token
         said = answer.get("error_description") or answer.get("error") or response.status_code

@@ -109,6 +109,10 @@ class DirectoryBroker(Protocol):
         """The join in force, or None."""
         ...
 
+    def signed_in(self) -> str:
+        """Who is signed in, in a word that is another for another user; empty: nobody."""
+        ...
+
     async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
         """An access token of the device for this App ID URI. Raises NoToken."""
         ...

@@ -237,7 +237,8 @@ class ComanagementState(msgspec.Struct, frozen=True):
     # Workload → "site" or "mdm".
     workloads: dict[str, str] = {}
     # Setting → {"value", "source", "workload"}: what is in force on the device. The value of a secret
-    # is stars; "configuration" is the id of the site's configuration that it comes from.
+    # is stars; "configuration" is the id of the site's configuration that it comes from, "user" the
+    # object id of the user whose policy brought it.
     applied: dict[str, dict[str, str]] = {}
     # What the device did about the client settings: setting → effect.
     effects: dict[str, str] = {}
@@ -251,6 +252,8 @@ class ComanagementState(msgspec.Struct, frozen=True):
     # and called the MDM service for it: "policy", "flags", "sync".
     trace: str = ""
     followed: dict[str, datetime] = {}
+    # The object id of the user whose policy is merged with the device's; empty: nobody's is.
+    user: str = ""
 
 
 class Inventory(msgspec.Struct, frozen=True):

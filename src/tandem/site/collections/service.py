@@ -182,6 +182,12 @@ async def user(tx: Tx, wanted: str) -> KnownUser:
     return found
 
 
+async def told_user(tx: Tx, found: KnownUser) -> str:
+    """The sign-in name of a user for who asks; that it is hidden, where they may not see them."""
+    seen = await reach.sees(tx, [found.id], MemberType.USER)
+    return found.upn if found.id in seen else reach.HIDDEN
+
+
 def _no_user(wanted: str) -> NoSuchResource:
     return NoSuchResource(
         f"The site knows no user {wanted[:256]!r}.",
@@ -633,10 +639,10 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
         more = await _counted(tx, every[id]) - members[id] if id in members else 0
         if more > guard.approval_above:
             raise GrowsTooFar(
-                f"{named} is in use, and {more} more devices would come into it at once: more than"
+                f"{named} is in use, and {more} more members would come into it at once: more than"
                 " one administrator may reach alone.",
                 cure="Make another collection with these rules and use it instead: a second"
-                " administrator is asked then. Or add fewer devices.",
+                " administrator is asked then. Or add fewer members.",
                 devices=more,
             )
 
@@ -1086,10 +1092,17 @@ async def _counted(tx: Tx, of: Collection) -> int:
 
 
 async def fingerprint(tx: Tx, id: CollectionId) -> str:
-    """Another value when other devices are members, or the collection or its rules were changed.
-    Raises NoSuchCollection."""
+    """Another value when others are members, or the collection or its rules were changed. Raises
+    NoSuchCollection."""
     of = await collection(tx, id)
-    seen = repr((await version(tx, of), sorted(await client_ids(tx, id))))
+    members: list[Any]
+    if of.type is MemberType.USER:
+        condition = await condition_of(tx, of.id)
+        async with _in_time(tx, of):
+            members = await store.user_ids(tx, condition.sql, condition.values)
+    else:
+        members = sorted(await client_ids(tx, id))
+    seen = repr((await version(tx, of), members))
     return hashlib.sha256(seen.encode()).hexdigest()
 
 
@@ -1212,14 +1225,18 @@ async def memberships(
 
 @dataclass(frozen=True)
 class Question:
-    """In which of some collections a device is. It holds until a rule or a limit changes."""
+    """In which of some collections a device (or a user) is. It holds until a rule or a limit
+    changes."""
 
     ids: tuple[CollectionId, ...]
     conditions: tuple[tuple[str, tuple[Any, ...]], ...]
 
 
-async def question(tx: Tx, ids: Iterable[CollectionId]) -> Question:
-    asked = tuple(await _of_type(tx, MemberType.DEVICE, ids))
+async def question(
+    tx: Tx, ids: Iterable[CollectionId], type: MemberType = MemberType.DEVICE
+) -> Question:
+    """About those of the collections that are of this type."""
+    asked = tuple(await _of_type(tx, type, ids))
     conditions = await conditions_of(tx, asked) if asked else []
     return Question(asked, tuple((c.sql, c.values) for c in conditions))
 
@@ -1239,6 +1256,16 @@ async def answer(tx: Tx, asked: Question, client_id: str) -> tuple[int, set[Coll
         among |= {id for id, is_so in zip(asked.ids[begin:], so, strict=False) if is_so}
     assert resource_id is not None
     return resource_id, among
+
+
+async def answer_of_user(tx: Tx, asked: Question, user_id: int) -> set[CollectionId]:
+    """The collections of a user, of those that are asked."""
+    among: set[CollectionId] = set()
+    for begin in range(0, len(asked.ids), _AT_ONCE):
+        some = asked.conditions[begin : begin + _AT_ONCE]
+        found = await store.true_of(tx, MemberType.USER, some, user_id)
+        among |= {id for id, so in zip(asked.ids[begin:], found, strict=False) if so}
+    return among
 
 
 async def _of_type(tx: Tx, type: MemberType, ids: Iterable[CollectionId]) -> list[CollectionId]:

@@ -506,6 +506,15 @@ async def client_ids(tx: Tx, condition: str, values: tuple[Any, ...]) -> set[str
     return {row["client_id"] async for row in found}
 
 
+async def user_ids(tx: Tx, condition: str, values: tuple[Any, ...]) -> list[int]:
+    """The members of a collection of users, in the order of their numbers."""
+    found = await tx.execute(
+        f"SELECT r.id FROM {_MEMBERS[MemberType.USER]} r WHERE {condition} ORDER BY r.id",  # noqa: S608
+        values,
+    )
+    return [row["id"] async for row in found]
+
+
 async def collections(tx: Tx) -> list[Collection]:
     found = await tx.execute(
         f"SELECT {_COLLECTION} FROM collections_collection ORDER BY id"  # noqa: S608

@@ -759,7 +759,8 @@ class Plan:
     policies: Sequence[Policy]
     kept_out: Sequence[str]
     configurations: Sequence[deployments.Configuration]
-    # In which of the collections that all these name a device is.
+    # In which of the collections that all these name a user is, and a device.
+    of_users: collections.Question
     collections: collections.Question
     enablement: Enablement | None
     # Whether any client was ordered to enrol now.
@@ -776,17 +777,19 @@ async def plan(tx: Tx) -> Plan:
     standing = await settings.standing(tx)
     named = [*standing.collections, *(item.collection_id for item in every)]
     named += [CollectionId(id) for id in kept_out]
-    named += [item.collection_id for item in configurations]
+    named += (deployed_to := [item.collection_id for item in configurations])
+    asked = await collections.question(tx, named)
     return Plan(
         standing,
         every,
         kept_out,
         configurations,
-        await collections.question(tx, named),
+        await collections.question(tx, deployed_to, collections.MemberType.USER),
+        asked,
         await store.enablement(tx),
         await store.enrolment_ordered(tx),
         {one.client_id: one for one in await leaving_store.some(tx, OPEN, MOST_LEAVING)},
-        await collections.upstream(tx, named),
+        await collections.upstream(tx, asked.ids),
     )
 
 
@@ -819,6 +822,22 @@ async def content_of(
     return msgspec.structs.replace(
         content, configuration_policies=moved, configurations=[], leave=True
     )
+
+
+async def content_of_user(
+    tx: Tx, plan: Plan, client_id: clients.ClientId, tenant_id: str, object_id: str
+) -> list[ccm.Configuration]:
+    """What is deployed to a user of the directory who is signed in on this client's device: nothing
+    to one whom the site does not know, nor on a device that leaves."""
+    leaves = plan.leaving.get(client_id)
+    gone = leaves is not None and leaves.state is not LeavingState.MOVING
+    if gone or not plan.of_users.ids:
+        return []
+    user = await collections.find_user(tx, tenant_id, object_id)
+    if user is None:
+        return []
+    of = await collections.answer_of_user(tx, plan.of_users, user.id)
+    return deployments.in_policy(deployments.held(plan.configurations, of))
 
 
 async def policy_content(tx: Tx, client_id: clients.ClientId) -> ccm.PolicyContent:

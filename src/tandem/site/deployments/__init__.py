@@ -1,4 +1,4 @@
-"""What the site deploys to collections: configurations, one setting each.
+"""What the site deploys to collections of devices or of users: configurations, one setting each.
 
 Owns the tables deployments_…. What reaches many devices waits for a second administrator.
 """
@@ -22,6 +22,7 @@ from tandem.site.deployments.service import (
     holding,
     in_policy,
     named,
+    reaching,
     used_for,
     visible,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "holding",
     "in_policy",
     "named",
+    "reaching",
     "read_workload",
     "routes",
     "used_for",

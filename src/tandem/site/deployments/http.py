@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
+from tandem.site import collections
 from tandem.site.administrators import Require
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
@@ -31,6 +32,7 @@ class AskedReach(msgspec.Struct):
 
 
 class Approval(msgspec.Struct):
+    # Or users, where it is deployed to these.
     devices: int
     # As the list of what waits has it.
     seen: str
@@ -52,6 +54,7 @@ def routes(
                 "members": item.members,
                 "applied": item.applied,
                 "with_mdm": item.with_mdm,
+                "type": item.type.value,
             }
             for item in found
         ]
@@ -73,9 +76,10 @@ def routes(
                 who=who,
                 now=now(),
             )
+            type = (await collections.collection(tx, made.collection_id)).type
         if isinstance(made, Request):
-            return http.reply({**_shape(made), "state": "approval"}, 202)
-        return http.reply({**_shape(made), "state": "deployed"}, 201)
+            return http.reply({**_shape(made), "state": "approval", "type": type.value}, 202)
+        return http.reply({**_shape(made), "state": "deployed", "type": type.value}, 201)
 
     async def preview(request: HttpRequest) -> Response:
         await require(request)
@@ -93,6 +97,7 @@ def routes(
                     **_shape(item),
                     "collection": reach.collection,
                     "reaches": reach.devices,
+                    "type": reach.type.value,
                     "seen": seen,
                 }
                 for item, reach, seen in found

@@ -29,8 +29,8 @@ class Configuration:
 
 
 class Safeguards(Settings, frozen=True):
-    """When one administrator's word is not enough. A deployment that reaches more devices than
-    `approval_above` waits for a second administrator, `approval_hours` at most."""
+    """When one administrator's word is not enough. A deployment that reaches more devices, or more
+    users, than `approval_above` waits for a second administrator, `approval_hours` at most."""
 
     approval_above: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
     approval_hours: Annotated[int, Meta(ge=1, le=720)] = 72
@@ -39,7 +39,7 @@ class Safeguards(Settings, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Request:
     """A deployment that waits for a second administrator. `devices` are how many it reached when
-    it was asked for; `scopes` those of who asked, and then its own."""
+    it was asked for, or how many users; `scopes` those of who asked, and then its own."""
 
     id: str
     name: str

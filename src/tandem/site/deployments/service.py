@@ -10,6 +10,7 @@ from tandem.infra.database import Tx
 from tandem.protocols import ccm
 from tandem.site import administrators, clients, collections, traces
 from tandem.site.administrators import Administrator
+from tandem.site.collections import MemberType
 from tandem.site.deployments import store
 from tandem.site.deployments.model import (
     Configuration,
@@ -40,9 +41,10 @@ async def create(
     actor: str,
     now: datetime,
 ) -> Configuration:
-    """Deploy one setting to a collection. Raises BadConfiguration, NameTaken, NoSuchCollection."""
+    """Deploy one setting to a collection of devices or of users. Raises BadConfiguration, NameTaken,
+    NoSuchCollection."""
     check(name, setting, value, workload)
-    target = await collections.device_collection(tx, collection)
+    target = await collections.collection(tx, collection)
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):
         raise _taken(name)
@@ -65,20 +67,23 @@ async def create(
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How many devices a deployment to a collection would be for, and of whom there are how many."""
+    """For how many a deployment to a collection would be, and of whom there are how many: devices,
+    or users where the collection is of these (`type`)."""
 
     collection: str
     devices: int
     all_devices: int
     needs_approval: bool
+    type: MemberType = MemberType.DEVICE
 
 
 async def reach(tx: Tx, collection: str, safeguards: Safeguards) -> Reach:
-    """Raises NoSuchCollection, WrongType."""
-    target = await collections.device_collection(tx, collection)
-    devices = await collections.count(tx, target.id)
-    every = await collections.count_resources(tx)
-    return Reach(target.name, devices, every, devices > safeguards.approval_above)
+    """Raises NoSuchCollection."""
+    target = await collections.collection(tx, collection)
+    count = await collections.count(tx, target.id)
+    of_users = target.type is MemberType.USER
+    every = await (collections.count_users if of_users else collections.count_resources)(tx)
+    return Reach(target.name, count, every, count > safeguards.approval_above, target.type)
 
 
 async def deploy(
@@ -94,7 +99,7 @@ async def deploy(
     who: Administrator,
     now: datetime,
 ) -> Configuration | Request:
-    """As `create`, at once or, for more devices than one administrator may reach alone, when a
+    """As `create`, at once or, for more devices or users than one administrator may reach alone, when a
     second one has approved it. Either way it has the scopes of who asks. Raises what `create` does,
     and NeedsReason."""
     found, actor = await reach(tx, collection, safeguards), who.name
@@ -116,15 +121,8 @@ async def deploy(
         raise _taken(name)
     reason = reason.strip()
     if not reason or len(reason) > 1024:
-        raise NeedsReason(
-            f"This deployment reaches {found.devices} devices: a second administrator has to"
-            " approve it, and needs a reason.",
-            cure="Say why, in at most 1,024 characters (`--reason`), or deploy to a smaller"
-            " collection first.",
-            field="reason",
-            devices=found.devices,
-        )
-    target = await collections.device_collection(tx, collection)
+        raise _needs_reason(found)
+    target = await collections.collection(tx, collection)
     made = Request(
         str(uuid.uuid4()),
         name.strip(),
@@ -150,6 +148,40 @@ async def deploy(
         details={**details, "devices": made.devices, "reason": reason},
     )
     return made
+
+
+def _needs_reason(found: Reach) -> NeedsReason:
+    if found.type is MemberType.USER:
+        return NeedsReason(
+            f"This deployment reaches {found.devices} users: a second administrator has to approve"
+            " it, and needs a reason.",
+            cure="Say why, in at most 1,024 characters (`--reason`), or deploy to a smaller"
+            " collection first.",
+            field="reason",
+            devices=found.devices,
+        )
+    return NeedsReason(
+        f"This deployment reaches {found.devices} devices: a second administrator has to"
+        " approve it, and needs a reason.",
+        cure="Say why, in at most 1,024 characters (`--reason`), or deploy to a smaller"
+        " collection first.",
+        field="reason",
+        devices=found.devices,
+    )
+
+
+def _reaches_another_number(type: MemberType, reached: int, devices: int) -> ReachesOthers:
+    if type is MemberType.USER:
+        return ReachesOthers(
+            f"This deployment reaches {reached} users by now, not {devices}.",
+            cure="Look at it again, and approve it if you still agree.",
+            devices=reached,
+        )
+    return ReachesOthers(
+        f"This deployment reaches {reached} devices by now, not {devices}.",
+        cure="Look at it again, and approve it if you still agree.",
+        devices=reached,
+    )
 
 
 async def waiting(
@@ -187,16 +219,13 @@ async def approve(
             f"{asked.asked_by} asked for this: another administrator has to approve it.",
             cure="Ask another administrator, or appoint one: `tandem administrator add`.",
         )
-    reached = await collections.count(tx, asked.collection_id)
+    target = await collections.collection(tx, asked.collection_id)
+    reached = await collections.count(tx, target.id)
     if reached != devices:
-        raise ReachesOthers(
-            f"This deployment reaches {reached} devices by now, not {devices}.",
-            cure="Look at it again, and approve it if you still agree.",
-            devices=reached,
-        )
+        raise _reaches_another_number(target.type, reached, devices)
     if seen != await collections.fingerprint(tx, asked.collection_id):
         raise ReachesOthers(
-            "This deployment reaches other devices by now, or its collection was changed.",
+            "This deployment reaches others by now, or its collection was changed.",
             cure="Look at it again (`tandem configuration waiting`), and approve it if you still"
             " agree.",
             devices=reached,
@@ -309,13 +338,15 @@ async def named(tx: Tx) -> list[tuple[str, str]]:
 @dataclass(frozen=True, slots=True)
 class Deployed:
     """A configuration with its collection: on how many clients its value is in force, and on how
-    many the MDM service has set the same thing."""
+    many the MDM service has set the same thing. Of one for users (`type`), `members` are users, and
+    the clients are those on which one of them is signed in."""
 
     configuration: Configuration
     collection: str
     members: int
     applied: int
     with_mdm: int
+    type: MemberType = MemberType.DEVICE
 
 
 async def seen(tx: Tx, who: Administrator) -> list[Configuration]:
@@ -343,6 +374,11 @@ async def deployed(tx: Tx, who: Administrator) -> list[Deployed]:
     for item in await seen(tx, who):
         target = await collections.collection(tx, item.collection_id)
         held = await clients.in_force(tx, item.setting)
+        if target.type is MemberType.USER:
+            count = await collections.count(tx, target.id)
+            applied = sum(one.configuration == item.id for one in held.values())
+            found.append(Deployed(item, target.name, count, applied, 0, target.type))
+            continue
         members = await collections.client_ids(tx, target.id)
         mine = [held[id] for id in members if id in held]
         applied = sum(_is_in_force(item, one) for one in mine)
@@ -359,17 +395,33 @@ def _is_in_force(item: Configuration, held: clients.InForce) -> bool:
     return same or held.configuration == item.id
 
 
-async def holding(tx: Tx, resource_id: int) -> list[Configuration]:
-    """What is deployed to a device. Of two that set the same, the older one holds."""
+async def holding(
+    tx: Tx, resource_id: int, type: MemberType = MemberType.DEVICE
+) -> list[Configuration]:
+    """What is deployed to a device, or to a user. Of two that set the same, the older one holds."""
+    return held(*await _among(tx, resource_id, type))
+
+
+async def reaching(
+    tx: Tx, resource_id: int, type: MemberType = MemberType.DEVICE
+) -> list[Configuration]:
+    """All that is deployed to a device, or to a user, the oldest first."""
+    every, of = await _among(tx, resource_id, type)
+    return [item for item in every if item.collection_id in of]
+
+
+async def _among(
+    tx: Tx, resource_id: int, type: MemberType
+) -> tuple[list[Configuration], set[collections.CollectionId]]:
     every = await store.configurations(tx)
-    of = await collections.memberships(tx, [item.collection_id for item in every], resource_id)
-    return held(every, of)
+    named = [item.collection_id for item in every]
+    return every, await collections.memberships(tx, named, resource_id, type)
 
 
 def held(
     every: Sequence[Configuration], of: Container[collections.CollectionId]
 ) -> list[Configuration]:
-    """What is deployed to a device that is in these collections. `every` is oldest first."""
+    """What is deployed to a device, or a user, in these collections. `every` is oldest first."""
     found: dict[str, Configuration] = {}
     for item in every:
         if item.collection_id in of:
@@ -378,7 +430,7 @@ def held(
 
 
 def in_policy(held: Sequence[Configuration]) -> list[ccm.Configuration]:
-    """What is deployed to a device, as its policy has it."""
+    """What is deployed, as policy has it."""
     return [
         ccm.Configuration(item.id, item.workload.value, item.setting, item.value) for item in held
     ]

@@ -134,10 +134,13 @@ def routes(
             known.owners,
             failed=known.failed,
             hidden=known.hidden,
+            of_user=known.of_user,
+            user=known.user,
         )
         return http.reply(
             {
                 "device": {"id": known.device.id, "name": known.device.name},
+                "user": known.user,
                 "settings": [_resultant(one) for one in found],
                 "tenant": _told(reading),
                 "without_tenant": silence,
@@ -384,6 +387,7 @@ def _resultant(one: Resultant) -> dict[str, Any]:
         "state": one.state.value,
         "value": one.value,
         "source": one.source.value if one.source else None,
+        "user": one.user,
         "written_by": one.written_by.value if one.written_by else None,
         "written_at": one.written_at,
         "entry": one.entry or None,
@@ -394,6 +398,7 @@ def _resultant(one: Resultant) -> dict[str, Any]:
                 "value": item.value,
                 "role": item.role.value,
                 "why": item.why,
+                "user": item.user,
             }
             for item in one.contenders
         ],

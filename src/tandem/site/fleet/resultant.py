@@ -37,19 +37,21 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something that an authority has for the setting: a configuration, or a policy."""
+    """Something that an authority has for the setting: a configuration, or a policy. `user` is by
+    whose collections it came, where it is not the device's own."""
 
     authority: Authority
     name: str
     value: str
     role: Role
     why: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Resultant:
     """One setting. `value` and `source` are in force by the device's own account; `written_by` wrote
-    last by its ledger, with the entry that says so."""
+    last by its ledger, with the entry that says so. `user`: by whose policy it came, if by one's."""
 
     setting: str
     workload: Workload
@@ -61,6 +63,7 @@ class Resultant:
     written_at: datetime | None = None
     entry: int = 0
     contenders: tuple[Contender, ...] = ()
+    user: str = ""
 
     @property
     def losers(self) -> tuple[Contender, ...]:
@@ -73,12 +76,15 @@ class _Gathered:
 
     name: str
     ours: list[deployments.Configuration] = field(default_factory=list)
+    # Of the user who is signed in; the device's own come first.
+    of_user: list[deployments.Configuration] = field(default_factory=list)
     theirs: list[Offered] = field(default_factory=list)
     applied: Mapping[str, Any] | None = None
     written: Mapping[str, Any] | None = None
 
 
 NOT_OWNER_SITE = "The MDM service owns the workload on this device, so the device does not take it."
+DEVICE_FIRST = "What is deployed to the device holds, whoever is signed in."
 OLDER = "An older configuration of the site sets it, and of two the older one holds."
 NOT_YET = "The device has not reported it yet."
 HIDDEN = "A configuration that you may not see"
@@ -94,12 +100,15 @@ def resultants(
     *,
     failed: Mapping[str, str] | None = None,
     hidden: Set[str] = frozenset(),
+    of_user: Sequence[deployments.Configuration] = (),
+    user: str = "",
 ) -> list[Resultant]:
     """One line for each setting that either authority has for the device, or that it has.
 
-    `deployed` are all configurations of its collections, the oldest first. `offered` may have
-    several policies of one setting. `failed` are settings that it could not bring about. Of the
-    configurations with an id in `hidden` nothing is told but what is in force on the device.
+    `deployed` are all configurations of its collections, the oldest first, and `of_user` those of
+    the collections of its `user`. `offered` may have several policies of one setting. `failed` are
+    settings that it could not bring about. Of the configurations with an id in `hidden` nothing is
+    told but what is in force on the device.
     """
     every: dict[str, _Gathered] = {}
 
@@ -110,27 +119,33 @@ def resultants(
         of(name).applied = said
     for item in deployed:
         of(item.setting).ours.append(item)
+    for item in of_user:
+        of(item.setting).of_user.append(item)
     for offer in offered:
         of(offer.setting).theirs.append(offer)
     for name, told in written.items():
         of(name).written = told
     wrong = {same_setting(name): text for name, text in (failed or {}).items()}
     found = [
-        _resultant(one, owners, wrong.get(key, ""), hidden)
+        _resultant(one, owners, wrong.get(key, ""), hidden, user)
         for key, one in every.items()
-        if one.applied or one.theirs or one.written or any(i.id not in hidden for i in one.ours)
+        if one.applied
+        or one.theirs
+        or one.written
+        or any(i.id not in hidden for i in (*one.ours, *one.of_user))
     ]
     return sorted(found, key=lambda one: (one.workload.value, one.setting.lower()))
 
 
 def _resultant(
-    one: _Gathered, owners: Mapping[Workload, Authority], failure: str, hidden: Set[str]
+    one: _Gathered, owners: Mapping[Workload, Authority], failure: str, hidden: Set[str], user: str
 ) -> Resultant:
     workload = _workload(one)
     owner = owners[workload]
     source = _authority(one.applied.get("source")) if one.applied is not None else None
     value = str(one.applied.get("value", "")) if one.applied is not None else None
-    contenders = (*_of_site(one, owner, source, hidden), *_of_tenant(one, owner, source, value))
+    ours = _of_site(one, owner, source, hidden, user)
+    contenders = (*ours, *_of_tenant(one, owner, source, value))
     conflict = owner is Authority.MDM and any(o.outcome == "conflict" for o in one.theirs)
     broken = any(o.outcome == "error" for o in one.theirs) and owner is Authority.MDM
     if conflict:
@@ -157,17 +172,21 @@ def _resultant(
         written.get("at"),
         int(written.get("number") or 0),
         contenders,
+        user if one.applied is not None and one.applied.get("user") else "",
     )
 
 
 def _of_site(
-    one: _Gathered, owner: Authority, source: Authority | None, hidden: Set[str]
+    one: _Gathered, owner: Authority, source: Authority | None, hidden: Set[str], user: str
 ) -> list[Contender]:
     found = []
-    for place, item in enumerate(one.ours):
+    every = [*one.ours, *one.of_user]
+    for place, item in enumerate(every):
+        of_user = place >= len(one.ours)
         if place:
-            agrees = item.value == one.ours[0].value
-            role, why = (Role.AGREES, "") if agrees else (Role.LOSES, OLDER)
+            agrees = item.value == every[0].value
+            lost = DEVICE_FIRST if of_user and one.ours else OLDER
+            role, why = (Role.AGREES, "") if agrees else (Role.LOSES, lost)
         elif owner is not Authority.SITE and source is Authority.SITE:
             role, why = Role.WINS, BEFORE
         elif owner is not Authority.SITE:
@@ -179,7 +198,9 @@ def _of_site(
         if item.id in hidden and role is not Role.WINS:
             continue
         name = HIDDEN if item.id in hidden else item.name
-        found.append(Contender(Authority.SITE, name, shown(item.setting, item.value), role, why))
+        value = shown(item.setting, item.value)
+        by = user if of_user else ""
+        found.append(Contender(Authority.SITE, name, value, role, why, by))
     return found
 
 
@@ -220,7 +241,7 @@ def _workload(one: _Gathered) -> Workload:
     """As who sets it says, the device before the others."""
     told = [
         str((one.applied or {}).get("workload") or ""),
-        *(item.workload.value for item in one.ours),
+        *(item.workload.value for item in (*one.ours, *one.of_user)),
         *(offer.workload for offer in one.theirs),
         str((one.written or {}).get("workload") or ""),
     ]

@@ -14,7 +14,7 @@ import base64
 import binascii
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,7 +46,7 @@ from tandem.site.fleet.model import (
     Stage,
     TenantFacts,
 )
-from tandem.workloads import Authority, Finding, Workload, effective, owners, shown
+from tandem.workloads import Authority, Finding, Workload, effective, owners, same_setting, shown
 
 log = get_logger("fleet")
 
@@ -347,6 +347,11 @@ async def detail(tx: Tx, device_id: str) -> Detail:
 
     of = await collections.memberships(tx, [item.id for item in every], resource.id)
     set_to = await settings.resultant_of(tx, resource.id)
+    name, theirs = await _of_user(tx, client)
+    ours = [(item, "") for item in await deployments.holding(tx, resource.id)]
+    held = dict[str, tuple[deployments.Configuration, str]]()
+    for item, by in [*ours, *((item, name) for item in theirs)]:
+        held.setdefault(same_setting(item.setting), (item, by))
     return Detail(
         device,
         told,
@@ -362,8 +367,9 @@ async def detail(tx: Tx, device_id: str) -> Detail:
                 "workload": item.workload.value,
                 "setting": item.setting,
                 "value": shown(item.setting, item.value),
+                "user": of_user,
             }
-            for item in await deployments.holding(tx, resource.id)
+            for item, of_user in held.values()
             if configured is None or item.id in configured
         ],
         [{"id": item.id, "name": item.name} for item in every if item.id in of and seen(item.id)],
@@ -384,6 +390,20 @@ class Known:
     failed: dict[str, str]
     # Of the configurations, those that who asks may not see.
     hidden: frozenset[str] = frozenset()
+    # What is deployed to the user whose policy the device has, and what that user is called.
+    of_user: Sequence[deployments.Configuration] = ()
+    user: str = ""
+
+
+async def _of_user(tx: Tx, client: clients.Client) -> tuple[str, list[deployments.Configuration]]:
+    """The user whose policy the device says it has, and what is deployed to them, the oldest
+    first."""
+    object_id = client.state.user if client.state is not None else ""
+    found = await collections.find_user(tx, client.tenant_id, object_id) if object_id else None
+    if found is None:
+        return object_id, []
+    of = await deployments.reaching(tx, found.id, collections.MemberType.USER)
+    return await collections.told_user(tx, found), of
 
 
 async def known_settings(tx: Tx, device_id: str) -> Known:
@@ -392,7 +412,9 @@ async def known_settings(tx: Tx, device_id: str) -> Known:
     client = await clients.find(tx, device.client_id) if device.client_id else None
     state = client.state if client is not None else None
     deployed, written, seen = [], {}, await deployments.visible(tx)
+    user, of_user = "", list[deployments.Configuration]()
     if client is not None:
+        user, of_user = await _of_user(tx, client)
         every = await deployments.configurations(tx)
         try:
             resource = await collections.resource_of(tx, client.id)
@@ -418,7 +440,11 @@ async def known_settings(tx: Tx, device_id: str) -> Known:
         {name: one.text for name, one in state.enacted.items() if one.failed}
         if state is not None
         else {},
-        frozenset(item.id for item in deployed if seen is not None and item.id not in seen),
+        frozenset(
+            item.id for item in (*deployed, *of_user) if seen is not None and item.id not in seen
+        ),
+        of_user,
+        user,
     )
 
 

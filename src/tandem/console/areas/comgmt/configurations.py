@@ -17,7 +17,13 @@ PLACE = Place(PATH, N_("Configurations of the site"), "clipboard_task", N_("Asse
 
 
 async def _collections(page: Page[Any], draft: Draft | None) -> list[tuple[str, str]]:
-    return await collections(page)
+    """Those of devices, then those of users."""
+    text = page.language.text
+    of_users = await collections(page, "user")
+    return [
+        *await collections(page),
+        *((id, text(N_("%(name)s: users"), name=name)) for id, name in of_users),
+    ]
 
 
 FIELDS = (
@@ -41,14 +47,24 @@ FIELDS = (
             "While this workload is with the MDM service, the device does not apply the value."
         ),
     ),
-    field("collection", N_("Collection"), "select", required=True, options=_collections),
+    field(
+        "collection",
+        N_("Collection"),
+        "select",
+        required=True,
+        options=_collections,
+        hint=N_(
+            "What is deployed to users comes to the devices on which they are signed in, after what"
+            " is deployed to the device itself."
+        ),
+    ),
     field(
         "reason",
         N_("Reason"),
         limit=1024,
         hint=N_(
-            "Only when it reaches more devices than one administrator may reach alone: a second"
-            " one then reads it, and approves or not."
+            "Only when it reaches more devices or users than one administrator may reach alone: a"
+            " second one then reads it, and approves or not."
         ),
     ),
 )
@@ -86,6 +102,10 @@ async def create(page: Page[Any]) -> Response:
                 return page.to(
                     PATH,
                     N_(
+                        "%(name)s reaches %(count)s users: a second administrator has to approve it."
+                    )
+                    if made["type"] == "user"
+                    else N_(
                         "%(name)s reaches %(count)s devices: a second administrator has to approve it."
                     ),
                     name=made["name"],
@@ -101,29 +121,36 @@ async def create(page: Page[Any]) -> Response:
 
 async def approve(page: Page[Any]) -> Response:
     form = await page.form()
-    seen, id = form.get("devices", ""), page.request.path_params["id"]
+    number, id = form.get("devices", ""), page.request.path_params["id"]
+    of_users = form.get("type") == "user"
     if "confirmed" not in form:
         text = page.language.text
         return page.confirm(
             text(N_("Approve a deployment")),
             text(
-                N_("%(name)s reaches %(count)s devices. They apply it with their next policy."),
+                N_(
+                    "%(name)s reaches %(count)s users. Their devices apply it with their next policy."
+                )
+                if of_users
+                else N_(
+                    "%(name)s reaches %(count)s devices. They apply it with their next policy."
+                ),
                 name=form.get("name", "")[:256],
-                count=seen[:12],
+                count=number[:12],
             ),
             text(N_("Approve")),
             back=PATH,
             fields={
-                "devices": seen[:12],
-                "seen": form.get("seen", "")[:64],
+                "devices": number[:12],
                 "name": form.get("name", "")[:256],
+                "seen": form.get("seen", "")[:64],
+                "type": "user" if of_users else "device",
             },
         )
-    known = form.get("seen", "")[:64]
-    number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 12 else -1
+    devices = int(number) if number.isascii() and number.isdigit() and len(number) < 12 else -1
     path = f"{API}/waiting/{quote(id, safe='')}/approve"
     try:
-        made = await page.api.post(path, {"devices": number, "seen": known})
+        made = await page.api.post(path, {"devices": devices, "seen": form.get("seen", "")[:64]})
     except AppError as error:
         if error.kind not in (Kind.CONFLICT, Kind.NOT_FOUND, Kind.FORBIDDEN):
             raise
@@ -138,7 +165,7 @@ async def approve(page: Page[Any]) -> Response:
 async def cancel(page: Page[Any]) -> Response:
     await page.form()
     await page.api.delete(f"{API}/waiting/{quote(page.request.path_params['id'], safe='')}")
-    return page.to(PATH, N_("It was cancelled: no device gets it."))
+    return page.to(PATH, N_("It was cancelled: nobody gets it."))
 
 
 async def delete(page: Page[Any]) -> Response:

@@ -48,9 +48,9 @@ def tabs(page: Page[Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
-async def collections(page: Page[Any]) -> list[tuple[str, str]]:
-    """For a list to choose from: id, and name with how many devices it has."""
-    found = await page.api.get("/api/v1/collections", limit=_MOST_COLLECTIONS, type="device")
+async def collections(page: Page[Any], type: str = "device") -> list[tuple[str, str]]:
+    """For a list to choose from: id, and name with how many devices, or users, it has."""
+    found = await page.api.get("/api/v1/collections", limit=_MOST_COLLECTIONS, type=type)
     return [
         (
             item["id"],
