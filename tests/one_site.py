@@ -167,6 +167,11 @@ class Site:
         self.of_users: dict[str, list[ccm.Configuration]] = {}
         # What a site with co-management does instead, when a test wants it.
         self.policy_of: Callable[[Tx, clients.ClientId], Awaitable[ccm.PolicyContent]] | None = None
+        # The same of what is deployed to users; `of_users` without it.
+        self.user_policy_of: (
+            Callable[[Tx, clients.Client, clients.TokenHolder], Awaitable[list[ccm.Configuration]]]
+            | None
+        ) = None
         self.trace_of = clients.no_trace
         self.admits = clients.everybody
         self.package = PACKAGE
@@ -218,6 +223,8 @@ class Site:
     async def _user_policy(
         self, tx: Tx, client: clients.Client, user: clients.TokenHolder
     ) -> list[ccm.Configuration]:
+        if self.user_policy_of is not None:
+            return await self.user_policy_of(tx, client, user)
         return self.of_users.get(user.object_id, [])
 
     async def _ordered(self, tx: Tx, client: clients.Client, message: ccm.Message) -> None:

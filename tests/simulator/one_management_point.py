@@ -41,6 +41,8 @@ class Site:
         self.box = SecretBox.open(folder / "site-keys" / "box")
         self.packages = content.ClientPackages(Blobs.open(folder / "site-content"), utc_now)
         self.content = ccm.PolicyContent()
+        # By the user's object id.
+        self.of_users: dict[str, list[ccm.Configuration]] = {}
         self.verify: Callable[[Tx, str], Awaitable[clients.TenantIdentity]] = by_hand
 
     @property
@@ -65,6 +67,11 @@ class Site:
 
     async def _policy(self, tx: Tx, client: clients.Client) -> ccm.PolicyContent:
         return self.content
+
+    async def _user_policy(
+        self, tx: Tx, client: clients.Client, user: clients.TokenHolder
+    ) -> list[ccm.Configuration]:
+        return self.of_users.get(user.object_id, [])
 
     async def _signing(self, tx: Tx) -> ccm.SigningIdentity:
         return await properties.signing_identity(tx, self.box)
@@ -104,6 +111,7 @@ class Site:
             clients.Collaborators(
                 verify_token=self._verify,
                 policy=self._policy,
+                user_policy=self._user_policy,
                 signing=self._signing,
                 management_points=self._points,
                 manifest=self.packages.manifest,

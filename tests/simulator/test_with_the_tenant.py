@@ -18,6 +18,7 @@ from tandem.infra.blobs import Blobs
 from tandem.infra.clock import utc_now
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm
 from tandem.simulator import SimulatedDevice, SimulatorSettings, ask
 from tandem.site import clients
 from tandem.tenant import (
@@ -231,24 +232,8 @@ async def test_the_assigned_package_makes_the_device_co_managed(
     settings = await fleet(tenant, "LAB-001", join=join)
     db = tenant.world.database
     now = utc_now()
-    client_app = await _client_app(tenant)
-    line = (
-        f'CCMSETUPCMD="CCMHOSTNAME={site.host} SMSSITECODE=CM1 AADCLIENTAPPID={client_app} '
-        f'AADRESOURCEURI=https://ConfigMgrService"'
-    )
+    app = await _brings_the_client(tenant, site)
     async with db.transaction() as tx:
-        app = await mobile_apps.create(
-            tx,
-            name="ConfigMgr Client Setup Bootstrap",
-            description="",
-            publisher="Tandem",
-            command_line=line,
-            file_name="ccmsetup.msi",
-            now=now,
-        )
-    await publish(db, tenant.blobs, app.id, await site.msi(), utc_now)
-    async with db.transaction() as tx:
-        await mobile_apps.assign(tx, app.id, [tenant.group], [])
         wanted = await policies.create(tx, "Banner", "Desktop/Banner", "hello", now)
         await policies.assign(tx, wanted.id, [tenant.group], [])
     async with running(settings):
@@ -266,6 +251,69 @@ async def test_the_assigned_package_makes_the_device_co_managed(
         assert enrolled.directory_device_id == status.device_id != ""
         assert status.joined is join
         await _is_called(tenant, settings, enrolled)
+
+
+async def test_who_signs_in_next_has_their_own_settings(tenant: Tenant, site: Site) -> None:
+    """And nothing of who was there before, whose tokens are good for hours yet."""
+    on = {"enable_user_policy": True, "enable_user_policy_from_internet": True}
+    site.content = ccm.PolicyContent(settings={**on, "policy_polling_minutes": 30})
+
+    async def verify(tx: object, token: str) -> clients.TenantIdentity:
+        claims = await _claims(tenant, token)
+        device, kind = str(claims["deviceid"]), "user" if claims["idtyp"] == "user" else "device"
+        return clients.TenantIdentity(tenant.world.tenant.id, device, kind, str(claims["oid"]))
+
+    site.verify = verify
+    settings = await fleet(tenant, "LAB-001")
+    first, second = settings.devices[0].upn, await tenant.world.user("second")
+    async with tenant.world.database.transaction() as tx:
+        users = {user.user_principal_name: user.id for user in await directory.users(tx)}
+    for upn, name in ((first, "Desk/First"), (second.user_principal_name, "Desk/Second")):
+        of = Workload.DEVICE_CONFIGURATION.value
+        site.of_users[users[upn]] = [ccm.Configuration(name, of, name, "on")]
+    await _brings_the_client(tenant, site)
+    async with running(settings):
+        assert (await ask(settings.control, "enrol", "LAB-001")).ok
+        await until(settings, "LAB-001", lambda s: set(s.configuration) == {"Desk/First"})
+        refused = await ask(
+            settings.control, "sign-in", "LAB-001", upn=first, password_file=tenant.folder / "none"
+        )
+        assert refused.error
+        answer = await ask(
+            settings.control,
+            "sign-in",
+            "LAB-001",
+            upn=second.user_principal_name,
+            password_file=settings.devices[0].password_file,
+        )
+        assert answer.ok, answer.error
+        await until(settings, "LAB-001", lambda s: set(s.configuration) == {"Desk/Second"})
+        assert (await ask(settings.control, "sign-out", "LAB-001")).ok
+        await until(settings, "LAB-001", lambda s: not s.configuration)
+
+
+async def _brings_the_client(tenant: Tenant, site: Site) -> mobile_apps.App:
+    """The site's client is an app of the tenant, for the pilot group."""
+    db = tenant.world.database
+    client_app = await _client_app(tenant)
+    line = (
+        f'CCMSETUPCMD="CCMHOSTNAME={site.host} SMSSITECODE=CM1 AADCLIENTAPPID={client_app} '
+        f'AADRESOURCEURI=https://ConfigMgrService"'
+    )
+    async with db.transaction() as tx:
+        app = await mobile_apps.create(
+            tx,
+            name="ConfigMgr Client Setup Bootstrap",
+            description="",
+            publisher="Tandem",
+            command_line=line,
+            file_name="ccmsetup.msi",
+            now=utc_now(),
+        )
+    await publish(db, tenant.blobs, app.id, await site.msi(), utc_now)
+    async with db.transaction() as tx:
+        await mobile_apps.assign(tx, app.id, [tenant.group], [])
+    return app
 
 
 async def _is_called(
