@@ -146,7 +146,6 @@ async def test_users_and_devices_are_never_mixed(api: Api) -> None:
     post, preview = "/api/v1/collections", "/api/v1/collections/preview"
     user = {"kind": "direct", "user": "ada@contoso.com"}
     device = {"kind": "direct", "device": "LAB-001"}
-    setting = {"name": "L", "setting": "DeviceLock/Max", "value": "1", "collection": "Staff"}
     for path, body, code in (
         (post, {"name": "A", "type": "user", "limiting": "Lab"}, "collection.wrong-type"),
         (post, {"name": "A", "limiting": "All Users"}, "collection.wrong-type"),
@@ -163,13 +162,15 @@ async def test_users_and_devices_are_never_mixed(api: Api) -> None:
             "resource.not-found"),
         (f"{post}/Staff/members", {"devices": ["LAB-001"]}, "collection.wrong-type"),
         (post, {"name": "A", "type": "group"}, "request.invalid"),
-        ("/api/v1/configurations", setting, "collection.wrong-type"),
     ):  # fmt: skip
         _, error = await api.refusal("POST", path, body)
         assert (error["code"], bool(error["message"])) == (code, True), (path, body, error)
     _, error = await api.refusal("PATCH", f"{post}/Staff", {"limiting": "SMS00001"})
     assert (error["code"], error["details"]["field"]) == ("collection.wrong-type", "limiting")
     assert (await api.refusal("GET", f"{post}?type=x"))[0] == 400
+    # What is for devices only refuses it by name.
+    _, error = await api.refusal("GET", "/api/v1/software-updates/reach?collection=Staff")
+    assert error["code"] == "collection.wrong-type"
 
 
 async def test_the_commands_for_users(api: Api, tmp_path: Path) -> None:

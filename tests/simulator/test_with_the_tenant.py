@@ -274,7 +274,7 @@ async def test_who_signs_in_next_has_their_own_settings(tenant: Tenant, site: Si
     await _brings_the_client(tenant, site)
     async with running(settings):
         assert (await ask(settings.control, "enrol", "LAB-001")).ok
-        await until(settings, "LAB-001", lambda s: set(s.configuration) == {"Desk/First"})
+        await until(settings, "LAB-001", lambda s: set(s.configuration) == {"Desk/First"}, 60)
         refused = await ask(
             settings.control, "sign-in", "LAB-001", upn=first, password_file=tenant.folder / "none"
         )
@@ -287,7 +287,7 @@ async def test_who_signs_in_next_has_their_own_settings(tenant: Tenant, site: Si
             password_file=settings.devices[0].password_file,
         )
         assert answer.ok, answer.error
-        await until(settings, "LAB-001", lambda s: set(s.configuration) == {"Desk/Second"})
+        await until(settings, "LAB-001", lambda s: set(s.configuration) == {"Desk/Second"}, 60)
         assert (await ask(settings.control, "sign-out", "LAB-001")).ok
         await until(settings, "LAB-001", lambda s: not s.configuration)
 
