@@ -202,6 +202,27 @@ async def test_a_gateways_page_has_its_record_and_its_traffic(
     assert "DNS does not answer" in browser.main
 
 
+async def test_each_tunnel_says_which_way_it_takes_and_what_failed_before(
+    browser: Browser, site: Site, gateway: dict[str, Any]
+) -> None:
+    await site.run("connection-point", "add", "CP01")
+    failed = tunnel.Failure(1_700_000_000.0, "tls", "Nothing listens on 192.0.2.1:10140.")
+    held = tunnel.ConnectionState(
+        NAME, 1, "connected", "1-7", 1_700_000_060.0, "", "https", "proxy.corp:8080", [failed]
+    )
+    async with site.db.transaction() as tx:
+        point = await site.cloud.connections.connection_point(tx, "CP01")
+        await site.cloud.connections.report(tx, point, tunnel.ConnectorReport("CP01", [held]))
+    (told,) = (await site.run("connection-point", "show", "CP01"))["connections"]
+    assert (told["carrier"], told["through"]) == ("https", "proxy.corp:8080")
+    assert told["failures"] == [{"at": failed.at, "carrier": "tls", "reason": failed.reason}]
+    await browser.open("/console/site-systems/CP01")
+    (row,) = browser.page.xpath("//tr[contains(th, ' 1')]")
+    cells = [" ".join(cell.text_content().split()) for cell in row.xpath("./td")]
+    assert cells[2] == "HTTPSthrough proxy.corp:8080"
+    assert cells[4].endswith(f"Before, TLS: {failed.reason}")
+
+
 async def test_stopping_says_how_far_it_reaches_and_deleting_too(
     browser: Browser, site: Site, gateway: dict[str, Any]
 ) -> None:

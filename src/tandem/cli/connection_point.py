@@ -1,5 +1,6 @@
 """tandem connection-point: the role that dials gateways from inside."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,16 @@ GatewayCa = Annotated[
 ]
 Logs = Annotated[Path | None, typer.Option("--logs", help="Where the role logs.")]
 Health = Annotated[str, typer.Option("--health", help="Its private host:port for health.")]
+WebProxy = Annotated[
+    str, typer.Option("--web-proxy", help="host:port of the proxy through which HTTPS goes out.")
+]
+WebProxyUser = Annotated[
+    str, typer.Option("--web-proxy-user", help="Its account there, where the proxy asks for one.")
+]
+WebProxyPassword = Annotated[
+    Path | None,
+    typer.Option("--web-proxy-password-file", help="A file with the account's password."),
+]
 Report = Annotated[
     float | None, typer.Option("--report-seconds", help="Seconds between two reports to the site.")
 ]
@@ -40,6 +51,9 @@ def add(
     logs: Logs = None,
     health: Health = "",
     report_seconds: Report = None,
+    web_proxy: WebProxy = "",
+    web_proxy_user: WebProxyUser = "",
+    web_proxy_password_file: WebProxyPassword = None,
     json: Json = False,
 ) -> None:
     """Give a server the role. With --folder, write what `tandem connector run` needs."""
@@ -47,7 +61,10 @@ def add(
     made = api.post("/api/v1/connection-points", {"name": name, "gateway": gateway})
     if folder is not None:
         given = api.post(f"/api/v1/connection-points/{made['name']}/credentials")
-        more = _more(gateway_ca_file, logs, health, report_seconds)
+        more = {
+            **_more(gateway_ca_file, logs, health, report_seconds),
+            **_proxy(web_proxy, web_proxy_user, web_proxy_password_file),
+        }
         made["settings"] = str(_write(folder, made["name"], given, more))
     emit(made, _added, json)
 
@@ -60,12 +77,18 @@ def install(
     logs: Logs = None,
     health: Health = "",
     report_seconds: Report = None,
+    web_proxy: WebProxy = "",
+    web_proxy_user: WebProxyUser = "",
+    web_proxy_password_file: WebProxyPassword = None,
     json: Json = False,
 ) -> None:
     """Write the role's settings and certificate once more, on the server that has it."""
     given = site_client().post(f"/api/v1/connection-points/{name}/credentials")
     value = {"name": name, "service_name": given["service_name"]}
-    more = _more(gateway_ca_file, logs, health, report_seconds)
+    more = {
+        **_more(gateway_ca_file, logs, health, report_seconds),
+        **_proxy(web_proxy, web_proxy_user, web_proxy_password_file),
+    }
     value["settings"] = str(_write(folder, name, given, more))
     emit(value, _added, json)
 
@@ -81,6 +104,16 @@ def _more(
         "report_seconds": report_seconds,
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _proxy(address: str, user: str, password_file: Path | None) -> dict[str, Any]:
+    """The password stays in its file: it is in no argument, and the site never has it."""
+    said = {
+        "web_proxy": address,
+        "web_proxy_user": user,
+        "web_proxy_password_file": str(password_file.absolute()) if password_file else "",
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _write(folder: Path, name: str, given: dict[str, str], more: dict[str, Any]) -> Path:
@@ -135,8 +168,15 @@ def _text(value: dict[str, Any]) -> str:
     lines = [f"{value['name']} → {value['service_name']}: {state}"]
     for item in value["connections"]:
         worker = f" worker {item['worker']}" if item["worker"] else ""
-        said = f"  Instance {item['instance']}{worker}: {item['state']} since {item['since']}"
+        through = f" through {item['through']}" if item["through"] else ""
+        way = f" by {item['carrier'].upper()}{through}" if item["carrier"] else ""
+        said = f"  Instance {item['instance']}{worker}: {item['state']}{way} since {item['since']}"
         lines.append(f"{said} {item['reason']}".rstrip())
+        for failed in item["failures"]:
+            at = datetime.fromtimestamp(failed["at"], UTC).isoformat(timespec="seconds")
+            lines.append(
+                f"    failed before, {at}, {failed['carrier'].upper()}: {failed['reason']}"
+            )
     return "\n".join(lines)
 
 

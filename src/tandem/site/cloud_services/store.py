@@ -557,8 +557,9 @@ async def save_report(tx: Tx, name: str, report: ConnectorReport, now: datetime)
     for item in report.connections:
         await tx.execute(
             "INSERT INTO cloud_connection"
-            " (connection_point, service_name, instance, worker, state, since, reason)"
-            " VALUES (%s, %s, %s, %s, %s, to_timestamp(%s), %s) ON CONFLICT DO NOTHING",
+            " (connection_point, service_name, instance, worker, state, since, reason, carrier,"
+            " through, failures) VALUES (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s)"
+            " ON CONFLICT DO NOTHING",
             (
                 name,
                 item.service_name,
@@ -567,6 +568,14 @@ async def save_report(tx: Tx, name: str, report: ConnectorReport, now: datetime)
                 item.state,
                 item.since,
                 item.reason[:500],
+                item.carrier[:16],
+                item.through[:300],
+                Jsonb(
+                    [
+                        {"at": one.at, "carrier": one.carrier[:16], "reason": one.reason[:500]}
+                        for one in item.failures[:5]
+                    ]
+                ),
             ),
         )
     for traffic in report.traffic:
@@ -599,8 +608,8 @@ async def save_report(tx: Tx, name: str, report: ConnectorReport, now: datetime)
 
 async def connections(tx: Tx) -> list[dict[str, Any]]:
     found = await tx.execute(
-        "SELECT connection_point, service_name, instance, worker, state, since, reason"
-        " FROM cloud_connection ORDER BY connection_point, service_name, instance, worker"
+        "SELECT connection_point, service_name, instance, worker, state, since, reason, carrier,"
+        " through, failures FROM cloud_connection ORDER BY connection_point, service_name, instance, worker"
     )
     return [row async for row in found]
 
