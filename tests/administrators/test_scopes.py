@@ -724,3 +724,44 @@ async def test_a_collection_that_is_used_does_not_grow_far_at_once(
     }
     assert (await api.web.post(f"{url}/{id}/rules", json=few)).status_code == 200
     assert (await api.get(f"{url}/{id}"))["members"] == 100
+
+
+async def test_what_updates_and_settings_are_for_does_not_grow_far_either(
+    api: Api, site_db: Database
+) -> None:
+    async with site_db.transaction() as tx:
+        for number in range(201):
+            await add_device(tx, f"PC-{number:03}")
+    url, updates = "/api/v1/collections", "/api/v1/software-updates"
+    custom = "/api/v1/client-settings/custom"
+    refused = (409, "collection.grows-too-far")
+
+    def named(condition: str) -> dict[str, Any]:
+        query = f"select * from SMS_R_System where Name {condition}"
+        return {"rules": [{"kind": "query", "query": query}]}
+
+    async def changed(condition: str) -> tuple[int, str, int]:
+        answer = await api.web.patch(f"{url}/{id}", json=named(condition))
+        error = answer.json().get("error", {"code": "", "details": {}})
+        return answer.status_code, error["code"], error["details"].get("devices", 0)
+
+    id = (await api.web.post(url, json={"name": "Nobody"})).json()["id"]
+    lab = {"package": "lab", "fixed_version": "2.0", "article": "CVE-2026-1"}
+    assert (await api.web.post(updates, json=lab)).status_code == 201
+    decision = {"updates": ["CVE-2026-1"], "collection": id, "decision": "approved"}
+    assert (await api.web.post(f"{updates}/decisions", json=decision)).is_success
+    assert await changed("like 'P%'") == (*refused, 201)
+    # What is declined there reaches nobody; settings do.
+    decision["decision"] = "declined"
+    assert (await api.web.post(f"{updates}/decisions", json=decision)).is_success
+    body = {"name": "Far", "settings": {"enable_cloud_management_gateway": False}}
+    deployments = f"{custom}/{(await api.web.post(custom, json=body)).json()['id']}/deployments"
+    assert (await api.web.post(deployments, json={"collection": id})).status_code == 201
+    assert await changed("like 'P%'") == (*refused, 201)
+    assert (await api.web.delete(f"{deployments}/{id}")).is_success
+    assert (await changed("< 'PC-101'"))[0] == 200
+    assert (await changed("< 'PC-100'"))[0] == 200
+    decision["decision"] = "approved"
+    assert (await api.web.post(f"{updates}/decisions", json=decision)).is_success
+    # Others in the place of those who go: one more than before, and everybody is new.
+    assert await changed(">= 'PC-100'") == (*refused, 101)

@@ -106,6 +106,50 @@ async def test_what_reaches_many_devices_waits_for_a_second_administrator(
     assert shown["position"] == "mdm"
 
 
+async def test_what_is_deployed_to_many_waits_on_its_page(site: Api, browser: Browser) -> None:
+    """A configuration, updates and client settings alike."""
+    async with site.db.transaction() as tx:
+        for number in range(98):
+            await add_device(tx, f"MANY-{number:02}")
+    bea = {"name": "bea", "role": "full-administrator", "password": PASSWORD}
+    assert (await site.web.post("/api/v1/administrators", json=bea)).status_code == 201
+    updates, settings = "/api/v1/software-updates", "/api/v1/client-settings/custom"
+    lab = {"package": "lab", "fixed_version": "2.0", "article": "CVE-2026-1"}
+    update = (await site.web.post(updates, json=lab)).json()["id"]
+    inside = {"name": "Inside", "settings": {"policy_polling_minutes": 1440}}
+    custom = (await site.web.post(settings, json=inside)).json()["id"]
+    everybody = {"collection": "SMS00001"}
+    await browser.open("/console/configurations")
+    lock = {"name": "Lock", "setting": "DeviceLock/Max", "value": "9", **everybody}
+    await browser.press("Deploy", **lock, reason="all of them")
+    assert "a second administrator has to approve it." in browser.main
+    await browser.open(f"/console/software-updates/decide?update={update}")
+    await browser.press("Decide", **everybody, decision="approved")
+    assert "needs a reason" in browser.said("reason")
+    await browser.press("Decide", **everybody, decision="approved", reason="a hole in use")
+    assert "a second administrator has to approve it." in browser.main
+    assert "a hole in use" in browser.main
+    await browser.press("Approve")
+    await browser.press("Approve")
+    assert "another administrator has to approve it" in browser.main
+    await browser.open(f"/console/client-settings/custom/{custom}")
+    await browser.press("Deploy", **everybody, reason="nobody works outside")
+    assert "A second administrator has to approve it." in browser.main
+    await browser.press("Deploy")
+    assert "a second administrator has to approve it." in browser.main
+    async with browsing(site.app, "bea", PASSWORD) as second:
+        for page in ("configurations", "software-updates", "client-settings"):
+            await second.open(f"/console/{page}")
+            await second.press("Approve")
+            assert "101 devices" in second.main, page
+            await second.press("Approve")
+            assert "was deployed" in second.main, page
+            assert "Waiting for a second administrator" not in second.main
+    assert [item["name"] for item in await site.get("/api/v1/configurations")] == ["Lock"]
+    assert (await site.get(f"{updates}/{update}"))["decisions"][0]["decided_by"] == "siteadmin"
+    assert (await site.get(f"{settings}/{custom}"))["deployments"][0]["members"] == 101
+
+
 async def test_a_workload_is_switched_and_followed(enabled: Api, browser: Browser) -> None:
     await browser.open(PATH)
     id = await pilot(enabled)

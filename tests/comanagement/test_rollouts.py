@@ -313,6 +313,26 @@ async def test_it_goes_back_to_a_ring_that_was_well(site: Site) -> None:
     assert (await site.standing(id))["LAB-001"] == ("done", "")
 
 
+async def test_what_a_first_way_back_left_goes_back_with_a_second(site: Site) -> None:
+    """The rings that stayed turn out bad, too."""
+    id = await _third_ring(site)
+    assert (await site.act(id, "back", ring=2))["kept_rings"] == 2
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [MDM, MDM, 8193]
+    site.api.wait(seconds=1)
+    # Twice is once, and no way back leads forward.
+    assert (await site.act(id, "back", ring=2))["kept_rings"] == 2
+    _, error = await site.api.refusal("POST", f"{URL}/{id}/back", {"ring": 3})
+    assert error["code"] == "rollout.wrong-state"
+    assert (await site.act(id, "back", ring=1))["kept_rings"] == 1
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [MDM, 8193, 8193]
+    site.api.wait(seconds=1)
+    assert (await site.act(id, "back"))["kept_rings"] == 0
+    assert (await site.slider())["position"] == "site"
+    assert [await site.flags(f"LAB-00{n}") for n in (1, 2, 3)] == [8193, 8193, 8193]
+    await site.follows("LAB-001", "LAB-002", "LAB-003", flags=8193)
+    assert (await site.tend(id))["settled_at"] is not None
+
+
 STEPS = "/api/v1/comanagement/workloads/device-configuration/steps"
 BACK = "/api/v1/comanagement/workloads/device-configuration/back"
 
@@ -656,6 +676,14 @@ async def test_a_second_administrator_is_somebody_else(site: Site) -> None:
     assert (await site.api.web.post("/api/v1/administrators", json=other)).status_code < 300
     await site.api.sign_in("second")
     assert (await site.act(id, "approve"))["approved_by"] == "second"
+    await site.api.sign_in()
+    # For the devices that the rings have by now nobody has approved it.
+    assert (await site.act(id, "analyse"))["approved_by"] == ""
+    await site.conductor.tend()
+    _, error = await site.api.refusal("POST", f"{URL}/{id}/start", {})
+    assert error["code"] == "rollout.needs-approval"
+    await site.api.sign_in("second")
+    await site.act(id, "approve")
     await site.api.sign_in()
     assert (await site.act(id, "start"))["state"] == "running"
 

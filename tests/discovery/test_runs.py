@@ -202,6 +202,33 @@ async def test_a_run_that_the_end_of_the_site_cuts_off_is_not_left_running(place
     assert (run.state, run.code) == ("failed", "discovery.interrupted")
 
 
+async def test_an_error_of_the_site_does_not_leave_a_run_running(place: Place) -> None:
+    place.tenant.users = [{"userPrincipalName": "who@contoso.com"}]
+    async with place.db.transaction() as tx:
+        asked = await place.discovery.request_full(tx, actor="siteadmin")
+    with pytest.raises(KeyError):
+        await place.discovery.run_full(asked.id)
+    async with place.db.transaction() as tx:
+        run = await place.discovery.run(tx, asked.id)
+    assert (run.state, run.code) == ("failed", "discovery.interrupted")
+    assert place.said()[-1].startswith("Full sync failed: ")
+
+
+async def test_a_run_whose_job_is_over_does_not_hold_up_the_next(place: Place) -> None:
+    """What ended the job kept it from writing that down: the database was away."""
+    async with place.db.transaction() as tx:
+        asked = await place.discovery.request_full(tx, actor="siteadmin")
+    place.now = NOW + timedelta(days=8)
+    async with place.db.transaction() as tx:
+        assert await place.discovery.request_due(tx) == []
+        await tx.execute("UPDATE procrastinate_jobs SET status = 'failed'")
+        (following,) = await place.discovery.request_due(tx)
+        run = await place.discovery.run(tx, asked.id)
+    assert (run.state, run.code) == ("failed", "discovery.interrupted")
+    assert (following.kind, following.state) == ("full", "running")
+    assert (await place.run()).state == "succeeded"
+
+
 async def test_a_run_that_is_over_is_not_begun_again(place: Place) -> None:
     """A job may be handed out twice."""
     run = await place.run()

@@ -179,3 +179,93 @@ async def test_who_approves_approves_the_devices_that_they_saw(api: Api) -> None
     (waits,) = await api.get(f"{API}/waiting")
     seen = {"devices": waits["reaches"], "seen": waits["seen"]}
     assert (await api.web.post(approve, json=seen)).status_code == 201
+
+
+async def _update(api: Api) -> dict[str, Any]:
+    lab = {"package": "lab", "fixed_version": "2.0", "article": "CVE-2026-1"}
+    assert (await api.web.post("/api/v1/software-updates", json=lab)).status_code == 201
+    return {
+        "url": "/api/v1/software-updates",
+        "ask": "/api/v1/software-updates/decisions",
+        "body": {
+            # Twice by two spellings is once.
+            "updates": ["CVE-2026-1", "cve-2026-1"],
+            "decision": "approved",
+            "deadline": NOW.isoformat(),
+        },
+        "reach": "/api/v1/software-updates/reach",
+        "change": ("/api/v1/software-updates/import", "post", {"format": "csv", "content": _CSV}),
+    }
+
+
+_CSV = "package,fixed_version,article\nlab,3.0,CVE-2026-1\n"
+
+
+async def _settings(api: Api) -> dict[str, Any]:
+    url = "/api/v1/client-settings"
+    body = {"name": "Inside", "settings": {"enable_cloud_management_gateway": False}}
+    id = (await api.web.post(f"{url}/custom", json=body)).json()["id"]
+    more = {"settings": {"policy_polling_minutes": 1440}}
+    return {
+        "url": url,
+        "ask": f"{url}/custom/{id}/deployments",
+        "body": {},
+        "reach": f"{url}/custom/{id}/reach",
+        "change": (f"{url}/custom/{id}", "patch", more),
+    }
+
+
+async def _decided(api: Api) -> int:
+    """How many updates are approved for all, and how many settings deployed to them."""
+    uses = await api.get("/api/v1/collections/SMS00001/uses")
+    return sum(use["kind"] in ("software-update", "client-settings") for use in uses)
+
+
+@pytest.mark.parametrize("prepare", [_update, _settings])
+async def test_updates_and_client_settings_for_many_wait_too(api: Api, prepare: Any) -> None:
+    of = await prepare(api)
+    shown = await api.get(of["reach"], collection="SMS00001")
+    assert shown["needs_approval"] is True
+    body = {**of["body"], "collection": "SMS00001"}
+    code, error = await api.refusal("POST", of["ask"], body)
+    assert (code, error["code"], error["details"]["devices"]) == (400, "approval.needs-reason", 101)
+    asked = {**body, "reason": "the audit asks for it"}
+    made = await api.web.post(of["ask"], json=asked)
+    assert (made.status_code, made.json()["state"], made.json()["devices"]) == (
+        202,
+        "approval",
+        101,
+    )
+    # The same again is what waits already, and nobody has it.
+    assert (await api.web.post(of["ask"], json=asked)).json()["id"] == made.json()["id"]
+    (waits,) = await api.get(f"{of['url']}/waiting")
+    assert (waits["reaches"], waits["asked_by"]) == (101, "siteadmin")
+    assert await _decided(api) == 0
+    approve = f"{of['url']}/waiting/{made.json()['id']}/approve"
+    seen = {"devices": 101, "seen": waits["seen"]}
+    code, error = await api.refusal("POST", approve, seen)
+    assert (code, error["code"]) == (403, "approval.second-administrator")
+    await api.sign_in("bea")
+    assert (await api.refusal("POST", approve, {**seen, "devices": 100}))[0] == 409
+    # What is to be done is another thing by now: who approves has not seen it.
+    path, method, change = of["change"]
+    assert (await getattr(api.web, method)(path, json=change)).is_success
+    code, error = await api.refusal("POST", approve, seen)
+    assert (code, error["code"]) == (409, "approval.reaches-others")
+    (waits,) = await api.get(f"{of['url']}/waiting")
+    answer = await api.web.post(approve, json={"devices": 101, "seen": waits["seen"]})
+    assert answer.status_code == 201, answer.text
+    assert await _decided(api) == 1
+    assert (await api.refusal("POST", approve, seen))[0] == 404
+    assert await api.get(f"{of['url']}/waiting") == []
+    async with api.db.transaction() as tx:
+        said = {entry.action: entry.actor for entry in await audit.entries(tx)}
+    kind = "software-update" if prepare is _update else "client-settings"
+    assert (said[f"{kind}.ask"], said[f"{kind}.agree"]) == ("siteadmin", "bea")
+    # Nobody is asked before it is taken back, and what waits may be cancelled.
+    if prepare is _update:
+        declined = {**body, "decision": "declined", "deadline": None}
+        assert (await api.web.post(of["ask"], json=declined)).status_code == 200
+        waits = (await api.web.post(of["ask"], json=asked)).json()
+        assert (await api.web.delete(f"{of['url']}/waiting/{waits['id']}")).status_code == 204
+        assert await api.get(f"{of['url']}/waiting") == []

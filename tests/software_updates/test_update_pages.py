@@ -106,11 +106,13 @@ async def test_from_a_file_to_what_became_of_it_on_devices(world: Site, browser:
     assert [one["device"] for one in listed] == ["LAB-001", "LAB-002"]
     found = await world.run("software-update", "device", "LAB-001")
     assert found["updates"][0]["code"] == "owner.mdm"
-    # An older report that comes late changes nothing.
+    # An older report that comes late changes nothing, whatever the device's clock said.
     late = {"updates": {update["id"]: {"version": "2"}}, "series": "aa", "number": 1}
-    message = ccm.Message("late", 500, 2, world.cloud.now().replace(year=2020), late)
-    async with world.db.transaction() as tx:
-        await software_updates.take(tx, one, message, world.cloud.now())
+    for year in (2020, 2030):
+        at = world.cloud.now().replace(year=year)
+        async with world.db.transaction() as tx:
+            message = ccm.Message(f"late {year}", 500, 2, at, late)
+            await software_updates.take(tx, one, message, max(at, world.cloud.now()))
     found = await world.run("software-update", "device", "LAB-001")
     assert found["updates"][0]["version"] == "3.0.1"
     await browser.open(f"/console/software-updates/{update['id']}")

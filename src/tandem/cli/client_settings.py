@@ -6,6 +6,7 @@ from urllib.parse import quote
 import typer
 
 from tandem.cli.context import Json, emit, site_client, table
+from tandem.cli.waiting import Reason, add_commands, asked
 
 app = typer.Typer(
     help="Client settings: the default ones, custom ones with priorities, and what results.",
@@ -68,6 +69,7 @@ def create(
     deploy_to: Annotated[
         str, typer.Option(help="Name or id of a collection to deploy them to.")
     ] = "",
+    reason: Reason = "",
     json: Json = False,
 ) -> None:
     """Make custom client settings with the groups that are chosen, behind all that there are.
@@ -84,7 +86,8 @@ def create(
     client = site_client()
     made = client.post(f"{_API}/custom", wanted)
     if deploy_to:
-        made = client.post(f"{_of(made['id'])}/deployments", {"collection": deploy_to})
+        body = {"collection": deploy_to, "reason": reason}
+        made = client.post(f"{_of(made['id'])}/deployments", body)
     emit(made, _one, json)
 
 
@@ -130,9 +133,10 @@ def move(
 
 
 @app.command()
-def deploy(name: Name, collection: ToCollection, json: Json = False) -> None:
+def deploy(name: Name, collection: ToCollection, reason: Reason = "", json: Json = False) -> None:
     """Have custom client settings hold for the members of a collection."""
-    emit(site_client().post(f"{_of(name)}/deployments", {"collection": collection}), _one, json)
+    body = {"collection": collection, "reason": reason}
+    emit(site_client().post(f"{_of(name)}/deployments", body), _one, json)
 
 
 @app.command()
@@ -204,7 +208,17 @@ def _listed(rows: list[dict[str, Any]]) -> str:
     return table(shown, columns)
 
 
+def _waits(one: dict[str, Any]) -> str:
+    values = ", ".join(f"{name}={_word(value)}" for name, value in one["values"].items())
+    return f"{one['name']} ({values})"
+
+
+add_commands(app, _API, _waits)
+
+
 def _one(found: dict[str, Any]) -> str:
+    if waits := asked(found, "client-settings approve"):
+        return waits
     lines = [f"{found['name']} ({found['type']} settings, priority {found['priority']})"]
     if found["description"]:
         lines.append(found["description"])

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import typer
 
 from tandem.cli.context import Json, Refused, Yes, confirm, emit, site_client, table
+from tandem.cli.waiting import Reason, add_commands, asked
 
 app = typer.Typer(
     help="Software updates: approve, decline, and see how they stand on devices (Linux).",
@@ -170,11 +171,17 @@ def approve(
     deadline: Annotated[
         str, typer.Option(help="When it is installed, like 2026-12-01T18:00:00Z; without: never.")
     ] = "",
+    reason: Reason = "",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Approve updates for a collection."""
-    body = {"updates": updates, "collection": collection, "decision": "approved"}
+    body = {
+        "updates": updates,
+        "collection": collection,
+        "decision": "approved",
+        "reason": reason,
+    }
     if deadline:
         body["deadline"] = _moment(deadline)
         reach = site_client().get(f"{_URL}/reach", collection=collection)
@@ -203,8 +210,8 @@ def withdraw(which: Which, collection: Collection, json: Json = False) -> None:
     emit(said, lambda _: f"Nothing is decided about {which} for {collection} any more.", json)
 
 
-def _decisions(value: list[dict[str, Any]]) -> str:
-    return table(
+def _decisions(value: Any) -> str:
+    return asked(value, "software-update approve-waiting") or table(
         value,
         {
             "update_id": "Update",
@@ -222,6 +229,14 @@ def _moment(text: str) -> str:
         raise typer.BadParameter("Write a deadline like 2026-12-01T18:00:00Z.") from None
     # The clock of whoever types it, where the text names no zone.
     return (found if found.tzinfo else found.astimezone()).isoformat()
+
+
+def _waits(one: dict[str, Any]) -> str:
+    articles = ", ".join(f"{of['article']} {of['package']}" for of in one["updates"])
+    return f"{articles}, installed from {one['deadline']} on" if one["deadline"] else articles
+
+
+add_commands(app, _URL, _waits, "-waiting")
 
 
 @app.command()

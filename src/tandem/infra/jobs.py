@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import procrastinate
+from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
 
@@ -37,6 +38,15 @@ class Jobs:
         """Ask for the work in this transaction. The same `lock` is never run twice at once."""
         deferrer = self._app.configure_task(name, lock=lock, connection=tx)
         return int(await deferrer.defer_async(**arguments))
+
+    async def is_open(self, tx: Tx, name: str, /, **arguments: Any) -> bool:
+        """Whether this work with these arguments waits or is under way."""
+        found = await tx.execute(
+            "SELECT FROM procrastinate_jobs WHERE task_name = %s AND args @> %s"
+            " AND status IN ('todo', 'doing') LIMIT 1",
+            (name, Jsonb(arguments)),
+        )
+        return await found.fetchone() is not None
 
     async def run(self, stop: asyncio.Event, concurrency: int = 4) -> None:
         """Work until `stop` is set; what has begun is finished."""

@@ -32,6 +32,7 @@ from tandem.protocols import ccm
 from tandem.site import (
     administrators,
     adminservice,
+    approvals,
     auditing,
     clients,
     cloud_services,
@@ -99,7 +100,7 @@ class SiteSettings(Settings, frozen=True):
     cloud: cloud_services.CloudSettings = cloud_services.CloudSettings()
     management_point: clients.ClientsSettings = clients.ClientsSettings()
     sign_in: administrators.AdministratorsSettings = administrators.AdministratorsSettings()
-    safeguards: deployments.Safeguards = deployments.Safeguards()
+    safeguards: approvals.Safeguards = approvals.Safeguards()
 
 
 class NoAdministrator(AppError):
@@ -199,7 +200,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             _USES,
             settings.safeguards.approval_above,
         ),
-        *client_settings.routes(db, gate, utc_now),
+        *client_settings.routes(db, gate, utc_now, settings.safeguards),
         *content.routes(db, gate, packages),
         *auditing.routes(db, gate, utc_now, signer),
         *search.routes(db, gate, search.Collaborators.of(db, cloud)),
@@ -212,7 +213,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         *clients.identity_routes(db, box, settings.site_code.upper(), require=gate, now=utc_now),
         *notifications.admin_routes(db, gate, utc_now),
         *deployments.routes(db, gate, utc_now, settings.safeguards),
-        *software_updates.routes(db, gate, utc_now),
+        *software_updates.routes(db, gate, utc_now, settings.safeguards),
         *discovery.routes(db, found, gate),
         *cloud_services.routes(cloud, gate),
         *comanagement.routes(db, others, gate, utc_now, settings.safeguards),

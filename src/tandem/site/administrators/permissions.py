@@ -90,6 +90,9 @@ GET    /api/v1/user-groups/{id}/members                    read          seen
 GET    /api/v1/client-settings                             read          site
 PATCH  /api/v1/client-settings                             operate       all
 GET    /api/v1/client-settings/catalogue                   read          site
+GET    /api/v1/client-settings/waiting                     read          all
+POST   /api/v1/client-settings/waiting/{id}/approve        operate       all
+DELETE /api/v1/client-settings/waiting/{id}                operate       all
 GET    /api/v1/client-settings/custom                      read          seen
 POST   /api/v1/client-settings/custom                      operate       all
 GET    /api/v1/client-settings/custom/{id}                 read          seen
@@ -127,6 +130,9 @@ GET    /api/v1/software-updates                            read          all
 POST   /api/v1/software-updates                            operate       all
 POST   /api/v1/software-updates/import                     operate       all
 POST   /api/v1/software-updates/decisions                  operate       all
+GET    /api/v1/software-updates/waiting                    read          all
+POST   /api/v1/software-updates/waiting/{id}/approve       operate       all
+DELETE /api/v1/software-updates/waiting/{id}               operate       all
 GET    /api/v1/software-updates/reach                      read          all
 GET    /api/v1/software-updates/devices                    read          all
 GET    /api/v1/software-updates/devices/{device}           read          all

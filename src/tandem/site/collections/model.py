@@ -186,13 +186,15 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Use:
     """Something that a collection is used for. What `blocks` keeps it from being deleted. `seen`:
-    also somebody who is limited may be told of it."""
+    also somebody who is limited may be told of it. `reaches`: whoever comes into the collection gets
+    something by it."""
 
     kind: str
     name: str
     detail: str = ""
     blocks: bool = True
     seen: bool = False
+    reaches: bool = True
 
 
 # What one module uses a collection for: modules above this one hand theirs in.

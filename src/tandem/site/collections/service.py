@@ -561,6 +561,7 @@ _USES = {
     "policy": "the co-management policy",
     "configuration": "the configuration",
     "client-settings": "the client settings",
+    "software-update": "the decision about the software update",
 }
 
 
@@ -616,8 +617,12 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
     every = {item.id: item for item in await store.collections(tx)}
     edges = await _edges(tx, every.values())
     below = _reached(found.id, [(edge.on, edge.of) for edge in edges])
-    used = {id: kinds for id in (found.id, *below) if (kinds := await _kinds(tx, id, guard))}
-    members = {id: await _counted(tx, every[id]) for id, kinds in used.items() if kinds & _GROWS}
+    used = {id: uses for id in (found.id, *below) if (uses := await _blocking(tx, id, guard))}
+    members = {
+        id: await _member_ids(tx, every[id])
+        for id, uses in used.items()
+        if any(use.kind in _GROWS and use.reaches for use in uses)
+    }
     yield
     now = await store.collection(tx, found.id)
     if now is None or (now.limiting_id, await store.rules_version(tx, found.id)) == (
@@ -626,9 +631,9 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
     ):
         return
     only = await reach.collections(tx)
-    for id, kinds in used.items():
+    for id, uses in used.items():
         named = every[id].name if only is None or id in only else "Another collection"
-        if kinds & _COMANAGEMENT and not (
+        if any(use.kind in _COMANAGEMENT for use in uses) and not (
             who.over_all and who.role.covers(administrators.Role.FULL_ADMINISTRATOR)
         ):
             raise NeedsOverAll(
@@ -636,7 +641,8 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
                 " administrators over All.",
                 cure="Ask a full administrator over All to change the collection.",
             )
-        more = await _counted(tx, every[id]) - members[id] if id in members else 0
+        # Who comes counts, and not how many more there are: others may go at the same time.
+        more = len(await _member_ids(tx, every[id]) - members[id]) if id in members else 0
         if more > guard.approval_above:
             raise GrowsTooFar(
                 f"{named} is in use, and {more} more members would come into it at once: more than"
@@ -648,12 +654,20 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
 
 
 _COMANAGEMENT = frozenset({"workload", "rollout", "exclusion", "enrollment", "policy"})
-_GROWS = frozenset({"configuration", "workload", "rollout", "enrollment"})
+_GROWS = frozenset(
+    {"configuration", "client-settings", "software-update", "workload", "rollout", "enrollment"}
+)
 
 
-async def _kinds(tx: Tx, id: CollectionId, guard: Guard) -> set[str]:
+async def _blocking(tx: Tx, id: CollectionId, guard: Guard) -> list[Use]:
     """What a collection is used for by other modules; what only remembers it is none."""
-    return {use.kind for asked in guard.used_for for use in await asked(tx, id) if use.blocks}
+    return [use for asked in guard.used_for for use in await asked(tx, id) if use.blocks]
+
+
+async def _member_ids(tx: Tx, of: Collection) -> set[int]:
+    condition = await condition_of(tx, of.id)
+    async with _in_time(tx, of):
+        return await store.member_ids(tx, condition.sql, condition.values, of.type)
 
 
 async def uses(tx: Tx, id: CollectionId, used_for: Sequence[UsedFor] = ()) -> list[Use]:
@@ -1092,17 +1106,10 @@ async def _counted(tx: Tx, of: Collection) -> int:
 
 
 async def fingerprint(tx: Tx, id: CollectionId) -> str:
-    """Another value when others are members, or the collection or its rules were changed. Raises
-    NoSuchCollection."""
+    """Another value when others are members, or the collection or its rules were changed.
+    Raises NoSuchCollection."""
     of = await collection(tx, id)
-    members: list[Any]
-    if of.type is MemberType.USER:
-        condition = await condition_of(tx, of.id)
-        async with _in_time(tx, of):
-            members = await store.user_ids(tx, condition.sql, condition.values)
-    else:
-        members = sorted(await client_ids(tx, id))
-    seen = repr((await version(tx, of), members))
+    seen = repr((await version(tx, of), sorted(await _member_ids(tx, of))))
     return hashlib.sha256(seen.encode()).hexdigest()
 
 

@@ -444,6 +444,11 @@ async def count(
     return int(row["n"]) if row else 0
 
 
+async def member_ids(tx: Tx, condition: str, values: tuple[Any, ...], of: MemberType) -> set[int]:
+    found = await tx.execute(f"SELECT r.id FROM {_MEMBERS[of]} r WHERE {condition}", values)  # noqa: S608
+    return {row["id"] async for row in found}
+
+
 _SEARCHED = {
     MemberType.DEVICE: ("name",),
     MemberType.USER: ("upn", "name", "mail"),

@@ -14,7 +14,8 @@ from typing import Any
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError
-from tandem.site import collections, deployments
+from tandem.site import collections
+from tandem.site.approvals import Safeguards
 from tandem.site.comanagement import approval_store, service
 from tandem.site.comanagement.model import (
     Enablement,
@@ -32,7 +33,7 @@ async def reaches_far(
     tx: Tx,
     others: Collaborators,
     wanted: Settings,
-    guards: deployments.Safeguards,
+    guards: Safeguards,
     *,
     actor: str,
     now: datetime,
@@ -53,7 +54,7 @@ async def ask(
     *,
     access_token: str,
     reason: str,
-    guards: deployments.Safeguards,
+    guards: Safeguards,
     actor: str,
     now: datetime,
 ) -> Request:

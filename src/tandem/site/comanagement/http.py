@@ -14,8 +14,9 @@ from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError, Invalid
-from tandem.site import collections, deployments
+from tandem.site import collections
 from tandem.site.administrators import Administrator, Require
+from tandem.site.approvals import Safeguards
 from tandem.site.collections import ALL_SYSTEMS, as_dict
 from tandem.site.comanagement import approvals, leaving_http, rollout_http, service, steps
 from tandem.site.comanagement.model import (
@@ -138,9 +139,9 @@ def routes(
     others: Collaborators,
     require: Require,
     now: Clock,
-    safeguards: deployments.Safeguards | None = None,
+    safeguards: Safeguards | None = None,
 ) -> list[BaseRoute]:
-    guards = safeguards or deployments.Safeguards()
+    guards = safeguards or Safeguards()
 
     async def asked(
         tx: Tx, who: Administrator, wanted: Configure, token: str = ""

@@ -167,7 +167,8 @@ async def analyse(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
     rollout = await _held(tx, id, (State.PLANNED,))
     await rows.forget_analysis(tx, id)
     await _assign(tx, rollout)
-    await rows.save(tx, replace(rollout, cause=Cause()))
+    # Who approved it has not seen the devices that it is for now.
+    await rows.save(tx, replace(rollout, cause=Cause(), approved_by=""))
     await _audit(tx, rollout, "rollout.analyse", actor, now)
     return await find(tx, id)
 
@@ -456,22 +457,25 @@ async def cancel(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
 
 async def back(tx: Tx, id: str, *, ring: int = 0, actor: str, now: datetime) -> Rollout:
     """Put the slider where it was before the roll-out; every device that moved follows. With a
-    `ring`, where it was when that one had moved: it and those before it keep what they have.
+    `ring`, where it was when that one had moved: it and those before it keep what they have, and may
+    be put back later.
 
     Raises WrongState, and Superseded when the workload was moved otherwise since.
     """
     ended = (State.FINISHED, State.CANCELLED)
     rollout = await _held(tx, id, (*OPEN, *ended, State.RETURNED))
-    if rollout.state is State.RETURNED:
+    returned = rollout.state is State.RETURNED
+    if returned and ring == rollout.kept_rings:
         return rollout
     if rollout.started_at is None:
         raise WrongState("This roll-out never started: there is nothing to switch back.")
-    if ring and not 0 < ring < rollout.ring:
+    last = rollout.kept_rings if returned else rollout.ring
+    if ring and not 0 < ring < last:
         raise WrongState(
-            f"Ring {ring} is none of the rings before the one where it is now, {rollout.ring}.",
+            f"Ring {ring} is none of the rings that are before {last}, where it is now.",
             cure="Leave the ring out to switch everything back.",
         )
-    if rollout.state in ended and await overtaken(tx, rollout):
+    if rollout.state in (*ended, State.RETURNED) and await overtaken(tx, rollout):
         raise Superseded(
             f"{rollout.workload.title} were moved otherwise since this roll-out ended.",
             cure="Set the slider by hand: `tandem comanagement switch`.",
@@ -490,12 +494,14 @@ async def _back(tx: Tx, rollout: Rollout, actor: str, now: datetime, kept: int =
         position, collection_id, also = step.position, step.collection_id, step.also
     for needed in (collection_id, *also) if position is Position.PILOT else ():
         await collections.collection(tx, needed)
+    # Of those that an earlier way back left where they were.
+    last = rollout.kept_rings if rollout.state is State.RETURNED else len(rollout.rings)
     returned = replace(_ended(rollout, State.RETURNED, actor, now), kept_rings=kept)
     await rows.save(tx, returned)
     following = [
         replace(one, standing=Standing.PENDING, cause=Cause("not-asked", _NOT_ASKED), at=now)
         for one in await rows.members(tx, rollout.id)
-        if one.standing not in (Standing.WAITING, Standing.LEFT) and one.place > kept
+        if one.standing not in (Standing.WAITING, Standing.LEFT) and kept < one.place <= last
     ]
     await rows.save_standings(tx, rollout.id, following)
     wanted = Slider(rollout.workload, position, collection_id, now, actor, also)

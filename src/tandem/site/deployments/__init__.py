@@ -3,13 +3,13 @@
 Owns the tables deployments_…. What reaches many devices waits for a second administrator.
 """
 
+from tandem.site.approvals import Safeguards
 from tandem.site.deployments.http import routes
 from tandem.site.deployments.model import (
     BadConfiguration,
     Configuration,
     NameTaken,
     NoSuchConfiguration,
-    Safeguards,
     read_workload,
 )
 from tandem.site.deployments.service import (

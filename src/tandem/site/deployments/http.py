@@ -12,9 +12,10 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Database
 from tandem.site import collections
 from tandem.site.administrators import Require
+from tandem.site.approvals import Safeguards
 from tandem.site.collections import as_dict
 from tandem.site.deployments import service
-from tandem.site.deployments.model import Configuration, Request, Safeguards, workload_for
+from tandem.site.deployments.model import Configuration, Request, workload_for
 from tandem.workloads import shown
 
 

@@ -3,11 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
 
-from msgspec import Meta
-
-from tandem.infra.config import Settings
 from tandem.infra.errors import AppError, Invalid, Kind
 from tandem.site.collections import CollectionId
 from tandem.workloads import Workload, workload_of_area
@@ -26,14 +22,6 @@ class Configuration:
     value: str
     collection_id: CollectionId
     created_at: datetime
-
-
-class Safeguards(Settings, frozen=True):
-    """When one administrator's word is not enough. A deployment that reaches more devices, or more
-    users, than `approval_above` waits for a second administrator, `approval_hours` at most."""
-
-    approval_above: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
-    approval_hours: Annotated[int, Meta(ge=1, le=720)] = 72
 
 
 @dataclass(frozen=True, slots=True)

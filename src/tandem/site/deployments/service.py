@@ -10,6 +10,7 @@ from tandem.infra.database import Tx
 from tandem.protocols import ccm
 from tandem.site import administrators, clients, collections, traces
 from tandem.site.administrators import Administrator
+from tandem.site.approvals import Safeguards
 from tandem.site.collections import MemberType
 from tandem.site.deployments import store
 from tandem.site.deployments.model import (
@@ -21,7 +22,6 @@ from tandem.site.deployments.model import (
     NotTwoPeople,
     ReachesOthers,
     Request,
-    Safeguards,
     check,
 )
 from tandem.workloads import Workload, is_secret, shown

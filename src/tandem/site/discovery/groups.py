@@ -45,11 +45,12 @@ _MOST_FOUND = 50
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A chosen group as the tenant has it, and the users in it; no `value` when it has it no more."""
+    """A chosen group as the tenant has it, and the ids of the users in it; no `value` when it has it
+    no more."""
 
     chosen: ChosenGroup
     value: dict[str, Any] | None
-    members: Sequence[dict[str, Any]] = ()
+    members: tuple[str, ...] = ()
 
     @property
     def is_security(self) -> bool:
@@ -230,8 +231,7 @@ class Groups:
         read: list[Read] = []
         users: dict[str, dict[str, Any]] = {}
         for item in chosen:
-            read.append(await _read(graph, item))
-            users |= {str(value["id"]): value for value in read[-1].members}
+            read.append(await _read(graph, item, users))
             async with self._db.transaction() as tx:
                 await store.progressed(tx, run.id, len(users))
         async with self._db.transaction() as tx:
@@ -275,12 +275,12 @@ class Groups:
             kind="group",
         )
         await collections.upsert_user(tx, group, self._now())
-        members = [str(value["id"]) for value in one.members]
-        await collections.set_group_members(tx, source.tenant_id, id, members)
+        await collections.set_group_members(tx, source.tenant_id, id, one.members)
         return 0
 
 
-async def _read(graph: Graph, item: ChosenGroup) -> Read:
+async def _read(graph: Graph, item: ChosenGroup, users: dict[str, dict[str, Any]]) -> Read:
+    """Its members come into `users`, each of them once, however many groups have them."""
     try:
         value = await graph.get(f"/groups/{item.object_id}?$select={_SELECT}")
         members = await graph.pages(
@@ -291,7 +291,12 @@ async def _read(graph: Graph, item: ChosenGroup) -> Read:
         if error.kind is not Kind.NOT_FOUND:
             raise
         return Read(item, None)
-    return Read(item, value, members)
+    ids = []
+    for member in members:
+        id = str(member["id"])
+        users.setdefault(id, member)
+        ids.append(id)
+    return Read(item, value, tuple(ids))
 
 
 async def _named(graph: Graph, wanted: str) -> tuple[str, str]:

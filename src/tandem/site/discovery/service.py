@@ -31,7 +31,7 @@ from tandem.site.discovery.model import (
 
 _FULL = "discovery.full"
 _DELTA = "discovery.delta"
-_WORK = {"full": _FULL, "delta": _DELTA}
+_WORK = {"full": _FULL, "delta": _DELTA, "groups": _GROUPS}
 _ACTION = {"full": "discovery.run", "delta": "discovery.run-delta"}
 # Graph no longer knows from where to go on: a full run finds a new beginning.
 _GONE = "tenant.delta-gone"
@@ -92,8 +92,9 @@ class Discovery:
 
     async def request_due(self, tx: Tx) -> list[Run]:
         """Ask for what the schedules want now, one run of a service at a time; forget who has been
-        gone for long."""
+        gone for long, and give up runs that nobody works on any more."""
         await collections.forget_gone(tx, self._now() - _FORGOTTEN_AFTER)
+        await self._give_up(tx)
         made = []
         for source in await self._sources(tx):
             if await store.is_running(tx, source.service):
@@ -106,6 +107,13 @@ class Discovery:
                 id = await self.groups.request(tx, actor=BY_SCHEDULE, service=source.id)
                 made.append(await self.run(tx, id))
         return made
+
+    async def _give_up(self, tx: Tx) -> None:
+        """What keeps a run from going on may keep it from writing that down, too: the database that
+        is away, a full disk. Left as it is it would hold up every run after it."""
+        for run in await store.under_way(tx):
+            if not await self._jobs.is_open(tx, _WORK[run.kind], run_id=run.id):
+                await self._keep_failure(tx, run, _broken())
 
     async def schedule(self, tx: Tx, service: str = "") -> tuple[str, Schedule]:
         """The service's name and its schedule. Raises NotEnabled."""
@@ -195,6 +203,9 @@ class Discovery:
             stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
             await self._failed(run, stopped)
             raise
+        except Exception:
+            await self._failed(run, _broken())
+            raise
         self._say(
             "Successfully published UDX for Azure Active Directory users."
             f" Users: {len(found)}, no longer in the tenant: {removed}"
@@ -254,6 +265,9 @@ class Discovery:
             stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
             await self._failed(run, stopped)
             raise
+        except Exception:
+            await self._failed(run, _broken())
+            raise
         self._say(
             "Successfully published UDX for Azure Active Directory users."
             f" Delta sync. Users: {len(found)}, no longer in the tenant: {removed}"
@@ -273,15 +287,28 @@ class Discovery:
             stopped = Interrupted("The site was stopped meanwhile.", cure="Run discovery again.")
             await self._failed(run, stopped)
             raise
+        except Exception:
+            await self._failed(run, _broken())
+            raise
 
     async def _failed(self, run: Run, error: AppError) -> None:
         code = "0x87d00231 " if error.kind is Kind.FORBIDDEN else ""
         what = run.kind.capitalize()
-        self._say(f"{what} sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
         async with self._db.transaction() as tx:
-            await store.failed(
-                tx, run.id, self._now(), reason=error.message, cure=error.cure, code=error.code
-            )
+            await self._keep_failure(tx, run, error)
+        self._say(f"{what} sync failed: {code}{error.message} {error.cure}".strip(), cmtrace.ERROR)
+
+    async def _keep_failure(self, tx: Tx, run: Run, error: AppError) -> None:
+        await store.failed(
+            tx, run.id, self._now(), reason=error.message, cure=error.cure, code=error.code
+        )
+
+
+def _broken() -> Interrupted:
+    return Interrupted(
+        "An error of the site cut it off.",
+        cure="Look into the log of the site, and run discovery again.",
+    )
 
 
 async def is_known_user(tx: Tx, tenant_id: str, object_id: str) -> bool:

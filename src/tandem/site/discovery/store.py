@@ -70,6 +70,11 @@ async def forget_quiet(tx: Tx, service: str, id: int) -> None:
     )
 
 
+async def under_way(tx: Tx) -> list[Run]:
+    found = await tx.execute(f"SELECT {_RUN} FROM discovery_run WHERE state = 'running'")  # noqa: S608
+    return [Run(**row) async for row in found]
+
+
 async def is_running(tx: Tx, service: str) -> bool:
     found = await tx.execute(
         "SELECT FROM discovery_run WHERE service = %s AND state = 'running' LIMIT 1", (service,)

@@ -1,6 +1,7 @@
 """Client settings of the admin API."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
-from tandem.site import collections
+from tandem.site import approvals, collections
 from tandem.site.administrators import Require
 from tandem.site.collections import MemberType
 from tandem.site.settings import model, service
@@ -48,9 +49,14 @@ class Change(msgspec.Struct):
 
 class NewDeployment(msgspec.Struct):
     collection: str
+    reason: str = ""
 
 
-def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
+def routes(
+    db: Database, require: Require, now: Clock, safeguards: approvals.Safeguards | None = None
+) -> list[BaseRoute]:
+    guards = safeguards or approvals.Safeguards()
+
     async def show(request: Request) -> Response:
         await require(request)
         async with db.transaction() as tx:
@@ -150,6 +156,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 "collection_id": target.id,
                 "collection": target.name,
                 "members": members,
+                "needs_approval": members > guards.approval_above,
                 "leave_the_gateway": found.values.get("enable_cloud_management_gateway") is False,
             }
         )
@@ -159,8 +166,24 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         new = await http.decode(request, NewDeployment)
         async with db.transaction() as tx:
             found = await service.find(tx, request.path_params["id"])
-            made = await service.deploy(tx, found.id, new.collection, actor=who.name, now=now())
+            made = await service.propose(
+                tx,
+                found.id,
+                new.collection,
+                reason=new.reason,
+                safeguards=guards,
+                actor=who.name,
+                now=now(),
+            )
+            if isinstance(made, approvals.Request):
+                return http.reply(approvals.shape(made), 202)
             return await _one(tx, made, 201)
+
+    async def approved(tx: Tx, asked: approvals.Request, at: datetime) -> dict[str, Any]:
+        found = await service.find(tx, asked.subject["settings"])
+        target = asked.collection_id
+        made = await service.deploy(tx, found.id, target, actor=asked.asked_by, now=at)
+        return _row(made, await _names(tx))
 
     async def withdraw(request: Request) -> Response:
         who = await require(request)
@@ -191,6 +214,15 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         Route("/api/v1/client-settings", show, methods=["GET"]),
         Route("/api/v1/client-settings", change_default, methods=["PATCH"]),
         Route("/api/v1/client-settings/catalogue", catalogue, methods=["GET"]),
+        *approvals.waiting_routes(
+            "/api/v1/client-settings",
+            service.KIND,
+            db,
+            require,
+            now,
+            service.described,
+            approved,
+        ),
         Route(_CUSTOM, listed, methods=["GET"]),
         Route(_CUSTOM, create, methods=["POST"]),
         Route(f"{_CUSTOM}/{{id}}", shown, methods=["GET"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 from tandem import audit
 from tandem.infra.database import Tx
-from tandem.site import collections, traces
+from tandem.site import approvals, collections, traces
 from tandem.site.collections import ALL_SYSTEMS, CollectionId, MemberType
 from tandem.site.settings import model, store
 from tandem.site.settings.model import (
@@ -30,6 +30,9 @@ from tandem.site.settings.model import (
     merge,
     setting,
 )
+
+# What waits for a second administrator is of this kind.
+KIND = "client-settings"
 
 
 async def default(tx: Tx) -> Values:
@@ -278,6 +281,48 @@ async def deploy(
         await _trace(tx, found, [target.id], sorted(found.values), actor, now)
         await _audit(tx, "deploy", found, actor, now, collection=target.id)
     return await find(tx, found.id)
+
+
+async def propose(
+    tx: Tx,
+    id: SettingsId,
+    collection: str,
+    *,
+    reason: str = "",
+    safeguards: approvals.Safeguards,
+    actor: str,
+    now: datetime,
+) -> CustomSettings | approvals.Request:
+    """As `deploy`, at once or, for more members than one administrator may reach alone, when a second
+    one agrees. Raises what `deploy` does, and NeedsReason."""
+    found = await find(tx, id)
+    target = await target_of(tx, found, collection)
+    if target.id not in found.deployed_to:
+        asked = await approvals.ask(
+            tx,
+            KIND,
+            found.name,
+            {"settings": found.id},
+            target,
+            reason=reason,
+            safeguards=safeguards,
+            actor=actor,
+            now=now,
+        )
+        if asked is not None:
+            return asked
+    return await deploy(tx, found.id, target.id, actor=actor, now=now)
+
+
+async def described(tx: Tx, asked: approvals.Request) -> dict[str, Any]:
+    """What a second administrator agrees to: the settings as they are by now."""
+    every = {item.id: item for item in await store.custom(tx)}
+    found = every.get(asked.subject["settings"])
+    return {
+        "settings_id": asked.subject["settings"],
+        "priority": found.priority if found else None,
+        "values": dict(found.values) if found else {},
+    }
 
 
 async def target_of(tx: Tx, found: CustomSettings, collection: str) -> collections.Collection:

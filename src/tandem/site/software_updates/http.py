@@ -13,6 +13,7 @@ from tandem.infra import http
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database
 from tandem.infra.errors import Invalid
+from tandem.site import approvals
 from tandem.site.administrators import Require
 from tandem.site.software_updates import service
 from tandem.site.software_updates.model import (
@@ -42,10 +43,14 @@ class NewDecision(msgspec.Struct):
     collection: str
     decision: Literal["approved", "declined"]
     deadline: datetime | None = None
+    reason: str = ""
 
 
-def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
+def routes(
+    db: Database, require: Require, now: Clock, safeguards: approvals.Safeguards | None = None
+) -> list[BaseRoute]:
     """`/api/v1/software-updates…`."""
+    guards = safeguards or approvals.Safeguards()
 
     async def listed(request: Request) -> Response:
         await require(request)
@@ -107,15 +112,19 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         who = await require(request)
         wanted = await http.decode(request, NewDecision)
         async with db.transaction() as tx:
-            made = await service.decide(
+            made = await service.propose(
                 tx,
                 [_text(one) for one in wanted.updates],
                 _text(wanted.collection),
                 Choice(wanted.decision),
                 wanted.deadline,
+                reason=wanted.reason,
+                safeguards=guards,
                 actor=who.name,
                 now=now(),
             )
+        if isinstance(made, approvals.Request):
+            return http.reply(approvals.shape(made), 202)
         return http.reply(made)
 
     async def withdraw(request: Request) -> Response:
@@ -135,7 +144,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         await require(request)
         async with db.transaction() as tx:
             wanted = _text(request.query_params.get("collection", ""))
-            return http.reply(await service.reach(tx, wanted))
+            return http.reply(await service.reach(tx, wanted, guards))
 
     async def devices(request: Request) -> Response:
         await require(request)
@@ -159,6 +168,9 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         Route(_PATH, create, methods=["POST"]),
         Route(f"{_PATH}/import", take, methods=["POST"]),
         Route(f"{_PATH}/decisions", decide, methods=["POST"]),
+        *approvals.waiting_routes(
+            _PATH, service.KIND, db, require, now, service.described, service.approved
+        ),
         Route(f"{_PATH}/reach", reach, methods=["GET"]),
         Route(f"{_PATH}/devices", devices, methods=["GET"]),
         Route(f"{_PATH}/devices/{{device}}", of_device, methods=["GET"]),

@@ -12,7 +12,7 @@ from tandem import audit
 from tandem.infra.database import Tx
 from tandem.infra.logs import get_logger
 from tandem.protocols import ccm
-from tandem.site import clients, collections
+from tandem.site import approvals, clients, collections
 from tandem.site.software_updates import importing, store
 from tandem.site.software_updates.model import (
     LIST_DAYS,
@@ -36,6 +36,8 @@ from tandem.site.software_updates.model import (
 
 log = get_logger("software-updates")
 
+# What waits for a second administrator is of this kind.
+KIND = "software-update"
 # A deadline further away than this is a slip of the pen.
 _FURTHEST = timedelta(days=3 * 365)
 _ASKED_EVERY = timedelta(minutes=5)
@@ -201,12 +203,73 @@ async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
 class Reach(msgspec.Struct, frozen=True):
     collection: str
     devices: int
+    needs_approval: bool
 
 
-async def reach(tx: Tx, collection: str) -> Reach:
+async def reach(tx: Tx, collection: str, safeguards: approvals.Safeguards) -> Reach:
     """Raises NoSuchCollection, WrongType."""
     target = await collections.device_collection(tx, collection)
-    return Reach(target.name, await collections.count(tx, target.id))
+    devices = await collections.count(tx, target.id)
+    return Reach(target.name, devices, devices > safeguards.approval_above)
+
+
+async def propose(
+    tx: Tx,
+    wanted: Sequence[str],
+    collection: str,
+    choice: Choice,
+    deadline: datetime | None,
+    *,
+    reason: str = "",
+    safeguards: approvals.Safeguards,
+    actor: str,
+    now: datetime,
+) -> list[Decision] | approvals.Request:
+    """As `decide`, at once or, when updates are approved for more devices than one administrator may
+    reach alone, when a second one agrees. Raises what `decide` does, and NeedsReason."""
+    found, target = await _checked(tx, wanted, collection, choice, deadline, now)
+    if choice is Choice.APPROVED:
+        first, more = found[0].name, len(found) - 1
+        subject = {
+            "updates": sorted(one.id for one in found),
+            "deadline": deadline.isoformat() if deadline else None,
+        }
+        asked = await approvals.ask(
+            tx,
+            KIND,
+            f"{first} (+{more})" if more else first,
+            subject,
+            target,
+            reason=reason,
+            safeguards=safeguards,
+            actor=actor,
+            now=now,
+        )
+        if asked is not None:
+            return asked
+    return await decide(tx, wanted, collection, choice, deadline, actor=actor, now=now)
+
+
+async def described(tx: Tx, asked: approvals.Request) -> dict[str, Any]:
+    """What a second administrator agrees to: the updates as they are by now."""
+    return {
+        "updates": await store.some(tx, asked.subject["updates"]),
+        "deadline": asked.subject["deadline"],
+    }
+
+
+async def approved(tx: Tx, asked: approvals.Request, now: datetime) -> list[Decision]:
+    """Do what was asked for. Raises what `decide` does."""
+    deadline = asked.subject["deadline"]
+    return await decide(
+        tx,
+        asked.subject["updates"],
+        asked.collection_id,
+        Choice.APPROVED,
+        datetime.fromisoformat(deadline) if deadline else None,
+        actor=asked.asked_by,
+        now=now,
+    )
 
 
 async def decide(
@@ -221,20 +284,7 @@ async def decide(
 ) -> list[Decision]:
     """Approve updates for a collection, or decline them. Raises NoSuchUpdate, NoSuchCollection,
     WrongType, BadDecision, TooManyUpdates."""
-    if not wanted:
-        raise BadDecision("Name at least one update.", field="updates")
-    if deadline is not None and choice is Choice.DECLINED:
-        raise BadDecision(
-            "What is declined has no deadline.", cure="Leave the deadline out.", field="deadline"
-        )
-    if deadline is not None and (deadline.tzinfo is None or deadline > now + _FURTHEST):
-        raise BadDecision(
-            "A deadline is a moment with its time zone, within three years.",
-            cure="Write it like 2026-12-01T18:00:00Z.",
-            field="deadline",
-        )
-    target = await collections.device_collection(tx, collection)
-    found = [await find(tx, one) for one in dict.fromkeys(wanted)]
+    found, target = await _checked(tx, wanted, collection, choice, deadline, now)
     await store.decide(tx, [one.id for one in found], target.id, choice.value, deadline, actor, now)
     if choice is Choice.APPROVED:
         approved = await store.approved_for(tx, [target.id])
@@ -260,6 +310,32 @@ async def decide(
         )
     made = await store.decisions(tx, [one.id for one in found])
     return [one for one in made if one.collection_id == target.id]
+
+
+async def _checked(
+    tx: Tx,
+    wanted: Sequence[str],
+    collection: str,
+    choice: Choice,
+    deadline: datetime | None,
+    now: datetime,
+) -> tuple[list[Update], collections.Collection]:
+    if not wanted:
+        raise BadDecision("Name at least one update.", field="updates")
+    if deadline is not None and choice is Choice.DECLINED:
+        raise BadDecision(
+            "What is declined has no deadline.", cure="Leave the deadline out.", field="deadline"
+        )
+    if deadline is not None and (deadline.tzinfo is None or deadline > now + _FURTHEST):
+        raise BadDecision(
+            "A deadline is a moment with its time zone, within three years.",
+            cure="Write it like 2026-12-01T18:00:00Z.",
+            field="deadline",
+        )
+    target = await collections.device_collection(tx, collection)
+    # One update may be named by its id and by its article.
+    found = {one.id: one for one in [await find(tx, name) for name in wanted]}
+    return list(found.values()), target
 
 
 async def withdraw(tx: Tx, wanted: str, collection: str, *, actor: str, now: datetime) -> None:
@@ -290,7 +366,9 @@ async def withdraw(tx: Tx, wanted: str, collection: str, *, actor: str, now: dat
 async def used_for(tx: Tx, id: collections.CollectionId) -> list[collections.Use]:
     """The updates that are approved for a collection, or declined."""
     return [
-        collections.Use("software-update", name, decision)
+        collections.Use(
+            "software-update", name, decision, reaches=decision == Choice.APPROVED.value
+        )
         for name, decision in await store.decided_for(tx, id)
     ]
 

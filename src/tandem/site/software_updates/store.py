@@ -191,11 +191,11 @@ async def decisions(tx: Tx, ids: Sequence[str]) -> list[Decision]:
 
 
 async def decided_for(tx: Tx, collection_id: str) -> list[tuple[str, str]]:
-    """Names of updates, with what is decided about them for a collection."""
+    """Names of updates, with what is decided about them for a collection; what is approved first."""
     found = await tx.execute(
         "SELECT u.name, d.decision FROM software_updates_decision d"
         " JOIN software_updates_update u ON u.id = d.update_id WHERE d.collection_id = %s"
-        " ORDER BY u.name LIMIT 100",
+        " ORDER BY d.decision, u.name LIMIT 100",
         (collection_id,),
     )
     return [(row["name"], row["decision"]) async for row in found]
@@ -244,7 +244,8 @@ async def keep_states(
            ON CONFLICT (client_id, update_id) DO UPDATE SET state = excluded.state,
                version = excluded.version, code = excluded.code, text = excluded.text,
                at = excluded.at, series = excluded.series, number = excluded.number
-           WHERE excluded.at > s.at OR (excluded.series = s.series AND excluded.number > s.number)""",
+           WHERE CASE WHEN excluded.series = s.series THEN excluded.number > s.number
+               ELSE excluded.at > s.at END""",
         {
             "client": client_id,
             "state": state,
@@ -267,7 +268,8 @@ async def keep_scan(tx: Tx, client_id: str, state: str, said: ccm.ScanResult, at
            ON CONFLICT (client_id) DO UPDATE SET state = excluded.state,
                installs = excluded.installs, code = excluded.code, text = excluded.text,
                at = excluded.at, series = excluded.series, number = excluded.number
-           WHERE excluded.at > s.at OR (excluded.series = s.series AND excluded.number > s.number)""",
+           WHERE CASE WHEN excluded.series = s.series THEN excluded.number > s.number
+               ELSE excluded.at > s.at END""",
         (client_id, state, said.installs, said.code, said.text, at, said.series, said.number),
     )
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tandem.console import approvals
 from tandem.console.areas.comgmt.words import FULL
 from tandem.console.kit import CHANGED, N_, ROOT, Console, Page, Place
 from tandem.infra.errors import AppError, Kind
@@ -91,6 +92,7 @@ async def show(
         "comgmt/client_settings.html",
         200 if error is None else 409 if changed else 422,
         every=await page.api.get(f"{API}/custom"),
+        waiting=await approvals.waiting(page, API),
         types=TYPES,
         sources=SOURCES,
         groups=grouped(answer.json),
@@ -167,8 +169,13 @@ async def resultant(page: Page[Any]) -> Response:
     )
 
 
+async def _refused(page: Page[Any], error: AppError) -> Response:
+    return await show(page, None, error)
+
+
 def routes(console: Console[Any]) -> list[BaseRoute]:
     return [
+        *approvals.routes(console, PATH, API, _refused),
         console.route(PATH, show),
         console.route(PATH, save, post=True),
         console.route(f"{PATH}/resultant", resultant),

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tandem.console import approvals
 from tandem.console.areas.comgmt.client_settings import (
     API,
     GROUPS,
@@ -151,16 +152,31 @@ async def deploy(page: Page[Any]) -> Response:
             ),
             text(N_("Deploy")),
             back=path_of(found["id"]),
-            fields={"collection": reach["collection_id"]},
-            items=[warning] if reach["leave_the_gateway"] else [],
+            fields={"collection": reach["collection_id"], "reason": form.get("reason", "")[:1024]},
+            items=[
+                *([warning] if reach["leave_the_gateway"] else []),
+                *([text(_SECOND)] if reach["needs_approval"] else []),
+            ],
             danger=reach["leave_the_gateway"],
         )
-    await page.api.post(f"{_api(page)}/deployments", {"collection": wanted})
+    body = {"collection": wanted, "reason": form.get("reason", "")}
+    try:
+        made = await page.api.post(f"{_api(page)}/deployments", body)
+    except AppError as error:
+        if error.kind is not Kind.INVALID:
+            raise
+        return await show(page, dict(form), error)
+    if made.get("state") == "approval":
+        count = number(made["devices"])
+        return page.to(PATH, approvals.ASKED, name=found["name"], count=count)
     return page.to(
         path_of(found["id"]),
         N_("%(name)s was deployed. Clients follow with their next policy."),
         name=found["name"],
     )
+
+
+_SECOND = N_("A second administrator has to approve it.")
 
 
 async def withdraw(page: Page[Any]) -> Response:
@@ -301,6 +317,8 @@ async def _command(page: Page[Any], draft: Draft) -> str:
         line += ["--set", f"{name}={value}"]
     if values.get("collection"):
         line += ["--deploy-to", values["collection"]]
+        if values.get("reason"):
+            line += ["--reason", values["reason"]]
     return shlex.join(line)
 
 
@@ -315,8 +333,25 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
     }
     made = await page.api.post(CUSTOM, wanted)
     if values.get("collection"):
-        to = {"collection": values["collection"]}
-        made = await page.api.post(f"{CUSTOM}/{made['id']}/deployments", to)
+        to = {"collection": values["collection"], "reason": values.get("reason", "")}
+        try:
+            deployed = await page.api.post(f"{CUSTOM}/{made['id']}/deployments", to)
+        except AppError as error:
+            if error.code != "approval.needs-reason":
+                raise
+            return Outcome(
+                said=N_(
+                    "%(name)s was created, and is deployed to nobody yet: a second administrator has"
+                    " to approve that, and needs a reason."
+                ),
+                path=path_of(made["id"]),
+                values={"name": made["name"]},
+            )
+        if deployed.get("state") == "approval":
+            count = page.language.number(deployed["devices"])
+            return Outcome(
+                said=approvals.ASKED, path=PATH, values={"name": made["name"], "count": count}
+            )
     return Outcome(
         said=N_("%(name)s was created, behind all other custom settings."),
         path=path_of(made["id"]),
@@ -383,6 +418,7 @@ WIZARD = Wizard(
                     options=_to,
                     hint=N_("You can deploy them later, and to more than one."),
                 ),
+                approvals.REASON,
             ),
         ),
     ),

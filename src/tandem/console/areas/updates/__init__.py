@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tandem.console import approvals
 from tandem.console.kit import (
     N_,
     ROOT,
@@ -93,6 +94,7 @@ DECIDE = (
         ),
         when=lambda values: values.get("decision") != "declined",
     ),
+    approvals.REASON,
 )
 CREATE = (
     field("package", N_("Package"), required=True, limit=101),
@@ -180,7 +182,7 @@ def _query(page: Page[Any], name: str) -> str:
 # The list.
 
 
-async def listed(page: Page[Any]) -> Response:
+async def listed(page: Page[Any], error: AppError | None = None) -> Response:
     number = _page(page)
     asked = {
         "search": _query(page, "search"),
@@ -190,6 +192,10 @@ async def listed(page: Page[Any]) -> Response:
     found = await page.api.get(_URL, limit=_SHOWN, offset=(number - 1) * _SHOWN, **asked)
     return page.render(
         "updates/list.html",
+        422 if error else 200,
+        error=error,
+        waiting=await approvals.waiting(page, _URL),
+        titles={},
         updates=found["updates"],
         total=found["total"],
         asked=asked,
@@ -265,6 +271,7 @@ async def _decided(
         "updates": ids,
         "collection": values["collection"],
         "decision": values["decision"],
+        "reason": values.get("reason", ""),
     }
     deadline = values.get("deadline") if values["decision"] == "approved" else ""
     if deadline:
@@ -273,15 +280,18 @@ async def _decided(
         if form.get("confirmed") != "1":
             return await _ask(page, ids, updates, values, str(deadline), back)
     try:
-        await page.api.post(f"{_URL}/decisions", body)
+        made = await page.api.post(f"{_URL}/decisions", body)
     except NotSignedIn:
         raise
     except AppError as error:
         if error.kind not in (Kind.INVALID, Kind.CONFLICT, Kind.NOT_FOUND):
             raise
         name = str(error.details.get("field", ""))
-        problems[name if name in ("collection", "deadline", "updates") else ""] = error
+        problems[name if name in ("collection", "deadline", "updates", "reason") else ""] = error
         return None
+    if isinstance(made, dict):
+        count = page.language.number(made["devices"])
+        return page.to(PATH, approvals.ASKED, name=made["name"], count=count)
     said = N_("Approved.") if values["decision"] == "approved" else N_("Declined.")
     return page.to(back, said)
 
@@ -540,6 +550,7 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(POINT, save_point, post=True),
         console.route(PATH, listed),
         console.route(PATH, chosen, post=True),
+        *approvals.routes(console, PATH, _URL, listed),
         console.route(f"{PATH}/new", create),
         console.route(f"{PATH}/new", create, post=True),
         console.route(f"{PATH}/import", take),

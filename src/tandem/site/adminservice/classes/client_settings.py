@@ -5,7 +5,7 @@ from typing import Any
 
 from tandem.infra.listing import Row
 from tandem.protocols.odata import Primitive
-from tandem.site import collections, settings
+from tandem.site import approvals, collections, settings
 from tandem.site.adminservice.model import (
     BadProperty,
     Body,
@@ -136,7 +136,15 @@ async def _assignments(call: Call) -> list[Row]:
 async def _assign(call: Call, body: Body) -> Key:
     found = await settings.find(call.tx, body["ClientSettingsID"])
     target = await collections.collection(call.tx, body["CollectionID"])
-    await settings.deploy(call.tx, found.id, target.id, actor=call.who.name, now=call.now)
+    # Nobody can be asked for approval here: for many members the refusal says where.
+    await settings.propose(
+        call.tx,
+        found.id,
+        target.id,
+        safeguards=approvals.Safeguards(approval_above=call.others.approval_above),
+        actor=call.who.name,
+        now=call.now,
+    )
     return {"ClientSettingsID": found.id, "CollectionID": target.id}
 
 
