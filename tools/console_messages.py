@@ -27,6 +27,7 @@ APIS = (
     "infra/net.py",
     "pki",
     "site/administrators",
+    "site/approvals",
     "site/auditing",
     "site/clients/conflicts.py",
     "site/clients/http.py",
