@@ -765,3 +765,11 @@ async def test_what_updates_and_settings_are_for_does_not_grow_far_either(
     assert (await api.web.post(f"{updates}/decisions", json=decision)).is_success
     # Others in the place of those who go: one more than before, and everybody is new.
     assert await changed(">= 'PC-100'") == (*refused, 101)
+    # Who leaves what keeps them out of co-management is reached by it.
+    everybody = {"name": "Kept out", **named("like 'P%'")}
+    id = (await api.web.post(url, json=everybody)).json()["id"]
+    wanted: dict[str, Any] = {"automatic_enrollment": "none", "access_token": "x"}
+    wanted["staging"] = {"exclusions": [id]}
+    assert (await api.web.put("/api/v1/comanagement", json=wanted)).is_success
+    assert await changed("< 'PC-100'") == (*refused, 101)
+    assert (await changed("< 'PC-101'"))[0] == 200

@@ -26,8 +26,9 @@ from tandem.workloads import Workload, capabilities
 URL = "/api/v1/software-updates"
 
 
-def deb(folder: Path, name: str, version: str, *, source: str = "", broken: bool = False) -> bytes:
-    """A real Debian package, which leaves /opt/NAME with its version."""
+def deb(folder: Path, name: str, version: str, *, source: str = "", broken: str = "") -> bytes:
+    """A real Debian package, which leaves /opt/NAME with its version. `broken`: the script that
+    fails."""
     made = folder / f"{name}-{version}"
     (made / "DEBIAN").mkdir(parents=True)
     (made / "opt").mkdir()
@@ -38,8 +39,8 @@ def deb(folder: Path, name: str, version: str, *, source: str = "", broken: bool
         "Maintainer: Lab <lab@example.org>\nDescription: a test\n"
     )
     if broken:
-        (made / "DEBIAN/preinst").write_text("#!/bin/sh\nexit 3\n")
-        (made / "DEBIAN/preinst").chmod(0o755)
+        (made / "DEBIAN" / broken).write_text("#!/bin/sh\nexit 3\n")
+        (made / "DEBIAN" / broken).chmod(0o755)
     target = folder / f"{name}_{version}_all.deb"
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "--build", str(made), str(target)],

@@ -178,13 +178,21 @@ async def test_an_update_concerns_what_is_installed_of_its_package_in_its_releas
     assert (await device.stands())["CVE-4"] == ("installed", "3.0.1-1+deb12u1")
 
 
-async def test_what_fails_says_why_and_is_tried_again(device: Device) -> None:
+@pytest.mark.parametrize(("script", "version"), [("preinst", "1.0"), ("postinst", "2.0")])
+async def test_what_fails_says_why_and_is_tried_again(
+    device: Device, script: str, version: str
+) -> None:
+    """Before anything is unpacked, and when it is there and cannot be configured."""
     device.installs("lab", "1.0")
-    id = await device.update(**device.offers("lab", "2.0", broken=True))
+    id = await device.update(**device.offers("lab", "2.0", broken=script))
     await device.approve(id)
     await device.step()
     (one,) = (await device.shown())["updates"]
-    assert (one["state"], one["code"], one["version"]) == ("failed", "update.install-failed", "1.0")
+    assert (one["state"], one["code"], one["version"]) == (
+        "failed",
+        "update.install-failed",
+        version,
+    )
     assert one["text"].startswith("dpkg ended with 1.")
     await device.step()
     assert (await device.told(402)) == [(402, 11)]

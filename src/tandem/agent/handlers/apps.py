@@ -157,7 +157,9 @@ class Apps:
 
     def _package_version(self, name: str) -> str:
         """Of an installed package; empty when it is not installed."""
-        found = (one.version for one in installed_packages(self._root) if one.name == name)
+        found = (
+            one.version for one in installed_packages(self._root) if one.whole and one.name == name
+        )
         return next(found, "")
 
     async def dpkg(self, arguments: Sequence[str], record: Record) -> int:

@@ -7,19 +7,25 @@ from tandem.agent.handlers.root import Root
 
 STATUS = "/var/lib/dpkg/status"
 
+# The states of dpkg(1). One whose triggers wait is configured itself.
+_WHOLE = frozenset({"installed", "triggers-awaited", "triggers-pending"})
+_BEGUN = frozenset({"half-installed", "unpacked", "half-configured"})
+
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A package with its version, and those of the source package that it was built from."""
+    """A package with its version, and those of the source package that it was built from. One that
+    is not `whole` was begun with and not ended: its script failed, or dpkg was killed."""
 
     name: str
     version: str
     source: str
     source_version: str
+    whole: bool = True
 
 
 def installed_packages(root: Root) -> list[Installed]:
-    """What dpkg says is installed; nothing where there is no dpkg. Raises Trouble."""
+    """What dpkg says is there, whole or not; nothing where there is no dpkg. Raises Trouble."""
     status = root.read_followed(STATUS) or b""
     found = []
     for paragraph in status.decode("utf-8", "replace").split("\n\n"):
@@ -27,10 +33,12 @@ def installed_packages(root: Root) -> list[Installed]:
             line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] > " "
         )
         name, version = fields.get("Package", ""), fields.get("Version", "")
-        if not name or not fields.get("Status", "").endswith(" installed"):
+        state = fields.get("Status", "").rpartition(" ")[2]
+        if not name or state not in _WHOLE | _BEGUN:
             continue
         source, _, told = fields.get("Source", name).partition(" ")
-        found.append(Installed(name, version, source, told.strip("()") or version))
+        built_from = told.strip("()") or version
+        found.append(Installed(name, version, source, built_from, state in _WHOLE))
     return found
 
 

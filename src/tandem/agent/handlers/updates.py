@@ -54,16 +54,22 @@ class Updates:
         return self._apps.is_running(self._record)
 
     async def install(self, update: ccm.ApprovedUpdate, packages: list[str]) -> None:
-        """Raises Trouble. What dpkg was killed in the middle of is ended first."""
-        if self._folder.read(f"{_RUN}.run") is not None:
-            await self._apps.dpkg(["--configure", "--pending"], self._record)
+        """Raises Trouble. What dpkg was killed in the middle of is ended first: as long as it is not,
+        apt does nothing else."""
         try:
+            await self._apps.dpkg(["--configure", "--pending"], self._record)
             if update.url:
                 await self._from_content(update)
             else:
                 await self._from_archives(update, packages)
             found = [one for one in self.installed() if one.name in packages]
             left = next((one for one in found if is_behind(update, one)), None)
+            if left is not None and not left.whole:
+                raise Trouble(
+                    "update.not-there",
+                    f"After the installation {left.name} is not configured.",
+                    cure="What it printed is in WUAHandler.log on the device.",
+                )
             if left is not None:
                 raise Trouble(
                     "update.not-there",
@@ -124,6 +130,8 @@ def concerned(
 
 
 def is_behind(update: ccm.ApprovedUpdate, one: Installed) -> bool:
+    if not one.whole:
+        return True
     version = one.source_version if update.source else one.version
     return is_older(version, update.fixed_version)
 

@@ -621,7 +621,7 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
     members = {
         id: await _member_ids(tx, every[id])
         for id, uses in used.items()
-        if any(use.kind in _GROWS and use.reaches for use in uses)
+        if any((use.kind in _GROWS and use.reaches) or use.kind == _KEEPS_OUT for use in uses)
     }
     yield
     now = await store.collection(tx, found.id)
@@ -641,8 +641,19 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
                 " administrators over All.",
                 cure="Ask a full administrator over All to change the collection.",
             )
+        if id not in members:
+            continue
+        current, kinds = await _member_ids(tx, every[id]), {use.kind for use in uses}
+        gone = len(members[id] - current)
+        if _KEEPS_OUT in kinds and gone > guard.approval_above:
+            raise GrowsTooFar(
+                f"{named} keeps its members out of co-management, and {gone} would be in it at once:"
+                " more than one administrator may reach alone.",
+                cure="Take fewer out of the collection at once.",
+                devices=gone,
+            )
         # Who comes counts, and not how many more there are: others may go at the same time.
-        more = len(await _member_ids(tx, every[id]) - members[id]) if id in members else 0
+        more = len(current - members[id]) if kinds & _GROWS else 0
         if more > guard.approval_above:
             raise GrowsTooFar(
                 f"{named} is in use, and {more} more members would come into it at once: more than"
@@ -654,6 +665,8 @@ async def guarded(tx: Tx, wanted: str, guard: Guard) -> AsyncIterator[None]:
 
 
 _COMANAGEMENT = frozenset({"workload", "rollout", "exclusion", "enrollment", "policy"})
+# Who goes from there is reached by it.
+_KEEPS_OUT = "exclusion"
 _GROWS = frozenset(
     {"configuration", "client-settings", "software-update", "workload", "rollout", "enrollment"}
 )

@@ -144,10 +144,16 @@ async def _check_circles(tx: Tx, wanted: Sequence[Wanted]) -> None:
     if not any(one.superseded_by for one in wanted):
         return
     by = await store.superseding(tx, sorted({one.package for one in wanted if one.superseded_by}))
+    good: set[tuple[str, str, str]] = set()
     for start in by:
         package, release, article = start
-        seen = [article]
-        while (following := by.get((package, release, seen[-1]))) is not None:
+        # In the order in which they follow; each chain is walked once.
+        seen = {article: None}
+        step = article
+        while (package, release, step) not in good:
+            following = by.get((package, release, step))
+            if following is None:
+                break
             if following in seen:
                 told = " → ".join([*seen, following]).upper()
                 raise Circular(
@@ -155,7 +161,9 @@ async def _check_circles(tx: Tx, wanted: Sequence[Wanted]) -> None:
                     cure="Correct superseded_by: it names the newer update.",
                     field="superseded_by",
                 )
-            seen.append(following)
+            seen[following] = None
+            step = following
+        good |= {(package, release, one) for one in seen}
 
 
 async def find(tx: Tx, wanted: str) -> Update:
