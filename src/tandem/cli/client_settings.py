@@ -209,7 +209,7 @@ def _listed(rows: list[dict[str, Any]]) -> str:
 
 
 def _waits(one: dict[str, Any]) -> str:
-    values = ", ".join(f"{name}={_word(value)}" for name, value in one["values"].items())
+    values = ", ".join(f"{name}={_word(value)}" for name, value in one["settings"].items())
     return f"{one['name']} ({values})"
 
 

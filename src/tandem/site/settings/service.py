@@ -321,7 +321,7 @@ async def described(tx: Tx, asked: approvals.Request) -> dict[str, Any]:
     return {
         "settings_id": asked.subject["settings"],
         "priority": found.priority if found else None,
-        "values": dict(found.values) if found else {},
+        "settings": dict(found.values) if found else {},
     }
 
 
