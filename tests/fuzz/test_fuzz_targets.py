@@ -18,6 +18,7 @@ PIECES = [
     *(b"<![CDATA[", b"]]>", b"<!DOCTYPE x>", b"<?xml version='1.0' encoding='utf-16'?>"),
     *(b"\xef\xbb\xbf", b"\xff\xfe", b"=", b"====", b"%00", b"-1", b"0", b"9" * 40, b"\xd9\xa1"),
     *(b"\x30\x80", b"\x30\x84\xff\xff\xff\xff", b"\x00\x00", b"\xff\xff\xff\xff", b"\x7f\xff"),
+    *(b"\r\n", b"\r\n\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 3\r\n", b": "),
     *(b'xmlns="urn:x"', b"<a:Action>", b"</SyncBody>", b"<Item/>", b"  \r\n\t"),
 ]
 

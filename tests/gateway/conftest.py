@@ -62,14 +62,18 @@ class Rig:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     seen: list[dict[str, Any]] = field(default_factory=list)
     begun: int = 0  # Answers of /halting whose head went out.
+    under_way: int = 0  # Of /pausing.
+    most_under_way: int = 0
     reports: list[tunnel.ConnectorReport] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
     crls: list[str] = field(default_factory=list)
     check_revocation: bool = True
     version: int = 1
     silence: float = 100
+    limits: dict[str, Any] = field(default_factory=dict)
     python: str = sys.executable
     fast_tls: bool = True
+    drain_seconds: float = 5
 
     def __post_init__(self) -> None:
         self.points: dict[str, str] = {}
@@ -137,9 +141,13 @@ class Rig:
                 published(BASE, "big", ["GET"], 0, "token"),
                 published(BASE, "slow", ["GET"], 0, "token"),
                 published(BASE, "halting", ["GET"], 0, "token"),
+                published(BASE, "pausing", ["GET", "POST"], 512 * 1024, "token"),
+                tunnel.Endpoint(f"{BASE}/held", ["GET"], 0, ["token"], hold_seconds=60),
                 published(MUTUAL, "echo", ["GET"], 0, "certificate"),
             ],
-            limits=tunnel.Limits(request_seconds=5, tunnel_silence_seconds=self.silence),
+            limits=tunnel.Limits(
+                **{"request_seconds": 5, "tunnel_silence_seconds": self.silence, **self.limits}
+            ),
         )  # fmt: skip
 
     def connector_configuration(self, name: str = "CP01") -> tunnel.ConnectorConfiguration:
@@ -149,7 +157,7 @@ class Rig:
         mappings = [
             tunnel.Mapping(f"{base}/{path}", f"{url}/{path}")
             for base in (BASE, MUTUAL)
-            for path in ("echo", "large", "big", "slow", "halting")
+            for path in ("echo", "large", "big", "slow", "halting", "pausing", "held")
         ]
         return tunnel.ConnectorConfiguration(name, [target], mappings)
 
@@ -198,6 +206,16 @@ class Rig:
             await asyncio.sleep(30)
             return Response()
 
+        async def pausing(request: Request) -> Response:
+            """An answer after `ms`; how many are under way at once is counted."""
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            try:
+                await asyncio.sleep(int(request.query_params.get("ms", 0)) / 1000)
+            finally:
+                self.under_way -= 1
+            return PlainTextResponse("rested")
+
         async def halting(_: Request) -> Response:
             """The first time the head alone; the whole answer from then on."""
             first, self.begun = self.begun == 0, self.begun + 1
@@ -219,6 +237,8 @@ class Rig:
                 Route("/big", big),
                 Route("/slow", slow),
                 Route("/halting", halting),
+                Route("/pausing", pausing, methods=["GET", "POST"]),
+                Route("/held", slow),
             ]
         )
 
@@ -233,6 +253,7 @@ class Rig:
             "connector_ca": str(self.folder / "site.pem"), "connection_id": CONNECTION_ID,
             "state": str(self.folder / "gateway"), "workers": self.workers,
             "logs": str(self.folder / "logs"), "fast_tls": self.fast_tls,
+            "drain_seconds": self.drain_seconds,
         }  # fmt: skip
         self._start("gateway", settings)
 
@@ -285,7 +306,7 @@ class Rig:
             await asyncio.sleep(0.05)
         return facts
 
-    async def reported(self, holds: Any, seconds: float = 15) -> list[tunnel.ConnectionState]:
+    async def reported(self, holds: Any, seconds: float = 40) -> list[tunnel.ConnectionState]:
         """Wait until what the connection point says of its tunnels fits."""
         deadline = time.monotonic() + seconds
         while not (self.reports and holds(self.reports[-1].connections)):

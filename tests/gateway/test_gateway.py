@@ -291,6 +291,13 @@ async def test_a_silent_or_missing_management_point_is_named(rig: Rig) -> None:
     await rig.news()
     gone = await rig.ask("GET", f"{BASE}/echo", rig.token(), timeout=20)
     assert (gone.status_code, code(gone)) == (502, "CMGConnector_Management_Point_Unreachable")
+    rig.site_port = (
+        rig.port
+    )  # Somebody else answers there, with a certificate of another authority.
+    await rig.news()
+    other = await rig.ask("GET", f"{BASE}/echo", rig.token(), timeout=20)
+    assert (other.status_code, code(other)) == (403, "CMGConnector_Forbidden")
+    assert other.reason_phrase == "CMGConnector_Forbidden"
 
 
 async def test_the_connection_point_reports_connections_and_traffic(rig: Rig) -> None:

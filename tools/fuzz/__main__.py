@@ -10,7 +10,7 @@ from tools.fuzz import mutation
 
 # Where inputs that told something new are kept, and those that failed.
 FOLDER = Path("build/fuzz")
-_PROTOCOLS = ("soap", "syncml", "tunnel", "token")
+_PROTOCOLS = ("soap", "syncml", "tunnel", "token", "front")
 _FILES = ("csr", "cms", "ddf", "msi", "cabinet", "client")
 NAMES = (*_PROTOCOLS, *_FILES, "device")
 _INSTRUMENTED = ["tandem", "olefile", "asn1crypto", "joserfc"]

@@ -15,8 +15,10 @@ from lxml import etree
 from tandem import pki
 from tandem.agent.mdm import MdmError, envelope, messages, provisioning
 from tandem.agent.mdm.applications import read_job
+from tandem.gateway.backend import Head
 from tandem.gateway.gate import Gate
 from tandem.gateway.model import Refusal
+from tandem.gateway.reader import Reader, Refused
 from tandem.gateway.tokens import UNKNOWN_KEY, Tokens
 from tandem.pki import signed
 from tandem.protocols import ddf, msi, soap, syncml, tunnel
@@ -249,6 +251,52 @@ _CONFIGURATION = tunnel.Configuration(
 _TOKENS = Tokens(_CONFIGURATION)
 _GATE = Gate(_CONFIGURATION, lambda: _NOW)
 
+
+class _Requests:
+    """The first request of a connection, as far as it could be read."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.body = b""
+        self.written = b""
+        self.refused = ""
+        self._reader = Reader(self, 32 * 1024)
+        try:
+            for piece in pieces:
+                if not self.written:
+                    self._reader.feed(piece)
+        except Refused as error:
+            self.refused = error.refusal.code
+
+    def head_read(self) -> None:
+        assert self._reader.method
+
+    def body_read(self, piece: bytes) -> None:
+        self.body += piece
+
+    def request_read(self) -> None:
+        assert not self.written
+        self.written = self._reader.written(b"me", b"id")
+
+
+def read_front(data: bytes) -> None:
+    """What a client sends is read the same in whatever pieces it comes, and what is written of it
+    is one request, which the connection point reads as it was meant."""
+    found = _Requests([data])
+    middle = len(data) // 2
+    for pieces in ([data[:middle], data[middle:]], [data[i : i + 1] for i in range(len(data))]):
+        again = _Requests(pieces)
+        assert (again.written, again.refused) == (found.written, found.refused)
+        assert not found.written or again.body == found.body
+    if not found.written:
+        return
+    head, rest = Head.read(found.written)
+    assert not rest
+    assert [value for name, value in head.fields if name == b"cmg-client-identity"] == [b"me"]
+    assert [value for name, value in head.fields if name == b"x-correlation-id"] == [b"id"]
+    names = {name.replace(b"_", b"-") for name, _ in head.fields}
+    assert not names & {b"connection", b"transfer-encoding", b"upgrade", b"x-forwarded-for", b"te"}
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "soap": read_soap,
     "syncml": read_syncml,
@@ -261,6 +309,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tunnel": read_tunnel,
     "token": read_token,
     "client": read_client,
+    "front": read_front,
 }
 
 

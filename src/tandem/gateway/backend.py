@@ -16,6 +16,7 @@ import httptools
 
 from tandem.gateway.model import UNSAFE_PATH, Refusal
 from tandem.gateway.mux import Incoming, Mux, Outgoing
+from tandem.gateway.statuses import refusal
 from tandem.infra.logs import get_logger
 from tandem.protocols.tunnel import BadFrame, Reset, Type, encode
 
@@ -359,6 +360,10 @@ class Request:
         target = self._target
         try:
             connection = await target.pool.connection(fresh=self._retried)
+        except ssl.SSLCertVerificationError as error:
+            log.warning("management point not trusted", reason=error.verify_message)
+            self._refuse(_UNTRUSTED)
+            return
         except (OSError, TimeoutError, ssl.SSLError) as error:
             log.warning("management point unreachable", reason=str(error))
             self._refuse(_UNREACHABLE)
@@ -486,18 +491,8 @@ class Request:
             )
 
 
-_UNREACHABLE = Refusal(
-    502,
-    "CMGConnector_Management_Point_Unreachable",
-    "The management point does not answer the connection point.",
-    "Start the management point; the connection point goes on by itself.",
-)
-_LATE = Refusal(
-    504, "CMGConnector_Timeout", "The management point did not answer in time.", "Try again later."
-)
-_BAD_REQUEST = Refusal(
-    400, "CMGConnector_Bad_Request", "The connection point cannot read this request."
-)
-_UNMAPPED = Refusal(
-    404, "CMGConnector_Not_Mapped", "The connection point knows no role behind this address."
-)
+_UNREACHABLE = refusal("CMGConnector_Management_Point_Unreachable")
+_UNTRUSTED = refusal("CMGConnector_Forbidden")
+_LATE = refusal("CMGConnector_Timeout", "The management point did not answer in time.")
+_BAD_REQUEST = refusal("CMGConnector_Bad_Request")
+_UNMAPPED = refusal("CMGConnector_Not_Mapped")

@@ -71,7 +71,7 @@ class Gate:
                 " update point), or correct the address.",
             )
         if method not in endpoint.methods:
-            return Refusal(405, "CMGService_Method", f"{method} is not allowed here.")
+            return _not_allowed(method, endpoint.methods)
         identity = self._identify(endpoint, headers, peer)
         if isinstance(identity, Refusal):
             return identity
@@ -227,7 +227,13 @@ def _leaf(der: bytes) -> x509.Certificate:
 def _only_get(method: str) -> Refusal | None:
     if method in {"GET", "HEAD"}:
         return None
-    return Refusal(405, "CMGService_Method", f"{method} is not allowed here.")
+    return _not_allowed(method, ["GET", "HEAD"])
+
+
+def _not_allowed(method: str, allowed: list[str]) -> Refusal:
+    return Refusal(
+        405, "CMGService_Method", f"{method} is not allowed here.", allow=", ".join(allowed)
+    )
 
 
 def _crl(text: str) -> x509.CertificateRevocationList:

@@ -35,7 +35,8 @@ log = get_logger("gateway")
 
 _CONNECTED = Gauge("gateway_tunnels", "Tunnels that connection points hold to this worker")
 _BACKLOG = 4096
-_DRAIN_SECONDS = 5.0
+# How long a client may take to answer the end of TLS.
+_FAREWELL_SECONDS = 5.0
 _RESTART_SECONDS = 0.5
 _COUNT_SECONDS = 60.0
 _MOST_CONTEXTS = 4
@@ -200,6 +201,7 @@ class Worker:
         self._tell_alarms()
         self._serving = asyncio.Lock()
         counting = self._loop.create_task(self._count_always())
+        sweeping = self._loop.create_task(self._front.sweep_always())
         await self._serve_clients()
         context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
         self._front.doors = Doors(
@@ -213,10 +215,10 @@ class Worker:
         await stop.wait()
         # Whoever dials now reaches the one that takes this one's place.
         tunnels.close()
-        self._front.draining = True
         self._server.close()
-        await self._drain()
+        await self._front.drain(self._settings.drain_seconds)
         counting.cancel()
+        sweeping.cancel()
         self._write_counts()
         self._tunnels.close()
         if probe is not None:
@@ -231,10 +233,19 @@ class Worker:
     async def _create_server(self, factory: Any, sock: socket.socket, context: Any) -> Any:
         if self._settings.fast_tls:
             return await aiofastnet.create_server(
-                self._loop, factory, sock=sock.dup(), ssl=context, backlog=_BACKLOG
+                self._loop,
+                factory,
+                sock=sock.dup(),
+                ssl=context,
+                backlog=_BACKLOG,
+                ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
         return await self._loop.create_server(
-            factory, sock=sock.dup(), ssl=context, backlog=_BACKLOG
+            factory,
+            sock=sock.dup(),
+            ssl=context,
+            backlog=_BACKLOG,
+            ssl_shutdown_timeout=_FAREWELL_SECONDS,
         )
 
     async def _serve_clients(self) -> None:
@@ -253,6 +264,8 @@ class Worker:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._certificate, self._key)
         context.set_alpn_protocols(["http/1.1"])
+        # A client must not make us work without asking anything.
+        context.options |= ssl.OP_NO_RENEGOTIATION
         roots = self._front.gate.configuration.trusted_roots
         self._contexts.append(context)
         if len(self._contexts) > _MOST_CONTEXTS:
@@ -375,14 +388,3 @@ class Worker:
             self._service_log.write_all(
                 cmtrace.line(count.line(endpoint), "CMGService", now) for endpoint, count in counts
             )
-
-    async def _drain(self) -> None:
-        """Let requests under way end, and close what is idle."""
-        deadline = self._loop.time() + _DRAIN_SECONDS
-        while True:
-            for client in list(self._front.connections):
-                if not client.busy:
-                    client.close()
-            if not self._front.connections or self._loop.time() > deadline:
-                return
-            await asyncio.sleep(0.05)

@@ -32,6 +32,8 @@ class GatewaySettings(Settings, frozen=True):
     logs: Path | None = None
     # TLS in aiofastnet (38 KB an idle connection) or, switched off, in uvloop.
     fast_tls: bool = True
+    # How long requests under way may take to end when the instance is told to stop.
+    drain_seconds: float = 5.0
 
 
 class ConnectorSettings(Settings, frozen=True):
@@ -98,6 +100,9 @@ class Refusal:
     message: str
     cure: str = ""
     why: str = ""
+    # Seconds after which another attempt makes sense; 0: it does not, or at once.
+    retry_after: int = 0
+    allow: str = ""  # The methods that are, when this one is not.
 
     def body(self) -> bytes:
         error = {"code": self.code, "message": self.message, "cure": self.cure}

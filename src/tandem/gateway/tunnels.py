@@ -38,6 +38,7 @@ class Tunnels:
         self._leaving: set[Tunnel] = set()
         self._turn = 0
         self.limits = limits
+        self.opened: Callable[[], None] = lambda: None  # There is one more.
 
     def __len__(self) -> int:
         return len(self._held)
@@ -48,6 +49,7 @@ class Tunnels:
 
     def add(self, tunnel: "Tunnel") -> None:
         self._held.append(tunnel)
+        self.opened()
 
     def remove(self, tunnel: "Tunnel") -> None:
         self._leaving.discard(tunnel)

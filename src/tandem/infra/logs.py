@@ -2,21 +2,29 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import msgspec
 import structlog
+
+_stream: TextIO = sys.stderr
+_role = ""
 
 
 def configure(role: str, folder: Path | None, level: int = logging.INFO) -> None:
     """Send this process's log, as JSON lines, to folder/role.jsonl, or to standard error."""
+    global _stream, _role
     stream: TextIO
     if folder is None:
         stream = sys.stderr
     else:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / f"{role}.jsonl").open("a", buffering=1, encoding="utf-8")
+
+    _stream, _role = stream, role
 
     def add_role(_: Any, __: str, event: Any) -> Any:
         event["role"] = role
@@ -41,6 +49,46 @@ def configure(role: str, folder: Path | None, level: int = logging.INFO) -> None
 
 def get_logger(name: str) -> Any:
     return structlog.get_logger(name)
+
+
+class Lines:
+    """Lines of the log that are alike and come in thousands: kept for a moment, written together.
+
+    `add` costs a fraction of what a line through structlog costs. Whoever owns it calls `write`
+    soon and at the end; a process that is killed loses what it has not written.
+    """
+
+    def __init__(self, event: str, names: tuple[str, ...]) -> None:
+        self._event = event
+        self._names = names
+        self._waiting: list[tuple[float, tuple[Any, ...]]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, *values: Any) -> None:
+        """The values of `names`, in their order: numbers and text."""
+        self._waiting.append((time.time(), values))
+
+    def write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        second, stamp, lines = -1, "", []
+        for at, values in waiting:
+            whole = int(at)
+            if whole != second:
+                second, stamp = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+            line: Mapping[str, Any] = {
+                **dict(zip(self._names, values, strict=True)),
+                "event": self._event,
+                "level": "info",
+                "timestamp": f"{stamp}.{int((at - whole) * 1_000_000):06d}Z",
+                "role": _role,
+            }
+            lines.append(msgspec.json.encode(line))
+        lines.append(b"")
+        _stream.write(b"\n".join(lines).decode("utf-8"))
 
 
 class LogFile:

@@ -49,6 +49,25 @@ class Limits(msgspec.Struct, frozen=True):
     # A tunnel on which nothing was heard for so long is closed: connection points send a PING
     # more than three times as often.
     tunnel_silence_seconds: float = 100
+    # From a request's first byte until its head is whole; then its body has as long again and one
+    # second more for each `body_bytes_per_second` of it.
+    header_seconds: float = 20
+    body_bytes_per_second: int = 1024
+    # A client that takes nothing of its answer for so long is cut off.
+    stall_seconds: float = 60
+    # Requests that wait for a connection point with room, for how long, and for how long while
+    # there is none at all.
+    queue: int = 2048
+    queue_seconds: float = 20
+    reconnect_seconds: float = 2
+    # Of one worker. When they are all taken, those that have been idle longest are closed.
+    connections: int = 15_000
+    # 0: no limit. Of one worker, too; requests in ten seconds. What is `unknown` has no token and no
+    # certificate that counts.
+    connections_per_address: int = 0
+    requests_per_client: int = 0
+    under_way_per_client: int = 0
+    unknown_requests_per_address: int = 0
 
 
 class Configuration(msgspec.Struct, frozen=True):

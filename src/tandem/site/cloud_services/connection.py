@@ -402,6 +402,7 @@ class Connections:
             crls=[_b64(der) for der in await store.trust(tx, "crl")],
             check_revocation=gateway.check_revocation,
             endpoints=[*await self.endpoints(tx), *await self.update_endpoints(tx)],
+            limits=self.settings.gateway_limits.published(),
         )
         version = await store.configuration_version(
             tx, gateway.service_name, sha256(msgspec.json.encode(made)).hexdigest()

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from tandem.infra.config import Settings
 from tandem.infra.errors import AppError, Invalid, Kind
+from tandem.protocols import tunnel
 
 _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # A prefix becomes the name of things that allow no dash (spec 2.1).
@@ -63,9 +64,42 @@ class GatewaySettings(Settings, frozen=True):
     start_seconds: float = 30.0
 
 
+Least = Annotated[int, msgspec.Meta(ge=0)]
+Most = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class GatewayLimits(Settings, frozen=True):
+    """What gateways hold their clients to; published to them with everything else they know.
+
+    A number for one address is 0, no limit: behind one address may be a whole office.
+    """
+
+    header_bytes: Most = 32 * 1024
+    header_seconds: Seconds = 20
+    body_bytes_per_second: Most = 1024
+    idle_seconds: Seconds = 120
+    request_seconds: Seconds = 60
+    stall_seconds: Seconds = 60
+    requests_per_connection_point: Most = 512
+    queue: Least = 2048
+    queue_seconds: Seconds = 20
+    reconnect_seconds: Seconds = 2
+    connections: Most = 15_000
+    connections_per_address: Least = 0
+    # In ten seconds, at one worker.
+    requests_per_client: Least = 1000
+    under_way_per_client: Least = 64
+    unknown_requests_per_address: Least = 20_000
+
+    def published(self) -> tunnel.Limits:
+        return tunnel.Limits(**msgspec.structs.asdict(self))
+
+
 class CloudSettings(Settings, frozen=True):
     environment: CloudEnvironment = CloudEnvironment()
     gateway: GatewaySettings = GatewaySettings()
+    gateway_limits: GatewayLimits = GatewayLimits()
     # Where the management point answers inside, for the connection point.
     management_point_url: str = ""
     folder: Path = Path("gateways")
