@@ -47,10 +47,10 @@ async def test_what_finds_no_place_in_the_queue_hears_when_to_come_again(shared:
 
 
 async def test_a_request_waits_for_a_connection_point_that_comes_back(rig: Rig) -> None:
-    await rig.news(limits={"reconnect_seconds": 20})
+    await rig.news(limits={"reconnect_seconds": 60})
     await asyncio.to_thread(rig.stop, "connector", signal.SIGKILL)
     await rig.until(lambda facts: facts["tunnels"] == 0)
-    waiting = asyncio.create_task(rig.ask("POST", ECHO, rig.token(), content=b"x", timeout=30))
+    waiting = asyncio.create_task(rig.ask("POST", ECHO, rig.token(), content=b"x", timeout=90))
     rig.start_connector()
     answer = await waiting
     assert (answer.status_code, answer.text) == (200, "POST 1")
