@@ -26,7 +26,7 @@ lab: setup  ## the whole tutorial, asserted, with the console to look at
 up: lab
 
 test: setup  ## every test; FAST=1 leaves out the slow ones
-	tools/packages.sh wixl msitools wine64 wine openssl iproute2 nftables chromium tinyproxy
+	tools/packages.sh wixl msitools wine64 wine openssl iproute2 nftables chromium tinyproxy openssh-server pebble
 	FAST=$(FAST) tools/test.sh
 
 walk: setup  ## the whole tutorial clicked in a real browser, in English and in French; quiet machine, ten minutes

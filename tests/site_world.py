@@ -62,6 +62,10 @@ class Names(Resolver):
         self._answers()
         return self.hosts.get(host, [])
 
+    async def lookup6(self, host: str) -> list[str]:
+        self._answers()
+        return []
+
     async def cname(self, host: str) -> str | None:
         self._answers()
         return self.aliases.get(host)
@@ -143,9 +147,11 @@ def pfx(
     root_file: Path | None = None,
     usages: Sequence[Any] = ("server",),
     begins: int = 0,
+    dns: Sequence[str] = (),
 ) -> bytes:
     """A gateway's PFX of a public CA of its own, whose root goes to `root_file`. Its certificate
-    is for 30 days, which begin in `begins` days."""
+    is for 30 days, which begin in `begins` days; `dns` are its alternative names when they are not
+    the names."""
     root = pki.new_root(pki.name("Public CA"), now=utc_now())
     key = pki.generate_key("p256")
     leaf = root.issue(
@@ -153,7 +159,7 @@ def pfx(
         pki.name(names[0]),
         now=utc_now() + timedelta(days=begins + (begins > 0)),  # An authority dates back a day.
         days=30,
-        dns=names,
+        dns=dns or names,
         usages=usages,
     )
     if root_file is not None:
@@ -235,6 +241,10 @@ async def site(
     tenant_url: str = "",
     ca_file: Path | None = None,
     command: Sequence[str] = (sys.executable, str(FAKE_INSTANCE)),
+    ssh: tuple[cloud_services.SshSettings, ...] = (),
+    acme: cloud_services.AcmeSettings | None = None,
+    public: Resolver | None = None,
+    inside: Resolver | None = None,
 ) -> AsyncIterator[Site]:
     """The site with its jobs running, and a profile for the commands.
 
@@ -250,12 +260,14 @@ async def site(
         health_port=free_ports(2),
         tunnel_port=free_ports(2),
         start_seconds=15.0,
+        ssh=ssh,
     )
     settings = cloud_services.CloudSettings(
         environment=cloud_services.CloudEnvironment(
             authority=tenant_url, graph=f"{tenant_url}/v1.0"
         ),
         gateway=here,
+        acme=acme or cloud_services.AcmeSettings(),
         management_point_url=f"https://localhost:{port}",
         folder=folder / "gateways",
     )
@@ -268,7 +280,8 @@ async def site(
         settings,
         box,
         jobs,
-        resolver=names,
+        resolver=inside or names,
+        public=public,
         now=now,
         logs=logs,
         changed=news.tell,
@@ -279,7 +292,12 @@ async def site(
         return await clients.token_keys(tx, box, now())
 
     connections = cloud_services.Connections(settings, box, tenants, gateways, token_keys, now)
-    cloud = cloud_services.CloudServices(db, box, tenants, gateways, connections, names, news, now)
+    orders = cloud_services.Orders(
+        db, settings.acme, box, jobs, gateways, resolver=public or names, now=now, changed=news.tell
+    )
+    cloud = cloud_services.CloudServices(
+        db, box, tenants, gateways, connections, names, news, now, orders
+    )
     found = discovery.Discovery(db, jobs, tenants.sources, now=now, logs=logs)
     made = Site(db, folder, names, jobs, cloud, found, box)
     cheap = administrators.AdministratorsSettings(password_memory_kib=64, password_passes=1)

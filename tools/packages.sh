@@ -10,7 +10,8 @@ present() {
     nftables) command -v nft ;;
     msitools) command -v msibuild ;;
     wine | wine64) command -v wine ;;
-    openssl | wixl | gcc) command -v "$1" ;;
+    openssh-server) [ -x /usr/sbin/sshd ] ;;
+    openssl | wixl | gcc | pebble) command -v "$1" ;;
     *) false ;;
   esac >/dev/null
 }

@@ -14,6 +14,7 @@ from tandem.cli.context import site_client
 from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError
 from tandem.protocols import tunnel
+from tandem.site.cloud_services import GatewayInstance
 from tenant_world import World
 
 GB = 10**9
@@ -56,21 +57,58 @@ async def test_a_gateway_grows_and_shrinks_while_it_runs(
 async def test_another_certificate_of_the_same_name_takes_the_place_of_the_old(
     site: Site, gateway: dict[str, Any]
 ) -> None:
+    """While the instance runs. Letter case is no difference, and a wildcard is as good."""
     before = gateway["nodes"][0]["pid"]
     file = site.folder / "new.pfx"
-    file.write_bytes(pfx(NAME))
     words = ("gateway", "set", "--pfx", file, "--password-file", site.secret("p", PFX_PASSWORD))
-    await site.run(*words)
-    await until(site, lambda seen: ready(seen) and seen["nodes"][0]["pid"] not in {before, None})
+    for name in (NAME, "MyCMG.contoso.com", "*.contoso.com", NAME):
+        file.write_bytes(pfx(name))
+        await site.run(*words)
+        wanted = pki.sha256_fingerprint(pki.pfx_open(file.read_bytes(), PFX_PASSWORD).certificate)
+        node = gateway["nodes"][0]
+        async with asyncio.timeout(10):
+            while await _shows(site, node) != wanted:
+                await asyncio.sleep(0.05)
+        found = await shown(site)
+        assert (found["state"], found["nodes"][0]["pid"]) == ("Ready", before)
     kept = (site.folder / "gateways" / NAME / "server.pfx").read_bytes()
     assert kept == file.read_bytes()
-    for name in ("MyCMG.contoso.com", "other.contoso.com"):
+    for name in ("other.contoso.com", "*.fabrikam.com"):
         file.write_bytes(pfx(name))
         refused = await site.refusal(*words)
         assert refused.code == "gateway.another-common-name"
         assert f"existing common name is {NAME}, the new one is {name}" in refused.message
+    file.write_bytes(pfx(NAME, "www.contoso.com", dns=["www.contoso.com"]))
+    refused = await site.refusal(*words)
+    assert "clients would not believe that it is mycmg.contoso.com" in refused.message
     file.write_bytes(pfx(NAME, begins=-60))
     assert "expired" in (await site.refusal(*words)).message
+
+
+async def test_an_instance_that_does_not_take_its_certificate_is_started_anew(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    here = site.cloud.gateways
+    here.settings = replace(here.settings, gateway=replace(here.settings.gateway, start_seconds=1))
+    (site.folder / "gateways" / NAME / "deaf").touch()
+    before = gateway["nodes"][0]["pid"]
+    file = site.folder / "new.pfx"
+    file.write_bytes(pfx(NAME))
+    await site.run(
+        *("gateway", "set", "--pfx", file, "--password-file", site.secret("p", PFX_PASSWORD))
+    )
+    await until(site, lambda seen: ready(seen) and seen["nodes"][0]["pid"] not in {before, None})
+    assert "did not show its new certificate" in site.log("CloudMgr")
+
+
+async def _shows(site: Site, node: dict[str, Any]) -> str:
+    """The fingerprint that an instance says it shows."""
+    found = await site.cloud.gateways.providers["Tandem"].look(GatewayInstance(**_own(node)), 2.0)
+    return found.certificate
+
+
+def _own(node: dict[str, Any]) -> dict[str, Any]:
+    return {name: node[name] for name in GatewayInstance.__dataclass_fields__}
 
 
 async def test_two_administrators_do_not_undo_each_other(
@@ -175,8 +213,76 @@ async def test_a_connection_point_changes_its_gateway(site: Site, gateway: dict[
     await create(site, pfx=pfx("second.contoso.com"))
     found = await site.run("connection-point", "set", "CP01", "--gateway", "second.contoso.com")
     assert found["service_name"] == "second.contoso.com"
+    assert found["left_alone"] == NAME
     refused = await site.refusal("connection-point", "set", "CP01", "--gateway", "x.contoso.com")
     assert refused.code == "gateway.not-found"
+
+
+async def test_a_second_gateway_has_a_name_of_its_own_and_may_be_for_content_alone(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    await site.run("management-point", "set", "--allow-gateway-traffic")
+    for taken, says in (
+        (NAME, f"There is a gateway {NAME} already: its common name is in use."),
+        ("mycmg.fabrikam.com", f"mycmg.cloudapp.example is in use by the gateway {NAME}"),
+    ):
+        with pytest.raises(AppError) as refused:
+            await create(site, pfx=pfx(taken))
+        assert says in refused.value.message
+        assert refused.value.details["field"] == "service_name"
+    with pytest.raises(AppError, match="A gateway for content alone serves content"):
+        await create(site, pfx=pfx("files.contoso.com"), content_only=True, serve_content=False)
+    await create(site, pfx=pfx("files.contoso.com"), content_only=True)
+    await until(site, ready, "files.contoso.com")
+    async with site.db.transaction() as tx:
+        connections = site.cloud.connections
+        host = await connections.gateway_host(tx)
+        points = [
+            await connections.add(tx, name, served, actor="siteadmin")
+            for name, served in (("CP01", NAME), ("CP02", "files.contoso.com"))
+        ]
+        told = [await connections.connector_configuration(tx, point) for point in points]
+    assert host is not None
+    assert host.startswith(NAME), "clients find the management point at the other one"
+    published = [len(one.gateways[0].configuration.endpoints) for one in told]
+    assert published[0] > 0
+    assert published[1] == 0
+
+
+async def test_gateways_are_found_by_their_labels_whatever_the_letter_case(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    assert gateway["environment"] == "Tandem"
+    for words, found in (
+        (("--environment", "TANDEM"), [NAME]),
+        (("--region", "local", "--resource-group", "mycmg-GROUP"), [NAME]),
+        (("--region", "Paris"), []),
+    ):
+        listed = await site.run("gateway", "list", *words)
+        assert [item["service_name"] for item in listed] == found
+    refused = await site.refusal("gateway", "redeploy", "--resource-group", "my new group")
+    assert refused.code == "gateway.invalid"
+    assert refused.cure.endswith(": my-new-group")
+    refused = await site.refusal("gateway", "redeploy", "--environment", "Moon")
+    assert (refused.message, refused.cure) == (
+        "There is no environment 'Moon'.",
+        "Take one of: Tandem.",
+    )
+
+
+async def test_a_redeployed_gateway_has_new_instances_and_another_connection_id(
+    site: Site, gateway: dict[str, Any]
+) -> None:
+    await site.run("connection-point", "add", "CP01")
+    async with site.db.transaction() as tx:
+        before = (await site.cloud.gateways.gateway(tx, NAME)).connection_id
+    made = await site.run("gateway", "redeploy", "--resource-group", "other")
+    assert (made["state"], made["resource_group"]) == ("Ready", "other")
+    assert made["nodes"][0]["pid"] != gateway["nodes"][0]["pid"]
+    assert not psutil.pid_exists(gateway["nodes"][0]["pid"])
+    assert made["connection_points"] == ["CP01"]
+    async with site.db.transaction() as tx:
+        assert (await site.cloud.gateways.gateway(tx, NAME)).connection_id != before
 
 
 async def test_synchronising_starts_what_is_gone(site: Site, gateway: dict[str, Any]) -> None:

@@ -172,13 +172,13 @@ async def test_a_site_that_starts_again_takes_its_gateways_over(
 async def test_a_process_that_merely_has_the_number_is_not_taken_for_an_instance(
     site: Site, gateway: dict[str, Any]
 ) -> None:
-    from tandem.site.cloud_services import gateways
+    from tandem.site.cloud_services import providers
 
     node = gateway["nodes"][0]
     values = {name: node[name] for name in GatewayInstance.__dataclass_fields__}
-    assert gateways._process(GatewayInstance(**values)) is not None
+    assert providers.process_of(GatewayInstance(**values)) is not None
     stranger = {**values, "pid": os.getpid()}
-    assert gateways._process(GatewayInstance(**stranger)) is None
+    assert providers.process_of(GatewayInstance(**stranger)) is None
 
 
 async def test_an_instance_whose_number_was_not_written_down_is_found(

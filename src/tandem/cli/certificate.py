@@ -1,15 +1,18 @@
 """tandem certificate: the public certificate of a gateway, from the request to the PFX."""
 
+import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, Refused, emit, read_secret, site_client, table
+from tandem.cli.context import Json, Refused, emit, progress, read_secret, site_client, table
 from tandem.infra.secrets import write_private
 
 app = typer.Typer(help="Certificates for gateways, and their keys.", no_args_is_help=True)
+
+_WAIT_SECONDS = 400.0
 
 Wanted = Annotated[str, typer.Argument(help="Service name, or the certificate's id.")]
 PasswordFile = Annotated[
@@ -25,12 +28,16 @@ def request(
     locality: Annotated[str, typer.Option("--locality", "--city")] = "",
     state: Annotated[str, typer.Option("--state")] = "",
     country: Annotated[str, typer.Option("--country", help="Two letters, like US.")] = "",
+    acme: Annotated[
+        bool, typer.Option("--acme", help="Order it of the ACME authority of the settings.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is issued.")] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the request to this file.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a key on the site server, and the PKCS #10 request for your CA."""
+    """Make a key on the site server, and the PKCS #10 request for your CA, or order it by ACME."""
     asked = {
         "service_name": service_name,
         "organization": organization,
@@ -38,8 +45,12 @@ def request(
         "locality": locality,
         "state": state,
         "country": country,
+        "acme": acme,
     }
     made = site_client().post("/api/v1/certificates", asked)
+    if acme:
+        emit(_issued(made, json) if wait else made, _ordered, json)
+        return
     if output is not None:
         output.write_text(made["request"], "utf-8")
         made["saved"] = str(output.absolute())
@@ -53,6 +64,40 @@ def request(
         return "\n".join(lines)
 
     emit(made, text, json)
+
+
+@app.command()
+def order(
+    wanted: Wanted,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is issued.")] = True,
+    json: Json = False,
+) -> None:
+    """Ask the ACME authority (once more) for the certificate of a key that waits."""
+    made = site_client().post(f"/api/v1/certificates/{wanted}/order")
+    emit(_issued(made, json) if wait else made, _ordered, json)
+
+
+def _issued(made: dict[str, Any], json: bool) -> dict[str, Any]:
+    """Once it is. Raises Refused with what the authority said."""
+    api, name = site_client(), made["service_name"]
+    with progress(f"{name}: ordered", json):
+        until = time.monotonic() + _WAIT_SECONDS
+        while made["state"] == "waiting" and not made["problem"] and time.monotonic() < until:
+            time.sleep(0.3)
+            made = api.get(f"/api/v1/certificates/{made['id']}")
+    if made["problem"]:
+        raise Refused(
+            f"The certificate of {name} was not issued: {made['problem']}",
+            cure=f"Then: tandem certificate order {name}",
+            remote="certificate.acme",
+        )
+    return made
+
+
+def _ordered(value: dict[str, Any]) -> str:
+    if value["state"] == "waiting":
+        return f"The certificate of {value['service_name']} is ordered."
+    return _imported(value)
 
 
 @app.command("import")

@@ -186,10 +186,19 @@ def set_(
     gateway: Annotated[str, typer.Option("--gateway", help="Service name of the other gateway.")],
     json: Json = False,
 ) -> None:
-    """Let a connection point dial another gateway."""
+    """Let a connection point dial another gateway; what it has of the old one it finishes."""
     api = site_client()
     found = api.patch(f"/api/v1/connection-points/{name}", {"gateway": gateway})
-    emit(found, lambda value: f"{value['name']} serves {value['service_name']} now.", json)
+    emit(found, _moved, json)
+
+
+def _moved(value: dict[str, Any]) -> str:
+    said = f"{value['name']} serves {value['service_name']} now."
+    if value["left_alone"]:
+        said += (
+            f"\n{value['left_alone']} has no connection point any more: its clients find nobody."
+        )
+    return said
 
 
 @app.command()

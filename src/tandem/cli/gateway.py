@@ -42,6 +42,9 @@ StopWhenCritical = Annotated[
 StorageGb = Annotated[
     int | None, typer.Option("--storage-gb", help="Warn when it keeps so much on disk.")
 ]
+Environment = Annotated[
+    str, typer.Option("--environment", help="Whose hosts; this machine's when left out.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is Ready.")]
 
 
@@ -79,6 +82,7 @@ def create(
     service_name: Annotated[
         str, typer.Option("--service-name", help="Only for a wildcard certificate.")
     ] = "",
+    environment: Environment = "",
     region: Annotated[str, typer.Option("--region")] = "",
     resource_group: Annotated[str, typer.Option("--resource-group")] = "",
     description: Annotated[str, typer.Option("--description")] = "",
@@ -87,6 +91,9 @@ def create(
         bool, typer.Option("--check-revocation/--no-check-revocation")
     ] = True,
     serve_content: Annotated[bool, typer.Option("--serve-content/--no-serve-content")] = True,
+    content_only: Annotated[
+        bool, typer.Option("--content-only", help="Publish nothing of a management point.")
+    ] = False,
     trusted_root: Annotated[
         list[Path] | None,
         typer.Option("--trusted-root", help="Root of clients' certificates; several are taken."),
@@ -118,12 +125,14 @@ def create(
         ],
         "access_token": administrator_token(tenant_admin, tenant_password_file),
         "service_name": service_name,
+        "environment": environment,
         "region": region,
         "resource_group": resource_group,
         "description": description,
         "instances": instances,
         "check_revocation": check_revocation,
         "serve_content": serve_content,
+        "content_only": content_only,
         "alerts": _alerts(
             alert_gb, warning_percent, critical_percent, stop_when_critical, storage_gb
         ),
@@ -186,12 +195,15 @@ def set_(
     critical_percent: Critical = None,
     stop_when_critical: StopWhenCritical = None,
     storage_gb: StorageGb = None,
+    acme: Annotated[
+        bool | None, typer.Option("--acme/--no-acme", help="Renew its certificate by ACME.")
+    ] = None,
     pfx: Pfx = None,
     password_file: PasswordFile = None,
     certificate: Certificate = "",
     json: Json = False,
 ) -> None:
-    """Change a gateway. A new certificate has the same name, letter case included."""
+    """Change a gateway. A new certificate has the same name, and is shown without a restart."""
     api = site_client()
     path = f"/api/v1/gateways/{name or '-'}"
     body: dict[str, Any] = {
@@ -199,6 +211,7 @@ def set_(
         "instances": instances,
         "check_revocation": check_revocation,
         "serve_content": serve_content,
+        "acme": acme,
         **_certificate(pfx, password_file, certificate),
     }
     body = {key: value for key, value in body.items() if value is not None}
@@ -296,8 +309,10 @@ def _text(value: dict[str, Any]) -> str:
         f"{value['service_name']}: {value['state']}"
         + (f" ({value['reason']})" if value["reason"] else ""),
         f"  Deployment      {value['deployment_name']}",
+        f"  Environment     {value['environment']}",
         f"  Region          {value['region']}, {value['resource_group']}",
         f"  Certificate     until {value['expires_at']}",
+        f"  Renewal         {_renewal(value)}",
         f"  Revocation      {'checked' if value['check_revocation'] else 'not checked'}",
     ]
     for node in value["nodes"]:
@@ -314,15 +329,31 @@ def _alarms_text(value: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _renewal(value: dict[str, Any]) -> str:
+    if not value["acme"]:
+        return "by hand"
+    return (
+        f"by ACME; it failed: {value['renewal_reason']}" if value["renewal_reason"] else "by ACME"
+    )
+
+
 @app.command("list")
-def list_gateways(json: Json = False) -> None:
+def list_gateways(
+    environment: Annotated[str, typer.Option("--environment", help="Only those in it.")] = "",
+    region: Annotated[str, typer.Option("--region", help="Only those in it.")] = "",
+    resource_group: Annotated[str, typer.Option("--resource-group", help="Only those in it.")] = "",
+    json: Json = False,
+) -> None:
     """List gateways."""
-    found = site_client().get("/api/v1/gateways")
+    labels = {"environment": environment, "region": region, "resource_group": resource_group}
+    found = site_client().get("/api/v1/gateways", **labels)
     columns = {
         "service_name": "Gateway",
         "state": "State",
         "instances": "Instances",
+        "environment": "Environment",
         "region": "Region",
+        "resource_group": "Group",
         "deployment_name": "Deployment",
         "reason": "Reason",
     }
@@ -341,6 +372,54 @@ def start(name: Name = "", wait: Wait = True, json: Json = False) -> None:
     api = site_client()
     found = api.post(f"/api/v1/gateways/{name or '-'}/start")
     emit(_settled(api, found, json) if wait else found, _text, json)
+
+
+@app.command()
+def redeploy(
+    name: Name = "",
+    environment: Annotated[
+        str | None, typer.Option("--environment", help="Whose hosts it is to be on.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region")] = None,
+    resource_group: Annotated[str | None, typer.Option("--resource-group")] = None,
+    wait: Wait = True,
+    json: Json = False,
+) -> None:
+    """Make a gateway anew, in the same place or in another one.
+
+    Its name, settings and connection points stay. Clients wait while it is made; it gets another
+    connection id, so an instance that somebody took away is of no use to them.
+    """
+    body = {"environment": environment, "region": region, "resource_group": resource_group}
+    api = site_client()
+    wanted = {key: value for key, value in body.items() if value is not None}
+    found = api.post(f"/api/v1/gateways/{name or '-'}/redeploy", wanted)
+    emit(_settled(api, found, json) if wait else found, _text, json)
+
+
+@app.command("check-provider")
+def check_provider(
+    environment: Environment = "",
+    region: Annotated[str, typer.Option("--region", help="Only its hosts there.")] = "",
+    json: Json = False,
+) -> None:
+    """Try every free host of an environment: is there what an instance needs?"""
+    body = {"environment": environment, "region": region}
+    found = site_client().post("/api/v1/gateways/provider/test", body)
+    bad = next((item for item in found["checks"] if not item["ok"]), None)
+    if bad is not None and not json:
+        typer.echo(_tried(found))
+    if bad is not None:
+        raise Refused(bad["reason"], cure=bad["cure"], remote="gateway.provider")
+    emit(found, _tried, json)
+
+
+def _tried(value: dict[str, Any]) -> str:
+    lines = []
+    for item in value["checks"]:
+        lines.append(f"{'ok' if item['ok'] else 'missing':<8} {item['text']}")
+        lines += [] if item["ok"] else [f"         {item['reason']}", f"         → {item['cure']}"]
+    return "\n".join(lines) or "No host is free."
 
 
 @app.command()
@@ -376,4 +455,15 @@ def check_dns(name: Name = "", json: Json = False) -> None:
     found = site_client().get(f"/api/v1/gateways/{name or '-'}/dns")
     if not found["ok"]:
         raise Refused(found["problem"], cure=found["cure"], remote="gateway.dns")
-    emit(found, lambda value: f"DNS is right: {value['record']}", json)
+    emit(found, _names_text, json)
+
+
+def _names_text(value: dict[str, Any]) -> str:
+    lines = [f"DNS is right: {value['record']}"]
+    if len(value["views"]) > 1:
+        for view in value["views"]:
+            addresses = ", ".join(view["addresses"])
+            lines.append(f"  {view['view']:<9} {view['target'] or '-'} → {addresses}")
+    if value["split_brain"]:
+        lines.append("  Inside and outside give different answers, and both lead to the gateway.")
+    return "\n".join(lines)

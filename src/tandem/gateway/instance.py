@@ -13,6 +13,7 @@ from typing import Any
 
 import aiofastnet
 import msgspec
+from cryptography import x509
 from prometheus_client import Gauge
 
 from tandem import pki
@@ -60,6 +61,8 @@ class CannotStart(AppError):
 def run(settings: GatewaySettings) -> None:
     """Serve until SIGTERM. With several workers this process is their parent and only that."""
     private_folder(settings.state)
+    # To be told of another certificate before there is anything to show is no reason to end.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     certificate, key = _certificate(settings)
     front, tunnel = (
         _listen(settings.host, settings.port),
@@ -73,7 +76,8 @@ def run(settings: GatewaySettings) -> None:
 
 
 def _certificate(settings: GatewaySettings) -> tuple[Path, Path]:
-    """Chain and key out of the PFX, as files that only this user reads."""
+    """Chain and key out of the PFX, as files that only this user reads. Raises CannotStart, and
+    what a PFX can be refused for."""
     try:
         data = settings.pfx.read_bytes()
         password = settings.pfx_password_file.read_text("utf-8").rstrip("\n")
@@ -89,6 +93,16 @@ def _certificate(settings: GatewaySettings) -> tuple[Path, Path]:
     write_private(chain, pki.pem(pfx.certificate, *above))
     write_private(key, pki.key_pem(pfx.key))
     return chain, key
+
+
+def _read_again(settings: GatewaySettings) -> bool:
+    """Whether another certificate lies ready now; what cannot be used leaves the one before."""
+    try:
+        _certificate(settings)
+    except AppError as error:
+        log.error("certificate not renewed", reason=error.message)
+        return False
+    return True
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -137,18 +151,28 @@ def _keep_workers(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
+    def renew(*_: Any) -> None:
+        """Once for all workers: each reads the files that this leaves."""
+        if not stopping and _read_again(settings):
+            for pid in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
+
     def fork(worker: int) -> None:
         pid = os.fork()
         if pid:
             children[pid] = worker
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Until it listens for it itself a worker is not ended by it: it reads the newest anyway.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         logs.configure(f"gateway-{settings.instance}", settings.logs)
         _work(settings, certificate, key, front, tunnel, worker)
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, renew)
     for number in range(1, settings.workers + 1):
         fork(number)
     while children:
@@ -190,6 +214,8 @@ class Worker:
         self._failed_before = 0
         self._failures_told = 0
         self._alarms: dict[tuple[str, str], pki.RevocationAlarm] = {}
+        self._tunnel_server: Any = None
+        self._shown = self._fingerprint()
         # The field's name of it at the site, where the logs of all instances come together.
         name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
         self._service_log = LogFile(settings.logs / name) if settings.logs else None
@@ -200,21 +226,19 @@ class Worker:
         self._front = Front(self._tunnels, self._last_gate())
         self._tell_alarms()
         self._serving = asyncio.Lock()
+        self._renewals: set[asyncio.Task[None]] = set()
+        self._loop.add_signal_handler(signal.SIGHUP, self._renew)
         counting = self._loop.create_task(self._count_always())
         sweeping = self._loop.create_task(self._front.sweep_always())
         await self._serve_clients()
-        context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
-        self._front.doors = Doors(
-            lambda: self._make_tunnel("https"), context, self._settings.fast_tls
-        )
-        tunnels: Any = await self._create_server(self._make_tunnel, self._tunnel_socket, context)
+        await self._serve_tunnels()
         probe: asyncio.Server | None = None
         if self._number == 1:
             probe = await health.serve(self._settings.health, self._ready)
         log.info("ready", instance=self._settings.instance, worker=self._name)
         await stop.wait()
         # Whoever dials now reaches the one that takes this one's place.
-        tunnels.close()
+        self._tunnel_server.close()
         self._server.close()
         await self._front.drain(self._settings.drain_seconds)
         counting.cancel()
@@ -258,6 +282,39 @@ class Worker:
             )
             if before is not None:
                 before.close()
+
+    async def _serve_tunnels(self) -> None:
+        before = self._tunnel_server
+        context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
+        self._front.doors = Doors(
+            lambda: self._make_tunnel("https"), context, self._settings.fast_tls
+        )
+        self._tunnel_server = await self._create_server(
+            self._make_tunnel, self._tunnel_socket, context
+        )
+        if before is not None:
+            before.close()
+
+    def _renew(self) -> None:
+        """SIGHUP: show another certificate from the next connection on. Those that are open stay."""
+        task = self._loop.create_task(self._show_another())
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _show_another(self) -> None:
+        if self._front.draining:
+            return
+        # With several workers their parent has read the PFX before it told them.
+        if self._settings.workers <= 1 and not _read_again(self._settings):
+            return
+        await self._serve_clients()
+        await self._serve_tunnels()
+        self._shown = self._fingerprint()
+        log.info("certificate renewed", instance=self._settings.instance, sha256=self._shown)
+
+    def _fingerprint(self) -> str:
+        leaf = x509.load_pem_x509_certificate(Path(self._certificate).read_bytes())
+        return pki.sha256_fingerprint(leaf)
 
     def _client_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -370,6 +427,7 @@ class Worker:
             "connections": len(self._front.connections),
             "failed_handshakes": self._failed_handshakes(),
             "alarms": [str(one.alarm) for one in self._alarms.values()],
+            "certificate": self._shown,
         }
         return held > 0, facts
 

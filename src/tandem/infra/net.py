@@ -66,6 +66,10 @@ class Resolver:
         """
         return [record.address for record in await self._ask(host, "A")]
 
+    async def lookup6(self, host: str) -> list[str]:
+        """Its IPv6 addresses in the same way. Raises DnsUnavailable."""
+        return [record.address for record in await self._ask(host, "AAAA")]
+
     async def cname(self, host: str) -> str | None:
         """What the host's CNAME record names, in lower case without the final dot.
 

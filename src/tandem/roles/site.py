@@ -252,6 +252,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
     work = [
         asyncio.create_task(jobs.run(stop)),
         asyncio.create_task(cloud.gateways.watch(stop)),
+        asyncio.create_task(
+            rounds(stop, cloud.orders.tend, _TICK_SECONDS, failed="certificates not renewed")
+        ),
         asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
         asyncio.create_task(rollouts.run(stop)),
         asyncio.create_task(channel.run(stop)),
@@ -288,12 +291,14 @@ def _cloud(
 ) -> cloud_services.CloudServices:
     tenants = cloud_services.Tenants(settings.cloud, box, web, utc_now)
     news = cloud_services.News()
+    public = Resolver(settings.cloud.public_resolver) if settings.cloud.public_resolver else None
     gateways = cloud_services.Gateways(
         db,
         settings.cloud,
         box,
         jobs,
         resolver=resolver,
+        public=public,
         now=utc_now,
         logs=settings.logs,
         changed=news.tell,
@@ -305,8 +310,21 @@ def _cloud(
     connections = cloud_services.Connections(
         settings.cloud, box, tenants, gateways, token_keys, utc_now
     )
+    public = (
+        Resolver(settings.cloud.public_resolver) if settings.cloud.public_resolver else resolver
+    )
+    orders = cloud_services.Orders(
+        db,
+        settings.cloud.acme,
+        box,
+        jobs,
+        gateways,
+        resolver=public or resolver,
+        now=utc_now,
+        changed=news.tell,
+    )
     return cloud_services.CloudServices(
-        db, box, tenants, gateways, connections, resolver, news, utc_now
+        db, box, tenants, gateways, connections, resolver, news, utc_now, orders
     )
 
 

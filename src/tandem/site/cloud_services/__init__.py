@@ -5,12 +5,14 @@ and is kept nowhere; of who signs in from the console (sign_ins) it is kept seal
 Gateways are real processes that outlive the site and are found again.
 """
 
+from tandem.site.cloud_services.acme_orders import Orders
 from tandem.site.cloud_services.certificates import certificates as certificate_requests
 from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
 from tandem.site.cloud_services.model import (
     COMMAND_LINE_APP,
+    AcmeSettings,
     AdminServiceApp,
     App,
     AzureService,
@@ -30,6 +32,8 @@ from tandem.site.cloud_services.model import (
     NoSuchService,
     NotGlobalAdministrator,
     NotPublished,
+    SshHost,
+    SshSettings,
     TenantRefuses,
     TenantUnreachable,
     fold_service_name,
@@ -41,6 +45,7 @@ from tandem.site.cloud_services.trust import verify_client_certificate
 __all__ = [
     "ADMINSERVICE_DOOR",
     "COMMAND_LINE_APP",
+    "AcmeSettings",
     "AdminServiceApp",
     "App",
     "AzureService",
@@ -65,7 +70,10 @@ __all__ = [
     "NoSuchService",
     "NotGlobalAdministrator",
     "NotPublished",
+    "Orders",
     "SignIns",
+    "SshHost",
+    "SshSettings",
     "TenantRefuses",
     "TenantUnreachable",
     "Tenants",

@@ -119,7 +119,7 @@ async def import_certificate(
     """Pair what the CA sent (PEM, DER, P7B or bundle) with the key that waits for it.
 
     Raises BadCertificate, ForeignCertificate. A missing intermediate is kept as `missing_issuer`;
-    importing it later completes the path.
+    importing it later completes the path. An ACME authority sends no root (RFC 8555, 7.4.2).
     """
     found = pki.read_certificates(data)
     waiting = await store.requests(tx)
@@ -165,8 +165,9 @@ async def _pair(
     _check_name(leaf, item.service_name)
     check_usable(path.certificates, now)
     chain = pki.pem(*path.certificates[1:])
+    missing = None if item.acme and chain else path.missing_issuer
     der = leaf.public_bytes(Encoding.DER)
-    await store.save_certificate(tx, item.id, der, chain, path.missing_issuer)
+    await store.save_certificate(tx, item.id, der, chain, missing)
     await _audit(tx, actor, "certificate.import", item.service_name, now)
     return await certificate(tx, item.id)
 

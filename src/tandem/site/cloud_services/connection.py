@@ -320,7 +320,7 @@ class Connections:
             return None
         role = (await properties.site(tx)).management_point_id
         for gateway in await store.gateways(tx):
-            if gateway.state is GatewayState.READY:
+            if gateway.state is GatewayState.READY and not gateway.content_only:
                 return f"{self._authority(gateway)}/CCM_Proxy_MutualAuth/{role}"
         return None
 
@@ -345,7 +345,7 @@ class Connections:
         if not point.allowed:
             return None
         for gateway in await store.gateways(tx):
-            if gateway.state is GatewayState.READY:
+            if gateway.state is GatewayState.READY and not gateway.content_only:
                 return f"{self._authority(gateway)}/CCM_Proxy_MutualAuth/{point.role_id}"
         return None
 
@@ -401,7 +401,10 @@ class Connections:
             trusted_roots=[_pem(der) for der in await store.trust(tx, "root")],
             crls=[_b64(der) for der in await store.trust(tx, "crl")],
             check_revocation=gateway.check_revocation,
-            endpoints=[*await self.endpoints(tx), *await self.update_endpoints(tx)],
+            # What a content gateway is not for is not there to be attacked, either.
+            endpoints=[]
+            if gateway.content_only
+            else [*await self.endpoints(tx), *await self.update_endpoints(tx)],
             limits=self.settings.gateway_limits.published(),
         )
         version = await store.configuration_version(

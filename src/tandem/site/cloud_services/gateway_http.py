@@ -30,6 +30,7 @@ _CHANGEABLE = (
     "check_revocation",
     "serve_content",
     "alerts",
+    "acme",
     "expires_at",
 )
 
@@ -43,6 +44,24 @@ class Check(msgspec.Struct):
     password: str = ""
     certificate: str = ""
     service_name: str = ""
+    environment: str = ""
+    region: str = ""
+    resource_group: str = ""
+
+
+class ProviderTest(msgspec.Struct):
+    """Of one environment, the first when none is named; of its free hosts, or those of a region."""
+
+    environment: str = ""
+    region: str = ""
+
+
+class Redeployment(msgspec.Struct, forbid_unknown_fields=True):
+    """Where to; what is not named stays as it is."""
+
+    environment: str | None = None
+    region: str | None = None
+    resource_group: str | None = None
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,6 +70,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
     check_revocation: bool | None = None
     serve_content: bool | None = None
     alerts: dict[str, Any] | None = None
+    acme: bool | None = None
     data: str = ""
     password: str = ""
     certificate: str = ""
@@ -125,8 +145,10 @@ class GatewayApi:
         return [
             Route("/api/v1/gateways/check", self.check, methods=["POST"]),
             Route("/api/v1/gateways/provider", self.provider, methods=["GET"]),
+            Route("/api/v1/gateways/provider/test", self.test_provider, methods=["POST"]),
             Route(one, self.change, methods=["PATCH"]),
             Route(f"{one}/synchronize", self.synchronize, methods=["POST"]),
+            Route(f"{one}/redeploy", self.redeploy, methods=["POST"]),
             Route(f"{one}/alerts", self.alerts, methods=["GET"]),
             Route("/api/v1/connection-points/{name}", self.change_point, methods=["PATCH"]),
             Route("/api/v1/trust", self.trust, methods=["GET"]),
@@ -136,8 +158,22 @@ class GatewayApi:
         """What there is to make a gateway of. The tenant is not asked."""
         await self.require(request)
         async with self.cloud.db.transaction() as tx:
-            found = await self.cloud.gateways.check(tx, tenant_id="", pfx=None, password="")
+            found = await self.cloud.gateways.check(
+                tx,
+                tenant_id="",
+                pfx=None,
+                password="",
+                environment=request.query_params.get("environment", ""),
+            )
         return http.reply(as_dict(found))
+
+    async def test_provider(self, request: Request) -> Response:
+        """Every free host, tried: the wizard's first page is left when each has what it needs."""
+        await self.require(request)
+        given = await http.decode(request, ProviderTest)
+        checks = await self.cloud.gateways.test(given.environment, given.region)
+        shape = {"ok": all(item.ok for item in checks), "checks": [as_dict(c) for c in checks]}
+        return http.reply(shape, headers={"Cache-Control": "no-store"})
 
     async def check(self, request: Request) -> Response:
         """What the wizard's "Next" asks: can the provider carry this gateway?"""
@@ -155,7 +191,12 @@ class GatewayApi:
                 pfx=pfx,
                 password=password,
                 service_name=given.service_name,
+                environment=given.environment,
             )
+            if given.resource_group:
+                await cloud.gateways.check_group(
+                    tx, given.resource_group, given.region or found.regions[0]
+                )
             name = None
             if found.service_name:
                 name = await certificates.check_name(
@@ -184,6 +225,7 @@ class GatewayApi:
                 check_revocation=wanted.check_revocation,
                 serve_content=wanted.serve_content,
                 alerts=wanted.alerts,
+                acme=wanted.acme,
                 pfx=pfx,
                 password=password,
                 actor=who.name,
@@ -201,6 +243,23 @@ class GatewayApi:
         cloud.news.tell()
         return http.reply(shape, 202)
 
+    async def redeploy(self, request: Request) -> Response:
+        who = await self.require(request)
+        wanted = await http.decode(request, Redeployment)
+        cloud = self.cloud
+        async with cloud.db.transaction() as tx:
+            found = await cloud.gateways.redeploy(
+                tx,
+                _name(request),
+                environment=wanted.environment,
+                region=wanted.region,
+                resource_group=wanted.resource_group,
+                actor=who.name,
+            )
+            shape = await gateway_shape(cloud, tx, found)
+        cloud.news.tell()
+        return http.reply(shape, 202)
+
     async def alerts(self, request: Request) -> Response:
         await self.require(request)
         cloud = self.cloud
@@ -214,12 +273,17 @@ class GatewayApi:
     async def change_point(self, request: Request) -> Response:
         who = await self.require(request)
         wanted = await http.decode(request, OtherGateway)
+        connections = self.cloud.connections
         async with self.cloud.db.transaction() as tx:
-            found = await self.cloud.connections.change_gateway(
-                tx, _name(request), wanted.gateway, actor=who.name
+            before = await connections.connection_point(tx, _name(request))
+            found = await connections.change_gateway(
+                tx, before.name, wanted.gateway, actor=who.name
             )
+            served = {point.service_name for point in await connections.connection_points(tx)}
         self.cloud.news.tell()
-        return http.reply(as_dict(found))
+        # Clients that know only that one are answered by nobody once it is left.
+        alone = "" if before.service_name in served else before.service_name
+        return http.reply({**as_dict(found), "left_alone": alone})
 
     async def trust(self, request: Request) -> Response:
         """The roots of clients' certificates, and the revocation lists, that gateways are given."""

@@ -1,18 +1,13 @@
-"""Gateways on this machine: provisioned as real processes that outlive the site (tutorial 3).
+"""Gateways: provisioned with a provider, watched over, and removed (tutorial 3).
 
-What is wanted lies in the database; what runs is found again by process id and start time, so a
-site that starts again takes its gateways over instead of starting others.
+What is wanted lies in the database; what runs is found again, so a site that starts again takes its
+gateways over instead of starting others.
 """
 
 import asyncio
 import contextlib
-import os
 import secrets
-import shutil
-import signal
-import subprocess
 import sys
-import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,33 +15,34 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
-import psutil
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from tandem import audit, pki
-from tandem.infra import config, net
+from tandem.infra import net
 from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.infra.jobs import Jobs
 from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.net import Resolver
-from tandem.infra.secrets import SecretBox, private_folder, write_private
+from tandem.infra.secrets import SecretBox
 from tandem.protocols import cmtrace
 from tandem.site import administrators, properties
-from tandem.site.cloud_services import store, trust
+from tandem.site.cloud_services import names, store, trust
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
     ALERT_DAYS,
+    LEAVING,
     MAX_INSTANCES,
     Alerts,
     AnotherCommonName,
     BadGateway,
     BadServiceName,
     BeingDeleted,
+    BeingProvisioned,
+    Check,
     CloudSettings,
     CreatedGateway,
     Gateway,
@@ -61,6 +57,8 @@ from tandem.site.cloud_services.model import (
     check_resource_group,
     deployment_name,
 )
+from tandem.site.cloud_services.providers import Local, Provider, ProviderFault, Seen, Work
+from tandem.site.cloud_services.ssh_provider import Ssh
 
 log = get_logger("gateways")
 
@@ -87,6 +85,7 @@ class Gateways:
         jobs: Jobs,
         *,
         resolver: Resolver,
+        public: Resolver | None = None,
         now: Clock,
         logs: Path | None = None,
         changed: Callable[[], None] = lambda: None,
@@ -97,16 +96,21 @@ class Gateways:
         self._box = box
         self._jobs = jobs
         self._resolver = resolver
+        self._public = public
         self._now = now
         self._logs = logs
         self._log_file = LogFile(logs / "CloudMgr.log") if logs else None
         self._changed = changed
         self._command = command
         self._alarms: dict[str, dict[tuple[str, str], str]] = {}  # Told of, by gateway.
+        local = Local(lambda: self.settings, logs, command)
+        self.providers: dict[str, Provider] = {local.environment: local}
+        for item in settings.gateway.ssh:
+            self.providers[item.environment] = Ssh(item, settings.gateway)
         # One hand at a time at a gateway's processes: provisioning, supervision or removal.
         self._hands: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.answer_seconds = 2.0  # …until an instance that was looked at counts as silent.
-        self._silent: defaultdict[int, int] = defaultdict(int)  # Looks, by process id.
+        self._silent: defaultdict[tuple[str, int], int] = defaultdict(int)  # Looks at each.
         jobs.register(_PROVISION, self.provision)
         jobs.register(_DELETE, self.finish_deletion)
         jobs.register(_APPLY, self.apply)
@@ -119,37 +123,46 @@ class Gateways:
     # -------------------------------------------------------------- what an administrator does
 
     async def check(
-        self, tx: Tx, *, tenant_id: str, pfx: bytes | None, password: str, service_name: str = ""
+        self,
+        tx: Tx,
+        *,
+        tenant_id: str,
+        pfx: bytes | None,
+        password: str,
+        service_name: str = "",
+        environment: str = "",
     ) -> ProviderCheck:
         """What there is to make a gateway of, and what its certificate says. Nothing is made.
 
-        Raises NoHosts, and what `create` raises for a certificate.
+        Raises NoHosts, BadGateway, and what `create` raises for a certificate.
         """
-        free = await self._free_hosts(tx)
-        here = self.settings.gateway
-        if not free:
+        provider = self._environment(environment)
+        offered = [await self._offer(tx, item) for item in self.providers.values()]
+        here = next(item for item in offered if item["name"] == provider.environment)
+        if not here["free_hosts"]:
             raise NoHosts(
-                f"The provider has no free host for a gateway: it has {len(here.hosts)} in all.",
+                f"The provider has no free host for a gateway: it has {here['hosts']} in all.",
                 cure="Add addresses to gateway.hosts in the site's settings, or delete a gateway.",
             )
         groups = {item.resource_group: item.region for item in await store.gateways(tx)}
         found = ProviderCheck(
-            self.settings.environment.name,
+            provider.environment,
             tenant_id,
-            len(here.hosts),
-            len(free),
-            min(MAX_INSTANCES, len(free)),
-            here.regions,
+            here["hosts"],
+            here["free_hosts"],
+            min(MAX_INSTANCES, here["most_in_a_region"]),
+            provider.regions,
             [{"name": name, "region": groups[name]} for name in sorted(groups)],
+            environments=offered,
         )
         if pfx is None:
             return found
         opened = pki.pfx_open(pfx, password)
         self._check_certificate(opened, self._now())
-        names = certificate_names(opened.certificate)
-        found = replace(found, names=names, expires_at=opened.certificate.not_valid_after_utc)
-        wildcard = next((name for name in names if name.startswith("*.")), "")
-        if wildcard and not service_name and all(name.startswith("*.") for name in names):
+        named = certificate_names(opened.certificate)
+        found = replace(found, names=named, expires_at=opened.certificate.not_valid_after_utc)
+        wildcard = next((name for name in named if name.startswith("*.")), "")
+        if wildcard and not service_name and all(name.startswith("*.") for name in named):
             return replace(found, wildcard=wildcard)
         name, note = _service_name(opened.certificate, service_name)
         if await store.gateway(tx, name) is not None:
@@ -158,9 +171,55 @@ class Gateways:
             found,
             wildcard=wildcard,
             service_name=name,
-            deployment_name=deployment_name(name, here.deployment_domain),
+            deployment_name=deployment_name(name, self.settings.gateway.deployment_domain),
             notes=[note] if note else [],
         )
+
+    async def _offer(self, tx: Tx, provider: Provider) -> dict[str, Any]:
+        """What one provider has, and how much of it is free."""
+        every = {host for region in provider.regions for host in provider.hosts(region)}
+        free = [await self._free_hosts(tx, provider, region) for region in provider.regions]
+        return {
+            "name": provider.environment,
+            "regions": list(provider.regions),
+            "hosts": len(every),
+            "free_hosts": len({host for hosts in free for host in hosts}),
+            "most_in_a_region": max((len(hosts) for hosts in free), default=0),
+        }
+
+    def _environment(self, name: str) -> Provider:
+        """The provider of this name; the first, which is this machine, when none is named. Raises
+        BadGateway."""
+        if not name:
+            return next(iter(self.providers.values()))
+        for known, provider in self.providers.items():
+            if known.casefold() == name.strip().casefold():
+                return provider
+        raise BadGateway(
+            f"There is no environment {name!r}.",
+            cure=f"Take one of: {', '.join(self.providers)}.",
+            field="environment",
+        )
+
+    def _provider(self, environment: str) -> Provider:
+        """Of a gateway or an instance that there is. Raises ProviderFault."""
+        found = self.providers.get(environment) if environment else self._environment("")
+        if found is None:
+            raise ProviderFault(
+                f"The settings name no environment {environment}.",
+                cure="Name it in the site's settings again, or redeploy the gateway elsewhere.",
+            )
+        return found
+
+    async def test(self, environment: str = "", region: str = "") -> list[Check]:
+        """Every free host of an environment, tried: what an instance needs there, and what is
+        missing. Raises BadGateway."""
+        provider = self._environment(environment)
+        async with self._db.transaction() as tx:
+            hosts: dict[str, None] = {}
+            for item in [region] if region else provider.regions:
+                hosts |= dict.fromkeys(await self._free_hosts(tx, provider, item))
+        return await provider.test(list(hosts))
 
     async def create(
         self,
@@ -170,12 +229,15 @@ class Gateways:
         password: str,
         tenant_id: str,
         service_name: str = "",
+        environment: str = "",
         region: str = "",
         resource_group: str = "",
         description: str = "",
         instances: int = 1,
         check_revocation: bool = True,
         serve_content: bool = True,
+        content_only: bool = False,
+        acme: bool = False,
         alerts: Mapping[str, Any] | None = None,
         actor: str,
     ) -> CreatedGateway:
@@ -187,13 +249,20 @@ class Gateways:
         now = self._now()
         opened = pki.pfx_open(pfx, password)
         name, note = _service_name(opened.certificate, service_name)
-        if await store.gateway(tx, name) is not None:
-            raise _exists(name)
-        self._check_certificate(opened, now)
-        region = region or self.settings.gateway.regions[0]
-        self._check_place(region, instances, await self._free_hosts(tx))
+        await self._check_free(tx, name)
+        self._check_certificate(opened, now, acme=acme)
+        if content_only and not serve_content:
+            raise BadGateway(
+                "A gateway for content alone serves content.",
+                cure="Leave serve_content on, or content_only off.",
+                field="serve_content",
+            )
+        provider = self._environment(environment)
+        region = region or provider.regions[0]
+        self._check_region(provider, region)
+        self._check_count(instances, await self._free_hosts(tx, provider, region))
         group = resource_group or f"{name.partition('.')[0]}-group"
-        await self._check_group(tx, group, region)
+        await self.check_group(tx, group, region)
         wanted = Alerts.of(dict(alerts or {}))
         made = Gateway(
             name,
@@ -212,6 +281,9 @@ class Gateways:
             now,
             now,
             opened.certificate.not_valid_after_utc,
+            provider.environment,
+            content_only,
+            acme,
         )
         sealed = self._box.seal(pfx, _CONTEXT), self._box.seal(password.encode(), _CONTEXT)
         if not await store.insert_gateway(tx, made, *sealed):
@@ -227,17 +299,31 @@ class Gateways:
         await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
         return CreatedGateway(made, [note] if note else [])
 
-    def _check_certificate(self, opened: pki.Pfx, now: datetime) -> None:
+    def _check_certificate(self, opened: pki.Pfx, now: datetime, *, acme: bool = False) -> None:
         path = pki.build_path(opened.certificate, opened.chain)
-        if path.missing_issuer:
+        # An ACME authority sends everything but the root, which is the clients' to have.
+        if path.missing_issuer and not (acme and len(path.certificates) > 1):
             raise BadGateway(
                 f"The PFX lacks the certificate of {path.missing_issuer}.",
                 cure="Export it again with every certificate of the path.",
             )
         check_usable(path.certificates, now)
 
-    def _check_place(self, region: str, instances: int, free: Sequence[str]) -> None:
-        here = self.settings.gateway
+    async def _check_free(self, tx: Tx, name: str) -> None:
+        """Clients and content locations know a gateway by this name, and its deployment by the
+        prefix: neither is given twice. Raises GatewayExists."""
+        deployed = deployment_name(name, self.settings.gateway.deployment_domain)
+        for item in await store.gateways(tx):
+            if item.service_name == name:
+                raise _exists(name)
+            if item.deployment_name == deployed:
+                raise GatewayExists(
+                    f"The deployment name {deployed} is in use by the gateway {item.service_name}.",
+                    cure=f"Take another prefix than {name.partition('.')[0]}.",
+                    field="service_name",
+                )
+
+    def _check_count(self, instances: int, free: Sequence[str]) -> None:
         if not 1 <= instances <= MAX_INSTANCES:
             raise BadGateway(
                 f"A gateway has 1 to {MAX_INSTANCES} instances, not {instances}.",
@@ -245,20 +331,25 @@ class Gateways:
             )
         if instances > len(free):
             raise BadGateway(
-                f"This machine has free addresses for {len(free)} instances, not {instances}.",
+                f"This provider has free addresses for {len(free)} instances, not {instances}.",
                 cure="Take fewer instances, or add addresses to gateway.hosts in the settings.",
                 field="instances",
             )
-        if region and region not in here.regions:
+
+    def _check_region(self, provider: Provider, region: str) -> None:
+        if region not in provider.regions:
             raise BadGateway(
                 f"There is no region {region!r}.",
-                cure=f"Take one of: {', '.join(here.regions)}.",
+                cure=f"Take one of: {', '.join(provider.regions)}.",
                 field="region",
             )
 
-    async def _check_group(self, tx: Tx, group: str, region: str) -> None:
+    async def check_group(self, tx: Tx, group: str, region: str, besides: str = "") -> None:
+        """Whether a resource group can have this name, in this region. Raises BadGateway."""
         check_resource_group(group)
         for item in await store.gateways(tx):
+            if item.service_name == besides:
+                continue
             if item.resource_group == group and item.region != region:
                 raise BadGateway(
                     f"The resource group {group} is in the region {item.region}, not in {region}.",
@@ -266,16 +357,22 @@ class Gateways:
                     field="resource_group",
                 )
 
-    async def _free_hosts(self, tx: Tx, besides: str = "") -> list[str]:
+    async def _free_hosts(
+        self, tx: Tx, provider: Provider, region: str, besides: str = ""
+    ) -> list[str]:
         """Those without an instance, less what other gateways are still to get; `besides` is a
         gateway whose own wants do not count."""
+        hosts = provider.hosts(region)
         taken, promised = set(), 0
         for gateway in await store.gateways(tx):
             items = await store.instances(tx, gateway.service_name)
             taken |= {item.host for item in items}
-            if gateway.service_name != besides and gateway.state is not GatewayState.DELETING:
+            if gateway.service_name == besides or gateway.state is GatewayState.DELETING:
+                continue
+            theirs = self.providers.get(gateway.environment) if gateway.environment else provider
+            if theirs is provider and provider.hosts(gateway.region) == hosts:
                 promised += max(gateway.instances - len(items), 0)
-        free = [host for host in self.settings.gateway.hosts if host not in taken]
+        free = [host for host in hosts if host not in taken]
         return free[: max(len(free) - promised, 0)]
 
     async def gateways(self, tx: Tx) -> list[Gateway]:
@@ -311,6 +408,7 @@ class Gateways:
         check_revocation: bool | None = None,
         serve_content: bool | None = None,
         alerts: Mapping[str, Any] | None = None,
+        acme: bool | None = None,
         pfx: bytes | None = None,
         password: str = "",
         actor: str,
@@ -333,13 +431,16 @@ class Gateways:
             said.append("check_revocation")
         if serve_content is not None and serve_content != found.serve_content:
             made, said = replace(made, serve_content=serve_content), [*said, "serve_content"]
+        if acme is not None and acme != found.acme:
+            made, said = replace(made, acme=acme), [*said, "acme"]
         if alerts is not None:
             given = msgspec.to_builtins(Alerts.of(dict(alerts)))
             if given != found.alerts:
                 made, said = replace(made, alerts=given), [*said, "alerts"]
         if instances is not None and instances != found.instances:
             mine = {item.host for item in await store.instances(tx, name)}
-            self._check_place("", instances, [*mine, *await self._free_hosts(tx, name)])
+            free = await self._free_hosts(tx, self._provider(found.environment), found.region, name)
+            self._check_count(instances, [*mine, *free])
             made, said = replace(made, instances=instances), [*said, "instances"]
         if pfx is not None:
             made = await self._other_certificate(tx, made, pfx, password)
@@ -364,20 +465,31 @@ class Gateways:
     async def _other_certificate(
         self, tx: Tx, gateway: Gateway, pfx: bytes, password: str
     ) -> Gateway:
-        """Clients and connection points know the gateway by this name, to the letter (F24)."""
+        """Clients and connection points know the gateway by its name (F24). Letter case is no
+        difference to any of them (RFC 4343), so it is none here; a wildcard may take the place of
+        the name, and the other way."""
         opened = pki.pfx_open(pfx, password)
         kept, secret = await self._pfx(tx, gateway.service_name)
         before = _common_name(pki.pfx_open(kept, secret.decode()).certificate)
         after = _common_name(opened.certificate)
-        if before != after:
+        known = {before.lower(), gateway.service_name, _wildcard(gateway.service_name)}
+        if after.lower() not in known:
             raise AnotherCommonName(
                 f"The existing common name is {before}, the new one is {after}:"
-                " they must be the same, letter case included.",
+                " they must be the same.",
                 cure="Ask the CA for a certificate with the existing name; for another name,"
                 " create another gateway.",
                 field="pfx",
             )
-        self._check_certificate(opened, self._now())
+        named = certificate_names(opened.certificate)
+        if not {gateway.service_name, _wildcard(gateway.service_name)} & {n.lower() for n in named}:
+            raise AnotherCommonName(
+                f"The certificate is for {', '.join(named) or 'no name'}: clients would not believe"
+                f" that it is {gateway.service_name}.",
+                cure=f"Ask the CA for {gateway.service_name} among its subject alternative names.",
+                field="pfx",
+            )
+        self._check_certificate(opened, self._now(), acme=gateway.acme)
         sealed = self._box.seal(pfx, _CONTEXT), self._box.seal(password.encode(), _CONTEXT)
         await store.save_pfx(tx, gateway.service_name, *sealed)
         return replace(gateway, expires_at=opened.certificate.not_valid_after_utc)
@@ -410,7 +522,8 @@ class Gateways:
         alerts = Alerts.of(gateway.alerts)
         since = self._now().date() - timedelta(days=ALERT_DAYS - 1)
         sent = await store.outbound_bytes(tx, gateway.service_name, since)
-        kept = await asyncio.to_thread(_size, self._folder(gateway.service_name))
+        folder = self.settings.folder / gateway.service_name
+        kept = await asyncio.to_thread(_size, folder)
         full = alerts.storage_gb is not None and kept >= alerts.storage_gb * 10**9
         return {
             "days": ALERT_DAYS,
@@ -443,7 +556,9 @@ class Gateways:
                 if gateway is None or gateway.state is not GatewayState.STOPPED:
                     return
                 items = await store.instances(tx, service_name)
-            await self._end_all(items)
+            reason = await self._end_all(items)
+            if reason:
+                await self._set_state(service_name, GatewayState.STOPPED, reason)
 
     async def start(self, tx: Tx, wanted: str, *, actor: str) -> Gateway:
         """Provision a stopped or failed gateway again. Harmless when it is Ready, or on its way.
@@ -458,6 +573,62 @@ class Gateways:
         await self._order(tx, name, GatewayState.PROVISIONING)
         await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
         await audit.record(tx, actor=actor, action="gateway.start", target=name, now=self._now())
+        return await self.gateway(tx, name)
+
+    async def redeploy(
+        self,
+        tx: Tx,
+        wanted: str,
+        *,
+        environment: str | None = None,
+        region: str | None = None,
+        resource_group: str | None = None,
+        actor: str,
+    ) -> Gateway:
+        """Give every instance up and make the gateway anew, elsewhere when that is said: what is
+        configured, its name and its connection points stay (F24).
+
+        It gets another connection id, so an instance that somebody took away finds nobody to talk
+        to. Raises NoSuchGateway, BeingDeleted, BeingProvisioned, BadGateway, TransferExceeded.
+        """
+        found = await self.gateway(tx, wanted)
+        name = found.service_name
+        if found.state in _BEING_MADE:
+            raise BeingProvisioned(
+                f"{name} is being provisioned.",
+                cure="Wait until it is Ready or Failed, or stop it first.",
+            )
+        await self._check_transfer(tx, found)
+        provider = self._environment(found.environment if environment is None else environment)
+        region = region or (
+            found.region if found.region in provider.regions else provider.regions[0]
+        )
+        self._check_region(provider, region)
+        group = resource_group or found.resource_group
+        await self.check_group(tx, group, region, besides=name)
+        own = {item.host for item in await store.instances(tx, name)}
+        free = await self._free_hosts(tx, provider, region, name)
+        self._check_count(
+            found.instances, [*free, *(host for host in provider.hosts(region) if host in own)]
+        )
+        made = replace(
+            found,
+            environment=provider.environment,
+            region=region,
+            resource_group=group,
+            connection_id=secrets.token_hex(16),
+        )
+        await self._order(tx, name, GatewayState.PROVISIONING)
+        await store.redeploy(tx, made)
+        await self._jobs.defer(tx, _PROVISION, lock=f"gateway:{name}", service_name=name)
+        await audit.record(
+            tx,
+            actor=actor,
+            action="gateway.redeploy",
+            target=name,
+            now=self._now(),
+            details={"environment": provider.environment, "region": region, "group": group},
+        )
         return await self.gateway(tx, name)
 
     async def _check_transfer(self, tx: Tx, gateway: Gateway) -> None:
@@ -508,43 +679,69 @@ class Gateways:
                 if gateway is None or gateway.state is not GatewayState.DELETING:
                     return
                 items = await store.instances(tx, service_name)
-            for item in items:
-                await _end(item)
+            try:
+                for item in items:
+                    await self._give_back(item)
+                await self._provider(gateway.environment).forget(gateway)
+            except ProviderFault as fault:
+                # It is tried again at every look.
+                await self._set_state(service_name, GatewayState.DELETING, fault.message)
+                return
             async with self._db.transaction() as tx:
                 await store.delete_gateway(tx, service_name)
                 await administrators.gone(tx, "gateway", service_name)
-            shutil.rmtree(self._folder(service_name), ignore_errors=True)
             self._say(f"Service {service_name} is deleted")
         self._changed()
 
     async def check_dns(self, tx: Tx, wanted: str) -> dict[str, Any]:
-        """Whether the public name leads to the deployment, and what is missing.
+        """Whether the public name leads to the deployment, asked where devices on the internet ask
+        and inside, and what is missing.
 
-        Raises NoSuchGateway, DnsUnavailable.
+        Raises NoSuchGateway, and DnsUnavailable when no server answers.
         """
         found = await self.gateway(tx, wanted)
-        target = await self._resolver.cname(found.service_name)
-        record = f"{found.service_name}. CNAME {found.deployment_name}."
         hosts = [item.host for item in await store.instances(tx, found.service_name)]
-        addresses = ", ".join(hosts) or "with the addresses of its instances"
-        problem, cure = "", ""
-        if target is None:
-            problem = f"DNS has no CNAME record for {found.service_name}."
-            cure = f"Add to your public DNS: {record}"
-        elif target != found.deployment_name:
-            problem = f"The CNAME of {found.service_name} leads to {target}."
-            cure = f"Change it in your public DNS to: {record}"
-        elif not await self._resolver.lookup(found.deployment_name):
-            problem = f"The deployment name {found.deployment_name} has no address in DNS."
-            cure = f"Add to your DNS: {found.deployment_name}. A {addresses}."
+        views = await self.name_views(found, hosts)
+        if all(view.code == "dns.no-answer" for view in views):
+            raise net.no_answer(", ".join(view.server for view in views))
+        made = names.report(found.service_name, found.deployment_name, hosts, views)
         return {
-            "service_name": found.service_name,
-            "deployment_name": found.deployment_name,
-            "record": record,
-            "ok": not problem,
-            "problem": problem,
-            "cure": cure,
+            "service_name": made.service_name,
+            "deployment_name": made.deployment_name,
+            "record": made.record,
+            "address_record": made.address_record,
+            "views": [
+                {
+                    "view": view.view,
+                    "server": view.server,
+                    "ok": view.ok,
+                    "code": view.code,
+                    "target": view.target,
+                    "addresses": list(view.addresses),
+                }
+                for view in made.views
+            ],
+            "split_brain": made.split_brain,
+            "ok": made.ok,
+            "problem": made.problem,
+            "cure": made.cure,
         }
+
+    async def name_views(self, gateway: Gateway, hosts: Sequence[str]) -> list[names.NameView]:
+        """What DNS says of its name: outside first, and inside when that is another server."""
+        asked = [("dns", self._resolver)]
+        if self._public is not None:
+            asked = [("public", self._public), ("internal", self._resolver)]
+        return list(
+            await asyncio.gather(
+                *(
+                    names.look_up(
+                        resolver, view, gateway.service_name, gateway.deployment_name, hosts
+                    )
+                    for view, resolver in asked
+                )
+            )
+        )
 
     # -------------------------------------------------------------- provisioning
 
@@ -566,55 +763,85 @@ class Gateways:
             gateway = await store.gateway(tx, service_name)
             if gateway is None or gateway.state not in _BEING_MADE:
                 return
-            self._say(f"Provisioning service {service_name}: {gateway.instances} instances")
-            await self._prepare(tx, gateway)
+            items = await store.instances(tx, service_name)
+        self._say(f"Provisioning service {service_name}: {gateway.instances} instances")
+        await self._leave([item for item in items if item.state == LEAVING])
+        async with self._db.transaction() as tx:
+            work = await self._work(tx, gateway)
             if not await self._advance(tx, service_name, GatewayState.STARTING):
                 return
             kept, surplus = await self._fit(tx, gateway)
         await self._drop(surplus)
         for item in kept:
-            await self._run(gateway, item)
+            await self._run(work, item)
         self._changed()
         await self._settle(gateway)
         self._changed()
 
     async def apply(self, service_name: str, restart: bool = False) -> None:
-        """Give a running gateway the instances and the certificate that it is to have. A job.
+        """Give a running gateway the instances that it is to have and, with `restart`, another
+        certificate. A job.
 
-        One instance after the other is started anew, so clients always find one.
+        One instance after the other takes the certificate while it runs; one that does not show it
+        in time is started anew, so clients always find one.
         """
         async with self._hands[service_name]:
             async with self._db.transaction() as tx:
                 gateway = await store.gateway(tx, service_name)
                 if gateway is None or gateway.state is not GatewayState.READY:
                     return  # What begins later, begins with it.
-                await self._prepare(tx, gateway)
+                work = await self._work(tx, gateway)
                 kept, surplus = await self._fit(tx, gateway)
-            await self._drop(surplus)
             try:
+                await self._drop(surplus)
                 for item in kept:
-                    if restart and _process(item) is not None:
-                        await _end(item)
-                    await self._run(gateway, item)
+                    if restart:
+                        await self._renew(work, item)
+                    await self._run(work, item)
                     self._changed()
-                    await self._await_instance(gateway, item.instance)
-            except OSError as error:
-                await self._set_state(service_name, GatewayState.READY, str(error)[:300])
+                    await self._await_instance(item)
+            except (OSError, ProviderFault) as error:
+                reason = error.message if isinstance(error, ProviderFault) else str(error)
+                await self._set_state(service_name, GatewayState.READY, reason[:300])
                 return
             await self._tend(service_name)
         self._say(f"Service {service_name}: configuration is applied")
         self._changed()
 
-    async def _await_instance(self, gateway: Gateway, number: int) -> None:
+    async def _renew(self, work: Work, item: GatewayInstance) -> None:
+        provider = self._provider(item.environment)
+        if (await provider.look(item, self.answer_seconds)).state != "running":
+            return  # It starts with the new one.
+        wanted = pki.sha256_fingerprint(_leaf(work))
+        await provider.renew(work, item)
+        if not await self._until(item, lambda seen: seen.certificate == wanted):
+            self._say(
+                f"Instance {item.instance} of {item.service_name} did not show its new certificate;"
+                " starting it anew",
+                cmtrace.WARNING,
+            )
+            await provider.end(item)
+        self._say(f"Instance {item.instance} of {item.service_name} has another certificate")
+
+    async def _await_instance(self, item: GatewayInstance) -> None:
         """Until it answers, or the time to start is over: looking after it goes on anyway."""
+        await self._until(item, lambda seen: seen.state != "starting")
+        await self._look(item)
+
+    async def _until(self, item: GatewayInstance, met: Callable[[Seen], bool]) -> bool:
+        """Look at it until it is so, or the time to start is over."""
+        provider = self._provider(item.environment)
         deadline = asyncio.get_running_loop().time() + self.settings.gateway.start_seconds
         while asyncio.get_running_loop().time() < deadline:
             async with self._db.transaction() as tx:
-                items = await store.instances(tx, gateway.service_name)
-                item = next((each for each in items if each.instance == number), None)
-                if item is None or (await self._look(tx, gateway, item)).state != "starting":
-                    return
+                items = await store.instances(tx, item.service_name)
+            now = next((each for each in items if each.instance == item.instance), None)
+            if now is None:
+                return False
+            if met(await provider.look(now, self.answer_seconds)):
+                return True
             await asyncio.sleep(0.1)
+        return False
 
     async def _fit(
         self, tx: Tx, gateway: Gateway
@@ -627,10 +854,31 @@ class Gateways:
 
     async def _drop(self, surplus: Sequence[GatewayInstance]) -> None:
         for item in surplus:
-            await _end(item)
-            async with self._db.transaction() as tx:
-                await store.delete_instance(tx, item.service_name, item.instance)
+            await self._give_back(item)
             self._say(f"Removed instance {item.instance} of {item.service_name}")
+
+    async def _give_back(self, item: GatewayInstance) -> None:
+        """End an instance, and leave its host as it was. Raises ProviderFault."""
+        provider = self._provider(item.environment)
+        await provider.end(item)
+        await provider.remove(item)
+        async with self._db.transaction() as tx:
+            await store.delete_instance(tx, item.service_name, item.instance)
+
+    async def _leave(self, items: Sequence[GatewayInstance]) -> None:
+        """What a redeployment gives up. A host that is lost must not keep a gateway: its instance
+        knows an old connection id, and no connection point comes to it any more."""
+        for item in items:
+            try:
+                await self._give_back(item)
+            except ProviderFault as fault:
+                self._say(
+                    f"Instance {item.instance} of {item.service_name} was left behind on"
+                    f" {item.host}: {fault.message}",
+                    cmtrace.WARNING,
+                )
+                async with self._db.transaction() as tx:
+                    await store.delete_instance(tx, item.service_name, item.instance)
 
     async def _fail(self, service_name: str, reason: str) -> None:
         if await self._set_state(service_name, GatewayState.FAILED, reason):
@@ -646,79 +894,36 @@ class Gateways:
         """False when somebody ordered otherwise meanwhile: their order counts."""
         return await store.set_gateway_state(tx, service_name, state, reason, self._now())
 
-    def _folder(self, service_name: str) -> Path:
-        return self.settings.folder / service_name
-
-    async def _prepare(self, tx: Tx, gateway: Gateway) -> None:
-        folder = private_folder(self._folder(gateway.service_name))
+    async def _work(self, tx: Tx, gateway: Gateway) -> Work:
         pfx, password = await self._pfx(tx, gateway.service_name)
-        write_private(folder / "server.pfx", pfx)
-        write_private(folder / "server.password", password)
         root = await properties.root_certificate(tx)
-        write_private(folder / "connector-ca.pem", pki.pem(root))
+        files = {
+            "server.pfx": pfx,
+            "server.password": password,
+            "connector-ca.pem": pki.pem(root),
+        }
+        return Work(gateway, files)
 
     async def _planned(self, tx: Tx, gateway: Gateway) -> list[GatewayInstance]:
-        here = self.settings.gateway
+        provider = self._provider(gateway.environment)
         planned = await store.instances(tx, gateway.service_name)
-        free = await self._free_hosts(tx, gateway.service_name)
+        free = await self._free_hosts(tx, provider, gateway.region, gateway.service_name)
         first = len(planned) + 1
         missing = gateway.instances - len(planned)
         if missing > 0:
-            self._check_place("", missing, free)
+            self._check_count(missing, free)
         for number, host in zip(range(first, gateway.instances + 1), free, strict=False):
-            place = here.hosts.index(host)
-            planned.append(
-                GatewayInstance(
-                    gateway.service_name,
-                    number,
-                    host,
-                    here.port,
-                    here.tunnel_port + number - 1,
-                    here.health_port + place,
-                )
-            )
+            planned.append(provider.place(gateway, number, host))
         return planned
 
-    async def _run(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
-        """Start an instance unless it runs, and remember its process."""
-        running = _process(item)
-        if running is None:
-            settings = self._write_settings(gateway, item)
-            command = [*self._command, "--config", str(settings)]
-            pid = await asyncio.to_thread(_find, command)
-            if pid is None:
-                pid = await asyncio.to_thread(_start, command, self._output(gateway, item))
-            started = psutil.Process(pid).create_time()
-            item = replace(item, pid=pid, started=started, state="starting", reason="")
-            self._say(f"Started instance {item.instance} of {gateway.service_name}")
+    async def _run(self, work: Work, item: GatewayInstance) -> GatewayInstance:
+        """Start an instance unless it runs, and remember what is known of it."""
+        made = await self._provider(item.environment).start(work, item)
+        if made != item:
+            self._say(f"Started instance {item.instance} of {item.service_name}")
         async with self._db.transaction() as tx:
-            await store.save_instance(tx, item)
-        return item
-
-    def _output(self, gateway: Gateway, item: GatewayInstance) -> Path:
-        return self._folder(gateway.service_name) / f"instance-{item.instance}.out"
-
-    def _write_settings(self, gateway: Gateway, item: GatewayInstance) -> Path:
-        folder = self._folder(gateway.service_name)
-        table = {
-            "service_name": gateway.service_name,
-            "instance": item.instance,
-            "host": item.host,
-            "port": item.port,
-            "tunnel_port": item.tunnel_port,
-            "health": f"{self.settings.gateway.health_host}:{item.health_port}",
-            "pfx": str(folder / "server.pfx"),
-            "pfx_password_file": str(folder / "server.password"),
-            "connector_ca": str(folder / "connector-ca.pem"),
-            "connection_id": gateway.connection_id,
-            "state": str(private_folder(folder / f"instance-{item.instance}")),
-            "workers": self.settings.gateway.workers,
-        }
-        if self._logs is not None:
-            table["logs"] = str(self._logs)
-        path = folder / f"instance-{item.instance}.toml"
-        write_private(path, config.toml(table).encode())
-        return path
+            await store.save_instance(tx, made)
+        return made
 
     async def _settle(self, gateway: Gateway) -> None:
         """Wait until every instance is ready, then say so; or say which one is not, and why."""
@@ -729,10 +934,8 @@ class Gateways:
                 if now is None or now.state is not GatewayState.STARTING:
                     self._say(f"Service {gateway.service_name}: provisioning is given up")
                     return
-                items = [
-                    await self._look(tx, gateway, item)
-                    for item in await store.instances(tx, gateway.service_name)
-                ]
+                items = await store.instances(tx, gateway.service_name)
+            items = [await self._look(item) for item in items]
             if all(item.state == "running" for item in items):
                 if await self._set_state(gateway.service_name, GatewayState.READY):
                     self._say(f"Service {gateway.service_name} is Ready")
@@ -752,32 +955,17 @@ class Gateways:
                 return
             await asyncio.sleep(0.1)
 
-    async def _look(self, tx: Tx, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
+    async def _look(self, item: GatewayInstance) -> GatewayInstance:
         """An instance as it is now, kept when it changed."""
-        if _process(item) is None:
-            seen = replace(item, state="failed", reason=self._last_words(gateway, item))
-        elif await self._answers(item):
-            seen = replace(item, state="running", reason="")
-        else:
-            seen = replace(item, state="starting", reason="It does not answer yet.")
-        if seen != item:
-            await store.save_instance(tx, seen)
-        return seen
-
-    def _last_words(self, gateway: Gateway, item: GatewayInstance) -> str:
-        with contextlib.suppress(OSError):
-            lines = self._output(gateway, item).read_text("utf-8", "replace").strip().splitlines()
-            if lines:
-                return f"The process ended: {' '.join(lines[-2:])}"[:400]
-        return "The process ended and said nothing."
-
-    async def _answers(self, item: GatewayInstance) -> bool:
-        url = f"http://{self.settings.gateway.health_host}:{item.health_port}/healthz"
         try:
-            async with net.plain_client(timeout=self.answer_seconds) as client:
-                return (await client.get(url)).status_code == 200
-        except httpx.HTTPError:
-            return False
+            found = await self._provider(item.environment).look(item, self.answer_seconds)
+        except ProviderFault as fault:
+            found = Seen("failed", fault.message)
+        seen = replace(item, state=found.state, reason=found.reason)
+        if seen != item:
+            async with self._db.transaction() as tx:
+                await store.save_instance(tx, seen)
+        return seen
 
     # -------------------------------------------------------------- supervision
 
@@ -816,6 +1004,8 @@ class Gateways:
             if gateway.state is GatewayState.READY:
                 async with self._hands[gateway.service_name]:
                     await self._tend(gateway.service_name)
+            elif gateway.state is GatewayState.DELETING and gateway.reason:
+                await self.finish_deletion(gateway.service_name)
 
     async def _tend(self, service_name: str) -> None:
         async with self._db.transaction() as tx:
@@ -853,39 +1043,54 @@ class Gateways:
         await self._end_all(items)
         self._changed()
 
-    async def _end_all(self, items: Sequence[GatewayInstance]) -> None:
+    async def _end_all(self, items: Sequence[GatewayInstance]) -> str:
+        """Which could not be ended, and why; nothing when all were."""
+        faults = []
         for item in items:
-            await _end(item)
+            try:
+                await self._provider(item.environment).end(item)
+            except ProviderFault as fault:
+                faults.append(f"Instance {item.instance}: {fault.message}")
+                continue
             ended = replace(item, pid=None, started=None, state="stopped", reason="")
             async with self._db.transaction() as tx:
                 await store.save_instance(tx, ended)
+        return "; ".join(faults)
 
     async def _revive(self, gateway: Gateway, item: GatewayInstance) -> GatewayInstance:
-        if item.pid is not None and self._silent[item.pid] >= _SILENT_LOOKS:
-            await _end(item)
-        if _process(item) is None:
-            self._say(
-                f"Instance {item.instance} of {gateway.service_name} is gone; starting it",
-                cmtrace.WARNING,
-            )
-            self._silent.pop(item.pid or 0, None)
-            try:
+        """Start it again when it is gone, or has been silent for too long."""
+        key = (item.service_name, item.instance)
+        try:
+            provider = self._provider(item.environment)
+            if self._silent[key] >= _SILENT_LOOKS:
+                await provider.end(item)
+            found = await provider.look(item, self.answer_seconds)
+            if found.state == "failed":
+                self._say(
+                    f"Instance {item.instance} of {gateway.service_name} is gone; starting it",
+                    cmtrace.WARNING,
+                )
+                self._silent.pop(key, None)
                 async with self._db.transaction() as tx:
-                    await self._prepare(tx, gateway)
-                item = await self._run(gateway, replace(item, pid=None, started=None))
-            except OSError as error:
-                return replace(item, state="failed", reason=str(error)[:300])
-        async with self._db.transaction() as tx:
-            seen = await self._look(tx, gateway, item)
-        if seen.pid is not None:
-            self._silent[seen.pid] = 0 if seen.state == "running" else self._silent[seen.pid] + 1
+                    work = await self._work(tx, gateway)
+                item = await self._run(work, replace(item, pid=None, started=None))
+        except (OSError, ProviderFault) as error:
+            reason = error.message if isinstance(error, ProviderFault) else str(error)
+            failed = replace(item, state="failed", reason=reason[:300])
+            async with self._db.transaction() as tx:
+                await store.save_instance(tx, failed)
+            return failed
+        seen = await self._look(item)
+        self._silent[key] = 0 if seen.state == "running" else self._silent[key] + 1
         return seen
 
 
 def _exists(name: str) -> GatewayExists:
     return GatewayExists(
-        f"There is a gateway {name} already.",
-        cure="Delete it first, or choose another service name.",
+        f"There is a gateway {name} already: its common name is in use.",
+        cure="Take a certificate with a name of its own: each gateway has one. Or delete that"
+        " gateway first.",
+        field="service_name",
     )
 
 
@@ -897,10 +1102,19 @@ def _being_deleted(name: str) -> BeingDeleted:
 
 
 def _common_name(certificate: x509.Certificate) -> str:
-    """As it is written: letter case counts when a certificate takes another's place."""
+    """As it is written."""
     for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
         return str(attribute.value)
     return next(iter(certificate_names(certificate)), "")
+
+
+def _leaf(work: Work) -> x509.Certificate:
+    password = work.files["server.password"].decode()
+    return pki.pfx_open(work.files["server.pfx"], password).certificate
+
+
+def _wildcard(service_name: str) -> str:
+    return f"*.{service_name.partition('.')[2]}"
 
 
 def _size(folder: Path) -> int:
@@ -942,61 +1156,3 @@ def _service_name(certificate: x509.Certificate, asked: str) -> tuple[str, str]:
         f"No name of the certificate can be a service name: {', '.join(plain)}.",
         cure="A service name is a prefix of 3 to 24 letters and digits, and your domain.",
     )
-
-
-def _process(item: GatewayInstance) -> psutil.Process | None:
-    """The instance's process, if it is still the same one."""
-    if item.pid is None or item.started is None:
-        return None
-    try:
-        process = psutil.Process(item.pid)
-        same = abs(process.create_time() - item.started) < 1.0
-        alive = process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return None
-    return process if same and alive else None
-
-
-def _find(command: Sequence[str]) -> int | None:
-    """A process that runs this command: a site that was killed before it could write down the
-    number of what it had just started finds it so."""
-    wanted = list(command[1:])
-    for process in psutil.process_iter(["cmdline", "uids"]):
-        arguments = process.info["cmdline"] or []
-        if arguments[1:] == wanted and process.info["uids"].real == os.getuid():
-            return int(process.pid)
-    return None
-
-
-def _start(command: Sequence[str], output: Path) -> int:
-    """Start an instance in a session of its own: it outlives this process."""
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            close_fds=True,
-        )
-    _reap(process)
-    return process.pid
-
-
-def _reap(process: "subprocess.Popen[bytes]") -> None:
-    """Collect the exit status of a child, so a dead instance does not stay as a zombie."""
-    threading.Thread(target=process.wait, daemon=True).start()
-
-
-async def _end(item: GatewayInstance, seconds: float = 8.0) -> None:
-    process = _process(item)
-    if process is None:
-        return
-    with contextlib.suppress(psutil.Error):
-        process.send_signal(signal.SIGTERM)
-    deadline = asyncio.get_running_loop().time() + seconds
-    while _process(item) is not None and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.05)
-    with contextlib.suppress(psutil.Error):
-        if _process(item) is not None:
-            process.kill()

@@ -23,6 +23,7 @@ from tandem.protocols import tunnel
 from tandem.site import administrators, properties, software_updates
 from tandem.site.administrators import Administrator, Gate
 from tandem.site.cloud_services import app_settings, certificates, consent, site_http, store, trust
+from tandem.site.cloud_services.acme_orders import Orders
 from tandem.site.cloud_services.connection import Connections, News
 from tandem.site.cloud_services.gateway_http import (
     Check,
@@ -59,6 +60,7 @@ class NewRequest(msgspec.Struct):
     locality: str = ""
     state: str = ""
     country: str = ""
+    acme: bool = False  # Order it of the ACME authority of the settings.
 
 
 class File(msgspec.Struct):
@@ -154,12 +156,14 @@ class NewGateway(msgspec.Struct):
     access_token: str = ""
     tenant_sign_in: str = ""
     service_name: str = ""
+    environment: str = ""
     region: str = ""
     resource_group: str = ""
     description: str = ""
     instances: int = 1
     check_revocation: bool = True
     serve_content: bool = True
+    content_only: bool = False
     alerts: dict[str, Any] = {}
 
 
@@ -190,6 +194,7 @@ class CloudServices:
     resolver: Resolver
     news: News
     now: Clock
+    orders: Orders
 
     @property
     def sign_ins(self) -> SignIns:
@@ -215,6 +220,7 @@ def routes(cloud: CloudServices, require: Gate) -> list[BaseRoute]:
         Route("/api/v1/certificates/import", api.import_certificate, methods=["POST"]),
         Route("/api/v1/certificates/import-pfx", api.import_pfx, methods=["POST"]),
         Route(f"{one}/export", api.export, methods=["POST"]),
+        Route(f"{one}/order", api.order, methods=["POST"]),
         Route(one, api.certificate, methods=["GET"]),
         Route(one, api.remove, methods=["DELETE"]),
         Route("/api/v1/cloud-environments", api.environments, methods=["GET"]),
@@ -327,6 +333,15 @@ def _seconds(request: Request) -> float:
     return min(max(wanted, 0.0), _MAX_WAIT_SECONDS)
 
 
+def _labelled(request: Request, item: Gateway) -> bool:
+    """Whether it has the labels that the query asks for, whatever their letter case."""
+    return all(
+        request.query_params.get(label, "").strip().casefold()
+        in {"", str(getattr(item, label)).casefold()}
+        for label in ("environment", "region", "resource_group")
+    )
+
+
 class _Api:
     def __init__(self, cloud: CloudServices, require: Gate) -> None:
         self._cloud = cloud
@@ -359,16 +374,22 @@ class _Api:
     async def request(self, request: Request) -> Response:
         who = await self._require(request)
         new = await http.decode(request, NewRequest)
-        subject = {k: v for k, v in msgspec.to_builtins(new).items() if k != "service_name"}
+        apart = {"service_name", "acme"}
+        subject = {k: v for k, v in msgspec.to_builtins(new).items() if k not in apart}
         async with self._cloud.db.transaction() as tx:
-            made = await certificates.request(
-                tx,
-                self._cloud.box,
-                new.service_name,
-                subject,
-                actor=who.name,
-                now=self._cloud.now(),
-            )
+            if new.acme:
+                made = await self._cloud.orders.request(
+                    tx, new.service_name, subject, actor=who.name
+                )
+            else:
+                made = await certificates.request(
+                    tx,
+                    self._cloud.box,
+                    new.service_name,
+                    subject,
+                    actor=who.name,
+                    now=self._cloud.now(),
+                )
         _, note = certificates.fold(new.service_name)
         return http.reply({**_certificate(made), "note": note}, 201)
 
@@ -406,6 +427,13 @@ class _Api:
             item = await certificates.certificate(tx, id)
         answer = {**_certificate(item), "pfx": b64encode(pfx).decode()}
         return http.reply(answer, headers={"Cache-Control": "no-store"})
+
+    async def order(self, request: Request) -> Response:
+        """Ask the ACME authority once more for what it refused."""
+        who = await self._require(request)
+        async with self._cloud.db.transaction() as tx:
+            made = await self._cloud.orders.again(tx, request.path_params["id"], actor=who.name)
+        return http.reply(_certificate(made), 202)
 
     async def remove(self, request: Request) -> Response:
         who = await self._require(request)
@@ -681,7 +709,9 @@ class _Api:
     async def gateways(self, request: Request) -> Response:
         who = await self._require(request)
         async with self._cloud.db.transaction() as tx:
-            found = await self._cloud.gateways.gateways(tx)
+            found = [
+                item for item in await self._cloud.gateways.gateways(tx) if _labelled(request, item)
+            ]
             names = [item.service_name for item in found]
             seen = await administrators.visible(tx, who, "gateway", names)
             return http.reply(
@@ -710,6 +740,9 @@ class _Api:
             tenant_id = await self._cloud.tenants.check_subscription(tx, token)
             data = File(new.data).content()
             pfx, password = await pfx_of(self._cloud, tx, data, new.password, new.certificate)
+            ordered = (
+                bool(new.certificate) and (await certificates.certificate(tx, new.certificate)).acme
+            )
             for root in new.trusted_roots[:_MOST_ROOTS]:
                 await trust.add_root(
                     tx, File(root).content(), actor=who.name, now=self._cloud.now()
@@ -720,12 +753,15 @@ class _Api:
                 password=password,
                 tenant_id=tenant_id,
                 service_name=new.service_name,
+                environment=new.environment,
                 region=new.region,
                 resource_group=new.resource_group,
                 description=new.description,
                 instances=new.instances,
                 check_revocation=new.check_revocation,
                 serve_content=new.serve_content,
+                content_only=new.content_only,
+                acme=ordered,
                 alerts=new.alerts,
                 actor=who.name,
             )
@@ -941,6 +977,8 @@ def _certificate(item: CertificateRequest) -> dict[str, Any]:
         "created_at": item.created_at,
         "request": item.request.decode() if item.request else "",
         "missing_issuer": item.missing_issuer,
+        "acme": item.acme,
+        "problem": item.problem,
     }
     if item.certificate is not None:
         leaf = x509.load_der_x509_certificate(item.certificate)

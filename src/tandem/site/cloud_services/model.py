@@ -21,6 +21,8 @@ _PREFIX = re.compile(r"^[a-z0-9]{3,24}$")
 _RESOURCE_GROUP = re.compile(r"^[\w.()-]{1,90}$")
 
 MAX_INSTANCES = 16
+# State of an instance that a redeployment gives up.
+LEAVING = "leaving"
 # The days whose transfer is compared with the threshold (spec F23).
 ALERT_DAYS = 14
 _MOST_GB = 10_000_000
@@ -47,6 +49,30 @@ class CloudEnvironment(Settings, frozen=True):
     graph: str = ""
 
 
+class SshHost(Settings, frozen=True):
+    """A host with systemd for one instance of a gateway."""
+
+    address: str  # Where its instance listens, and is dialled.
+    region: str
+    host_key: str  # "ssh-ed25519 AAAA…": another key is not believed.
+    ssh_host: str = ""  # Where its SSH server answers; empty: the address.
+    port: int = 22
+    user: str = "root"  # Another one uses sudo without a password.
+
+
+class SshSettings(Settings, frozen=True):
+    """An environment of hosts that the site manages by SSH."""
+
+    environment: str
+    key: Path  # The site's private key, readable by its owner alone.
+    hosts: tuple[SshHost, ...]
+    folder: str = "/var/lib/tandem-gateway"
+    program: str = "/opt/tandem/bin/tandem"
+    account: str = "tandem-gateway"  # As whom instances run.
+    # Until a host that does not answer, or a command there, is given up.
+    seconds: float = 20.0
+
+
 class GatewaySettings(Settings, frozen=True):
     """How gateways are provisioned on this machine: instance n gets the n-th host."""
 
@@ -62,6 +88,31 @@ class GatewaySettings(Settings, frozen=True):
     # Seconds between two looks at the instances, and until a starting one must be ready.
     check_seconds: float = 60.0
     start_seconds: float = 30.0
+    # Other places than this machine: each has an environment's name and regions of its own.
+    ssh: tuple[SshSettings, ...] = ()
+
+
+class AcmeSettings(Settings, frozen=True):
+    """The ACME authority for gateways' certificates, and the DNS server that takes its proofs."""
+
+    directory: str = ""  # Its directory's address; empty: certificates come by hand.
+    agree_to_terms: bool = False
+    contact: str = ""  # A mail address that it may write to.
+    ca_file: Path | None = None  # Roots for the authority's own TLS; unset: the system's.
+    # An account that the authority made for the organisation elsewhere (external account binding).
+    external_account_id: str = ""
+    external_account_key_file: Path | None = None
+    dns_server: str = ""  # "address:port" of the server that takes updates of the zone.
+    zone: str = ""  # Empty: the domain of the service name.
+    ttl: int = 60
+    tsig_name: str = ""
+    tsig_key_file: Path | None = None  # In base64, readable by its owner alone.
+    tsig_algorithm: str = "hmac-sha256"
+    # Until a record is seen in public DNS, and until the authority has decided.
+    wait_seconds: float = 120.0
+    # Days before a gateway's certificate ends, and seconds after an attempt that failed.
+    renew_days: float = 30.0
+    retry_seconds: float = 3600.0
 
 
 Least = Annotated[int, msgspec.Meta(ge=0)]
@@ -100,6 +151,9 @@ class CloudSettings(Settings, frozen=True):
     environment: CloudEnvironment = CloudEnvironment()
     gateway: GatewaySettings = GatewaySettings()
     gateway_limits: GatewayLimits = GatewayLimits()
+    acme: AcmeSettings = AcmeSettings()
+    # "address:port" of a DNS server as devices on the internet ask it; empty: it is not asked apart.
+    public_resolver: str = ""
     # Where the management point answers inside, for the connection point.
     management_point_url: str = ""
     folder: Path = Path("gateways")
@@ -125,7 +179,9 @@ class GatewayState(Enum):
 
 
 _BEFORE = {
-    GatewayState.PROVISIONING: frozenset({GatewayState.FAILED, GatewayState.STOPPED}),
+    GatewayState.PROVISIONING: frozenset(
+        {GatewayState.FAILED, GatewayState.STOPPED, GatewayState.READY}
+    ),
     GatewayState.STARTING: frozenset({GatewayState.PROVISIONING, GatewayState.STARTING}),
     GatewayState.READY: frozenset({GatewayState.STARTING, GatewayState.READY}),
     GatewayState.FAILED: frozenset({GatewayState.PROVISIONING, GatewayState.STARTING}),
@@ -146,6 +202,8 @@ class CertificateRequest:
     certificate: bytes | None = None  # DER
     chain: bytes = b""  # PEM, without the leaf
     missing_issuer: str | None = None
+    acme: bool = False  # Ordered of the ACME authority; what it said when it refused.
+    problem: str = ""
 
     @property
     def state(self) -> str:
@@ -301,6 +359,8 @@ class ProviderCheck:
     names: list[str] = field(default_factory=list)
     expires_at: datetime | None = None
     notes: list[str] = field(default_factory=list)
+    # Every environment there is: its name, regions, hosts and how many of them are free.
+    environments: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +381,13 @@ class Gateway:
     created_at: datetime
     changed_at: datetime
     expires_at: datetime
+    environment: str = ""  # Whose hosts it is on; empty: this machine.
+    content_only: bool = False  # It serves content, and nothing of a management point.
+    # Its certificate comes from the ACME authority of the settings, again before it ends; why the
+    # last attempt failed, and when it was made.
+    acme: bool = False
+    renewal_reason: str = ""
+    renewal_tried_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,8 +408,9 @@ class GatewayInstance:
     health_port: int
     pid: int | None = None
     started: float | None = None
-    state: str = "stopped"  # stopped, starting, running, failed
+    state: str = "stopped"  # stopped, starting, running, failed, leaving
     reason: str = ""
+    environment: str = ""  # Of the provider that has it; empty: this machine.
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +463,16 @@ class ForeignCertificate(AppError):
 
 class UnusableCertificate(Invalid):
     code = "certificate.unusable"
+
+
+class AcmeOff(AppError):
+    kind, code = Kind.CONFLICT, "certificate.acme-off"
+
+
+class AcmeFault(AppError):
+    """The authority, or the DNS server that shows it the proof, did not do what an order needs."""
+
+    kind, code = Kind.UNAVAILABLE, "certificate.acme"
 
 
 class IncompletePath(AppError):
@@ -525,6 +603,10 @@ class BeingDeleted(AppError):
     kind, code = Kind.CONFLICT, "gateway.being-deleted"
 
 
+class BeingProvisioned(AppError):
+    kind, code = Kind.CONFLICT, "gateway.being-provisioned"
+
+
 class NoSuchConnectionPoint(AppError):
     kind, code = Kind.NOT_FOUND, "connection-point.not-found"
 
@@ -564,13 +646,16 @@ def fold_service_name(asked: str) -> str:
 
 
 def check_resource_group(name: str) -> None:
-    """Raises BadGateway."""
-    if not _RESOURCE_GROUP.match(name) or name.endswith("."):
-        raise BadGateway(
-            f"{name[:90]!r} cannot be the name of a resource group.",
-            cure="Use up to 90 letters, digits, dots, dashes and underscores, and no blank.",
-            field="resource_group",
-        )
+    """Raises BadGateway, which says how the name could be written."""
+    if _RESOURCE_GROUP.match(name) and not name.endswith("."):
+        return
+    fitting = re.sub(r"[^\w.()-]+", "-", name.strip()).strip("-.")[:90]
+    raise BadGateway(
+        f"{name[:90]!r} cannot be the name of a resource group.",
+        cure="Use up to 90 letters, digits, dots, dashes and underscores, and no blank"
+        + (f": {fitting}" if fitting else "."),
+        field="resource_group",
+    )
 
 
 def deployment_name(service_name: str, domain: str) -> str:

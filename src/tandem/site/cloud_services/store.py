@@ -6,6 +6,7 @@ from psycopg.types.json import Jsonb
 from tandem.infra.database import Tx
 from tandem.protocols.tunnel import ConnectorReport
 from tandem.site.cloud_services.model import (
+    LEAVING,
     AdminServiceApp,
     App,
     AzureService,
@@ -20,7 +21,10 @@ from tandem.site.cloud_services.model import (
 
 # ------------------------------------------------------------------ certificates
 
-_REQUEST = "id, service_name, subject, created_at, request, certificate, chain, missing_issuer"
+_REQUEST = (
+    "id, service_name, subject, created_at, request, certificate, chain, missing_issuer, acme,"
+    " problem"
+)
 
 
 async def requests(tx: Tx) -> list[CertificateRequest]:
@@ -64,6 +68,29 @@ async def save_certificate(
         "UPDATE cloud_certificate SET certificate = %s, chain = %s, missing_issuer = %s"
         " WHERE id = %s",
         (certificate, chain, missing_issuer, id),
+    )
+
+
+async def set_acme(tx: Tx, id: str) -> None:
+    await tx.execute("UPDATE cloud_certificate SET acme = true, problem = '' WHERE id = %s", (id,))
+
+
+async def set_problem(tx: Tx, id: str, problem: str) -> None:
+    await tx.execute("UPDATE cloud_certificate SET problem = %s WHERE id = %s", (problem, id))
+
+
+async def acme_account(tx: Tx, directory: str) -> bytes | None:
+    found = await tx.execute(
+        "SELECT sealed_key FROM cloud_acme_account WHERE directory = %s", (directory,)
+    )
+    row = await found.fetchone()
+    return bytes(row["sealed_key"]) if row else None
+
+
+async def save_acme_account(tx: Tx, directory: str, sealed: bytes, now: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO cloud_acme_account (directory, sealed_key, created_at) VALUES (%s, %s, %s)",
+        (directory, sealed, now),
     )
 
 
@@ -301,10 +328,11 @@ async def delete_old_sign_ins(tx: Tx, now: datetime) -> None:
 _GATEWAY = (
     "service_name, deployment_name, tenant_id, region, resource_group, description, instances,"
     " check_revocation, serve_content, alerts, state, reason, connection_id, created_at,"
-    " changed_at, expires_at"
+    " changed_at, expires_at, environment, content_only, acme, renewal_reason, renewal_tried_at"
 )
 _INSTANCE = (
-    "service_name, instance, host, port, tunnel_port, health_port, pid, started, state, reason"
+    "service_name, instance, host, port, tunnel_port, health_port, pid, started, state, reason,"
+    " environment"
 )
 
 
@@ -332,7 +360,7 @@ async def gateway(tx: Tx, service_name: str) -> Gateway | None:
 async def insert_gateway(tx: Tx, made: Gateway, pfx: bytes, password: bytes) -> bool:
     done = await tx.execute(
         f"INSERT INTO cloud_gateway ({_GATEWAY}, sealed_pfx, sealed_password)"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        f" VALUES ({', '.join(['%s'] * 23)})"
         " ON CONFLICT DO NOTHING",
         (
             made.service_name,
@@ -351,6 +379,11 @@ async def insert_gateway(tx: Tx, made: Gateway, pfx: bytes, password: bytes) -> 
             made.created_at,
             made.changed_at,
             made.expires_at,
+            made.environment,
+            made.content_only,
+            made.acme,
+            made.renewal_reason,
+            made.renewal_tried_at,
             pfx,
             password,
         ),
@@ -384,7 +417,7 @@ async def set_gateway_state(
 async def change_gateway(tx: Tx, made: Gateway, now: datetime) -> None:
     await tx.execute(
         "UPDATE cloud_gateway SET description = %s, instances = %s, check_revocation = %s,"
-        " serve_content = %s, alerts = %s, expires_at = %s, changed_at = %s"
+        " serve_content = %s, alerts = %s, expires_at = %s, acme = %s, changed_at = %s"
         " WHERE service_name = %s",
         (
             made.description,
@@ -393,9 +426,37 @@ async def change_gateway(tx: Tx, made: Gateway, now: datetime) -> None:
             made.serve_content,
             Jsonb(made.alerts),
             made.expires_at,
+            made.acme,
             now,
             made.service_name,
         ),
+    )
+
+
+async def redeploy(tx: Tx, made: Gateway) -> None:
+    """Its instances are given up where they are, and it is known by another connection id."""
+    await tx.execute(
+        "UPDATE cloud_gateway SET environment = %s, region = %s, resource_group = %s,"
+        " connection_id = %s WHERE service_name = %s",
+        (
+            made.environment,
+            made.region,
+            made.resource_group,
+            made.connection_id,
+            made.service_name,
+        ),
+    )
+    await tx.execute(
+        "UPDATE cloud_instance SET state = %s WHERE service_name = %s",
+        (LEAVING, made.service_name),
+    )
+
+
+async def set_renewal(tx: Tx, service_name: str, reason: str, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE cloud_gateway SET renewal_reason = %s, renewal_tried_at = %s"
+        " WHERE service_name = %s",
+        (reason, now, service_name),
     )
 
 
@@ -439,11 +500,11 @@ async def instances(tx: Tx, service_name: str) -> list[GatewayInstance]:
 async def save_instance(tx: Tx, item: GatewayInstance) -> None:
     await tx.execute(
         f"INSERT INTO cloud_instance ({_INSTANCE})"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " ON CONFLICT (service_name, instance) DO UPDATE SET host = EXCLUDED.host,"
         " port = EXCLUDED.port, tunnel_port = EXCLUDED.tunnel_port,"
         " health_port = EXCLUDED.health_port, pid = EXCLUDED.pid, started = EXCLUDED.started,"
-        " state = EXCLUDED.state, reason = EXCLUDED.reason",
+        " state = EXCLUDED.state, reason = EXCLUDED.reason, environment = EXCLUDED.environment",
         (
             item.service_name,
             item.instance,
@@ -455,6 +516,7 @@ async def save_instance(tx: Tx, item: GatewayInstance) -> None:
             item.started,
             item.state,
             item.reason,
+            item.environment,
         ),
     )
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
-from tandem.infra.net import DnsUnavailable, Resolver
 from tandem.site import properties
 from tandem.site.cloud_services import (
     ConnectionPoint,
@@ -50,7 +49,6 @@ class Chain:
     gateways: Gateways
     connections: Connections
     tenants: Tenants
-    resolver: Resolver
     now: Clock
     _names: dict[str, tuple[float, Finding]] = field(default_factory=dict)
 
@@ -96,19 +94,13 @@ class Chain:
             "record": f"{name}. CNAME {deployment}.",
             "addresses": ", ".join(item.host for item in instances),
         }
-        cause, state = "", State.BAD
-        try:
-            target = await self.resolver.cname(name)
-            if target is None:
-                cause = "dns.no-record"
-            elif target != deployment:
-                cause, values["target"] = "dns.elsewhere", target
-            elif not await self.resolver.lookup(deployment):
-                cause = "dns.no-address"
-            else:
-                state = State.GOOD
-        except DnsUnavailable:
-            cause, state = "dns.no-answer", State.WAITING
+        views = await self.gateways.name_views(gateway, [item.host for item in instances])
+        # Outside is the way that devices come; what is wrong inside alone is said by the DNS check.
+        found = views[0]
+        if found.code == "dns.elsewhere":
+            values["target"] = found.target or ", ".join(found.addresses)
+        cause = found.code
+        state = State.WAITING if cause == "dns.no-answer" else State.BAD if cause else State.GOOD
         return Finding(f"dns:{name}", name, DEVICE, End("dns", name), state, cause, values)
 
     def service(self, gateway: Gateway) -> Finding:

@@ -59,7 +59,7 @@ class Health:
 
     @classmethod
     def of(cls, cloud: CloudServices, places: SitePlaces) -> "Health":
-        chain = Chain(cloud.gateways, cloud.connections, cloud.tenants, cloud.resolver, cloud.now)
+        chain = Chain(cloud.gateways, cloud.connections, cloud.tenants, cloud.now)
 
         async def site_token(tx: Tx) -> str:
             code = (await properties.site(tx)).code

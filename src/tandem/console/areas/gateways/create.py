@@ -44,24 +44,24 @@ PROVIDER = "/api/v1/gateways/provider"
 NEW, EXISTING = "new", "existing"
 
 
-async def _offer(page: Page[Any]) -> dict[str, Any]:
-    """What the provider has. Nothing when it refuses: the step itself says why."""
+async def _offer(page: Page[Any], draft: Draft | None = None) -> dict[str, Any]:
+    """What the chosen environment has. Nothing when it refuses: the step itself says why."""
+    chosen = str(draft.values.get("environment", "")) if draft is not None else ""
     try:
-        found: dict[str, Any] = await page.api.get(PROVIDER)
+        found: dict[str, Any] = await page.api.get(PROVIDER, environment=chosen)
     except NotSignedIn:
         raise
     except AppError:
-        return {"environment": "", "regions": [], "resource_groups": []}
+        return {"environment": "", "regions": [], "resource_groups": [], "environments": []}
     return found
 
 
 async def _environments(page: Page[Any], draft: Draft | None) -> list[tuple[str, str]]:
-    name = (await _offer(page))["environment"]
-    return [(name, name)] if name else []
+    return [(item["name"], item["name"]) for item in (await _offer(page))["environments"]]
 
 
 async def _regions(page: Page[Any], draft: Draft | None) -> list[tuple[str, str]]:
-    return [(name, name) for name in (await _offer(page))["regions"]]
+    return [(name, name) for name in (await _offer(page, draft))["regions"]]
 
 
 async def _groups(page: Page[Any], draft: Draft | None) -> list[tuple[str, str]]:
@@ -79,8 +79,14 @@ async def _groups(page: Page[Any], draft: Draft | None) -> list[tuple[str, str]]
 
 
 async def _provider(page: Page[Any], draft: Draft) -> None:
-    """Whether there is a host for it at all; raises the API's refusal."""
-    await page.api.get(PROVIDER)
+    """Whether there is a host for it at all, and each has what an instance needs; raises the API's
+    refusal, or the first thing that is missing."""
+    chosen = str(draft.values.get("environment", ""))
+    await page.api.get(PROVIDER, environment=chosen)
+    found = await page.api.post(f"{PROVIDER}/test", {"environment": chosen})
+    missing = next((item for item in found["checks"] if not item["ok"]), None)
+    if missing is not None:
+        raise Problem("environment", missing["reason"], cure=missing["cure"])
 
 
 async def _general(page: Page[Any], draft: Draft) -> Mapping[str, Any]:
@@ -94,7 +100,8 @@ async def _tested(page: Page[Any], draft: Draft) -> None:
     """Behind the sign-in's "Next": the connection to the provider is tested."""
     assert _SIGN_IN.check is not None
     await _SIGN_IN.check(page, draft)
-    await page.api.post(CHECK, {"tenant_sign_in": draft.values[SIGN_IN]})
+    body = {"environment": draft.values["environment"], "tenant_sign_in": draft.values[SIGN_IN]}
+    await page.api.post(CHECK, body)
 
 
 _SIGN_IN = tenant_sign_in_step("sign-in")
@@ -127,9 +134,12 @@ async def _read_certificate(page: Page[Any], draft: Draft) -> None:
 async def _check(page: Page[Any], draft: Draft, step: Step, service_name: str) -> dict[str, Any]:
     body = {
         "tenant_sign_in": draft.values[SIGN_IN],
+        "environment": draft.values["environment"],
         "service_name": service_name,
         **certificate_of(draft),
     }
+    if step is _SETTINGS:
+        body |= {"region": draft.values["region"], "resource_group": _group(draft.values)}
     try:
         found: dict[str, Any] = await page.api.post(CHECK, body)
     except AppError as error:
@@ -186,7 +196,7 @@ def _name_is_fixed(values: Mapping[str, Any]) -> str:
 
 
 async def _shown(page: Page[Any], draft: Draft) -> Mapping[str, Any]:
-    regions = (await _offer(page))["regions"]
+    regions = (await _offer(page, draft))["regions"]
     if not draft.values.get("region") and regions:
         draft.values["region"] = regions[0]
     return {"found": draft.values.get("found") or {}}
@@ -259,6 +269,12 @@ _SETTINGS = Step(
         REVOCATION,
         TLS,
         CONTENT,
+        field(
+            "content_only",
+            N_("For content alone"),
+            "checkbox",
+            hint=N_("It publishes nothing of a management point: a second gateway beside another."),
+        ),
     ),
 )
 
@@ -282,6 +298,7 @@ async def _summary(page: Page[Any], draft: Draft) -> list[Fact]:
         Fact(N_("Trusted roots"), _root_name(draft)),
         Fact(N_("Verify client certificate revocation"), bool(values["check_revocation"])),
         Fact(N_("Allow the gateway to serve content"), bool(values["serve_content"])),
+        Fact(N_("For content alone"), bool(values.get("content_only"))),
     ]
     transfer, stop = say(watched), None
     if "outbound_gb" in alerts:
@@ -328,7 +345,7 @@ async def _command(page: Page[Any], draft: Draft) -> str:
         line += ["--certificate", found["service_name"] or str(values["certificate"])]
     if found.get("wildcard"):
         line += ["--service-name", found["service_name"]]
-    line += ["--region", values["region"]]
+    line += ["--environment", values["environment"], "--region", values["region"]]
     if _group(values):
         line += ["--resource-group", _group(values)]
     if values["description"]:
@@ -338,6 +355,7 @@ async def _command(page: Page[Any], draft: Draft) -> str:
         line += ["--trusted-root", _root_name(draft)]
     line += [] if values["check_revocation"] else ["--no-check-revocation"]
     line += [] if values["serve_content"] else ["--no-serve-content"]
+    line += ["--content-only"] if values.get("content_only") else []
     alerts = alerts_of(values)
     if "outbound_gb" in alerts:
         line += ["--alert-gb", str(alerts["outbound_gb"])]
@@ -358,12 +376,14 @@ async def _finish(page: Page[Any], draft: Draft) -> Outcome:
         "tenant_sign_in": values[SIGN_IN],
         "trusted_roots": [b64encode(root.data).decode()] if root else [],
         "service_name": values["found"]["service_name"],
+        "environment": values["environment"],
         "region": values["region"],
         "resource_group": _group(values),
         "description": values["description"],
         "instances": int(values["instances"]),
         "check_revocation": bool(values["check_revocation"]),
         "serve_content": bool(values["serve_content"]),
+        "content_only": bool(values.get("content_only")),
         "alerts": alerts_of(values),
     }
     made = await page.api.post("/api/v1/gateways", body)

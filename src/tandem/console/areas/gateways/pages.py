@@ -161,10 +161,14 @@ def _facts(page: Page[Any], found: Mapping[str, Any]) -> list[Fact]:
         Fact(N_("Service name"), found["service_name"]),
         Fact(N_("Deployment name"), found["deployment_name"]),
         Fact(N_("Description"), found["description"]),
+        Fact(N_("Environment"), found["environment"]),
         Fact(N_("Region"), found["region"]),
         Fact(N_("Resource group"), found["resource_group"]),
         Fact(N_("Tenant"), found["tenant_id"]),
         Fact(N_("Certificate valid until"), words.at(found["expires_at"])),
+        Fact(N_("Renewed by ACME"), found["acme"]),
+        *([Fact(N_("Its renewal failed"), reason)] if (reason := found["renewal_reason"]) else []),
+        Fact(N_("For content alone"), found["content_only"]),
         Fact(N_("Verify client certificate revocation"), found["check_revocation"]),
         Fact(N_("Connection points"), ", ".join(found["connection_points"])),
         Fact(N_("Created"), words.at(found["created_at"])),
@@ -178,7 +182,14 @@ async def _dns(page: Page[Any], name: str) -> dict[str, Any]:
     except NotSignedIn:
         raise
     except AppError as error:
-        return {"record": "", "ok": False, "problem": error.message, "cure": error.cure}
+        return {
+            "record": "",
+            "ok": False,
+            "problem": error.message,
+            "cure": error.cure,
+            "views": [],
+            "split_brain": False,
+        }
     return found
 
 
@@ -226,6 +237,17 @@ ACTIONS: dict[str, tuple[str, str, str, bool]] = {
         N_("Start the gateway"),
         False,
     ),
+    "redeploy": (
+        N_("Redeploy %(name)s?"),
+        N_(
+            "Its %(instances)s instances are given up and made anew, with another connection id. No"
+            " device reaches the site through it for a minute or two; its name, its settings and"
+            " its connection points (%(points)s) stay. To move it elsewhere: tandem gateway"
+            " redeploy."
+        ),
+        N_("Redeploy the gateway"),
+        True,
+    ),
     "synchronize": (
         N_("Synchronise the configuration of %(name)s?"),
         N_(
@@ -240,6 +262,7 @@ _SAID = {
     "stop": N_("%(name)s is stopped."),
     "delete": N_("%(name)s is being deleted."),
     "start": N_("%(name)s is being started."),
+    "redeploy": N_("%(name)s is being made anew."),
     "synchronize": N_("%(name)s is being synchronised."),
 }
 

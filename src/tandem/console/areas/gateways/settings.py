@@ -88,7 +88,13 @@ TLS = field(
     "note",
 )
 CONTENT = field("serve_content", N_("Allow the gateway to serve content"), "checkbox", default=True)
-SETTINGS = (DESCRIPTION, INSTANCES, REVOCATION, TLS, CONTENT)
+ACME = field(
+    "acme",
+    N_("Renew the certificate by ACME"),
+    "checkbox",
+    hint=N_("Of the authority in the site's settings, before the certificate ends."),
+)
+SETTINGS = (DESCRIPTION, INSTANCES, REVOCATION, TLS, CONTENT, ACME)
 ALERTS = (
     field(
         "watch",
@@ -239,7 +245,10 @@ async def save_certificate(page: Page[Any]) -> Response:
         except AppError as error:
             general, problems = placed(error, fields)
         else:
-            said = N_("The certificate of %(name)s was replaced; its instances start anew in turn.")
+            said = N_(
+                "The certificate of %(name)s was replaced; its instances show it to whoever connects"
+                " from now on."
+            )
             return page.to(path_of(name), said, name=name)
     answer = await page.api.ask("GET", api_of(name))
     return await _draw_certificate(
