@@ -444,3 +444,19 @@ def test_after_goaway_new_streams_are_left_to_others_and_the_rest_goes_on() -> N
     tunnel.settle()
     assert (first.ends, bytes(first.answer)) == (["answered"], b"answer")
     assert list(tunnel.answering) == [first.number]
+
+
+def test_who_leaves_is_known_before_what_it_did_not_begin_is_asked_again() -> None:
+    """Else the request would be waiting for a connection point that is leaving."""
+    order: list[str] = []
+
+    class Again(Asked):
+        def again(self, reason: str) -> None:
+            order.append(f"again {self.number}")
+
+    session = Session(lambda frame: order.append(frame.type.name))
+    session.feed(encode(Type.HELLO, 0, b"{}"))
+    for _ in range(2):
+        Again(session).begin()
+    session.feed(encode(Type.GOAWAY, 0, (1).to_bytes(4) + b"leaving"))
+    assert order == ["HELLO", "GOAWAY", "again 2"]

@@ -17,7 +17,7 @@ from tandem.cli.context import fail
 from tandem.infra.errors import AppError, Kind
 
 # Files of this package that are no noun.
-_NOT_NOUNS = {"main", "context", "__main__"}
+_NOT_NOUNS = {"main", "context", "waiting", "__main__"}
 
 
 class NeedsServer(AppError):

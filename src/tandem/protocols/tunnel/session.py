@@ -192,9 +192,10 @@ class Session:
             if kind is Type.PING:
                 self.put(encode(Type.PONG, 0, payload))
             elif kind is not Type.PONG:
-                if kind is Type.GOAWAY:
-                    self._gone(payload)
                 self._control(frame)
+                if kind is Type.GOAWAY:
+                    # Whoever is told that it is free again must not find this peer any more.
+                    self._gone(payload)
             return
         if kind is Type.OPEN:
             self._open(frame)
