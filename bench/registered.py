@@ -335,8 +335,15 @@ class Registered:
             )
             for one in clients.ENDPOINTS
         ]
+        # The devices have tokens of the site, given for a tenant that is connected.
+        tenant = tunnel.Tenant(TENANT, "client", "https://ConfigMgrService", [], {"keys": []})
         told = tunnel.Configuration(
-            1, NAME, "CM1", site_token_keys=self.token_keys, endpoints=endpoints
+            1,
+            NAME,
+            "CM1",
+            tenants=[tenant],
+            site_token_keys=self.token_keys,
+            endpoints=endpoints,
         )
         instance = tunnel.Instance(1, "127.0.0.1", self.port, self.tunnel_port)
         target = tunnel.GatewayTarget(NAME, NAME, CONNECTION_ID, [instance], told)
