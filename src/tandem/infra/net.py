@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import dns.asyncresolver
 import dns.exception
 import dns.resolver
@@ -102,6 +103,40 @@ def _is_address(host: str) -> bool:
     return host.replace(".", "").isdigit() or ":" in host
 
 
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake is given up: httpcore closes it when the
+    handshake fails, but leaves it open when whoever asked is cancelled or has waited long enough."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            # What it returns takes the place of this one: requests pay nothing.
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
 class _Backend(AutoBackend):
     """Connects to the addresses that the resolver gives; TLS still checks the name asked for."""
 
@@ -124,8 +159,8 @@ class _Backend(AutoBackend):
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
-                return await super().connect_tcp(
-                    address, port, timeout, local_address, socket_options
+                return _Stream(
+                    await super().connect_tcp(address, port, timeout, local_address, socket_options)
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
