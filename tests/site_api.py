@@ -278,7 +278,7 @@ def api_routes(
         *client_settings.routes(db, gate, now),
         *deployments.routes(db, gate, now, safeguards),
         *software_updates.routes(db, gate, now),
-        *comanagement.routes(db, cloud.others, gate, now),
+        *comanagement.routes(db, cloud.others, gate, now, safeguards),
         *auditing.routes(db, gate, now, signer),
         *search.routes(db, gate, cloud.searched),
         *clients.admin_routes(db, require=gate, now=now),

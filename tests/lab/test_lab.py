@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import task_guides
 import vendor_paths
 from tandem.agent import mdm
+from tandem.cli.lab.commands import Commands
 from tandem.cli.lab.steps import STEPS
 from tandem.cli.lab.topology import Timers
 from tandem.cli.main import build
@@ -379,6 +380,102 @@ def test_a_client_without_mdm_is_enrolled_by_the_site(lab: RunningLab) -> None:
     with closing(_console(lab)) as console:
         page = _until(lambda: _enrolled_again(console, name))
     assert "MDM enrollment scheduled" in page
+
+
+def test_what_is_deployed_to_users_goes_with_them(
+    lab: RunningLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulated device, its user by the tenant's token, the gateway and the site's collections: the
+    device's value comes first, the client setting decides, and who signs in next has nothing of it."""
+    monkeypatch.setenv("TANDEM_PROFILE", str(lab.folder / "state" / "settings" / "profile.toml"))
+    tandem, contract = Commands(), lab.contract
+    control = lab.folder / "state" / "simulator.sock"
+    passwords = {user["upn"]: user["password"] for user in contract["users"]}
+    assert lab.went_on[0] == 0, lab.went_on[1]
+    name, of_user = _until(
+        lambda: next(
+            (
+                (one.name, one.upn)
+                for one in _devices(control).values()
+                if one.mdm_enrolled and one.policy
+            ),
+            None,
+        )
+    )
+    other = next(
+        user["upn"] for user in contract["users"] if user["licensed"] and user["upn"] != of_user
+    )
+
+    def does(*words: str) -> Any:
+        return asyncio.run(tandem.run(*words))
+
+    def signs_in(upn: str) -> None:
+        file = lab.folder / "typed-password"
+        file.write_text(passwords[upn])
+        answer = asyncio.run(mdm.ask(control, "sign-in", name, upn=upn, password_file=file))
+        assert answer.ok, answer.error
+
+    def has(**wanted: str) -> None:
+        """The device's own account of what is in force at its desk."""
+        _until(lambda: _at_the_desk(_devices(control)[name]) == wanted)
+
+    does("collection", "create", "Painters", "--user", of_user)
+    for what, value, to in (
+        ("Colour", "grey", "SMS00001"),
+        ("Colour", "blue", "Painters"),
+        ("Size", "big", "Painters"),
+    ):
+        does(
+            "configuration", "create", f"{what} of {to}", "--setting", f"Desk/{what}",
+            "--value", value, "--collection", to,
+        )  # fmt: skip
+    try:
+        signs_in(of_user)
+        has(Colour="grey", Size="big")
+        shown = _until(
+            lambda: (
+                (now := does("device", "settings", name))
+                and next(
+                    (
+                        s
+                        for s in now["settings"]
+                        if (s["setting"], s["user"]) == ("Desk/Size", of_user)
+                    ),
+                    None,
+                )
+            )
+        )
+        assert shown["value"] == "big"
+        signs_in(other)
+        has(Colour="grey")
+        signs_in(of_user)
+        has(Colour="grey", Size="big")
+        does("client-settings", "set", "enable_user_policy_from_internet=no")
+        has(Colour="grey")
+        does("client-settings", "set", "enable_user_policy_from_internet=yes")
+        has(Colour="grey", Size="big")
+    finally:
+        does("client-settings", "set", "enable_user_policy_from_internet=yes")
+        for one in does("configuration", "list"):
+            if one["setting"].startswith("Desk/"):
+                does("configuration", "delete", one["name"], "--yes")
+    has()
+
+    def told() -> list[str]:
+        """What the device's ledger says of the size, by the site's own check."""
+        ledger = does("device", "ledger", name, "--check")
+        assert ledger["holds"]
+        return [entry["kind"] for entry in ledger["entries"] if entry.get("setting") == "Desk/Size"]
+
+    _until(lambda: sorted(told()) == ["remove"] * 3 + ["write"] * 3)
+
+
+def _at_the_desk(status: mdm.Status) -> dict[str, str]:
+    return {
+        setting.removeprefix("Desk/"): one.value
+        for setting, one in status.configuration.items()
+        if setting.startswith("Desk/")
+    }
 
 
 def _devices(control: Path) -> dict[str, mdm.Status]:

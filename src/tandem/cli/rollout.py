@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tandem.cli.context import Api, Json, Refused, Yes, confirm, emit, progress, site_client, table
+from tandem.cli.waiting import Reason
 
 app = typer.Typer(help="Move a workload to the MDM service ring by ring.", no_args_is_help=True)
 
@@ -42,13 +43,14 @@ def plan(
     offline_minutes: Annotated[
         float | None, typer.Option(help="Without a word for so long, a device counts as offline.")
     ] = None,
+    reason: Reason = "",
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the gap analysis.")
     ] = True,
     json: Json = False,
 ) -> None:
     """Say who moves when, and compare what the site delivers with what the tenant has. Nothing
-    moves by it."""
+    moves by it. One that reaches many devices needs a reason, and waits for another administrator."""
     api = site_client()
     wanted = {
         "workload": workload,
@@ -56,6 +58,7 @@ def plan(
         "automatic_back": automatic_back,
         "second_approval": second_approval,
         "offline_minutes": offline_minutes,
+        "reason": reason,
     }
     found = api.post(_URL, wanted)
     if wait:
@@ -145,17 +148,29 @@ def devices(
 
 
 @app.command()
-def analyse(which: Which, json: Json = False) -> None:
+def analyse(which: Which, reason: Reason = "", json: Json = False) -> None:
     """Do the gap analysis of a plan again, for the devices that its rings have now."""
     api = site_client()
-    found = api.post(f"{_URL}/{_find(api, which)['id']}/analyse", {})
+    found = api.post(f"{_URL}/{_find(api, which)['id']}/analyse", {"reason": reason})
     emit(_wait_for_analysis(api, found, json), _text, json)
 
 
 @app.command()
-def approve(which: Which, json: Json = False) -> None:
-    """Agree to a plan of somebody else that waits for it."""
-    _act(which, "approve", json)
+def approve(which: Which, yes: Yes = False, json: Json = False) -> None:
+    """Agree to a plan of somebody else that waits for it, as it is shown now."""
+    found = _find(site_client(), which)
+    if not json:
+        emit(found, _text, json)
+    because = f", because: {found['reason']}" if found["reason"] else ""
+    confirm(
+        f"{found['created_by']} plans to move {found['title']} of {found['devices']} devices"
+        f"{because}. Approve?",
+        yes,
+        json,
+    )
+    body = {"devices": found["devices"], "seen": found["seen"]}
+    made = site_client().post(f"{_URL}/{found['id']}/approve", body)
+    emit(made, lambda _: "Approved: whoever planned it can start it.", json)
 
 
 @app.command()
@@ -259,6 +274,14 @@ def _text(value: dict[str, Any]) -> str:
         f"{value['title']}: {value['state']}, ring {value['ring']} of {len(value['rings'])}",
         f"Id: {value['id']}",
     ]
+    if value["needs_approval"]:
+        lines.append(
+            f"Waits for a second administrator, {value['devices']} devices, planned by"
+            f" {value['created_by']}: {value['reason'] or 'no reason given'}"
+            f" (`tandem rollout approve {value['id']}`)"
+        )
+    elif value["approved_by"]:
+        lines.append(f"Approved by {value['approved_by']}.")
     if value["cause"]["text"]:
         lines.append(f"Why: {value['cause']['text']}")
     rings = [

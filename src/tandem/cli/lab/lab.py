@@ -55,6 +55,10 @@ ROLES = {
 _CHEAP = {"password_memory_kib": 1024, "password_passes": 1}
 
 
+# Devices of the largest lab.
+LARGEST = 2000
+
+
 class AnotherLab(AppError):
     kind, code = Kind.CONFLICT, "lab.another"
 
@@ -340,6 +344,8 @@ class Lab:
                 "ca_file": self.public_root,
                 "logs": self.logs,
                 "sign_in": _CHEAP,
+                # The lab has one administrator of the site, however many devices it has.
+                "safeguards": {"approval_above": LARGEST},
                 "first": {
                     "administrator": here.site_admin.upn,
                     "password_file": self.password_file(here.site_admin),

@@ -447,7 +447,7 @@ def routes(
         Route("/api/v1/comanagement/workloads/{workload}", switch, methods=["PUT"]),
         Route("/api/v1/comanagement/workloads/{workload}/steps", stood, methods=["GET"]),
         Route("/api/v1/comanagement/workloads/{workload}/back", back, methods=["POST"]),
-        *rollout_http.routes(db, require, now),
+        *rollout_http.routes(db, require, now, guards),
         *leaving_http.routes(db, others, require, now),
     ]
 

@@ -13,6 +13,7 @@ from tandem.infra.clock import Clock
 from tandem.infra.database import Database, Tx
 from tandem.infra.errors import Invalid
 from tandem.site.administrators import Require, Role
+from tandem.site.approvals import Safeguards
 from tandem.site.comanagement import rollout_model as model
 from tandem.site.comanagement import rollout_store as rows
 from tandem.site.comanagement import rollouts
@@ -49,12 +50,25 @@ class NewRollout(msgspec.Struct, forbid_unknown_fields=True):
     automatic_back: bool = False
     second_approval: bool = False
     offline_minutes: float | None = None
+    # Why, for a second administrator who may have to approve it.
+    reason: str = ""
 
 
 class Back(msgspec.Struct, forbid_unknown_fields=True):
     """`ring`: it and those before it keep what they have; 0 for none."""
 
     ring: int = 0
+
+
+class Analyse(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+class Approve(msgspec.Struct, forbid_unknown_fields=True):
+    """As the roll-out was shown: how many devices it moves, and its `seen`."""
+
+    devices: int | None = None
+    seen: str = ""
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,13 +78,16 @@ class Start(msgspec.Struct, forbid_unknown_fields=True):
     accept_gaps: bool = False
 
 
-def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
+def routes(
+    db: Database, require: Require, now: Clock, guards: Safeguards = Safeguards()
+) -> list[BaseRoute]:
     async def listed(request: Request) -> Response:
         await require(request)
         part = http.listing(request, ("created_at",), limit=50)
         async with db.transaction() as tx:
             found = await rows.rollouts(tx, part.limit, part.offset)
-            value = {"items": [_brief(item) for item in found], "total": await rows.how_many(tx)}
+            items = [_brief(item, guards) for item in found]
+            value = {"items": items, "total": await rows.how_many(tx)}
         return http.reply(value)
 
     async def plan(request: Request) -> Response:
@@ -90,10 +107,12 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 automatic_back=wanted.automatic_back,
                 second_approval=wanted.second_approval,
                 offline_minutes=wanted.offline_minutes,
+                reason=wanted.reason,
+                guards=guards,
                 actor=who.name,
                 now=now(),
             )
-            value = await _shape(tx, made, now())
+            value = await _shape(tx, made, guards, now())
         return http.reply(value, 201, {"Location": f"{_URL}/{made.id}"})
 
     async def show(request: Request) -> Response:
@@ -102,7 +121,7 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         days = _days(request.query_params.get("offline_days", ""))
         async with db.transaction() as tx:
             found = await rollouts.find(tx, _id(request))
-            return http.reply(await _shape(tx, found, now(), days))
+            return http.reply(await _shape(tx, found, guards, now(), days))
 
     async def devices(request: Request) -> Response:
         await require(request)
@@ -135,10 +154,35 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
                 _id(request),
                 confirm=wanted.confirm,
                 accept_gaps=wanted.accept_gaps,
+                guards=guards,
                 actor=who.name,
                 now=now(),
             )
-            return http.reply(await _shape(tx, found, now()))
+            return http.reply(await _shape(tx, found, guards, now()))
+
+    async def analyse(request: Request) -> Response:
+        who = await require(request)
+        wanted = await http.decode(request, Analyse)
+        async with db.transaction() as tx:
+            found = await rollouts.analyse(
+                tx, _id(request), reason=wanted.reason, guards=guards, actor=who.name, now=now()
+            )
+            return http.reply(await _shape(tx, found, guards, now()))
+
+    async def approve(request: Request) -> Response:
+        who = await require(request)
+        known = await http.decode(request, Approve)
+        async with db.transaction() as tx:
+            found = await rollouts.approve(
+                tx,
+                _id(request),
+                devices=known.devices,
+                shown=known.seen,
+                guards=guards,
+                actor=who.name,
+                now=now(),
+            )
+            return http.reply(await _shape(tx, found, guards, now()))
 
     async def back(request: Request) -> Response:
         who = await require(request)
@@ -147,14 +191,14 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
             found = await rollouts.back(
                 tx, _id(request), ring=wanted.ring, actor=who.name, now=now()
             )
-            return http.reply(await _shape(tx, found, now()))
+            return http.reply(await _shape(tx, found, guards, now()))
 
     def action(change: Any) -> Any:
         async def act(request: Request) -> Response:
             who = await require(request)
             async with db.transaction() as tx:
                 found = await change(tx, _id(request), actor=who.name, now=now())
-                return http.reply(await _shape(tx, found, now()))
+                return http.reply(await _shape(tx, found, guards, now()))
 
         return act
 
@@ -163,13 +207,13 @@ def routes(db: Database, require: Require, now: Clock) -> list[BaseRoute]:
         Route(_URL, plan, methods=["POST"]),
         Route(f"{_URL}/{{id}}", show, methods=["GET"]),
         Route(f"{_URL}/{{id}}/devices", devices, methods=["GET"]),
+        Route(f"{_URL}/{{id}}/analyse", analyse, methods=["POST"]),
+        Route(f"{_URL}/{{id}}/approve", approve, methods=["POST"]),
         Route(f"{_URL}/{{id}}/start", start, methods=["POST"]),
         Route(f"{_URL}/{{id}}/back", back, methods=["POST"]),
         *(
             Route(f"{_URL}/{{id}}/{name}", action(change), methods=["POST"])
             for name, change in (
-                ("analyse", rollouts.analyse),
-                ("approve", rollouts.approve),
                 ("pause", rollouts.pause),
                 ("resume", rollouts.resume),
                 ("cancel", rollouts.cancel),
@@ -194,8 +238,9 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value, builtin_types=())
 
 
-def _brief(rollout: Rollout) -> dict[str, Any]:
-    """A roll-out in a list. `counts` are of all its rings."""
+def _brief(rollout: Rollout, guards: Safeguards) -> dict[str, Any]:
+    """A roll-out in a list. `counts` are of all its rings. `needs_approval`: a second administrator
+    has to agree, and has not."""
     told = {
         name: value
         for name, value in _plain(rollout).items()
@@ -204,6 +249,11 @@ def _brief(rollout: Rollout) -> dict[str, Any]:
     return {
         **told,
         "title": rollout.workload.title,
+        "reaches_far": rollouts.reaches_two(rollout, guards),
+        "needs_approval": rollouts.needs_approval(rollout, guards),
+        "expires_at": rollouts.expires_at(rollout, guards)
+        if rollouts.needs_approval(rollout, guards)
+        else None,
         "rings": [_plain(ring) for ring in rollout.rings],
         "counts": {
             item.value: sum(getattr(ring.counts, item.value) for ring in rollout.rings)
@@ -213,7 +263,11 @@ def _brief(rollout: Rollout) -> dict[str, Any]:
 
 
 async def _shape(
-    tx: Tx, rollout: Rollout, now: datetime, days: float = rollouts.OFFLINE_DAYS
+    tx: Tx,
+    rollout: Rollout,
+    guards: Safeguards,
+    now: datetime,
+    days: float = rollouts.OFFLINE_DAYS,
 ) -> dict[str, Any]:
     analysed, devices = await rows.analysed(tx, rollout.id)
     concerned = await rows.gap_counts(tx, rollout.id)
@@ -229,7 +283,8 @@ async def _shape(
         reach = _plain(await rollouts.reach(tx, rollout, days, now))
         reach["offline"] = [{"days": many, "devices": n} for many, n in reach["offline"]]
     return {
-        **_brief(rollout),
+        **_brief(rollout, guards),
+        "seen": await rollouts.seen(tx, rollout) if rollout.state is State.PLANNED else "",
         "reach": reach,
         "devices": devices,
         "analysed": analysed,

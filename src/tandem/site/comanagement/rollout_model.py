@@ -168,7 +168,8 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """`before` is where the slider stood when it started: what switching back restores."""
+    """`before` is where the slider stood when it started: what switching back restores. `asked_at` is
+    when it was planned or compared again: a second administrator approves what was seen since."""
 
     id: str
     workload: Workload
@@ -193,6 +194,8 @@ class Rollout:
     analysed_at: datetime | None = None
     gaps: tuple[Gap, ...] = ()
     rings: tuple[Ring, ...] = ()
+    reason: str = ""
+    asked_at: datetime | None = None
 
     @property
     def current(self) -> Ring | None:
@@ -257,6 +260,14 @@ class NeedsConfirmation(AppError):
 
 class NeedsApproval(AppError):
     kind, code = Kind.CONFLICT, "rollout.needs-approval"
+
+
+class NeedsReason(Invalid):
+    code = "rollout.needs-reason"
+
+
+class ReachesOthers(AppError):
+    kind, code = Kind.CONFLICT, "rollout.reaches-others"
 
 
 class BadPlan(Invalid):

@@ -27,7 +27,7 @@ _ROLLOUT = (
     "id, workload, state, created_at, created_by, automatic_back, second_approval, approved_by,"
     " offline_minutes, ring, before_position, before_collection, before_also, started_at,"
     " started_by, paused_at, ended_at, ended_by, settled_at, kept_rings, cause_code, cause, analysed_at,"
-    " gaps"
+    " gaps, reason, asked_at"
 )
 _RING = (
     "rollout_id, place, coalesce(collection_id, '') AS collection_id, collection, minutes,"
@@ -51,7 +51,8 @@ async def try_keep(tx: Tx) -> bool:
 async def insert(tx: Tx, made: Rollout) -> None:
     await tx.execute(
         "INSERT INTO comanagement_rollout (id, workload, state, created_at, created_by,"
-        " automatic_back, second_approval, offline_minutes) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        " automatic_back, second_approval, offline_minutes, reason, asked_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             made.id,
             made.workload.value,
@@ -61,6 +62,8 @@ async def insert(tx: Tx, made: Rollout) -> None:
             made.automatic_back,
             made.second_approval,
             made.offline_minutes,
+            made.reason,
+            made.asked_at,
         ),
     )
     for ring in made.rings:
@@ -87,7 +90,7 @@ async def save(tx: Tx, rollout: Rollout) -> None:
         "UPDATE comanagement_rollout SET state = %s, approved_by = %s, ring = %s,"
         " before_position = %s, before_collection = %s, before_also = %s, started_at = %s,"
         " started_by = %s, paused_at = %s, ended_at = %s, ended_by = %s, settled_at = %s,"
-        " kept_rings = %s, cause_code = %s, cause = %s WHERE id = %s",
+        " kept_rings = %s, cause_code = %s, cause = %s, reason = %s, asked_at = %s WHERE id = %s",
         (
             rollout.state.value,
             rollout.approved_by,
@@ -104,6 +107,8 @@ async def save(tx: Tx, rollout: Rollout) -> None:
             rollout.kept_rings,
             rollout.cause.code,
             rollout.cause.text,
+            rollout.reason,
+            rollout.asked_at,
             rollout.id,
         ),
     )
@@ -244,6 +249,8 @@ def _rollout(row: dict[str, Any], rings: tuple[Ring, ...]) -> Rollout:
         row["analysed_at"],
         tuple(msgspec.convert(row["gaps"], list[Gap])),
         rings,
+        row["reason"],
+        row["asked_at"],
     )
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from tandem.infra.database import Database, Tx
 from tandem.infra.errors import AppError
 from tandem.infra.rounds import rounds
 from tandem.site import clients, collections, deployments, settings
+from tandem.site.approvals import Safeguards
 from tandem.site.collections import ALL_SYSTEMS
 from tandem.site.comanagement import leaving, service, store, tenant
 from tandem.site.comanagement import rollout_model as model
@@ -35,9 +37,11 @@ from tandem.site.comanagement.rollout_model import (
     Member,
     NeedsApproval,
     NeedsConfirmation,
+    NeedsReason,
     NoSuchRollout,
     NotAnalysed,
     Offer,
+    ReachesOthers,
     Ring,
     RingState,
     RingWish,
@@ -57,6 +61,7 @@ log = get_logger("rollouts")
 # Reports come at most a quarter of an hour after a policy poll (spec 3.3).
 _STATE_MINUTES = 15
 _PAGE = 999
+_MOST_REASON = 1024
 # Gaps that somebody has to have read before the roll-out starts.
 _WEIGHTY = (GapKind.LOST, GapKind.CHANGES, GapKind.UNKNOWN)
 AUTOMATIC = "roll-out"
@@ -77,12 +82,14 @@ async def plan(
     automatic_back: bool = False,
     second_approval: bool = False,
     offline_minutes: float | None = None,
+    reason: str = "",
+    guards: Safeguards = Safeguards(),
     actor: str,
     now: datetime,
 ) -> Rollout:
     """Write down who is to move when. Nothing moves; the gap analysis begins.
 
-    Raises NotEnabled, BadPlan, NoAutomaticBack, NoSuchCollection.
+    Raises NotEnabled, BadPlan, NoAutomaticBack, NoSuchCollection, NeedsReason.
     """
     await store.lock(tx)
     await service.required(tx)
@@ -124,11 +131,70 @@ async def plan(
         second_approval,
         offline_minutes,
         rings=tuple(rings),
+        reason=_said(reason),
+        asked_at=now,
     )
     await rows.insert(tx, made)
     await _assign(tx, made)
-    await _audit(tx, made, "rollout.plan", actor, now, rings=[ring.collection for ring in rings])
-    return await find(tx, made.id)
+    planned = await find(tx, made.id)
+    _check_reason(planned, guards)
+    told = {"rings": [ring.collection for ring in rings], "reason": made.reason}
+    await _audit(tx, made, "rollout.plan", actor, now, **told)
+    return planned
+
+
+def _said(reason: str) -> str:
+    """Raises NeedsReason."""
+    said = reason.strip()
+    if len(said) > _MOST_REASON:
+        raise NeedsReason(
+            "A reason has at most 1,024 characters.", cure="Say it shorter.", field="reason"
+        )
+    return said
+
+
+def _check_reason(rollout: Rollout, guards: Safeguards) -> None:
+    devices = devices_of(rollout)
+    if reaches_two(rollout, guards) and not rollout.reason:
+        raise NeedsReason(
+            f"This roll-out reaches {devices} devices: a second administrator has to"
+            " approve it, and needs a reason.",
+            cure="Say why, in at most 1,024 characters (`--reason`), or plan with fewer devices"
+            " first.",
+            field="reason",
+            devices=devices,
+        )
+
+
+def devices_of(rollout: Rollout) -> int:
+    """How many devices its rings have."""
+    return sum(
+        getattr(ring.counts, standing.value) for ring in rollout.rings for standing in Standing
+    )
+
+
+def reaches_two(rollout: Rollout, guards: Safeguards) -> bool:
+    """Whether it reaches more devices than one administrator may reach alone."""
+    return devices_of(rollout) > guards.approval_above
+
+
+def needs_approval(rollout: Rollout, guards: Safeguards) -> bool:
+    """Whether it does not start before a second administrator agrees."""
+    asked = rollout.second_approval or reaches_two(rollout, guards)
+    return rollout.state is State.PLANNED and asked and not rollout.approved_by
+
+
+def expires_at(rollout: Rollout, guards: Safeguards) -> datetime:
+    """Until when it may be approved."""
+    return (rollout.asked_at or rollout.created_at) + timedelta(hours=guards.approval_hours)
+
+
+async def seen(tx: Tx, rollout: Rollout) -> str:
+    """Another value when it moves other devices, in other rings, or has other gaps."""
+    shown = sha256(msgspec.json.encode([rollout.rings, rollout.gaps]))
+    for one in await rows.members(tx, rollout.id):
+        shown.update(msgspec.json.encode([one.client_id, one.place, one.gaps]))
+    return shown.hexdigest()
 
 
 async def _assign(tx: Tx, rollout: Rollout) -> None:
@@ -162,27 +228,71 @@ async def find(tx: Tx, id: str) -> Rollout:
     return found
 
 
-async def analyse(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
-    """Begin the gap analysis again, for the devices that the rings have now."""
+async def analyse(
+    tx: Tx,
+    id: str,
+    *,
+    reason: str = "",
+    guards: Safeguards = Safeguards(),
+    actor: str,
+    now: datetime,
+) -> Rollout:
+    """Begin the gap analysis again, for the devices that the rings have now. Raises NeedsReason when
+    they are so many by now that somebody else has to approve it, and nobody has said why."""
     rollout = await _held(tx, id, (State.PLANNED,))
     await rows.forget_analysis(tx, id)
     await _assign(tx, rollout)
     # Who approved it has not seen the devices that it is for now.
-    await rows.save(tx, replace(rollout, cause=Cause(), approved_by=""))
+    again = replace(rollout, cause=Cause(), approved_by="", asked_at=now)
+    await rows.save(tx, replace(again, reason=_said(reason) or rollout.reason))
+    found = await find(tx, id)
+    _check_reason(found, guards)
     await _audit(tx, rollout, "rollout.analyse", actor, now)
-    return await find(tx, id)
+    return found
 
 
-async def approve(tx: Tx, id: str, *, actor: str, now: datetime) -> Rollout:
-    """A second administrator agrees to a plan. Raises NeedsApproval for who made it."""
+async def approve(
+    tx: Tx,
+    id: str,
+    *,
+    devices: int | None = None,
+    shown: str = "",
+    guards: Safeguards = Safeguards(),
+    actor: str,
+    now: datetime,
+) -> Rollout:
+    """A second administrator agrees to a plan as it was shown: for so many `devices`, with this `seen`.
+    Of one that one administrator may start alone neither has to be said.
+
+    Raises NeedsApproval for who made it and when its time is over, NotAnalysed, ReachesOthers.
+    """
     rollout = await _held(tx, id, (State.PLANNED,))
     if actor == rollout.created_by:
         raise NeedsApproval(
             "You planned this roll-out: somebody else has to approve it.",
-            cure="Ask another full administrator.",
+            cure="Ask another full administrator, or appoint one: `tandem administrator add`.",
         )
+    reached = devices_of(rollout)
+    if reaches_two(rollout, guards) or devices is not None:
+        if rollout.analysed_at is None:
+            raise NotAnalysed(
+                "The gap analysis is not complete: nobody knows yet what would be agreed to.",
+                cure="Wait for it, then look at the plan: `tandem rollout show`.",
+            )
+        if now >= expires_at(rollout, guards):
+            raise NeedsApproval(
+                f"This plan is older than {guards.approval_hours} hours.",
+                cure=f"Have it compared again, and look at it: `tandem rollout analyse {id}`.",
+            )
+        if (devices, shown) != (reached, await seen(tx, rollout)):
+            raise ReachesOthers(
+                f"This roll-out reaches {reached} devices, and is not as it was shown to you.",
+                cure="Look at it again, and approve it if you still agree.",
+                devices=reached,
+            )
     await rows.save(tx, replace(rollout, approved_by=actor))
-    await _audit(tx, rollout, "rollout.approve", actor, now)
+    told = {"asked_by": rollout.created_by, "devices": reached, "reason": rollout.reason}
+    await _audit(tx, rollout, "rollout.approve", actor, now, **told)
     return await find(tx, id)
 
 
@@ -195,6 +305,7 @@ async def start(
     *,
     confirm: int | None = None,
     accept_gaps: bool = False,
+    guards: Safeguards = Safeguards(),
     actor: str,
     now: datetime,
 ) -> Rollout:
@@ -215,10 +326,12 @@ async def start(
             f" `tandem rollout analyse {id}`.",
         )
     await _check_gaps(tx, rollout, accept_gaps)
-    if rollout.second_approval and not rollout.approved_by:
+    rollout = await find(tx, id)
+    if needs_approval(rollout, guards):
         raise NeedsApproval(
-            "This roll-out waits for a second administrator.",
+            f"This roll-out reaches {devices} devices: it waits for a second administrator.",
             cure=f"Ask another full administrator: `tandem rollout approve {id}`.",
+            devices=devices,
         )
     everybody = rollout.rings[-1].collection_id == ALL_SYSTEMS
     if reaches_far(rollout, devices) and confirm != devices:

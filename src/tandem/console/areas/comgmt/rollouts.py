@@ -146,6 +146,12 @@ FIELDS = (
         N_("Another administrator has to approve it"),
         "checkbox",
         default=False,
+        hint=N_("One that reaches many devices waits for another administrator in any case."),
+    ),
+    field(
+        "reason",
+        N_("Reason"),
+        hint=N_("For whoever may have to approve it."),
     ),
 )
 
@@ -198,6 +204,7 @@ async def plan(page: Page[Any]) -> Response:
             "rings": [{"collection": one, **gate} for one in rings],
             "automatic_back": bool(values["automatic_back"]),
             "second_approval": bool(values["second_approval"]),
+            "reason": values["reason"] or "",
         }
         try:
             made = await page.api.post(_URL, wanted)
@@ -370,11 +377,13 @@ def _action(name: str) -> Any:
         form = await page.form()
         id = page.request.path_params["id"]
         ring = _number(form.get("ring", ""), 0)
-        body = {"ring": ring} if name == "back" and ring else {}
+        body: dict[str, Any] = {"ring": ring} if name == "back" and ring else {}
+        if name == "approve":
+            body = {"devices": _number(form.get("devices", ""), 0), "seen": form.get("seen", "")}
         try:
             await page.api.post(f"{_URL}/{quote(id, safe='')}/{name}", body)
         except AppError as error:
-            if error.kind is not Kind.CONFLICT:
+            if error.kind not in (Kind.CONFLICT, Kind.INVALID):
                 raise
             return await _show(page, error)
         return page.to(f"{ROLLOUTS}/{id}", _SAID[name])
@@ -430,6 +439,15 @@ async def notices(page: Page[Any]) -> list[Notice]:
                     values=named,
                     text=page.language.said(one["cause"]["text"]),
                     state="bad",
+                    url=url,
+                )
+            )
+        elif one["needs_approval"]:
+            told.append(
+                Notice(
+                    title=N_("%(workload)s: a roll-out waits for a second administrator"),
+                    values=named,
+                    text=one["reason"],
                     url=url,
                 )
             )
