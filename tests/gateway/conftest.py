@@ -244,7 +244,7 @@ class Rig:
 
     # -------------------------------------------------------------- processes
 
-    def start_gateway(self) -> None:
+    def start_gateway(self, name: str = "gateway", **changes: Any) -> None:
         settings = {
             "service_name": NAME, "instance": 1, "host": "127.0.0.1", "port": self.port,
             "tunnel_port": self.tunnel_port, "health": f"127.0.0.1:{self.health_port}",
@@ -253,9 +253,9 @@ class Rig:
             "connector_ca": str(self.folder / "site.pem"), "connection_id": CONNECTION_ID,
             "state": str(self.folder / "gateway"), "workers": self.workers,
             "logs": str(self.folder / "logs"), "fast_tls": self.fast_tls,
-            "drain_seconds": self.drain_seconds,
+            "drain_seconds": self.drain_seconds, **changes,
         }  # fmt: skip
-        self._start("gateway", settings)
+        self._start("gateway", settings, name)
 
     def start_connector(self, name: str = "CP01", **changes: Any) -> None:
         """Its process is known as `connector`, or by its name when it is another one."""
@@ -420,3 +420,15 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 def code(answer: httpx.Response) -> str:
     return str(json.loads(answer.content)["error"]["code"])
+
+
+def another_certificate(rig: Rig) -> str:
+    """A certificate of the same name lies where the instance reads it; its fingerprint."""
+    key = pki.generate_key()
+    leaf = rig.public.issue(
+        key.public_key(), pki.name(NAME), now=rig.now, days=60,
+        dns=[NAME, "localhost"], ips=["127.0.0.1"], usages=["server"],
+    )  # fmt: skip
+    made = pki.pfx_export(key, leaf, [rig.public.certificate], "secret", NAME)
+    (rig.folder / "server.pfx").write_bytes(made)
+    return pki.sha256_fingerprint(leaf)

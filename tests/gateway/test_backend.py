@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Tunnel:
     """The gateway's end: counts what comes, and gives credit when it is told to."""
 
     def __init__(self) -> None:
+        self.first = b""  # Of the answer's lines.
         self.received = bytearray()
         self.ended = asyncio.Event()
         self.far = Mux(lambda _: None)
@@ -35,7 +36,7 @@ class Tunnel:
         self.far.feed(data)
 
     def head(self, payload: bytes, fin: bool) -> None:
-        pass
+        self.first = payload.partition(b"\r\n")[0]
 
     def data(self, payload: bytes, fin: bool) -> None:
         self.received += payload
@@ -78,8 +79,11 @@ class Record:
 
 
 @asynccontextmanager
-async def asked(folder: Path) -> AsyncIterator[tuple[Record, Tunnel, Request]]:
-    """A request on its way to a management point that has read it and not answered yet."""
+async def asked(
+    folder: Path, method: str = "GET"
+) -> AsyncIterator[tuple[Record, Tunnel, Request, Callable[[], Awaitable[Record]]]]:
+    """A request on its way to a management point that has read it and not answered yet, and what
+    waits for it to come once more."""
     rig = Rig(folder)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(folder / "mp.pem", folder / "mp.key")
@@ -89,18 +93,25 @@ async def asked(folder: Path) -> AsyncIterator[tuple[Record, Tunnel, Request]]:
         listening.setblocking(False)
         pool = Backend(f"https://localhost:{listening.getsockname()[1]}", client, True, 30)
         tunnel = Tunnel()
-        head, _ = Head.read(b"GET /big HTTP/1.1\r\n\r\n")
+        head, _ = Head.read(f"{method} /big HTTP/1.1\r\n\r\n".encode())
         request = Request(
             tunnel.near, 1, head, b"", True, target=Target(pool, 0, b"", "big"),
             service_name="s", most_bytes=0, traffic=Traffic(), passed=_nothing,
         )  # fmt: skip
         tunnel.near.streams[1] = request
-        peer, _ = await loop.sock_accept(listening)
-        with peer:
+        peers = []
+
+        async def arrived() -> Record:
+            peer, _ = await loop.sock_accept(listening)
+            peers.append(peer)
             record = Record(server, peer)
             await record.until(record.tls.do_handshake)
             await record.until(lambda: record.tls.read(65536))
-            yield record, tunnel, request
+            return record
+
+        yield await arrived(), tunnel, request, arrived
+        for peer in peers:
+            peer.close()
         pool.close()
 
 
@@ -112,7 +123,7 @@ async def test_the_end_of_an_answer_comes_after_a_pause_with_nothing_behind_it(
     tmp_path: Path,
 ) -> None:
     """Read in one piece: more than is handed over at once, and all that there is."""
-    async with asked(tmp_path) as (record, tunnel, request):
+    async with asked(tmp_path) as (record, tunnel, request, _):
         assert request._connection is not None
         ours = request._connection._transport
         assert ours is not None
@@ -137,3 +148,28 @@ async def test_the_end_of_an_answer_comes_after_a_pause_with_nothing_behind_it(
         async with asyncio.timeout(5):
             await tunnel.ended.wait()
         assert bytes(tunnel.received) == before + rest
+
+
+async def test_what_the_management_point_may_have_done_is_not_asked_twice(tmp_path: Path) -> None:
+    """It had read the POST and died: whether it did what was asked nobody knows."""
+    async with asked(tmp_path, "POST") as (record, tunnel, _, arrived):
+        record.peer.close()
+        async with asyncio.timeout(10):
+            await tunnel.ended.wait()
+        assert tunnel.first == b"HTTP/1.1 502 CMGConnector_Disconnected"
+        again = asyncio.create_task(arrived())
+        done, _ = await asyncio.wait({again}, timeout=0.3)
+        again.cancel()
+        assert not done
+
+
+async def test_what_changes_nothing_is_asked_again(tmp_path: Path) -> None:
+    async with asked(tmp_path) as (record, tunnel, _, arrived):
+        record.peer.close()
+        async with asyncio.timeout(10):
+            second = await arrived()
+            second.tls.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole")
+            await second.flush()
+            await tunnel.ended.wait()
+        assert tunnel.first == b"HTTP/1.1 200 OK"
+        assert bytes(tunnel.received) == b"whole"

@@ -12,21 +12,9 @@ from cryptography import x509
 
 from tandem import pki
 
-from .conftest import BASE, NAME, Rig
+from .conftest import BASE, NAME, Rig, another_certificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
-
-
-def another(rig: Rig) -> str:
-    """A certificate of the same name lies where the instance reads it; its fingerprint."""
-    key = pki.generate_key()
-    leaf = rig.public.issue(
-        key.public_key(), pki.name(NAME), now=rig.now, days=60,
-        dns=[NAME, "localhost"], ips=["127.0.0.1"], usages=["server"],
-    )  # fmt: skip
-    made = pki.pfx_export(key, leaf, [rig.public.certificate], "secret", NAME)
-    (rig.folder / "server.pfx").write_bytes(made)
-    return pki.sha256_fingerprint(leaf)
 
 
 def said(rig: Rig) -> str:
@@ -75,7 +63,7 @@ async def test_it_is_shown_from_the_next_connection_on_and_nobody_is_turned_away
             while "certificate not renewed" not in said(rig):
                 await asyncio.sleep(0.02)
         assert await shown(rig, rig.port) == old
-        new = another(rig)
+        new = another_certificate(rig)
         os.kill(gateway.pid, signal.SIGHUP)
         await rig.until(lambda facts: facts["certificate"] == new)
         for port, role in ((rig.port, ""), (rig.tunnel_port, "CP01")):

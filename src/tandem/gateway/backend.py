@@ -16,6 +16,7 @@ import httptools
 
 from tandem.gateway.model import UNSAFE_PATH, Refusal
 from tandem.gateway.mux import Incoming, Mux, Outgoing
+from tandem.gateway.reader import IDEMPOTENT
 from tandem.gateway.statuses import refusal
 from tandem.infra.logs import get_logger
 from tandem.protocols.tunnel import BadFrame, Reset, Type, encode
@@ -323,6 +324,8 @@ class Request:
         self._status = 0
         self._begun = time.monotonic()
         self._retried = False
+        self._sent = False
+        self._method = head.method if head else ""
         self._ended = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -369,6 +372,10 @@ class Request:
             self._refuse(_UNREACHABLE)
             return
         self._connection = connection
+        if not connection.usable:
+            self.broken("The management point closed the connection.")
+            return
+        self._sent = True
         connection.serve(self, self._head.written(target, b"".join(self._parts)))
 
     # The rest of the request, from the tunnel.
@@ -440,6 +447,10 @@ class Request:
             self._tally.failures += 1
             self._mux.reset(self._number, Reset.FAILED, reason)
             self._end()
+        elif self._sent and self._method not in IDEMPOTENT:
+            # The management point may have done what was asked, and only its answer is lost (RFC
+            # 9110, 9.2.2): who asked decides, and not we.
+            self._refuse(_UNKNOWN)
         elif not self._retried:
             # A kept connection may have been closed while it was idle: once more on a new one.
             self._retried = True
@@ -460,9 +471,10 @@ class Request:
         self._tally.failures += 1
         self._status = refusal.status
         content = refusal.body()
+        again = f"retry-after: {refusal.retry_after}\r\n" if refusal.retry_after else ""
         head = (
             f"HTTP/1.1 {refusal.status} {refusal.code}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(content)}\r\n\r\n"
+            f"{again}content-length: {len(content)}\r\n\r\n"
         )
         self._mux.put(encode(Type.HEAD, self._number, head.encode()))
         self.outgoing.send(content, fin=True)
@@ -492,6 +504,10 @@ class Request:
 
 
 _UNREACHABLE = refusal("CMGConnector_Management_Point_Unreachable")
+_UNKNOWN = refusal(
+    "CMGConnector_Disconnected",
+    "The management point ended the connection before it answered. It may have done what was asked.",
+)
 _UNTRUSTED = refusal("CMGConnector_Forbidden")
 _LATE = refusal("CMGConnector_Timeout", "The management point did not answer in time.")
 _BAD_REQUEST = refusal("CMGConnector_Bad_Request")

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import aiofastnet
 import msgspec
 from cryptography import x509
 from prometheus_client import Gauge
@@ -20,6 +19,7 @@ from tandem import pki
 from tandem.gateway import health
 from tandem.gateway.carriers import Doors
 from tandem.gateway.gate import Gate
+from tandem.gateway.listener import BACKLOG, Listener
 from tandem.gateway.model import GatewaySettings
 from tandem.gateway.relay import Client, Front
 from tandem.gateway.tunnels import Tunnel, Tunnels, tunnel_context
@@ -35,9 +35,6 @@ from tandem.protocols.tunnel import Carrier, Configuration, GatewayHello
 log = get_logger("gateway")
 
 _CONNECTED = Gauge("gateway_tunnels", "Tunnels that connection points hold to this worker")
-_BACKLOG = 4096
-# How long a client may take to answer the end of TLS.
-_FAREWELL_SECONDS = 5.0
 _RESTART_SECONDS = 0.5
 _COUNT_SECONDS = 60.0
 _MOST_CONTEXTS = 4
@@ -116,7 +113,7 @@ def _listen(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be listened on: {error.strerror}.",
             cure="Stop what holds this address, or change it in the settings.",
         ) from None
-    made.listen(_BACKLOG)
+    made.listen(BACKLOG)
     made.setblocking(False)
     return made
 
@@ -147,6 +144,9 @@ def _keep_workers(
     def stop(*_: Any) -> None:
         nonlocal stopping
         stopping = True
+        # Whoever dials now is to go elsewhere at once, and not to wait for nobody.
+        front.close()
+        tunnel.close()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -207,14 +207,14 @@ class Worker:
         self._number = number
         self._kept = settings.state / "configuration.json"
         self._kept_from = settings.state / "configuration.from"
-        self._server: Any = None  # What accepts clients now.
+        self._clients: Listener | None = None
         # Of clients, the one in use last. OpenSSL counts what came by each; those of trust that was
         # changed often are counted together.
         self._contexts: list[ssl.SSLContext] = []
         self._failed_before = 0
         self._failures_told = 0
         self._alarms: dict[tuple[str, str], pki.RevocationAlarm] = {}
-        self._tunnel_server: Any = None
+        self._dialling: Listener | None = None  # For connection points.
         self._shown = self._fingerprint()
         # The field's name of it at the site, where the logs of all instances come together.
         name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
@@ -225,22 +225,23 @@ class Worker:
         self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
         self._front = Front(self._tunnels, self._last_gate())
         self._tell_alarms()
-        self._serving = asyncio.Lock()
-        self._renewals: set[asyncio.Task[None]] = set()
         self._loop.add_signal_handler(signal.SIGHUP, self._renew)
         counting = self._loop.create_task(self._count_always())
         sweeping = self._loop.create_task(self._front.sweep_always())
-        await self._serve_clients()
-        await self._serve_tunnels()
+        self._serve_clients()
+        self._serve_tunnels()
         probe: asyncio.Server | None = None
         if self._number == 1:
             probe = await health.serve(self._settings.health, self._ready)
         log.info("ready", instance=self._settings.instance, worker=self._name)
         await stop.wait()
         # Whoever dials now reaches the one that takes this one's place.
-        self._tunnel_server.close()
-        self._server.close()
-        await self._front.drain(self._settings.drain_seconds)
+        assert self._clients is not None
+        assert self._dialling is not None
+        self._dialling.stop()
+        self._clients.stop()
+        clients = self._clients
+        await self._front.drain(self._settings.drain_seconds, lambda: clients.arriving)
         counting.cancel()
         sweeping.cancel()
         self._write_counts()
@@ -254,61 +255,32 @@ class Worker:
             self._tunnels, self._settings.connection_id, self._hello, self._configured, carrier
         )
 
-    async def _create_server(self, factory: Any, sock: socket.socket, context: Any) -> Any:
-        if self._settings.fast_tls:
-            return await aiofastnet.create_server(
-                self._loop,
-                factory,
-                sock=sock.dup(),
-                ssl=context,
-                backlog=_BACKLOG,
-                ssl_shutdown_timeout=_FAREWELL_SECONDS,
-            )
-        return await self._loop.create_server(
-            factory,
-            sock=sock.dup(),
-            ssl=context,
-            backlog=_BACKLOG,
-            ssl_shutdown_timeout=_FAREWELL_SECONDS,
-        )
-
-    async def _serve_clients(self) -> None:
+    def _serve_clients(self) -> None:
         """Accept clients with the trust of the present configuration, instead of before."""
-        async with self._serving:
-            before = self._server
-            context = self._client_context()
-            self._server = await self._create_server(
-                lambda: Client(self._front), self._front_socket, context
+        context = self._client_context()
+        if self._clients is None:
+            self._clients = Listener(
+                lambda: Client(self._front), self._front_socket, context, self._settings.fast_tls
             )
-            if before is not None:
-                before.close()
+        self._clients.context = context
 
-    async def _serve_tunnels(self) -> None:
-        before = self._tunnel_server
+    def _serve_tunnels(self) -> None:
         context = tunnel_context(self._certificate, self._key, str(self._settings.connector_ca))
-        self._front.doors = Doors(
-            lambda: self._make_tunnel("https"), context, self._settings.fast_tls
-        )
-        self._tunnel_server = await self._create_server(
-            self._make_tunnel, self._tunnel_socket, context
-        )
-        if before is not None:
-            before.close()
+        fast = self._settings.fast_tls
+        self._front.doors = Doors(lambda: self._make_tunnel("https"), context, fast)
+        if self._dialling is None:
+            self._dialling = Listener(self._make_tunnel, self._tunnel_socket, context, fast)
+        self._dialling.context = context
 
     def _renew(self) -> None:
         """SIGHUP: show another certificate from the next connection on. Those that are open stay."""
-        task = self._loop.create_task(self._show_another())
-        self._renewals.add(task)
-        task.add_done_callback(self._renewals.discard)
-
-    async def _show_another(self) -> None:
         if self._front.draining:
             return
         # With several workers their parent has read the PFX before it told them.
         if self._settings.workers <= 1 and not _read_again(self._settings):
             return
-        await self._serve_clients()
-        await self._serve_tunnels()
+        self._serve_clients()
+        self._serve_tunnels()
         self._shown = self._fingerprint()
         log.info("certificate renewed", instance=self._settings.instance, sha256=self._shown)
 
@@ -387,7 +359,10 @@ class Worker:
             tenants=len(configuration.tenants),
         )
         if configuration.trusted_roots != before.trusted_roots:
-            self._task = self._loop.create_task(self._serve_clients())
+            try:
+                self._serve_clients()
+            except (OSError, ssl.SSLError):
+                log.exception("roots cannot be used", version=configuration.version)
 
     def _tell_alarms(self) -> None:
         """Revocation lists that are missing, over or nearly so: once each, and again when it ends."""

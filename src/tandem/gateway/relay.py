@@ -15,7 +15,7 @@ import time
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -46,8 +46,10 @@ _SWEEP_SECONDS = 1.0
 _LOG_SECONDS = 0.1
 # A connection that was closed is cut when its end was not taken for so long.
 _CLOSING_SECONDS = 10.0
-# A request may still come on a connection that is kept when the drain begins.
+# A request may still come on a connection that is kept when the drain begins, or that begins then;
+# who takes longer for the handshake of TLS has asked nothing yet.
 _DRAIN_IDLE_SECONDS = 0.5
+_ARRIVAL_SECONDS = 5.0
 _NEVER = math.inf
 # Connections that are looked at between two rounds of the loop when a list of revoked ones arrives.
 _AT_A_TIME = 200
@@ -207,25 +209,30 @@ class Front:
             client.close()
         return bool(idle)
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, arriving: Callable[[], int] = lambda: 0) -> None:
         """Let requests under way end, tell kept connections that they are over, within this time.
+
+        `arriving` says how many connections were taken whose TLS is not finished.
 
         A request may be on its way on a connection that is idle here. It has a moment to arrive,
         and is answered with `Connection: close`.
         """
         self.draining = True
         begun = self._loop.time()
-        for client in list(self.connections):
+        known = set(self.connections)
+        for client in known:
             client.drain()
         # A client that does not take our farewell is not waited for.
-        while not all(client.said_all for client in self.connections):
-            passed = self._loop.time() - begun
-            if passed >= seconds:
+        while (passed := self._loop.time() - begun) < seconds:
+            late = passed >= _ARRIVAL_SECONDS or not arriving()
+            if late and all(client.said_all for client in self.connections):
                 break
-            if passed >= min(_DRAIN_IDLE_SECONDS, seconds):
-                for client in list(self.connections):
-                    if client.idle:
-                        client.close()
+            # Of those that came since, the deadline says when.
+            moment = begun + passed - _DRAIN_IDLE_SECONDS
+            for client in list(self.connections) if passed >= _DRAIN_IDLE_SECONDS else ():
+                came = client.deadline - self.limits.idle_seconds
+                if client.idle and (client in known or came <= moment):
+                    client.close()
             await asyncio.sleep(0.02)
         cut = [client for client in self.connections if not client.closing]
         if cut:
@@ -625,6 +632,8 @@ class Client(asyncio.Protocol):
         )
         self.exchange = exchange
         exchange.start()
+        if front.draining:
+            exchange.drain()
 
     # -------------------------------------------------------------- the answer
 

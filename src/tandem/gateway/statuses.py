@@ -172,8 +172,8 @@ STATUSES: dict[str, Status] = {
         502,
         "The request was lost on its way to the site.",
         "Try again; if it lasts, look at the connection point.",
-        "The connection point or its tunnel ended while a request was under way that must not be"
-        " repeated",
+        "The connection point, its tunnel or the management point ended while a request was under"
+        " way that must not be repeated",
         5,
     ),
     "CMGConnector_Management_Point_Unreachable": Status(
