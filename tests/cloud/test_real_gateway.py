@@ -161,7 +161,7 @@ async def _analyzed(site: Site, node: dict[str, Any]) -> None:
         for item in (await site.run("gateway", "analyze", *words))["checks"]
         if item["state"] == "bad"
     }
-    assert set(rows) == {"management-point"}
+    assert set(rows) == {"identity", "management-point"}
     assert rows["management-point"]["cause"] == "probe.not-believed"
     assert "CMGService_" in rows["management-point"]["text"]
     assert (await site.run("health", "show"))["state"] == "good"

@@ -175,6 +175,25 @@ class Api:
                 remote=code,
             )
 
+    def lines(self, path: str, value: Any) -> Iterator[dict[str, Any]]:
+        """What a long question finds, each as soon as it is found."""
+        headers = {"Accept": "application/x-ndjson"}
+        try:
+            with self._client.stream("POST", path, json=value, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _refusal(response, self.role)
+                for line in response.iter_lines():
+                    yield msgspec.json.decode(line)
+        except httpx.TransportError as error:
+            raise self._silent(error) from None
+
+    def _silent(self, error: httpx.TransportError) -> NotReachable:
+        return NotReachable(
+            f"The {self.role} at {self._client.base_url} does not answer ({error}).",
+            cure=f"Check that the {self.role} runs and that its address is right.",
+        )
+
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded JSON answer, bytes for another content type, None for no content."""
         if isinstance(options.get("json"), msgspec.Struct):
@@ -182,10 +201,7 @@ class Api:
         try:
             response = self._client.request(method, path, **options)
         except httpx.TransportError as error:
-            raise NotReachable(
-                f"The {self.role} at {self._client.base_url} does not answer ({error}).",
-                cure=f"Check that the {self.role} runs and that its address is right.",
-            ) from None
+            raise self._silent(error) from None
         if response.status_code >= 400:
             raise _refusal(response, self.role)
         if not response.content:

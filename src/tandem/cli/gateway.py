@@ -271,7 +271,16 @@ def analyze(
     body: dict[str, str] = _certificate(pfx, password_file, "")
     if token_file is not None:
         body["access_token"] = read_secret(token_file, "Token")
-    found = site_client().post(f"/api/v1/gateways/{name or '-'}/analyze", body)
+    found: dict[str, Any] = {}
+    with progress("State of the gateway", json) as say:
+        for line in site_client().lines(f"/api/v1/gateways/{name or '-'}/analyze", body):
+            found = line.get("whole", found)
+            if "check" in line:
+                say(f"{line['check']['name']}: {line['check']['state']}")
+    if not found:
+        raise Refused(
+            "The site broke off before the end of the way.", cure="Try again; read the site's log."
+        )
     emit(found, _checks, json)
 
 
@@ -281,6 +290,12 @@ def _checks(value: dict[str, Any]) -> str:
         where = item["target"]["name"] or item["gateway"]
         lines.append(f"{item['state']:<8} {item['name']}: {where}")
         lines += [f"         {item['text']}", f"         → {item['cure']}"] if item["text"] else []
+    cut = value["broken"]
+    if cut:
+        where = cut["target"]["name"] or cut["gateway"]
+        lines += ["", f"A device's way is cut here: {cut['name']}, {where}.", f"→ {cut['cure']}"]
+    elif value["ok"]:
+        lines += ["", "A device reaches the management point through this gateway."]
     return "\n".join(lines)
 
 

@@ -36,6 +36,7 @@ from tandem.pki.keys import (
 from tandem.pki.pfx import BadPfx, Pfx, WrongPassword, pfx_export, pfx_open
 from tandem.pki.requests import BadRequest, certificate_request, read_request, windows_request
 from tandem.pki.signed import BadSignature, NotSigned, Signed, read_signed
+from tandem.pki.sources import crl_urls, names_lists, ocsp_urls
 
 __all__ = [
     "UNREADABLE",
@@ -61,12 +62,15 @@ __all__ = [
     "certificate_request",
     "check_client",
     "client_path",
+    "crl_urls",
     "generate_key",
     "jwk_thumbprint",
     "key_pem",
     "load_key",
     "name",
+    "names_lists",
     "new_root",
+    "ocsp_urls",
     "pem",
     "pfx_export",
     "pfx_open",

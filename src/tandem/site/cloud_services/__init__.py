@@ -10,6 +10,8 @@ from tandem.site.cloud_services.certificates import certificates as certificate_
 from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
+from tandem.site.cloud_services.lists import ListUnavailable
+from tandem.site.cloud_services.lists import fetch as fetch_list
 from tandem.site.cloud_services.model import (
     COMMAND_LINE_APP,
     AcmeSettings,
@@ -38,8 +40,10 @@ from tandem.site.cloud_services.model import (
     TenantUnreachable,
     fold_service_name,
 )
+from tandem.site.cloud_services.names import NameView
 from tandem.site.cloud_services.sign_ins import SignIns
 from tandem.site.cloud_services.tenants import Graph, Tenants
+from tandem.site.cloud_services.trust import alarms as revocation_alarms
 from tandem.site.cloud_services.trust import verify_client_certificate
 
 __all__ = [
@@ -65,7 +69,9 @@ __all__ = [
     "GatewayState",
     "Gateways",
     "Graph",
+    "ListUnavailable",
     "NameTaken",
+    "NameView",
     "News",
     "NoSuchService",
     "NotGlobalAdministrator",
@@ -79,7 +85,9 @@ __all__ = [
     "Tenants",
     "certificate_requests",
     "connector_routes",
+    "fetch_list",
     "fold_service_name",
+    "revocation_alarms",
     "routes",
     "verify_client_certificate",
 ]

@@ -354,7 +354,7 @@ class Connections:
     ) -> tunnel.ConnectorConfiguration:
         """Everything that one connection point needs, computed when it asks."""
         gateway = await self.gateways.gateway(tx, point.service_name)
-        configuration = await self._configuration(tx, gateway)
+        configuration = await self.configuration(tx, gateway)
         targets = []
         if gateway.state in {GatewayState.READY, GatewayState.STARTING}:
             instances = [
@@ -391,7 +391,8 @@ class Connections:
             ]
         return found
 
-    async def _configuration(self, tx: Tx, gateway: Gateway) -> tunnel.Configuration:
+    async def configuration(self, tx: Tx, gateway: Gateway) -> tunnel.Configuration:
+        """What this gateway is told."""
         made = tunnel.Configuration(
             version=0,
             service_name=gateway.service_name,

@@ -9,7 +9,7 @@ site ─▶ tenant                       whose tokens the gateway and the manage
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from tandem.site.cloud_services import (
     GatewayInstance,
     Gateways,
     GatewayState,
+    NameView,
     Tenants,
 )
 from tandem.site.health.model import End, Finding, State
@@ -86,20 +87,42 @@ class Chain:
         self._names[gateway.service_name] = (time.monotonic(), made)
         return made
 
+    async def names(self, gateway: Gateway, instances: Sequence[GatewayInstance]) -> list[Finding]:
+        """Each view of the name by itself, asked now: outside, and inside where that is another
+        server."""
+        hosts = [item.host for item in instances]
+        outside, *inside = await self.gateways.name_views(gateway, hosts)
+        found = self._named(gateway, hosts, outside)
+        self._names[gateway.service_name] = (time.monotonic(), found)
+        rows = [replace(found, check="dns")]
+        for view in inside:
+            row = self._named(gateway, hosts, view)
+            rows.append(
+                replace(
+                    row,
+                    id=f"dns-internal:{gateway.service_name}",
+                    cause=row.cause.replace("dns.", "dns-inside."),
+                    check="dns-internal",
+                )
+            )
+        return rows
+
     async def _look_up(self, gateway: Gateway, instances: Sequence[GatewayInstance]) -> Finding:
+        hosts = [item.host for item in instances]
+        # Outside is the way that devices come; what is wrong inside alone the analyzer says.
+        return self._named(gateway, hosts, (await self.gateways.name_views(gateway, hosts))[0])
+
+    def _named(self, gateway: Gateway, hosts: Sequence[str], found: NameView) -> Finding:
         name, deployment = gateway.service_name, gateway.deployment_name
         values: dict[str, Any] = {
             "name": name,
             "deployment": deployment,
             "record": f"{name}. CNAME {deployment}.",
-            "addresses": ", ".join(item.host for item in instances),
+            "addresses": ", ".join(hosts),
         }
-        views = await self.gateways.name_views(gateway, [item.host for item in instances])
-        # Outside is the way that devices come; what is wrong inside alone is said by the DNS check.
-        found = views[0]
-        if found.code == "dns.elsewhere":
-            values["target"] = found.target or ", ".join(found.addresses)
         cause = found.code
+        if cause == "dns.elsewhere":
+            values["target"] = found.target or ", ".join(found.addresses)
         state = State.WAITING if cause == "dns.no-answer" else State.BAD if cause else State.GOOD
         return Finding(f"dns:{name}", name, DEVICE, End("dns", name), state, cause, values)
 

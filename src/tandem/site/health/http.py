@@ -1,12 +1,13 @@
 """The way in, the analyzer, ports and endpoints, and the site about itself, in the admin API."""
 
 from base64 import b64decode
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from tandem import pki
@@ -19,12 +20,15 @@ from tandem.site.administrators import Gate
 from tandem.site.cloud_services import CloudServices
 from tandem.site.collections import as_dict
 from tandem.site.health.about import About
-from tandem.site.health.analyzer import Analyzer, Identity
+from tandem.site.health.analyzer import Analyzer, Identity, broken
 from tandem.site.health.chain import Chain
 from tandem.site.health.model import CHECKS, Finding, SitePlaces, State
 from tandem.site.health.ports import Ports
 
 _FILE_LIMIT = 256 * 1024
+# Who waits for the analyzer gets each row as it is found, and the whole at the end.
+_LINES = "application/x-ndjson"
+_NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 class Asker(msgspec.Struct):
@@ -95,15 +99,14 @@ def routes(health: Health, require: Gate) -> list[BaseRoute]:
         await require(request)
         asked = await http.decode(request, Asker, _FILE_LIMIT)
         name = request.path_params["name"]
-        found = await health.analyzer.analyze("" if name == "-" else name, asked.identity())
-        return http.reply(
-            {
-                "ok": all(item.state in {State.GOOD, State.SKIPPED} for item in found),
-                "checked_at": health.now(),
-                "checks": [finding(item) for item in found],
-            },
-            headers={"Cache-Control": "no-store"},
-        )
+        rows = health.analyzer.walk("" if name == "-" else name, asked.identity())
+        if _LINES in request.headers.get("accept", ""):
+            # What is refused at all is so before the first line.
+            first = await anext(rows)
+            return StreamingResponse(
+                _lines(first, rows, health.now), media_type=_LINES, headers=_NOT_KEPT
+            )
+        return http.reply(_walked([row async for row in rows], health.now), headers=_NOT_KEPT)
 
     async def endpoints(request: Request) -> Response:
         await require(request)
@@ -121,6 +124,25 @@ def routes(health: Health, require: Gate) -> list[BaseRoute]:
         Route("/api/v1/endpoints", endpoints, methods=["GET"]),
         Route("/api/v1/about", about, methods=["GET"]),
     ]
+
+
+async def _lines(first: Finding, rest: AsyncIterator[Finding], now: Clock) -> AsyncIterator[bytes]:
+    found = [first]
+    yield msgspec.json.encode({"check": finding(first)}) + b"\n"
+    async for row in rest:
+        found.append(row)
+        yield msgspec.json.encode({"check": finding(row)}) + b"\n"
+    yield msgspec.json.encode({"whole": _walked(found, now)}) + b"\n"
+
+
+def _walked(found: list[Finding], now: Clock) -> dict[str, Any]:
+    cut = broken(found)
+    return {
+        "ok": all(item.state in {State.GOOD, State.SKIPPED} for item in found),
+        "checked_at": now(),
+        "broken": finding(cut) if cut else None,
+        "checks": [finding(item) for item in found],
+    }
 
 
 def _worst(found: list[Finding]) -> State:

@@ -132,13 +132,116 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Renew the secret key of the tenant.",
     ),
     "tenant.fails": ("The tenant does not do what the site needs: %(said)s", "%(cure)s"),
+    "dns-inside.no-record": (
+        "The internal DNS has no record for %(name)s: devices at home do not find the gateway.",
+        "Add to your internal DNS: %(record)s",
+    ),
+    "dns-inside.elsewhere": (
+        "The internal DNS leads %(name)s to %(target)s, and not to this gateway.",
+        "Change it in your internal DNS to: %(record)s",
+    ),
+    "dns-inside.no-address": (
+        "The internal DNS has no address for the deployment name %(deployment)s.",
+        "Add A records for it there with the addresses of the instances: %(addresses)s.",
+    ),
+    "dns-inside.no-answer": (
+        "The internal DNS does not answer.",
+        "Check the network and the resolver in the site's settings.",
+    ),
+    "server-crl.unreachable": (
+        "The revocation list of the gateway's certificate cannot be fetched: devices that look for"
+        " it refuse the gateway. %(said)s",
+        "Publish the list where the certificate says, reachable from the internet.",
+    ),
+    "server-crl.no-web": (
+        "The gateway's certificate names a revocation list that is not on the web: devices outside"
+        " cannot fetch it.",
+        "Let the authority publish its list by HTTP, too, and get a new certificate from it.",
+    ),
+    "server-crl.wrong": (
+        "What lies at %(url)s is not the list of the gateway's authority.",
+        "Publish this authority's list there.",
+    ),
+    "server-crl.expired": (
+        "The revocation list of the gateway's certificate expired on %(day)s (%(url)s): devices"
+        " that look for it refuse the gateway.",
+        "Let the authority publish a new list.",
+    ),
+    "server-crl.revoked": (
+        "The gateway's certificate, or its authority's, is revoked (%(url)s): devices refuse it.",
+        "Get a new certificate with the same name, and replace it in the gateway's properties.",
+    ),
+    "crl.missing": (
+        "The revocation list of %(authority)s is missing: its clients are refused.",
+        "Upload this authority's newest list (`tandem management-point add-crl`), or switch the"
+        " check off in the gateway's properties.",
+    ),
+    "crl.expired": (
+        "The revocation list of %(authority)s expired on %(day)s: its clients are refused.",
+        "Upload this authority's newest list (`tandem management-point add-crl`), or switch the"
+        " check off in the gateway's properties.",
+    ),
+    "crl.expires": (
+        "The revocation list of %(authority)s expires on %(day)s: its clients are refused then.",
+        "Upload this authority's newest list (`tandem management-point add-crl`).",
+    ),
+    "identity.token": (
+        "This token does not count for the site. %(said)s",
+        "Sign in with an account of the connected tenant, and take a new token for the site.",
+    ),
+    "identity.unknown": (
+        "Whether this token counts could not be found out. %(said)s",
+        "%(cure)s",
+    ),
+    "identity.certificate": (
+        "This certificate does not speak for a client. %(said)s",
+        "%(cure)s",
+    ),
+    "identity.certificate-revoked": (
+        "This client certificate is revoked. %(said)s",
+        "Give the device a new certificate.",
+    ),
+    "identity.certificate-expired": (
+        "This client certificate is not valid now. %(said)s",
+        "Renew it; check that the clock of the device is right.",
+    ),
+    "identity.certificate-unknown": (
+        "This client certificate is not of an authority that the site trusts. %(said)s",
+        "Upload that authority's certificate, and those above it (trusted root certificates).",
+    ),
     "probe.no-connection": (
         "The instance takes no connection at %(address)s. %(said)s",
         "Look whether it runs, and whether a firewall is between the site and it.",
     ),
+    "probe.no-tls": (
+        "What answers at %(address)s does not speak TLS as a gateway does. %(said)s",
+        "Look whether something else listens there; read gateway-%(number)s.jsonl.",
+    ),
+    "probe.certificate-expired": (
+        "%(address)s shows a certificate that has expired: no device accepts it.",
+        "Replace the certificate in the gateway's properties; when that was done, synchronise.",
+    ),
+    "probe.certificate-early": (
+        "%(address)s shows a certificate that is not valid yet.",
+        "Check the clocks of the instance's host, of the site and of the authority.",
+    ),
+    "probe.certificate-unknown": (
+        "%(address)s shows a certificate of an authority that the gateway's own is not of, or"
+        " leaves out what is between: devices do not trust it. %(said)s",
+        "Synchronise the configuration. If it stays so, something between decrypts the traffic.",
+    ),
+    "probe.certificate-name": (
+        "%(address)s shows a certificate that is not for %(name)s. %(said)s",
+        "Look whether the address is another service's; else replace the gateway's certificate by"
+        " one for this name.",
+    ),
     "probe.other-certificate": (
         "%(address)s shows another certificate than the gateway's own.",
         "Synchronise the configuration. If it stays so, something between decrypts the traffic.",
+    ),
+    "probe.older-rules": (
+        "The instance has version %(has)s of the configuration, and the site is at %(wanted)s.",
+        "Wait for some seconds, then synchronise. It comes by the tunnels: look at those.",
     ),
     "probe.tenant-unknown": (
         "The gateway does not know the tenant yet, so devices learn nothing from it.",
@@ -153,6 +256,24 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Sign in with an account of the connected tenant, or take a client certificate of a trusted"
         " authority.",
     ),
+    "probe.token-refused": (
+        "The gateway does not believe this token (%(said)s).",
+        "Take a new token for the site, of an account of the connected tenant.",
+    ),
+    "probe.certificate-refused": (
+        "The instance ends TLS with this client certificate: it is not of an uploaded authority,"
+        " not valid now or not for clients. %(said)s",
+        "Give the device another certificate, or upload its authority's (trusted root certificates).",
+    ),
+    "probe.revoked": (
+        "The gateway refuses this client certificate as revoked (%(said)s).",
+        "Give the device a new certificate.",
+    ),
+    "probe.no-list": (
+        "The gateway cannot check this client certificate: a revocation list is missing or has"
+        " expired (%(said)s).",
+        "Upload the authority's newest list (`tandem management-point add-crl`).",
+    ),
     "probe.no-point": (
         "The gateway has no connection point for this request (%(said)s).",
         "Look whether the connection point runs and holds its tunnels.",
@@ -160,6 +281,10 @@ CAUSES: dict[str, tuple[str, str]] = {
     "probe.management-point": (
         "The connection point does not reach the management point (%(said)s).",
         "Look whether the site's listener of the management point answers inside.",
+    ),
+    "probe.management-point-untrusted": (
+        "The connection point does not trust the management point's certificate (%(said)s).",
+        "Give the connection point the site's root: site_root in connector.toml.",
     ),
     "probe.unexpected": (
         "The answer is not what was expected (%(said)s).",
@@ -175,15 +300,40 @@ CHECKS: dict[str, tuple[str, str]] = {
     ),
     "certificate": (
         "Certificate of the gateway",
-        "The certificate has not expired, and each instance shows it.",
+        "The certificate that the site has for it is valid now, and for some time.",
+    ),
+    "server-crl": (
+        "Revocation list of that certificate",
+        "Devices look there whether the gateway's certificate is revoked: the list can be fetched"
+        " and is fresh.",
+    ),
+    "identity": (
+        "Who asks",
+        "The token or the client certificate counts by the site's own rules.",
+    ),
+    "crl": (
+        "Revocation lists of clients",
+        "Each authority of clients' certificates has a list that is not over.",
     ),
     "dns": (
         "Public name",
         "The service name is an alias of the deployment name, which has an address.",
     ),
+    "dns-internal": (
+        "Name inside",
+        "The internal DNS leads to the gateway, too.",
+    ),
     "instance": (
         "Instance answers",
-        "The site opens a TLS connection to the instance, as a device does.",
+        "The site opens a connection to the instance, as a device does.",
+    ),
+    "tls": (
+        "Certificate that is shown",
+        "The instance shows the gateway's certificate with all that is above it, for its name.",
+    ),
+    "configuration": (
+        "Rules of the instance",
+        "The instance has the configuration that the site has now.",
     ),
     "tenant": (
         "Tenant is known",

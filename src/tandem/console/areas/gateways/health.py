@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.gateways import words
+from tandem.console.areas.gateways import picture, words
 from tandem.console.areas.gateways.pages import BASE, api_of, named, path_of, tabs
 from tandem.console.kit import (
     N_,
@@ -119,8 +119,7 @@ async def analyze(page: Page[Any]) -> Response:
         return await _draw_analysis(
             page, values, wrong, general=general, status=HTTP_STATUS[error.kind]
         )
-    rows = [words.hop(page, item) for item in found["checks"]]
-    return await _draw_analysis(page, values, rows=rows, ok=found["ok"])
+    return await _draw_analysis(page, values, found=found)
 
 
 async def _draw_analysis(
@@ -129,8 +128,7 @@ async def _draw_analysis(
     problems: Mapping[str, AppError] | None = None,
     *,
     general: AppError | None = None,
-    rows: list[dict[str, Any]] | None = None,
-    ok: bool = False,
+    found: Mapping[str, Any] | None = None,
     status: int = 200,
 ) -> Response:
     name = named(page)
@@ -143,8 +141,10 @@ async def _draw_analysis(
         tabs=tabs(name, "analyze"),
         fields=await drawn(page, IDENTITY, values, problems or {}),
         general=general,
-        rows=rows,
-        ok=ok,
+        rows=[words.hop(page, item) for item in found["checks"]] if found else None,
+        ok=bool(found and found["ok"]),
+        cut=words.hop(page, found["broken"]) if found and found["broken"] else None,
+        picture=picture.draw(page, name, found["checks"]) if found else None,
     )
 
 

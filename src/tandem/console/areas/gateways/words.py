@@ -132,15 +132,131 @@ CAUSES: dict[str, tuple[str, str]] = {
         N_("The tenant does not do what the site needs: %(said)s"),
         N_("%(cure)s"),
     ),
+    "dns-inside.no-record": (
+        N_("The internal DNS has no record for %(name)s: devices at home do not find the gateway."),
+        N_("Add to your internal DNS: %(record)s"),
+    ),
+    "dns-inside.elsewhere": (
+        N_("The internal DNS leads %(name)s to %(target)s, and not to this gateway."),
+        N_("Change it in your internal DNS to: %(record)s"),
+    ),
+    "dns-inside.no-address": (
+        N_("The internal DNS has no address for the deployment name %(deployment)s."),
+        N_("Add A records for it there with the addresses of the instances: %(addresses)s."),
+    ),
+    "dns-inside.no-answer": (
+        N_("The internal DNS does not answer."),
+        N_("Check the network and the resolver in the site's settings."),
+    ),
+    "server-crl.unreachable": (
+        N_(
+            "The revocation list of the gateway's certificate cannot be fetched: devices that look for it refuse the gateway. %(said)s"
+        ),
+        N_("Publish the list where the certificate says, reachable from the internet."),
+    ),
+    "server-crl.no-web": (
+        N_(
+            "The gateway's certificate names a revocation list that is not on the web: devices outside cannot fetch it."
+        ),
+        N_("Let the authority publish its list by HTTP, too, and get a new certificate from it."),
+    ),
+    "server-crl.wrong": (
+        N_("What lies at %(url)s is not the list of the gateway's authority."),
+        N_("Publish this authority's list there."),
+    ),
+    "server-crl.expired": (
+        N_(
+            "The revocation list of the gateway's certificate expired on %(day)s (%(url)s): devices that look for it refuse the gateway."
+        ),
+        N_("Let the authority publish a new list."),
+    ),
+    "server-crl.revoked": (
+        N_(
+            "The gateway's certificate, or its authority's, is revoked (%(url)s): devices refuse it."
+        ),
+        N_("Get a new certificate with the same name, and replace it in the gateway's properties."),
+    ),
+    "crl.missing": (
+        N_("The revocation list of %(authority)s is missing: its clients are refused."),
+        N_(
+            "Upload this authority's newest list (`tandem management-point add-crl`), or switch the check off in the gateway's properties."
+        ),
+    ),
+    "crl.expired": (
+        N_("The revocation list of %(authority)s expired on %(day)s: its clients are refused."),
+        N_(
+            "Upload this authority's newest list (`tandem management-point add-crl`), or switch the check off in the gateway's properties."
+        ),
+    ),
+    "crl.expires": (
+        N_(
+            "The revocation list of %(authority)s expires on %(day)s: its clients are refused then."
+        ),
+        N_("Upload this authority's newest list (`tandem management-point add-crl`)."),
+    ),
+    "identity.token": (
+        N_("This token does not count for the site. %(said)s"),
+        N_("Sign in with an account of the connected tenant, and take a new token for the site."),
+    ),
+    "identity.unknown": (
+        N_("Whether this token counts could not be found out. %(said)s"),
+        N_("%(cure)s"),
+    ),
+    "identity.certificate": (
+        N_("This certificate does not speak for a client. %(said)s"),
+        N_("%(cure)s"),
+    ),
+    "identity.certificate-revoked": (
+        N_("This client certificate is revoked. %(said)s"),
+        N_("Give the device a new certificate."),
+    ),
+    "identity.certificate-expired": (
+        N_("This client certificate is not valid now. %(said)s"),
+        N_("Renew it; check that the clock of the device is right."),
+    ),
+    "identity.certificate-unknown": (
+        N_("This client certificate is not of an authority that the site trusts. %(said)s"),
+        N_("Upload that authority's certificate, and those above it (trusted root certificates)."),
+    ),
     "probe.no-connection": (
         N_("The instance takes no connection at %(address)s. %(said)s"),
         N_("Look whether it runs, and whether a firewall is between the site and it."),
+    ),
+    "probe.no-tls": (
+        N_("What answers at %(address)s does not speak TLS as a gateway does. %(said)s"),
+        N_("Look whether something else listens there; read gateway-%(number)s.jsonl."),
+    ),
+    "probe.certificate-expired": (
+        N_("%(address)s shows a certificate that has expired: no device accepts it."),
+        N_("Replace the certificate in the gateway's properties; when that was done, synchronise."),
+    ),
+    "probe.certificate-early": (
+        N_("%(address)s shows a certificate that is not valid yet."),
+        N_("Check the clocks of the instance's host, of the site and of the authority."),
+    ),
+    "probe.certificate-unknown": (
+        N_(
+            "%(address)s shows a certificate of an authority that the gateway's own is not of, or leaves out what is between: devices do not trust it. %(said)s"
+        ),
+        N_(
+            "Synchronise the configuration. If it stays so, something between decrypts the traffic."
+        ),
+    ),
+    "probe.certificate-name": (
+        N_("%(address)s shows a certificate that is not for %(name)s. %(said)s"),
+        N_(
+            "Look whether the address is another service's; else replace the gateway's certificate by one for this name."
+        ),
     ),
     "probe.other-certificate": (
         N_("%(address)s shows another certificate than the gateway's own."),
         N_(
             "Synchronise the configuration. If it stays so, something between decrypts the traffic."
         ),
+    ),
+    "probe.older-rules": (
+        N_("The instance has version %(has)s of the configuration, and the site is at %(wanted)s."),
+        N_("Wait for some seconds, then synchronise. It comes by the tunnels: look at those."),
     ),
     "probe.tenant-unknown": (
         N_("The gateway does not know the tenant yet, so devices learn nothing from it."),
@@ -156,6 +272,28 @@ CAUSES: dict[str, tuple[str, str]] = {
             "Sign in with an account of the connected tenant, or take a client certificate of a trusted authority."
         ),
     ),
+    "probe.token-refused": (
+        N_("The gateway does not believe this token (%(said)s)."),
+        N_("Take a new token for the site, of an account of the connected tenant."),
+    ),
+    "probe.certificate-refused": (
+        N_(
+            "The instance ends TLS with this client certificate: it is not of an uploaded authority, not valid now or not for clients. %(said)s"
+        ),
+        N_(
+            "Give the device another certificate, or upload its authority's (trusted root certificates)."
+        ),
+    ),
+    "probe.revoked": (
+        N_("The gateway refuses this client certificate as revoked (%(said)s)."),
+        N_("Give the device a new certificate."),
+    ),
+    "probe.no-list": (
+        N_(
+            "The gateway cannot check this client certificate: a revocation list is missing or has expired (%(said)s)."
+        ),
+        N_("Upload the authority's newest list (`tandem management-point add-crl`)."),
+    ),
     "probe.no-point": (
         N_("The gateway has no connection point for this request (%(said)s)."),
         N_("Look whether the connection point runs and holds its tunnels."),
@@ -163,6 +301,10 @@ CAUSES: dict[str, tuple[str, str]] = {
     "probe.management-point": (
         N_("The connection point does not reach the management point (%(said)s)."),
         N_("Look whether the site's listener of the management point answers inside."),
+    ),
+    "probe.management-point-untrusted": (
+        N_("The connection point does not trust the management point's certificate (%(said)s)."),
+        N_("Give the connection point the site's root: site_root in connector.toml."),
     ),
     "probe.unexpected": (
         N_("The answer is not what was expected (%(said)s)."),
@@ -177,15 +319,41 @@ CHECKS: dict[str, tuple[str, str]] = {
     ),
     "certificate": (
         N_("Certificate of the gateway"),
-        N_("The certificate has not expired, and each instance shows it."),
+        N_("The certificate that the site has for it is valid now, and for some time."),
+    ),
+    "server-crl": (
+        N_("Revocation list of that certificate"),
+        N_(
+            "Devices look there whether the gateway's certificate is revoked: the list can be fetched and is fresh."
+        ),
+    ),
+    "identity": (
+        N_("Who asks"),
+        N_("The token or the client certificate counts by the site's own rules."),
+    ),
+    "crl": (
+        N_("Revocation lists of clients"),
+        N_("Each authority of clients' certificates has a list that is not over."),
     ),
     "dns": (
         N_("Public name"),
         N_("The service name is an alias of the deployment name, which has an address."),
     ),
+    "dns-internal": (
+        N_("Name inside"),
+        N_("The internal DNS leads to the gateway, too."),
+    ),
     "instance": (
         N_("Instance answers"),
-        N_("The site opens a TLS connection to the instance, as a device does."),
+        N_("The site opens a connection to the instance, as a device does."),
+    ),
+    "tls": (
+        N_("Certificate that is shown"),
+        N_("The instance shows the gateway's certificate with all that is above it, for its name."),
+    ),
+    "configuration": (
+        N_("Rules of the instance"),
+        N_("The instance has the configuration that the site has now."),
     ),
     "tenant": (
         N_("Tenant is known"),
