@@ -17,6 +17,7 @@ from tandem.infra import config
 from tandem.infra.clock import utc_now
 from tandem.protocols import tunnel
 from tandem.site import properties
+from tandem.site.cloud_services import store
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ async def test_the_state_of_each_connection_is_shown(site: Site, point: dict[str
             answer = await client.post(
                 "/SMS_CMG/connector/report", content=msgspec.json.encode(told)
             )
-        assert answer.status_code == 204, answer.text
+        assert answer.status_code == 200, answer.text
         shown: dict[str, Any] = await site.run("connection-point", "show", "CP01")
         return shown
 
@@ -173,6 +174,103 @@ async def test_the_state_of_each_connection_is_shown(site: Site, point: dict[str
     async with site.db.transaction() as tx:
         (traffic,) = await site.cloud.connections.traffic(tx)
     assert (traffic["requests"], traffic["failures"]) == (9, 3)
+
+
+def _telling(sequence: int, *counts: tunnel.Counted, run: str = "r1") -> tunnel.ConnectorReport:
+    telling = tunnel.Telling(run, sequence, counts=list(counts), connections=7, online=3)
+    return tunnel.ConnectorReport("CP01", tellings=[tunnel.GatewayTelling(NAME, 1, telling)])
+
+
+async def test_what_a_gateway_tells_counts_once_and_is_shown_by_endpoint_day_and_point(
+    site: Site, point: dict[str, Any]
+) -> None:
+    async def report(told: tunnel.ConnectorReport) -> tunnel.ReportAnswer:
+        async with web(site) as client:
+            answer = await client.post(
+                "/SMS_CMG/connector/report", content=msgspec.json.encode(told)
+            )
+        return msgspec.json.decode(answer.content, type=tunnel.ReportAnswer)
+
+    first = _telling(
+        1,
+        tunnel.Counted("/CCM_Proxy_ServerAuth/7/SMS_MP", "CP01", 4, 1, 100, 5_000_000, 80.0),
+        tunnel.Counted("/CCM_Proxy_MutualAuth/7/sms_mp", "CP01", 1, 0, 10, 1_000_000, 20.0),
+        tunnel.Counted("/CCM_Proxy_ServerAuth/9/SMS_SUP", "CP01", 2, 0, 0, 50, 4.0),
+        tunnel.Counted("refused", "", 6, 0, 0, 600, 0.0),
+        # A gateway that lies makes no rows of its own.
+        *(tunnel.Counted(f"/made/up/{n}", f"CP{n}", 1, 0, -5, 2**70, 0.0) for n in range(2, 40)),
+    )
+    for _ in range(2):
+        assert (await report(first)).told == [tunnel.Told("r1", 1)]
+    for lie in (_telling(2**80), _telling(-1), _telling(9, run="a\0b"), _telling(9, run="")):
+        assert (await report(lie)).told == []
+    await report(_telling(2, tunnel.Counted("edge", "", 3, 0, 0, 300, 1.0)))
+    # Another process of the same instance counts anew.
+    await report(_telling(1, tunnel.Counted("edge", "", 2, 0, 0, 200, 1.0), run="r2"))
+    found = await site.run("gateway", "traffic")
+    ends = {
+        one["endpoint"]: (one["role"], one["sums"][0]["requests"], one["sums"][1]["requests"])
+        for one in found["endpoints"]
+    }
+    assert ends == {
+        "SMS_MP": ("management-point", 5, 5),
+        "SMS_SUP": ("software-update-point", 2, 2),
+        "edge": ("gateway", 5, 5),
+        "other": ("gateway", 38, 38),
+        "refused": ("gateway", 6, 6),
+    }
+    assert [(one["days"], one["requests"]) for one in found["sums"]] == [(14, 56), (30, 56)]
+    (day,) = [one for one in found["by_day"] if one["endpoint"] == "SMS_MP"]
+    assert (day["failures"], day["request_bytes"], day["response_bytes"], day["elapsed_ms"]) == (
+        1,
+        110,
+        6_000_000,
+        100.0,
+    )
+    assert {(one["connection_point"], one["endpoint"]) for one in found["by_point"]} == {
+        ("CP01", "SMS_MP"),
+        ("CP01", "SMS_SUP"),
+        ("", "edge"),
+        ("", "other"),
+        ("", "refused"),
+    }
+    assert found["online"]["clients"] == 3
+    assert found["online"]["connections"] == 7
+    # Old days are in the longer sum alone, and their hours become one.
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_gateway_traffic SET hour = hour - interval '20 days'")
+    found = await site.run("gateway", "traffic", "--by", "day")
+    assert [one["requests"] for one in found["sums"]] == [0, 56]
+    async with site.db.transaction() as tx:
+        await tx.execute(
+            "UPDATE cloud_gateway_traffic SET hour = date_trunc('day', hour - interval '20 days')"
+            " + interval '5 hours'"
+        )
+        await store.fold_gateway_traffic(tx, (site.cloud.now() - timedelta(days=35)).date())
+        rows = await (
+            await tx.execute("SELECT requests, hour FROM cloud_gateway_traffic ORDER BY 1")
+        ).fetchall()
+    assert [row["requests"] for row in rows] == [2, 5, 5, 6, 38]
+    assert {row["hour"].hour for row in rows} == {0}
+
+
+async def test_a_connection_point_that_says_the_same_again_is_counted_once(
+    site: Site, point: dict[str, Any]
+) -> None:
+    counted = [tunnel.Traffic(NAME, "SMS_MP", 3, 0, 10, 400, 5.0)]
+    told = tunnel.ConnectorReport("CP01", [], counted, "run", 1)
+    for again in (told, told, msgspec.structs.replace(told, sequence=2)):
+        async with site.db.transaction() as tx:
+            found = await site.cloud.connections.connection_point(tx, "CP01")
+            await site.cloud.connections.report(tx, found, again)
+    async with site.db.transaction() as tx:
+        (traffic,) = await site.cloud.connections.traffic(tx)
+    assert traffic["requests"] == 6
+    # The gateway counted less, or is of the release before: the connection point's count is shown.
+    shown = await site.run("gateway", "traffic")
+    assert [(one["endpoint"], one["sums"][0]["response_bytes"]) for one in shown["endpoints"]] == [
+        ("SMS_MP", 800)
+    ]
 
 
 async def test_a_gateway_with_connection_points_is_not_deleted(

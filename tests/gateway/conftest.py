@@ -74,6 +74,10 @@ class Rig:
     python: str = sys.executable
     fast_tls: bool = True
     drain_seconds: float = 5
+    tell_seconds: float = 60
+    # A site of the release before takes no tellings.
+    site_before: bool = False
+    report_status: int = 200
 
     def __post_init__(self) -> None:
         self.points: dict[str, str] = {}
@@ -177,8 +181,14 @@ class Rig:
                 await asyncio.sleep(0.05)
 
         async def report(request: Request) -> Response:
-            self.reports.append(await http.decode(request, tunnel.ConnectorReport))
-            return Response(status_code=204)
+            report = await http.decode(request, tunnel.ConnectorReport)
+            self.reports.append(report)
+            if self.report_status != 200:
+                return Response(status_code=self.report_status)
+            if self.site_before:
+                return Response(status_code=204)
+            told = [tunnel.Told(t.telling.run, t.telling.sequence) for t in report.tellings]
+            return Response(msgspec.json.encode(tunnel.ReportAnswer(told)))
 
         async def echo(request: Request) -> Response:
             body = await request.body()
@@ -253,7 +263,7 @@ class Rig:
             "connector_ca": str(self.folder / "site.pem"), "connection_id": CONNECTION_ID,
             "state": str(self.folder / "gateway"), "workers": self.workers,
             "logs": str(self.folder / "logs"), "fast_tls": self.fast_tls,
-            "drain_seconds": self.drain_seconds, **changes,
+            "drain_seconds": self.drain_seconds, "tell_seconds": self.tell_seconds, **changes,
         }  # fmt: skip
         self._start("gateway", settings, name)
 

@@ -404,7 +404,7 @@ async def _by_websocket(rig: Rig, context: ssl.SSLContext, first: bytes) -> byte
 
 @pytest.mark.parametrize(
     ("versions", "chosen"),
-    [({"newest": 1}, 1), ({}, 2), ({"newest": 7}, 2), ({"newest": 8, "oldest": 8}, None)],
+    [({"newest": 1}, 1), ({}, 2), ({"newest": 7}, 3), ({"newest": 8, "oldest": 8}, None)],
 )
 async def test_both_speak_the_newest_version_that_both_know(
     shared: Rig, versions: dict[str, int], chosen: int | None
@@ -426,7 +426,7 @@ async def test_both_speak_the_newest_version_that_both_know(
             payload = await reader.readexactly(int.from_bytes(header[:4]))
         if chosen is None:
             assert header[4] == tunnel.Type.GOAWAY
-            assert b"speaks versions 1 to 2" in payload
+            assert b"speaks versions 1 to 3" in payload
         else:
             said = msgspec.json.decode(payload, type=tunnel.GatewayHello)
             assert (header[4], said.protocol) == (tunnel.Type.HELLO, chosen)

@@ -63,7 +63,7 @@ async def test_connection_points_take_turns_and_stand_in_for_each_other(rig: Rig
 
 async def test_an_answer_of_which_only_the_head_came_is_asked_for_again(rig: Rig) -> None:
     """The client has seen nothing of it yet, so another connection point can answer."""
-    asking = asyncio.create_task(rig.ask("GET", f"{BASE}/halting", rig.token()))
+    asking = asyncio.create_task(rig.ask("GET", f"{BASE}/halting", rig.token(), timeout=60))
     while rig.begun == 0:
         assert not asking.done(), asking.result().text
         await asyncio.sleep(0.02)

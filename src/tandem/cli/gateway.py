@@ -252,6 +252,76 @@ def _transfer_text(value: dict[str, Any]) -> str:
 
 
 @app.command()
+def traffic(
+    name: Name = "",
+    by: Annotated[
+        str, typer.Option("--by", help="endpoint, day, hour or connection-point.")
+    ] = "endpoint",
+    days: Annotated[
+        int, typer.Option("--days", help="Of so many days by day and by connection point.")
+    ] = 30,
+    json: Json = False,
+) -> None:
+    """Show what went through a gateway: the sums of 14 and 30 days by endpoint, or more closely."""
+    if by not in _TRAFFIC:
+        raise Refused(
+            f"Traffic is not told by {by!r}.",
+            cure=f"Take one of {', '.join(_TRAFFIC)}.",
+            remote="gateway.traffic",
+        )
+    found = site_client().get(f"/api/v1/gateways/{name or '-'}/traffic", days=days)
+    emit(found, lambda value: _traffic_text(value, by), json)
+
+
+_FIGURES = {
+    "requests": "Requests",
+    "failures": "Failures",
+    "request_bytes": "In (MB)",
+    "response_bytes": "Out (MB)",
+    "elapsed_ms": "Mean (ms)",
+}
+_TRAFFIC = {
+    "endpoint": {"endpoint": "Endpoint", "role": "Role", "days": "Days"},
+    "day": {"day": "Day", "endpoint": "Endpoint"},
+    "hour": {"hour": "Hour", "endpoint": "Endpoint"},
+    "connection-point": {
+        "connection_point": "Connection point",
+        "endpoint": "Endpoint",
+        "role": "Role",
+    },
+}
+
+
+def _traffic_text(value: dict[str, Any], by: str) -> str:
+    online = value["online"]
+    told = online["told_at"] or "never"
+    lines = [
+        f"{value['service_name']}: {online['clients']} clients online,"
+        f" {online['connections']} connections (told {told})"
+    ]
+    if by == "endpoint":
+        rows = [
+            {"endpoint": one["endpoint"], "role": one["role"], **sums}
+            for one in value["endpoints"]
+            for sums in one["sums"]
+        ]
+        rows += [{"endpoint": "all", "role": "", **sums} for sums in value["sums"]]
+    else:
+        rows = value[{"connection-point": "by_point"}.get(by, f"by_{by}")]
+    shown = [{**row, **_readable(row)} for row in rows]
+    return "\n".join([*lines, table(shown, {**_TRAFFIC[by], **_FIGURES})])
+
+
+def _readable(row: dict[str, Any]) -> dict[str, str]:
+    mean = row["elapsed_ms"] / row["requests"] if row["requests"] else 0
+    return {
+        "request_bytes": f"{row['request_bytes'] / 1e6:,.1f}",
+        "response_bytes": f"{row['response_bytes'] / 1e6:,.1f}",
+        "elapsed_ms": f"{mean:,.0f}",
+    }
+
+
+@app.command()
 def analyze(
     name: Name = "",
     token_file: Annotated[

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,16 +44,33 @@ class Tally:
     now: int = 0
     most: int = 0
 
+    @property
+    def changed(self) -> bool:
+        return bool(self.requests or self.failures or self.response_bytes or self.elapsed_ms)
+
+    def begin_anew(self) -> None:
+        """But for what is under way."""
+        self.requests = self.failures = self.request_bytes = self.response_bytes = 0
+        self.elapsed_ms = 0.0
+        self.most = self.now
+
 
 @dataclass
 class Traffic:
+    """Requests that are under way count on in the tally that they began with."""
+
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
 
     def of(self, service_name: str, endpoint: str) -> Tally:
         return self.tallies.setdefault((service_name, endpoint), Tally())
 
     def take(self) -> dict[tuple[str, str], Tally]:
-        taken, self.tallies = self.tallies, {}
+        """What was counted since it was taken last."""
+        taken = {}
+        for key, tally in self.tallies.items():
+            if tally.changed:
+                taken[key] = replace(tally)
+                tally.begin_anew()
         return taken
 
 

@@ -7,6 +7,7 @@ site  ── configuration (polled, waits for news) ──▶  connection point 
 import asyncio
 import contextlib
 import random
+import secrets
 import ssl
 import time
 from http import HTTPStatus
@@ -30,6 +31,7 @@ from tandem.protocols import cmtrace, tunnel
 from tandem.protocols.tunnel import (
     NEWEST,
     OLDEST,
+    TELLS,
     BadFrame,
     Carrier,
     ConnectionState,
@@ -39,7 +41,11 @@ from tandem.protocols.tunnel import (
     Frame,
     GatewayHello,
     GatewayTarget,
+    GatewayTelling,
     Hello,
+    ReportAnswer,
+    Telling,
+    Told,
     Type,
     encode,
 )
@@ -54,6 +60,10 @@ _GREETING_SECONDS = 10.0
 # A tunnel that was held for so long is dialled again at once when it breaks.
 _HELD_SECONDS = 1.0
 _FAILURES = 5
+# So many tellings go into one report, which the site takes up to a size.
+_TELLINGS = 8
+# A report that the site did not take and will: it does not know this role just now, or is busy.
+_LATER = {401, 403, 408, 429}
 _ENDS = "The connection point is being stopped."
 _DIAL_ERRORS = (OSError, TimeoutError, ssl.SSLError, BadFrame)
 
@@ -67,6 +77,11 @@ class Connector:
     def __init__(self, settings: ConnectorSettings) -> None:
         self.settings = settings
         self.traffic = Traffic()
+        # What the site has not taken yet of it, under which number.
+        self._run, self._sequence = secrets.token_hex(8), 0
+        self._under_way: list[tunnel.Traffic] | None = None
+        # What gateways' workers told and the site has not yet: one a tunnel, a worker waits for TOLD.
+        self._tellings: dict[Link, tuple[GatewayTelling, Mux]] = {}
         self._kept = settings.state / "configuration.json"
         self._log = LogFile(settings.logs / f"{_COMPONENT}.log") if settings.logs else None
         self.configuration: ConnectorConfiguration | None = None
@@ -113,7 +128,7 @@ class Connector:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(httpx.HTTPError, TimeoutError):
+        with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError, TimeoutError):
             async with asyncio.timeout(2):
                 await self._report()
         self._flush_log()
@@ -304,33 +319,70 @@ class Connector:
             self._news.clear()
             try:
                 await self._report()
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, msgspec.DecodeError) as error:
                 log.warning("report not delivered", reason=str(error))
                 await asyncio.sleep(self.settings.retry_seconds)
                 self._news.set()
 
+    def tells(self, link: "Link", mux: Mux, telling: Telling) -> None:
+        """A gateway's worker has counted something: the site hears of it with the next report."""
+        item = GatewayTelling(link.gateway.service_name, link.instance, telling)
+        self._tellings[link] = (item, mux)
+        self.changed()
+
     async def _report(self) -> None:
         if self.configuration is None:
             return
-        taken = self.traffic.take()
+        if self._under_way is None:
+            self._take_traffic()
+        tellings = dict(list(self._tellings.items())[:_TELLINGS])
         report = ConnectorReport(
             self.configuration.connection_point,
             [link.state for link in self._links.values()],
-            [
-                tunnel.Traffic(
-                    service_name,
-                    endpoint,
-                    tally.requests,
-                    tally.failures,
-                    tally.request_bytes,
-                    tally.response_bytes,
-                    tally.elapsed_ms,
-                    tally.most,
-                )
-                for (service_name, endpoint), tally in taken.items()
-            ],
+            self._under_way or [],
+            self._run,
+            self._sequence,
+            [item for item, _ in tellings.values()],
         )
-        for item in report.traffic:
+        answer = await self._http.post(
+            "/SMS_CMG/connector/report", content=msgspec.json.encode(report)
+        )
+        if answer.status_code in _LATER or answer.status_code >= 500:
+            log.warning("report not taken", status=answer.status_code)
+            return
+        self._under_way = None
+        told: list[Told] = []
+        if answer.status_code >= 400:
+            log.warning("report refused", status=answer.status_code)
+        elif answer.content:
+            told = msgspec.json.decode(answer.content, type=ReportAnswer).told
+        for link, (item, mux) in tellings.items():
+            # What the site has not taken, the worker says again in its time.
+            if self._tellings.get(link, (None,))[0] is item:
+                del self._tellings[link]
+            taken = Told(item.telling.run, item.telling.sequence)
+            if taken in told and mux.open:
+                mux.put(encode(Type.TOLD, 0, msgspec.json.encode(taken)))
+        if self._tellings:
+            self.changed()
+
+    def _take_traffic(self) -> None:
+        """What was counted since; it stays until the site has it."""
+        self._sequence += 1
+        self._under_way = [
+            tunnel.Traffic(
+                service_name,
+                endpoint,
+                tally.requests,
+                tally.failures,
+                tally.request_bytes,
+                tally.response_bytes,
+                tally.elapsed_ms,
+                tally.most,
+            )
+            for (service_name, endpoint), tally in self.traffic.take().items()
+        ]
+        for item in self._under_way:
             self.say(
                 "ReportTrafficData - state message to send: <ProxyTrafficStateDetails"
                 f' ServiceName="{item.service_name}" EndpointName="{item.endpoint}"'
@@ -339,11 +391,6 @@ class Connector:
                 f' ElapsedTime="{item.elapsed_ms:.0f}"'
                 f' MaxConcurrentRequests="{item.max_concurrent}"/>'
             )
-        answer = await self._http.post(
-            "/SMS_CMG/connector/report", content=msgspec.json.encode(report)
-        )
-        if answer.status_code >= 400:
-            log.warning("report refused", status=answer.status_code)
 
     async def _tend(self) -> None:
         while True:
@@ -408,6 +455,10 @@ class Link:
                 self._end.ends("The instance has another address now.")
             else:
                 self._configure(self._end)
+
+    @property
+    def instance(self) -> int:
+        return self._item.instance
 
     def stop(self, reason: str) -> None:
         self._task.cancel()
@@ -559,6 +610,9 @@ class Link:
     def opened(self, end: "_End", frame: Frame) -> None:
         self._connector.request(self, end.mux, frame)
 
+    def tells(self, end: "_End", telling: Telling) -> None:
+        self._connector.tells(self, end.mux, telling)
+
     def _where(self, carrier: Carrier) -> str:
         port = self._item.tunnel_port if carrier == "tls" else self._item.https_port
         return f"{self._item.host}:{port}"
@@ -590,6 +644,7 @@ class _End(asyncio.Protocol):
         self.over: asyncio.Future[str] = loop.create_future()
         self._lost = asyncio.Event()
         self._reason = "The gateway closed the connection."
+        self._link = link
         self.mux = Mux(self._control, lambda frame: link.opened(self, frame))
 
     def connection_made(self, transport: Any) -> None:
@@ -630,6 +685,10 @@ class _End(asyncio.Protocol):
                 raise BadFrame(f"it speaks version {said.protocol}")
             self.mux.version = said.protocol
             self.greeted.set_result(said)
+        elif frame.type is Type.TELL and self.mux.version >= TELLS:
+            self._link.tells(self, msgspec.json.decode(frame.payload, type=Telling))
+        elif frame.type in (Type.TELL, Type.TOLD):
+            raise BadFrame(f"{frame.type.name} out of place")
         elif frame.type is Type.GOAWAY:
             self.ends(frame.payload[4:].decode("utf-8", "replace") or self._reason)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ from prometheus_client import Gauge
 from tandem import pki
 from tandem.gateway import health
 from tandem.gateway.carriers import Doors
+from tandem.gateway.counts import Teller, by_endpoint
 from tandem.gateway.gate import Gate
 from tandem.gateway.listener import BACKLOG, Listener
 from tandem.gateway.model import GatewaySettings
@@ -30,13 +32,14 @@ from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.process import run_role
 from tandem.infra.secrets import private_folder, write_private
 from tandem.protocols import cmtrace
-from tandem.protocols.tunnel import Carrier, Configuration, GatewayHello
+from tandem.protocols.tunnel import Carrier, Configuration, GatewayHello, Told
 
 log = get_logger("gateway")
 
 _CONNECTED = Gauge("gateway_tunnels", "Tunnels that connection points hold to this worker")
 _RESTART_SECONDS = 0.5
-_COUNT_SECONDS = 60.0
+# When the instance ends: until the site has what was counted last. Without an answer it is lost.
+_LAST_WORD_SECONDS = 2.0
 _MOST_CONTEXTS = 4
 
 
@@ -219,11 +222,13 @@ class Worker:
         # The field's name of it at the site, where the logs of all instances come together.
         name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
         self._service_log = LogFile(settings.logs / name) if settings.logs else None
+        self._teller = Teller(secrets.token_hex(8), self._described)
 
     async def main(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
         self._front = Front(self._tunnels, self._last_gate())
+        self._tunnels.told = self._told
         self._tell_alarms()
         self._loop.add_signal_handler(signal.SIGHUP, self._renew)
         counting = self._loop.create_task(self._count_always())
@@ -244,7 +249,9 @@ class Worker:
         await self._front.drain(self._settings.drain_seconds, lambda: clients.arriving)
         counting.cancel()
         sweeping.cancel()
-        self._write_counts()
+        await asyncio.sleep(0)  # What the drain cut off is counted with the loss of its connection.
+        self._count()
+        await self._tell_last()
         self._tunnels.close()
         if probe is not None:
             probe.close()
@@ -408,16 +415,39 @@ class Worker:
 
     async def _count_always(self) -> None:
         while True:
-            await asyncio.sleep(_COUNT_SECONDS)
-            self._write_counts()
+            await asyncio.sleep(self._settings.tell_seconds)
+            self._count()
+            self._tunnels.tell(self._teller.telling())
             self._tell_alarms()
             self._tell_failures()
 
-    def _write_counts(self) -> None:
-        counts = sorted(self._front.counts.items())
-        self._front.counts.clear()
-        if self._service_log is not None and counts:
+    def _count(self) -> None:
+        taken = self._tunnels.ledger.take()
+        self._teller.add(taken)
+        if self._service_log is not None and taken:
             now = utc_now()
             self._service_log.write_all(
-                cmtrace.line(count.line(endpoint), "CMGService", now) for endpoint, count in counts
+                cmtrace.line(count.line(endpoint), "CMGService", now)
+                for endpoint, count in by_endpoint(taken)
             )
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "worker": self._number,
+            "connections": len(self._front.connections),
+            "online": self._tunnels.held,
+        }
+
+    def _told(self, told: Told) -> None:
+        """The site has it; what could not be told with it follows at once."""
+        if self._teller.told(told) and not self._teller.idle:
+            self._tunnels.tell(self._teller.telling())
+
+    async def _tell_last(self) -> None:
+        """Nobody counts any more: the site is to have the rest before the tunnels end."""
+        if self._teller.idle or not self._tunnels.tell(self._teller.telling()):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                while not self._teller.idle:
+                    await asyncio.sleep(0.02)

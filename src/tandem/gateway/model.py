@@ -34,6 +34,8 @@ class GatewaySettings(Settings, frozen=True):
     fast_tls: bool = True
     # How long requests under way may take to end when the instance is told to stop.
     drain_seconds: float = 5.0
+    # Seconds between two lines about each endpoint in CMGService.log, and two words to the site.
+    tell_seconds: float = 60.0
 
 
 class ConnectorSettings(Settings, frozen=True):

@@ -14,9 +14,8 @@ import secrets
 import time
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -25,6 +24,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from tandem.gateway.carriers import PATH, Doors, NotTunnel
+from tandem.gateway.counts import EDGE, REFUSED
 from tandem.gateway.gate import Gate
 from tandem.gateway.guard import TOO_MANY_CONNECTIONS, WINDOW_SECONDS, Guard
 from tandem.gateway.model import EdgeAnswer, Forward, Refusal
@@ -93,32 +93,13 @@ METER = _Meter()
 REGISTRY.register(METER)
 
 
-@dataclass
-class Count:
-    """What clients asked of one endpoint since the last line about it."""
-
-    requests: int = 0
-    request_bytes: int = 0
-    responses: int = 0
-    response_bytes: int = 0
-    seconds: float = 0.0
-
-    def line(self, endpoint: str) -> str:
-        average = self.seconds * 1000 / max(1, self.responses)
-        return (
-            f"RequestUri: {endpoint} RequestCount: {self.requests}"
-            f" RequestSize: {self.request_bytes} Bytes ResponseCount: {self.responses}"
-            f" ResponseSize: {self.response_bytes} Bytes AverageElapsedTime: {average:.0f} ms"
-        )
-
-
 class Front:
     """What all client connections of a worker share."""
 
     def __init__(self, tunnels: Tunnels, gate: Gate) -> None:
         self.tunnels = tunnels
         self.gate = gate
-        self.counts: defaultdict[str, Count] = defaultdict(Count)
+        self.counts = tunnels.ledger.own  # Of what no connection point had.
         self.connections: set[Client] = set()
         self.draining = False
         self.doors: Doors | None = None  # Where connection points come by HTTPS.
@@ -599,7 +580,10 @@ class Client(asyncio.Protocol):
         elif self._edge is not None:
             keep = self.keeps()
             METER.outcomes["edge"] += 1
-            self._answer(self._edge.status, "", self._edge.content, keep, [])
+            count = self._front.counts[EDGE]
+            count.requests += 1
+            count.responses += 1
+            count.head_bytes += self._answer(self._edge.status, "", self._edge.content, keep, [])
             self.finished(keep)
         else:
             self._forward()
@@ -641,7 +625,8 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
-    def _answer(self, status: int, text: str, content: bytes, keep: bool, more: list[str]) -> None:
+    def _answer(self, status: int, text: str, content: bytes, keep: bool, more: list[str]) -> int:
+        """How many bytes it is."""
         lines = [f"HTTP/1.1 {status} {text or HTTPStatus(status).phrase}", *more]
         if status != 204:
             lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
@@ -650,10 +635,12 @@ class Client(asyncio.Protocol):
             lines.append("Connection: close")
         head = "\r\n".join(lines).encode() + b"\r\n\r\n"
         bare = status == 204 or self._reader.method == "HEAD"
-        self.write(head if bare else head + content)
+        whole = head if bare else head + content
+        self.write(whole)
+        return len(whole)
 
-    def _refuse(self, refusal: Refusal, keep: bool) -> None:
-        """The status text stands in the first line, as in the field."""
+    def _refuse(self, refusal: Refusal, keep: bool, *, counted: bool = False) -> None:
+        """The status text stands in the first line, as in the field. `counted`: at its endpoint."""
         reader = self._reader
         correlation = (reader.correlation or self._front.new_id()).decode("ascii")
         log.info(
@@ -673,12 +660,15 @@ class Client(asyncio.Protocol):
             more.append(f"Retry-After: {refusal.retry_after}")
         if refusal.allow:
             more.append(f"Allow: {refusal.allow}")
-        self._answer(refusal.status, refusal.code, refusal.body(), keep, more)
+        count = self._front.counts[REFUSED]
+        count.requests += not counted
+        count.responses += not counted
+        count.head_bytes += self._answer(refusal.status, refusal.code, refusal.body(), keep, more)
 
     def refuse(self, refusal: Refusal) -> None:
         """In place of the site's answer."""
         keep = self.keeps() and self.whole
-        self._refuse(refusal, keep)
+        self._refuse(refusal, keep, counted=True)
         self.finished(keep)
 
     def _refuse_and_close(self, refusal: Refusal) -> None:
@@ -739,17 +729,19 @@ class Exchange:
         "_chunked",
         "_client",
         "_correlation",
-        "_count",
         "_fin",
         "_front",
         "_head",
+        "_head_bytes",
         "_held",
         "_left",
         "_method",
         "_number",
         "_owed",
         "_plan",
+        "_received",
         "_repeats",
+        "_seconds",
         "_sent_bytes",
         "_status",
         "_streamed",
@@ -797,11 +789,9 @@ class Exchange:
         self.waiting = False
         self._left = False
         self._begun = time.monotonic()
-        self._sent_bytes = 0
-        count = front.counts[plan.endpoint]
-        count.requests += 1
-        count.request_bytes += len(body)
-        self._count = count
+        self._seconds = 0.0
+        self._received = len(body)
+        self._sent_bytes = self._head_bytes = 0
         self._status = 0
         self._chunked = False
         # The answer's head waits for the first of its body: until then another connection point
@@ -867,7 +857,7 @@ class Exchange:
 
     def more(self, piece: bytes, fin: bool = False) -> None:
         """The next of the body, of a request that goes on as it comes."""
-        self._count.request_bytes += len(piece)
+        self._received += len(piece)
         self._fin = fin
         if self.outgoing is None:
             self._body = bytes(self._body) + piece  # It waits for a connection point.
@@ -905,7 +895,7 @@ class Exchange:
             self.waiting = False
             self._fail(_SITE_BUSY if len(self._front.tunnels) else _NO_CONNECTION_POINT)
         elif self._status == 0:
-            self._cancel("The site did not answer in time.")
+            self._cancel("The site did not answer in time.", failed=True)
             self._fail(_LATE)
         elif client is not None:
             reason = "client does not read" if client.paused else "site does not go on"
@@ -944,6 +934,7 @@ class Exchange:
         if not self.keep:
             extra += b"connection: close\r\n"
         self._held = first + b"\r\n" + extra + rest
+        self._head_bytes = len(self._held)
         if fin:
             client.write(self._release())
             self._done()
@@ -988,10 +979,11 @@ class Exchange:
             return
         if self.answering:
             # Half an answer is out: only a connection that breaks tells the client.
-            self._leave()
+            self._leave(failed=True)
             client.abort()
             return
         self._status, self._chunked, self._held = 0, False, b""
+        self._head_bytes = 0
         self.outgoing = None
         if not self._streamed and (
             (repeat and self._repeats < _MOST_REPEATS)
@@ -1026,15 +1018,11 @@ class Exchange:
     # -------------------------------------------------------------- the end
 
     def _done(self) -> None:
-        self._leave()
+        self._leave(failed=self._status >= 500, answered=True)
         client, self._client = self._client, None
-        seconds = time.monotonic() - self._begun
+        seconds = self._seconds
         METER.took(seconds)
         METER.outcomes["forwarded"] += 1
-        count = self._count
-        count.responses += 1
-        count.response_bytes += self._sent_bytes
-        count.seconds += seconds
         self._front.told(
             self._method,
             _shown(self._url),
@@ -1048,16 +1036,25 @@ class Exchange:
             client.finished(self.keep)
 
     def _fail(self, refusal: Refusal) -> None:
-        self._leave()
+        self._leave(failed=True)
         client, self._client = self._client, None
         if client is not None:
             client.refuse(refusal)
 
-    def _leave(self) -> None:
+    def _leave(self, failed: bool = False, answered: bool = False) -> None:
         if self._left:
             return
         self._left = True
         front, tunnel = self._front, self._tunnel
+        count = (front if tunnel is None else tunnel).counts[self._plan.endpoint]
+        count.requests += 1
+        count.request_bytes += self._received
+        count.responses += answered
+        count.failures += failed
+        count.response_bytes += self._sent_bytes
+        count.head_bytes += self._head_bytes
+        self._seconds = seconds = time.monotonic() - self._begun
+        count.seconds += seconds
         if tunnel is not None:
             tunnel.mux.streams.pop(self._number, None)
             self._let_go()
@@ -1065,10 +1062,10 @@ class Exchange:
         front.guard.ended(self._who)
         front.free()
 
-    def _cancel(self, reason: str) -> None:
+    def _cancel(self, reason: str, failed: bool = False) -> None:
         if not self._left and self._tunnel is not None and self._tunnel.mux.open:
             self._tunnel.mux.put(encode(Type.RESET, self._number, reason.encode()))
-        self._leave()
+        self._leave(failed)
 
     def give_up(self, reason: str) -> None:
         """The client is not answered by the site any more."""

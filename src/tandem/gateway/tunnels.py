@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
+from tandem.gateway.counts import Ledger
 from tandem.gateway.mux import Mux
 from tandem.infra.logs import get_logger
 from tandem.protocols.tunnel import (
     NEWEST,
     OLDEST,
+    TELLS,
     BadFrame,
     Carrier,
     Configuration,
@@ -20,6 +22,7 @@ from tandem.protocols.tunnel import (
     GatewayHello,
     Hello,
     Limits,
+    Told,
     Type,
     encode,
 )
@@ -36,9 +39,11 @@ class Tunnels:
         self._held: list[Tunnel] = []
         # They take no more requests, and answer those that they have.
         self._leaving: set[Tunnel] = set()
-        self._turn = 0
+        self._turn = self._teller = 0
         self.limits = limits
         self.opened: Callable[[], None] = lambda: None  # There is one more.
+        self.ledger = Ledger()
+        self.told: Callable[[Told], None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self._held)
@@ -61,6 +66,20 @@ class Tunnels:
         if tunnel in self._held:
             self._held.remove(tunnel)
             self._leaving.add(tunnel)
+
+    def tell(self, telling: bytes) -> bool:
+        """By the tunnel whose turn it is, of those that know the frame."""
+        knowing = [tunnel for tunnel in self._held if tunnel.mux.version >= TELLS]
+        if not knowing:
+            return False
+        self._teller += 1
+        knowing[self._teller % len(knowing)].mux.put(encode(Type.TELL, 0, telling))
+        return True
+
+    @property
+    def held(self) -> int:
+        """How many requests wait for news at the site: each of a device that is online."""
+        return sum(len(tunnel.held) for tunnel in (*self._held, *self._leaving))
 
     @property
     def carriers(self) -> dict[str, int]:
@@ -109,6 +128,7 @@ class Tunnel(asyncio.Protocol):
         self.connection_point = ""
         # Of its streams, those whose requests wait at the site for their answers.
         self.held: set[int] = set()
+        self.counts = tunnels.ledger.own  # From its greeting on, those of its connection point.
         self.mux = Mux(self._control)
 
     def connection_made(self, transport: Any) -> None:
@@ -148,6 +168,10 @@ class Tunnel(asyncio.Protocol):
         elif frame.type is Type.CONFIGURATION:
             configuration = msgspec.json.decode(frame.payload, type=Configuration)
             self._configured(configuration, frame.payload, self.connection_point)
+        elif frame.type is Type.TOLD:
+            self._tunnels.told(msgspec.json.decode(frame.payload, type=Told))
+        elif frame.type is Type.TELL:
+            raise BadFrame("TELL from who answers")
         elif frame.type is Type.GOAWAY:
             self._tunnels.leaves(self)
             log.info("tunnel leaves", connection_point=self.connection_point)
@@ -166,6 +190,7 @@ class Tunnel(asyncio.Protocol):
             mux.leave("The connection id is not this gateway's.")
             raise BadFrame("the connection id is not this gateway's")
         self.connection_point = said.connection_point[:128] or "?"
+        self.counts = self._tunnels.ledger.of(self.connection_point)
         hello = msgspec.structs.replace(self._hello(), protocol=mux.version)
         mux.put(encode(Type.HELLO, 0, msgspec.json.encode(hello)))
         self._tunnels.add(self)

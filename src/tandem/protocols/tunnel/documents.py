@@ -169,10 +169,62 @@ class Traffic(msgspec.Struct, frozen=True):
     max_concurrent: int = 0
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """What a gateway's worker counted of one published prefix by one connection point (empty: it
+    answered itself). Bytes of answers are bodies and heads, of requests bodies."""
+
+    endpoint: str
+    connection_point: str
+    requests: int
+    failures: int
+    request_bytes: int
+    response_bytes: int
+    elapsed_ms: float
+
+
+class Telling(msgspec.Struct, frozen=True):
+    """What one worker tells the site. `run` is new with each process; each `sequence` of it counts
+    once, however often it arrives. `online` devices wait for news at the site just now."""
+
+    run: str
+    sequence: int
+    worker: int = 1
+    counts: list[Counted] = []
+    connections: int = 0
+    online: int = 0
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The site has written a telling down."""
+
+    run: str
+    sequence: int
+
+
+class GatewayTelling(msgspec.Struct, frozen=True):
+    """A worker's telling in the report of a connection point, which knows whose it is."""
+
+    service_name: str
+    instance: int
+    telling: Telling
+
+
 class ConnectorReport(msgspec.Struct, frozen=True):
+    """`traffic` is what this process counted under `sequence`, as a telling is. Sites of the
+    release before know neither, and take it each time."""
+
     connection_point: str
     connections: list[ConnectionState] = []
     traffic: list[Traffic] = []
+    run: str = ""
+    sequence: int = 0
+    tellings: list[GatewayTelling] = []
+
+
+class ReportAnswer(msgspec.Struct, frozen=True):
+    """Which tellings the site has now."""
+
+    told: list[Told] = []
 
 
 class Hello(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@
       DATA  7  … (FIN)                →
                                       ←     PING
       PONG                            →
+                                      ←     TELL {run, sequence, …}    (what the worker counted)
+      TOLD {run, sequence}            →                                (the site has it)
       GOAWAY 7 "It is restarted."     →                                (no more streams; 7 goes on)
 
 A frame is a big-endian header (payload length, type with the FIN bit, stream) and its payload.
@@ -19,8 +21,8 @@ Stream 0 is the connection itself. Each side may send WINDOW bytes of DATA on a 
 has to wait for CREDIT. RESET ends a stream at once; its payload says why. GOAWAY names the last
 stream that its sender took: what was opened after it was not begun and can be asked elsewhere.
 
-Version 2 has GOAWAY, a code as the first byte of RESET, and numbers that are used only once. Each end
-speaks the newest version that both know, and the one before its own.
+Version 2 has GOAWAY, a code as the first byte of RESET, and numbers that are used only once; version 3
+has TELL and TOLD. Each end speaks the newest version that both know, and the one before its own.
 """
 
 import struct
@@ -32,7 +34,9 @@ MAX_DATA = 64 * 1024
 # OPEN and HEAD carry a head of HTTP, CONFIGURATION a document with revocation lists.
 MAX_PAYLOAD = 8 * 1024 * 1024
 FIN = 0x80
-NEWEST, OLDEST = 2, 1
+NEWEST, OLDEST = 3, 1
+# Since which version there are TELL and TOLD.
+TELLS = 3
 MOST_STREAM = 0x7FFFFFFF
 
 HEADER = struct.Struct("!IBI")
@@ -50,6 +54,8 @@ class Type(IntEnum):
     PING = 8
     PONG = 9
     GOAWAY = 10
+    TELL = 13
+    TOLD = 14
 
 
 _LIMITS = {
@@ -63,8 +69,18 @@ _LIMITS = {
     Type.PING: 8,
     Type.PONG: 8,
     Type.GOAWAY: 1024,
+    Type.TELL: 64 * 1024,
+    Type.TOLD: 256,
 }
-_CONTROL = {Type.HELLO, Type.CONFIGURATION, Type.PING, Type.PONG, Type.GOAWAY}
+_CONTROL = {
+    Type.HELLO,
+    Type.CONFIGURATION,
+    Type.PING,
+    Type.PONG,
+    Type.GOAWAY,
+    Type.TELL,
+    Type.TOLD,
+}
 _TYPES = {int(item): item for item in Type}
 
 

@@ -248,6 +248,7 @@ POST   /api/v1/gateways/{name}/redeploy                    build         gateway
 POST   /api/v1/gateways/{name}/start                       build         gateway:name
 POST   /api/v1/gateways/{name}/stop                        build         gateway:name
 POST   /api/v1/gateways/{name}/synchronize                 build         gateway:name
+GET    /api/v1/gateways/{name}/traffic                     read          gateway:name
 GET    /api/v1/traffic                                     read          all
 GET    /api/v1/trust                                       read          all
 POST   /api/v1/trust/roots                                 build         all

@@ -18,7 +18,7 @@ from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, tunnel
 from tandem.site import clients, properties, software_updates
-from tandem.site.cloud_services import store
+from tandem.site.cloud_services import store, traffic
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
     AdminServiceApp,
@@ -176,8 +176,12 @@ class Connections:
             )
         return found
 
-    async def report(self, tx: Tx, point: ConnectionPoint, report: tunnel.ConnectorReport) -> None:
-        await store.save_report(tx, point.name, report, self.now())
+    async def report(
+        self, tx: Tx, point: ConnectionPoint, report: tunnel.ConnectorReport
+    ) -> tunnel.ReportAnswer:
+        now = self.now()
+        await store.save_report(tx, point.name, report, now)
+        return tunnel.ReportAnswer(await traffic.take(tx, point, report, now))
 
     # -------------------------------------------------------------- what is published
 

@@ -14,7 +14,7 @@ from tandem.infra import http
 from tandem.infra.database import Tx
 from tandem.infra.errors import Invalid
 from tandem.site.administrators import Gate
-from tandem.site.cloud_services import certificates, trust
+from tandem.site.cloud_services import certificates, traffic, trust
 from tandem.site.cloud_services.model import Gateway
 from tandem.site.collections import as_dict
 
@@ -150,6 +150,7 @@ class GatewayApi:
             Route(f"{one}/synchronize", self.synchronize, methods=["POST"]),
             Route(f"{one}/redeploy", self.redeploy, methods=["POST"]),
             Route(f"{one}/alerts", self.alerts, methods=["GET"]),
+            Route(f"{one}/traffic", self.traffic, methods=["GET"]),
             Route("/api/v1/connection-points/{name}", self.change_point, methods=["PATCH"]),
             Route("/api/v1/trust", self.trust, methods=["GET"]),
         ]
@@ -268,6 +269,16 @@ class GatewayApi:
             state = await cloud.gateways.alert_state(tx, found)
             alarms = await alarms_shape(cloud, tx, found)
         shape = {"service_name": found.service_name, **found.alerts, **state, "alarms": alarms}
+        return http.reply(shape)
+
+    async def traffic(self, request: Request) -> Response:
+        """By endpoint, day, hour and connection point, and who is online."""
+        await self.require(request)
+        days = days_of(request)
+        cloud = self.cloud
+        async with cloud.db.transaction() as tx:
+            found = await cloud.gateways.gateway(tx, _name(request))
+            shape = await traffic.shape(tx, found, cloud.now(), days)
         return http.reply(shape)
 
     async def change_point(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import cmtrace
 from tandem.site import administrators, properties
-from tandem.site.cloud_services import names, store, trust
+from tandem.site.cloud_services import names, store, traffic, trust
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
     ALERT_DAYS,
@@ -103,6 +103,7 @@ class Gateways:
         self._changed = changed
         self._command = command
         self._alarms: dict[str, dict[tuple[str, str], str]] = {}  # Told of, by gateway.
+        self._folded: date | None = None  # The day on which traffic was folded last.
         local = Local(lambda: self.settings, logs, command)
         self.providers: dict[str, Provider] = {local.environment: local}
         for item in settings.gateway.ssh:
@@ -520,8 +521,7 @@ class Gateways:
     async def alert_state(self, tx: Tx, gateway: Gateway) -> dict[str, Any]:
         """The outbound transfer of the last days against the threshold, and what lies on disk."""
         alerts = Alerts.of(gateway.alerts)
-        since = self._now().date() - timedelta(days=ALERT_DAYS - 1)
-        sent = await store.outbound_bytes(tx, gateway.service_name, since)
+        sent = await traffic.outbound(tx, gateway.service_name, self._now(), ALERT_DAYS)
         folder = self.settings.folder / gateway.service_name
         kept = await asyncio.to_thread(_size, folder)
         full = alerts.storage_gb is not None and kept >= alerts.storage_gb * 10**9
@@ -645,8 +645,7 @@ class Gateways:
         alerts = Alerts.of(gateway.alerts)
         if not alerts.stop_when_critical:
             return False
-        since = self._now().date() - timedelta(days=ALERT_DAYS - 1)
-        sent = await store.outbound_bytes(tx, gateway.service_name, since)
+        sent = await traffic.outbound(tx, gateway.service_name, self._now(), ALERT_DAYS)
         return alerts.level(sent) == "critical"
 
     async def _order(self, tx: Tx, service_name: str, state: GatewayState) -> None:
@@ -998,8 +997,12 @@ class Gateways:
 
     async def tend(self) -> None:
         """Start again what died, and bring states up to date."""
+        today = self._now().date()
         async with self._db.transaction() as tx:
             gateways = await store.gateways(tx)
+            if self._folded != today:
+                await traffic.fold(tx, today)
+        self._folded = today
         for gateway in gateways:
             if gateway.state is GatewayState.READY:
                 async with self._hands[gateway.service_name]:

@@ -297,8 +297,8 @@ def connector_routes(cloud: CloudServices) -> list[BaseRoute]:
         told = await http.decode(request, tunnel.ConnectorReport, _FILE_LIMIT)
         async with cloud.db.transaction() as tx:
             point = await cloud.connections.authenticate(tx, der)
-            await cloud.connections.report(tx, point, told)
-        return Response(status_code=204)
+            answer = await cloud.connections.report(tx, point, told)
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
     return [
         Route("/SMS_CMG/connector/configuration", configuration, methods=["GET"]),

@@ -1,10 +1,11 @@
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from tandem.infra.database import Tx
-from tandem.protocols.tunnel import ConnectorReport
+from tandem.protocols.tunnel import ConnectorReport, GatewayTelling, Traffic
 from tandem.site.cloud_services.model import (
     LEAVING,
     AdminServiceApp,
@@ -474,16 +475,6 @@ async def delete_instance(tx: Tx, service_name: str, number: int) -> None:
     )
 
 
-async def outbound_bytes(tx: Tx, service_name: str, since: date) -> int:
-    found = await tx.execute(
-        "SELECT coalesce(sum(response_bytes), 0)::bigint AS sent FROM cloud_traffic"
-        " WHERE service_name = %s AND day >= %s",
-        (service_name, since),
-    )
-    row = await found.fetchone()
-    return int(row["sent"]) if row else 0
-
-
 async def delete_gateway(tx: Tx, service_name: str) -> None:
     await tx.execute("DELETE FROM cloud_gateway WHERE service_name = %s", (service_name,))
 
@@ -640,7 +631,10 @@ async def save_report(tx: Tx, name: str, report: ConnectorReport, now: datetime)
                 ),
             ),
         )
-    for traffic in report.traffic:
+
+
+async def add_point_traffic(tx: Tx, name: str, counted: Sequence[Traffic], now: datetime) -> None:
+    for traffic in counted:
         values = (
             traffic.service_name,
             traffic.endpoint,
@@ -720,6 +714,167 @@ async def change_gateway_of_point(tx: Tx, name: str, service_name: str) -> None:
         "UPDATE cloud_connection_point SET service_name = %s WHERE name = %s", (service_name, name)
     )
     await tx.execute("DELETE FROM cloud_connection WHERE connection_point = %s", (name,))
+
+
+# ------------------------------------------------------------------ what gateways counted
+
+_MOST_CLIENTS = 1_000_000
+
+
+async def take_sequence(tx: Tx, source: str, run: str, sequence: int, now: datetime) -> bool:
+    """Whether this number of a run is news. The last runs of a source are remembered."""
+    found = await tx.execute(
+        "INSERT INTO cloud_told AS known (source, run, sequence, told_at) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (source, run) DO UPDATE SET sequence = EXCLUDED.sequence,"
+        " told_at = EXCLUDED.told_at WHERE known.sequence < EXCLUDED.sequence"
+        " RETURNING xmax = 0 AS begins",
+        (source, run, sequence, now),
+    )
+    row = await found.fetchone()
+    if row is not None and row["begins"]:
+        await tx.execute(
+            "DELETE FROM cloud_told WHERE source = %(source)s AND run NOT IN (SELECT run"
+            " FROM cloud_told WHERE source = %(source)s ORDER BY told_at DESC, run LIMIT 256)",
+            {"source": source},
+        )
+    return row is not None
+
+
+async def add_gateway_traffic(
+    tx: Tx,
+    service_name: str,
+    instance: int,
+    point: str,
+    endpoint: str,
+    now: datetime,
+    figures: Sequence[float],
+) -> None:
+    """Requests, failures, bytes in, bytes out, milliseconds; in the hour in which they are told."""
+    await tx.execute(
+        "INSERT INTO cloud_gateway_traffic AS known (service_name, instance, connection_point,"
+        " endpoint, hour, requests, failures, request_bytes, response_bytes, elapsed_ms)"
+        " VALUES (%s, %s, %s, %s, date_trunc('hour', %s, 'UTC'), %s, %s, %s, %s, %s)"
+        " ON CONFLICT (service_name, hour, endpoint, connection_point, instance) DO UPDATE SET"
+        " requests = known.requests + EXCLUDED.requests,"
+        " failures = known.failures + EXCLUDED.failures,"
+        " request_bytes = known.request_bytes + EXCLUDED.request_bytes,"
+        " response_bytes = known.response_bytes + EXCLUDED.response_bytes,"
+        " elapsed_ms = known.elapsed_ms + EXCLUDED.elapsed_ms",
+        (service_name, instance, point, endpoint, now, *figures),
+    )
+
+
+async def save_gateway_worker(tx: Tx, item: GatewayTelling, now: datetime) -> None:
+    telling = item.telling
+    await tx.execute(
+        "INSERT INTO cloud_gateway_worker (service_name, instance, worker, connections, online,"
+        " told_at) VALUES (%s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (service_name, instance, worker) DO UPDATE SET"
+        " connections = EXCLUDED.connections, online = EXCLUDED.online, told_at = EXCLUDED.told_at",
+        (
+            item.service_name,
+            item.instance,
+            telling.worker,
+            min(max(telling.connections, 0), _MOST_CLIENTS),
+            min(max(telling.online, 0), _MOST_CLIENTS),
+            now,
+        ),
+    )
+
+
+async def gateway_workers(tx: Tx, service_name: str) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        "SELECT instance, worker, connections, online, told_at FROM cloud_gateway_worker"
+        " WHERE service_name = %s ORDER BY instance, worker",
+        (service_name,),
+    )
+    return [row async for row in found]
+
+
+async def gateway_days(tx: Tx, service_name: str, since: date) -> list[dict[str, Any]]:
+    """By day and endpoint, what the gateway counted or its connection points did: whichever is more.
+
+    A gateway of the release before tells nothing, and one that was killed not all.
+    """
+    found = await tx.execute(
+        """
+        SELECT day, endpoint,
+            greatest(g.requests, p.requests) AS requests,
+            greatest(g.failures, p.failures) AS failures,
+            greatest(g.request_bytes, p.request_bytes) AS request_bytes,
+            greatest(g.response_bytes, p.response_bytes) AS response_bytes,
+            greatest(g.elapsed_ms, p.elapsed_ms) AS elapsed_ms
+        FROM (
+            SELECT (hour AT TIME ZONE 'UTC')::date AS day, endpoint,
+                sum(requests)::bigint AS requests, sum(failures)::bigint AS failures,
+                sum(request_bytes)::bigint AS request_bytes,
+                sum(response_bytes)::bigint AS response_bytes, sum(elapsed_ms) AS elapsed_ms
+            FROM cloud_gateway_traffic
+            WHERE service_name = %(name)s
+                AND hour >= %(since)s::date::timestamp AT TIME ZONE 'UTC'
+            GROUP BY 1, 2
+        ) g
+        FULL JOIN (
+            SELECT day, CASE WHEN endpoint = 'AdminService_Gateway' THEN 'AdminService'
+                    ELSE regexp_replace(endpoint, '^/CCM_Proxy_[A-Za-z]+/[0-9]+/', '')
+                END AS endpoint,
+                sum(requests)::bigint AS requests, sum(failures)::bigint AS failures,
+                sum(request_bytes)::bigint AS request_bytes,
+                sum(response_bytes)::bigint AS response_bytes, sum(elapsed_ms) AS elapsed_ms
+            FROM cloud_traffic WHERE service_name = %(name)s AND day >= %(since)s
+            GROUP BY 1, 2
+        ) p USING (day, endpoint)
+        ORDER BY day, endpoint
+        """,
+        {"name": service_name, "since": since},
+    )
+    return [row async for row in found]
+
+
+async def gateway_hours(tx: Tx, service_name: str, since: datetime) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        f"SELECT hour, endpoint, {_SUMS} FROM cloud_gateway_traffic"  # noqa: S608
+        " WHERE service_name = %s AND hour > %s GROUP BY hour, endpoint ORDER BY hour, endpoint",
+        (service_name, since),
+    )
+    return [row async for row in found]
+
+
+async def gateway_points(tx: Tx, service_name: str, since: date) -> list[dict[str, Any]]:
+    found = await tx.execute(
+        f"SELECT connection_point, endpoint, {_SUMS} FROM cloud_gateway_traffic"  # noqa: S608
+        " WHERE service_name = %s AND hour >= %s::date::timestamp AT TIME ZONE 'UTC'"
+        " GROUP BY connection_point, endpoint ORDER BY connection_point, endpoint",
+        (service_name, since),
+    )
+    return [row async for row in found]
+
+
+async def fold_gateway_traffic(tx: Tx, before: date) -> None:
+    """Of days that are long past, the day is enough."""
+    await tx.execute(
+        """
+        WITH gone AS (
+            DELETE FROM cloud_gateway_traffic
+            WHERE hour < %(before)s::date::timestamp AT TIME ZONE 'UTC'
+                AND hour <> date_trunc('day', hour, 'UTC')
+            RETURNING *
+        )
+        INSERT INTO cloud_gateway_traffic AS known (service_name, instance, connection_point,
+            endpoint, hour, requests, failures, request_bytes, response_bytes, elapsed_ms)
+        SELECT service_name, instance, connection_point, endpoint,
+            date_trunc('day', hour, 'UTC'), sum(requests), sum(failures), sum(request_bytes),
+            sum(response_bytes), sum(elapsed_ms)
+        FROM gone GROUP BY 1, 2, 3, 4, 5
+        ON CONFLICT (service_name, hour, endpoint, connection_point, instance) DO UPDATE SET
+            requests = known.requests + EXCLUDED.requests,
+            failures = known.failures + EXCLUDED.failures,
+            request_bytes = known.request_bytes + EXCLUDED.request_bytes,
+            response_bytes = known.response_bytes + EXCLUDED.response_bytes,
+            elapsed_ms = known.elapsed_ms + EXCLUDED.elapsed_ms
+        """,
+        {"before": before},
+    )
 
 
 # ------------------------------------------------------------------ management point
