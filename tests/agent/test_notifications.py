@@ -15,14 +15,15 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from one_site import Moment, Site, log, waits_for_a_lock
+from one_site import TENANT, Moment, Site, log, waits_for_a_lock
 from tandem import audit, pki
 from tandem.agent import Client, Machine
 from tandem.agent.platform.restart import SystemRestart
 from tandem.infra.database import Database
 from tandem.protocols import ccm
-from tandem.site import clients, notifications
+from tandem.site import clients, collections, deployments, notifications
 from tandem.site.notifications import channel, store
+from tandem.workloads import Workload
 
 PATH = "/api/v1/client-notifications"
 
@@ -136,6 +137,66 @@ async def test_a_device_that_waits_hears_at_once_that_its_policy_has_changed(
 
         await until(synced, 5)
         await waits(site)
+
+
+async def test_what_is_deployed_to_users_is_there_at_once_where_they_are_signed_in(
+    site: Site, client: Client, installed: Machine
+) -> None:
+    """And what is taken back is gone as soon; a device of somebody else is not called."""
+    site.content = ccm.PolicyContent(
+        settings={"enable_user_policy": True, "enable_user_policy_from_internet": True}
+    )
+    now, told = site.now(), {"actor": "siteadmin", "now": site.now()}
+    async with site.db.transaction() as tx:
+        for name in ("u1", "u2"):
+            user = collections.UserResource(TENANT, name, f"{name}@contoso.com")
+            await collections.upsert_user(tx, user, now)
+        for name in ("u1", "u2"):
+            await collections.create(
+                tx,
+                "CM1",
+                f"Of {name}",
+                rules=[collections.WantedRule("direct", user=f"{name}@contoso.com")],
+                type=collections.MemberType.USER,
+                **told,
+            )
+    client.wake()
+    await client.step()
+    async with site.db.transaction() as tx:
+        assert await clients.signed_in(tx, [client.client_id]) == {client.client_id: (TENANT, "u1")}
+        assert await clients.signed_in(tx, ["another"]) == {}
+    slow = Client(replace(installed, minute_seconds=60))
+
+    async def deployed(to: str) -> None:
+        async with site.db.transaction() as tx:
+            await deployments.create(
+                tx, to, setting=f"Desk/{to[-1]}", value="x", collection=to, **told
+            )
+
+    async with running(slow):
+        await waits(site)
+        asked = len([one for one in site.seen if one.url.path.endswith(".sms_pol")])
+        await deployed("Of u2")
+        site.of_users["u1"] = [
+            ccm.Configuration("c1", Workload.DEVICE_CONFIGURATION.value, "Desk/1", "x")
+        ]
+        await deployed("Of u1")
+
+        async def has_it() -> bool:
+            return slow.gate.value("Desk/1") == "x"
+
+        await until(has_it, 30)
+        # Called once, for what concerns it: the device's policy, and its user's.
+        assert len([one for one in site.seen if one.url.path.endswith(".sms_pol")]) == asked + 2
+        await waits(site)
+        site.of_users["u1"] = []
+        async with site.db.transaction() as tx:
+            await deployments.delete(tx, "Of u1", **told)
+
+        async def gone() -> bool:
+            return slow.gate.value("Desk/1") is None
+
+        await until(gone, 30)
 
 
 async def test_a_site_that_is_busy_calls_nobody_until_it_has_time(

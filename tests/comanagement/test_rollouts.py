@@ -14,7 +14,7 @@ from rollout_world import ALL, GATE, MDM, SETTING, URL, Site, app, offered
 from site_api import NOW, add_device, report
 from tandem.cli.main import build
 from tandem.protocols import ccm
-from tandem.site import clients
+from tandem.site import clients, collections
 
 # ---------------------------------------------------------------------------- rings
 
@@ -665,6 +665,45 @@ async def test_whom_it_reaches_is_told_before_it_starts(site: Site) -> None:
         assert status == 400, wrong
     await site.act(id, "start", accept_gaps=True)
     assert (await site.show(id))["reach"] is None
+
+
+async def test_what_a_device_has_by_its_user_is_compared_too(site: Site) -> None:
+    """After what is deployed to the device, and only where that user is signed in."""
+    api, paint = site.api, "Desk/Paint"
+    async with api.db.transaction() as tx:
+        for name in ("anna", "bert"):
+            user = collections.UserResource(site_api.TENANT, f"o-{name}", f"{name}@contoso.com")
+            await collections.upsert_user(tx, user, api.clock[0])
+    rules = [{"kind": "direct", "user": "anna@contoso.com"}]
+    wanted = {"name": "Painters", "type": "user", "rules": rules}
+    assert (await api.web.post("/api/v1/collections", json=wanted)).status_code == 201
+    for name, setting, value, to in (
+        ("Hers", SETTING, "7", "Painters"),
+        ("Its own", SETTING, "10", "Pilot"),
+        ("Paint", paint, "blue", "Painters"),
+        ("Brush", "Desk/Brush", "fine", "Painters"),
+    ):
+        made = {"name": name, "setting": setting, "value": value, "collection": to}
+        assert (await api.web.post("/api/v1/configurations", json=made)).status_code == 201
+        api.wait(seconds=1)
+    await site.follows("LAB-001", "LAB-002", flags=8193, user="o-anna")
+    await site.follows("LAB-003", flags=8193, user="o-bert")
+    site.offers("LAB-001", offered(), offered(paint, "red"))
+    found = await site.plan("All Systems")
+    assert {
+        (gap["kind"], gap["site_name"], gap["of_user"], *sorted(gap["names"]))
+        for gap in found["gaps"]
+    } == {
+        ("changes", "Its own", False, "LAB-001"),
+        ("lost", "Hers", True, "LAB-002"),
+        ("changes", "Paint", True, "LAB-001"),
+        ("lost", "Paint", True, "LAB-002"),
+        ("lost", "Brush", True, "LAB-001", "LAB-002"),
+    }
+    assert any("who is signed in now" in line for line in found["not_known"])
+    # Nobody loses it without having been told.
+    _, error = await api.refusal("POST", f"{URL}/{found['id']}/start", {"confirm": 4})
+    assert error["code"] == "rollout.has-gaps"
 
 
 async def test_a_second_administrator_is_somebody_else(site: Site) -> None:

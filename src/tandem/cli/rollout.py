@@ -355,6 +355,7 @@ def _gaps(value: dict[str, Any]) -> str:
             **gap,
             "setting": gap["setting"]
             or ("(no compliance policy)" if gap["subject"] == "compliance" else ""),
+            "site_value": gap["site_value"] + (" (its user's)" if gap["of_user"] else ""),
             "what": _KINDS[gap["kind"]],
             "on": ", ".join(gap["names"][:5]) + (" …" if gap["devices"] > 5 else ""),
         }

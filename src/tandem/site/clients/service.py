@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -856,6 +856,11 @@ async def milestones(tx: Tx) -> list[Milestone]:
 async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
     """Which value of a setting each client says is in force, by client id."""
     return await store.in_force(tx, setting)
+
+
+async def signed_in(tx: Tx, client_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Tenant and object id of whose policy is in force on these clients, where it is anybody's."""
+    return await store.signed_in(tx, list(client_ids))
 
 
 async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:

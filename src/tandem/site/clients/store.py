@@ -179,6 +179,15 @@ async def in_force(tx: Tx, setting: str) -> dict[str, InForce]:
     }
 
 
+async def signed_in(tx: Tx, client_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    cursor = await tx.execute(
+        """SELECT id, tenant_id, state->>'user' AS object_id FROM clients_client
+           WHERE id = ANY(%s) AND state->>'user' <> ''""",
+        (list(client_ids),),
+    )
+    return {row["id"]: (row["tenant_id"], row["object_id"]) async for row in cursor}
+
+
 async def failed_effects(tx: Tx, source: str) -> list[FailedEffect]:
     cursor = await tx.execute(
         """SELECT c.id AS client_id, e.key AS setting,

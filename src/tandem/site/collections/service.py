@@ -1316,6 +1316,14 @@ async def client_ids(tx: Tx, id: CollectionId) -> set[str]:
     return await store.client_ids(tx, condition.sql, condition.values)
 
 
+async def user_ids(tx: Tx, id: CollectionId) -> set[tuple[str, str]]:
+    """Tenant and object id of each user of a collection; devices have none."""
+    if not await _of_type(tx, MemberType.USER, [id]):
+        return set()
+    condition = await condition_of(tx, id)
+    return await store.object_ids(tx, condition.sql, condition.values)
+
+
 async def memberships_sql(tx: Tx, ids: Iterable[CollectionId]) -> tuple[str, dict[str, Any]]:
     """A SELECT of collection_id, resource_id and is_direct for every device in these collections,
     with named parameters: for listings that filter and page in the database."""

@@ -520,6 +520,16 @@ async def user_ids(tx: Tx, condition: str, values: tuple[Any, ...]) -> list[int]
     return [row["id"] async for row in found]
 
 
+async def object_ids(tx: Tx, condition: str, values: tuple[Any, ...]) -> set[tuple[str, str]]:
+    """Tenant and object id of the users of a collection; groups are no users."""
+    found = await tx.execute(
+        f"SELECT r.tenant_id, r.object_id FROM {_MEMBERS[MemberType.USER]} r"  # noqa: S608
+        f" WHERE r.kind = 'user' AND {condition}",
+        values,
+    )
+    return {(row["tenant_id"], row["object_id"]) async for row in found}
+
+
 async def collections(tx: Tx) -> list[Collection]:
     found = await tx.execute(
         f"SELECT {_COLLECTION} FROM collections_collection ORDER BY id"  # noqa: S608

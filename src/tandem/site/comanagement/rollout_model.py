@@ -4,8 +4,8 @@ Nothing here reads a clock or a database: the same report at the same moment has
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -146,7 +146,8 @@ class Subject(Enum):
 @dataclass(frozen=True, slots=True)
 class Gap:
     """One thing that is other when the workload has moved. `setting` is Area/Name or a node, the
-    name of an app, or a rule of a compliance policy; empty of a compliance policy: there is none."""
+    name of an app, or a rule of a compliance policy; empty of a compliance policy: there is none.
+    `of_user`: the device has it by who is signed in, and not for itself."""
 
     kind: GapKind
     setting: str
@@ -156,6 +157,7 @@ class Gap:
     policy: str = ""
     value: str = ""
     subject: Subject = Subject.SETTING
+    of_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,19 +470,25 @@ def find_gaps(
     configured: Sequence[deployments.Configuration],
     offer: Offer | None,
     moved: Sequence[Workload],
+    of_user: Container[str] = (),
 ) -> list[Gap]:
     """What is other on a device when these workloads have moved. `offer` is None where the tenant
-    cannot say what it has for the device: then nobody knows what replaces the site's."""
+    cannot say what it has for the device: then nobody knows what replaces the site's. `of_user` are
+    the ids of those configurations that it has by who is signed in."""
+
+    def marked(gap: Gap, item: deployments.Configuration) -> Gap:
+        return replace(gap, of_user=True) if item.id in of_user else gap
+
     names = {workload.value for workload in moved}
     mine = [item for item in configured if item.workload.value in names]
     if offer is None:
-        unknown = [_ours(GapKind.UNKNOWN, item) for item in mine]
+        unknown = [marked(_ours(GapKind.UNKNOWN, item), item) for item in mine]
         return unknown or [Gap(GapKind.UNKNOWN, "", moved[0].value)]
     theirs = {same_setting(item.setting): item for item in offer.settings if item.counts}
     apps = [item for item in offer.apps if item.workload in names and not item.brings_client]
     by_name = {item.name.casefold(): item for item in apps if item.meant}
     rules = _rules(offer) if Workload.COMPLIANCE_POLICIES.value in names else {}
-    found = [_compared(item, theirs, by_name, rules) for item in mine]
+    found = [marked(_compared(item, theirs, by_name, rules), item) for item in mine]
     known = {same_setting(item.setting) for item in mine}
     found += [
         Gap(GapKind.GAINS, item.setting, item.workload, "", "", item.policy, item.value or "")
@@ -584,6 +592,8 @@ def not_known(workload: Workload) -> list[str]:
     """What no analysis can say, in sentences."""
     lines = [
         "What a user, a script or another tool has set on a device is known to neither authority.",
+        "What the site deploys to users is compared for who is signed in now; others bring their own"
+        " when they sign in.",
         "Settings that need a newer Windows, or another edition, show only when the device answers.",
     ]
     lines.append(

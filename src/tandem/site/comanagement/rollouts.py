@@ -54,7 +54,7 @@ from tandem.site.comanagement.rollout_model import (
     Verdict,
     WrongState,
 )
-from tandem.workloads import Authority, Position, Workload, effective, owner_of
+from tandem.workloads import Authority, Position, Workload, effective, owner_of, same_setting
 
 log = get_logger("rollouts")
 
@@ -757,15 +757,15 @@ class Conductor:
                     graph, trouble = None, trouble or error.message
             found = {}
             # Devices that are alike have the same gaps, and a fleet has few that are not.
-            alike: dict[tuple[tuple[str, ...], int], list[model.Gap]] = {}
+            alike: dict[tuple[tuple[str, ...], frozenset[str], int], list[model.Gap]] = {}
             for one in part:
                 offer = offers.get(one.mdm_id)
                 if graph is not None and offer is None:
                     trouble = trouble or f"The tenant lists no managed device for {one.name}."
-                mine = configured[one.client_id]
-                key = (tuple(item.id for item in mine), id(offer))
+                mine, of_user = configured[one.client_id]
+                key = (tuple(item.id for item in mine), of_user, id(offer))
                 if key not in alike:
-                    alike[key] = model.find_gaps(mine, offer, moved)
+                    alike[key] = model.find_gaps(mine, offer, moved, of_user)
                 found[one.client_id] = alike[key]
             if not await self._keep(rollout.id, found):
                 return
@@ -987,13 +987,24 @@ async def _halt(tx: Tx, rollout: Rollout, ring: Ring, cause: Cause, now: datetim
 
 async def _configured(
     tx: Tx, client_ids: Sequence[str]
-) -> dict[str, list[deployments.Configuration]]:
-    """What the site deploys to each client. Of two that set the same, the older one holds."""
-    found: dict[str, dict[str, deployments.Configuration]] = {id: {} for id in client_ids}
+) -> dict[str, tuple[list[deployments.Configuration], frozenset[str]]]:
+    """What the site deploys to each client, and the ids of what it deploys to who is signed in there.
+    The device comes before its user; of two that set the same, the older one holds."""
+    own: dict[str, dict[str, deployments.Configuration]] = {id: {} for id in client_ids}
+    of_user: dict[str, dict[str, deployments.Configuration]] = {id: {} for id in client_ids}
+    there = await clients.signed_in(tx, client_ids)
     for item in await deployments.configurations(tx):
-        for id in await collections.client_ids(tx, item.collection_id) & found.keys():
-            found[id].setdefault(item.setting, item)
-    return {id: list(items.values()) for id, items in found.items()}
+        for id in await collections.client_ids(tx, item.collection_id) & own.keys():
+            own[id].setdefault(item.setting, item)
+        users = await collections.user_ids(tx, item.collection_id) if there else set()
+        for id in (id for id, user in there.items() if user in users):
+            of_user[id].setdefault(item.setting, item)
+    found = {}
+    for id, mine in own.items():
+        taken = {same_setting(setting) for setting in mine}
+        brought = [one for one in of_user[id].values() if same_setting(one.setting) not in taken]
+        found[id] = [*mine.values(), *brought], frozenset(one.id for one in brought)
+    return found
 
 
 async def _told(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from tandem import audit
 from tandem.infra.database import Tx
 from tandem.protocols import ccm
-from tandem.site import administrators, clients, collections, traces
+from tandem.site import administrators, clients, collections, notifications, traces
 from tandem.site.administrators import Administrator
 from tandem.site.approvals import Safeguards
 from tandem.site.collections import MemberType
@@ -48,6 +48,7 @@ async def create(
     made = Configuration(str(uuid.uuid4()), name.strip(), workload, setting, value, target.id, now)
     if not await store.insert(tx, made):
         raise _taken(name)
+    await notifications.policy_changed(tx, [target.id])
     trace = await _trace(tx, made, "create", actor, now)
     await audit.record(
         tx,
@@ -296,6 +297,7 @@ async def delete(tx: Tx, wanted: str, *, actor: str, now: datetime) -> None:
     if gone is None:
         raise _missing(wanted)
     await administrators.gone(tx, KIND, gone.id)
+    await notifications.policy_changed(tx, [gone.collection_id])
     trace = await _trace(tx, gone, "delete", actor, now)
     await audit.record(
         tx,

@@ -99,13 +99,17 @@ class Channel:
                 await self._concerns(collections.CollectionId(collection_id))
 
     async def _concerns(self, collection_id: collections.CollectionId) -> None:
-        """Its members that are online here look at their policy, each in its turn."""
+        """Its members that are online here look at their policy, each in its turn; of a collection of
+        users, the devices on which one of them is signed in."""
         since = asyncio.get_running_loop().time() - _ONLINE_SECONDS
         for client_id in [id for id, at in self._lately.items() if at < since]:
             del self._lately[client_id]
         if self._lately:
             async with self._db.transaction() as tx:
                 members = await collections.client_ids(tx, collection_id)
+                if users := await collections.user_ids(tx, collection_id):
+                    there = await clients.signed_in(tx, self._lately)
+                    members |= {id for id, user in there.items() if user in users}
             self._turn |= dict.fromkeys(id for id in self._lately if id in members)
 
     async def _take_turns(self) -> None:

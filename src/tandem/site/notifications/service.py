@@ -92,8 +92,9 @@ async def create(
 
 
 async def policy_changed(tx: Tx, collection_ids: Iterable[str]) -> None:
-    """Devices of these collections that are online ask for their policy in the next seconds. Nothing
-    is written of it: who is away asks at its next poll."""
+    """Devices of these collections, and those on which a user of one of them is signed in, ask for
+    their policy in the next seconds when they are online. Nothing is written of it: who is away asks at
+    its next poll."""
     for id in sorted(set(collection_ids)):
         await store.policy_changed(tx, id)
 
