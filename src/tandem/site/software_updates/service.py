@@ -191,8 +191,7 @@ async def listed(
     decided: dict[str, list[Decision]] = {}
     for one in await store.decisions(tx, ids):
         decided.setdefault(one.update_id, []).append(one)
-    members, values = await _members(tx)
-    counted = await store.counts(tx, members, values, ids) if decided else {}
+    counted = await _counts(tx, list(decided))
     return [
         Listed(one, decided.get(one.id, []), counted.get(one.id, Counts())) for one in page
     ], total
@@ -459,9 +458,18 @@ async def take(tx: Tx, client: clients.Client, message: ccm.Message, now: dateti
 # Compliance.
 
 
-async def _members(tx: Tx) -> tuple[str, dict[str, Any]]:
-    ids = [collections.CollectionId(id) for id in await store.collections_decided(tx)]
-    return await collections.memberships_sql(tx, ids)
+async def _members(tx: Tx, about: Sequence[str] | None = None) -> tuple[str, dict[str, Any]]:
+    """Of all collections for which something is decided; `about`: about one of these updates."""
+    decided = await store.collections_decided(tx, about)
+    return await collections.memberships_sql(tx, [collections.CollectionId(id) for id in decided])
+
+
+async def _counts(tx: Tx, ids: Sequence[str]) -> dict[str, Counts]:
+    if not ids:
+        return {}
+    about = await store.with_superseding(tx, ids)
+    members, values = await _members(tx, about)
+    return await store.counts(tx, members, values, ids, about)
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -475,10 +483,18 @@ class Shown(msgspec.Struct, frozen=True):
 async def show(tx: Tx, wanted: str, state: str, limit: int, offset: int) -> Shown:
     """An update, what is decided about it, and how it stands on each device. Raises NoSuchUpdate."""
     found = await find(tx, wanted)
-    members, values = await _members(tx)
-    counted = await store.counts(tx, members, values, [found.id])
+    about = await store.with_superseding(tx, [found.id])
+    members, values = await _members(tx, about)
+    counted = await store.counts(tx, members, values, [found.id], about)
     devices = await store.on_devices(
-        tx, members, values, update_id=found.id, state=state, limit=limit, offset=offset
+        tx,
+        members,
+        values,
+        about=about,
+        update_id=found.id,
+        state=state,
+        limit=limit,
+        offset=offset,
     )
     decided = await store.decisions(tx, [found.id])
     return Shown(found, decided, counted.get(found.id, Counts()), devices)
@@ -495,16 +511,21 @@ class DeviceUpdates(msgspec.Struct, frozen=True):
 async def of_device(tx: Tx, wanted: str, state: str, limit: int, offset: int) -> DeviceUpdates:
     """What is approved for a device, and how it stands there. Raises NoSuchResource."""
     resource = await collections.resource(tx, wanted)
-    members, values = await _members(tx)
+    ids = [collections.CollectionId(id) for id in await store.collections_decided(tx)]
+    of = await collections.memberships(tx, ids, resource.id)
     every = await store.on_devices(
-        tx, members, values, client_id=resource.client_id, limit=10 * ccm.LIST_LIMIT, offset=0
+        tx,
+        "SELECT unnest(%(of)s::text[]) AS collection_id, %(device)s::bigint AS resource_id",
+        {"of": sorted(of), "device": resource.id},
+        limit=10 * ccm.LIST_LIMIT,
+        offset=0,
     )
     counted: dict[str, int] = {}
     for one in every:
         name = State(one.state).name.lower()
         counted[name] = counted.get(name, 0) + 1
     chosen = [one for one in every if state in ("", one.state)][offset : offset + limit]
-    of = {one.id: one for one in await store.some(tx, [one.update_id for one in chosen])}
+    told = {one.id: one for one in await store.some(tx, [one.update_id for one in chosen])}
     return DeviceUpdates(
         resource.client_id,
         resource.name,
@@ -512,7 +533,7 @@ async def of_device(tx: Tx, wanted: str, state: str, limit: int, offset: int) ->
         Counts(**counted),
         [
             {
-                "update": of[one.update_id],
+                "update": told[one.update_id],
                 "state": one.state,
                 "deadline": one.deadline,
                 "version": one.version,
@@ -521,7 +542,7 @@ async def of_device(tx: Tx, wanted: str, state: str, limit: int, offset: int) ->
                 "at": one.at,
             }
             for one in chosen
-            if one.update_id in of
+            if one.update_id in told
         ],
     )
 

@@ -1,4 +1,5 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -220,9 +221,25 @@ async def approved_for(
     return rows
 
 
-async def collections_decided(tx: Tx) -> list[str]:
-    found = await tx.execute("SELECT DISTINCT collection_id FROM software_updates_decision")
+async def collections_decided(tx: Tx, about: Sequence[str] | None = None) -> list[str]:
+    """For which something is decided; `about`: about one of these updates."""
+    found = await tx.execute(
+        "SELECT DISTINCT collection_id FROM software_updates_decision"
+        " WHERE %(about)s::text[] IS NULL OR update_id = ANY(%(about)s::text[])",
+        {"about": None if about is None else list(about)},
+    )
     return [row["collection_id"] async for row in found]
+
+
+async def with_superseding(tx: Tx, ids: Sequence[str]) -> list[str]:
+    """These updates, and what may take their place where it is approved."""
+    found = await tx.execute(
+        "SELECT n.id FROM software_updates_update u JOIN software_updates_update n"
+        " ON lower(n.article) = lower(u.superseded_by) AND n.package = u.package"
+        " AND n.release = u.release WHERE u.id = ANY(%s) AND u.superseded_by <> ''",
+        (list(ids),),
+    )
+    return sorted({*ids, *[row["id"] async for row in found]})
 
 
 # What clients say.
@@ -300,72 +317,114 @@ async def scan(tx: Tx, client_id: str) -> Scan | None:
     return Scan(**row)
 
 
-# Compliance. `members` is a SELECT of collection_id and resource_id, with its parameters.
+# Compliance. `members` is a SELECT of collection_id and resource_id, with its parameters. It has the
+# collections of what is asked about: of these updates (`about`) and of what supersedes them, or all.
 
 
 def _offered(members: str) -> str:
     """What is approved for whom: declined wins, and what is superseded by something that is approved
-    for the same device is not offered to it."""
-    return f"""WITH m AS ({members}),
-        targeted AS (
-            SELECT d.update_id, m.resource_id, min(d.deadline) AS deadline
-            FROM software_updates_decision d JOIN m ON m.collection_id = d.collection_id
-            GROUP BY d.update_id, m.resource_id HAVING NOT bool_or(d.decision = 'declined')),
-        offered AS (
-            SELECT t.update_id, t.resource_id, t.deadline, r.client_id, r.name AS device
-            FROM targeted t JOIN software_updates_update u ON u.id = t.update_id
-            JOIN collections_resource r ON r.id = t.resource_id
-            WHERE NOT EXISTS (
-                SELECT 1 FROM software_updates_update n
-                JOIN targeted o ON o.update_id = n.id AND o.resource_id = t.resource_id
-                WHERE u.superseded_by <> '' AND lower(n.article) = lower(u.superseded_by)
-                    AND n.package = u.package AND n.release = u.release))
+    for the same device is not offered to it.
+
+    Devices that are in the same collections are offered the same. There are few such kinds, so it is
+    decided for a kind and not for each device and update.
+    """
+    return f"""WITH placed AS MATERIALIZED (
+            SELECT resource_id, array_agg(collection_id ORDER BY collection_id) AS places
+            FROM ({members}) m GROUP BY resource_id),
+        kinds AS MATERIALIZED (
+            SELECT places, row_number() OVER () AS kind, count(*) AS devices
+            FROM placed GROUP BY places),
+        targeted AS MATERIALIZED (
+            SELECT k.kind, d.update_id, min(d.deadline) AS deadline
+            FROM kinds k JOIN software_updates_decision d ON d.collection_id = ANY(k.places)
+            WHERE %(about)s::text[] IS NULL OR d.update_id = ANY(%(about)s::text[])
+            GROUP BY 1, 2 HAVING NOT bool_or(d.decision = 'declined')),
+        replaced AS MATERIALIZED (
+            SELECT o.id AS update_id, n.id AS by
+            FROM software_updates_update o JOIN software_updates_update n
+                ON lower(n.article) = lower(o.superseded_by) AND n.package = o.package
+                    AND n.release = o.release
+            WHERE o.superseded_by <> ''),
+        offered AS MATERIALIZED (
+            SELECT t.kind, t.update_id, t.deadline FROM targeted t
+            WHERE (t.kind, t.update_id) NOT IN (
+                SELECT n.kind, r.update_id FROM replaced r
+                JOIN targeted n ON n.update_id = r.by)),
+        device AS MATERIALIZED (
+            SELECT r.client_id, r.name AS device, k.kind
+            FROM placed p JOIN kinds k USING (places)
+            JOIN collections_resource r ON r.id = p.resource_id)
     """  # noqa: S608
 
 
-_COUNTS = """SELECT o.update_id, coalesce(s.state, 'unknown') AS state, count(*) AS n
-    FROM offered o LEFT JOIN software_updates_state s
-        ON s.update_id = o.update_id AND s.client_id = o.client_id
-    WHERE o.update_id = ANY(%(wanted_ids)s) GROUP BY 1, 2"""
+_COUNTS = """, said AS (
+        SELECT s.update_id, s.state, count(*) AS n
+        FROM software_updates_state s JOIN device v ON v.client_id = s.client_id
+        JOIN offered o ON o.update_id = s.update_id AND o.kind = v.kind
+        WHERE s.update_id = ANY(%(wanted_ids)s) GROUP BY 1, 2),
+    every AS (
+        SELECT o.update_id, sum(k.devices) AS n FROM offered o JOIN kinds k USING (kind)
+        WHERE o.update_id = ANY(%(wanted_ids)s) GROUP BY 1)
+    SELECT update_id, state, n FROM said
+    UNION ALL SELECT update_id, 'unknown', n - coalesce(
+        (SELECT sum(s.n) FROM said s WHERE s.update_id = e.update_id), 0) FROM every e"""
 
-_BY_DEVICE = """SELECT o.client_id, o.device, max(sc.asked_at) AS asked_at,
-        bool_or(coalesce(sc.installs, false)) AS installs,
-        count(*) FILTER (WHERE s.state = 'required') AS required,
-        count(*) FILTER (WHERE s.state = 'installed') AS installed,
-        count(*) FILTER (WHERE s.state = 'not-applicable') AS not_applicable,
-        count(*) FILTER (WHERE s.state = 'failed') AS failed,
-        count(*) FILTER (WHERE s.state IS NULL) AS unknown
-    FROM offered o LEFT JOIN software_updates_state s
-        ON s.update_id = o.update_id AND s.client_id = o.client_id
-    LEFT JOIN software_updates_scan sc ON sc.client_id = o.client_id
-    GROUP BY o.client_id, o.device
-    HAVING %(state)s = '' OR count(*) FILTER
-        (WHERE coalesce(s.state, 'unknown') = %(state)s) > 0
-    ORDER BY failed DESC, required DESC, unknown DESC, lower(o.device), o.client_id
+_BY_DEVICE = """, said AS (
+        SELECT v.client_id,
+            count(*) FILTER (WHERE s.state = 'required') AS required,
+            count(*) FILTER (WHERE s.state = 'installed') AS installed,
+            count(*) FILTER (WHERE s.state = 'not-applicable') AS not_applicable,
+            count(*) FILTER (WHERE s.state = 'failed') AS failed, count(*) AS known
+        FROM software_updates_state s JOIN device v ON v.client_id = s.client_id
+        JOIN offered o ON o.update_id = s.update_id AND o.kind = v.kind
+        GROUP BY 1),
+    every AS (SELECT kind, count(*) AS n FROM offered GROUP BY 1),
+    told AS (
+        SELECT v.client_id, v.device, coalesce(s.required, 0) AS required,
+            coalesce(s.installed, 0) AS installed,
+            coalesce(s.not_applicable, 0) AS not_applicable, coalesce(s.failed, 0) AS failed,
+            e.n - coalesce(s.known, 0) AS unknown
+        FROM device v JOIN every e ON e.kind = v.kind LEFT JOIN said s USING (client_id))
+    SELECT t.client_id, t.device, sc.asked_at, coalesce(sc.installs, false) AS installs,
+        t.required, t.installed, t.not_applicable, t.failed, t.unknown
+    FROM told t LEFT JOIN software_updates_scan sc USING (client_id)
+    WHERE CASE %(state)s WHEN 'required' THEN t.required WHEN 'installed' THEN t.installed
+        WHEN 'not-applicable' THEN t.not_applicable WHEN 'failed' THEN t.failed
+        WHEN 'unknown' THEN t.unknown ELSE 1 END > 0
+    ORDER BY failed DESC, required DESC, unknown DESC, lower(t.device), t.client_id
     LIMIT %(limit)s OFFSET %(offset)s"""
 
-_ON_DEVICES = """SELECT o.update_id, o.client_id, o.device, o.deadline,
+_ON_DEVICES = """SELECT o.update_id, v.client_id, v.device, o.deadline,
         coalesce(s.state, 'unknown') AS state, coalesce(s.version, '') AS version,
         coalesce(s.code, '') AS code, coalesce(s.text, '') AS text, s.at
-    FROM offered o LEFT JOIN software_updates_state s
-        ON s.update_id = o.update_id AND s.client_id = o.client_id
+    FROM device v JOIN offered o ON o.kind = v.kind LEFT JOIN software_updates_state s
+        ON s.update_id = o.update_id AND s.client_id = v.client_id
     WHERE (%(update)s = '' OR o.update_id = %(update)s)
-        AND (%(client)s = '' OR o.client_id = %(client)s)
         AND (%(state)s = '' OR coalesce(s.state, 'unknown') = %(state)s)
     ORDER BY array_position(
         ARRAY['failed', 'required', 'unknown', 'installed', 'not-applicable'],
-        coalesce(s.state, 'unknown')), lower(o.device), o.client_id, o.update_id
+        coalesce(s.state, 'unknown')), lower(v.device), v.client_id, o.update_id
     LIMIT %(limit)s OFFSET %(offset)s"""
 
 
+@asynccontextmanager
+async def _in_bulk(tx: Tx) -> AsyncIterator[None]:
+    """What is asked here goes through what all devices have said. The planner cannot know how many
+    kinds of devices there are, takes them for few, and would look up each state by itself."""
+    await tx.execute("SET LOCAL enable_nestloop TO off")
+    yield
+    await tx.execute("SET LOCAL enable_nestloop TO DEFAULT")
+
+
 async def counts(
-    tx: Tx, members: str, values: Mapping[str, Any], ids: Sequence[str]
+    tx: Tx, members: str, values: Mapping[str, Any], ids: Sequence[str], about: Sequence[str]
 ) -> dict[str, Counts]:
     """Of each of these updates: on how many devices it stands how."""
-    found = await tx.execute(
-        (_offered(members) + _COUNTS).encode(),
-        {**values, "wanted_ids": list(ids)},
-    )
+    async with _in_bulk(tx):
+        found = await tx.execute(
+            (_offered(members) + _COUNTS).encode(),
+            {**values, "wanted_ids": list(ids), "about": list(about)},
+        )
     return _by(await found.fetchall(), "update_id")
 
 
@@ -373,10 +432,11 @@ async def counts_by_device(
     tx: Tx, members: str, values: Mapping[str, Any], limit: int, offset: int, state: str
 ) -> list[dict[str, Any]]:
     """Devices for which something is approved, the least compliant first."""
-    found = await tx.execute(
-        (_offered(members) + _BY_DEVICE).encode(),
-        {**values, "limit": limit, "offset": offset, "state": state},
-    )
+    async with _in_bulk(tx):
+        found = await tx.execute(
+            (_offered(members) + _BY_DEVICE).encode(),
+            {**values, "about": None, "limit": limit, "offset": offset, "state": state},
+        )
     return [dict(row) async for row in found]
 
 
@@ -385,19 +445,19 @@ async def on_devices(
     members: str,
     values: Mapping[str, Any],
     *,
+    about: Sequence[str] | None = None,
     update_id: str = "",
-    client_id: str = "",
     state: str = "",
     limit: int,
     offset: int,
 ) -> list[OnDevice]:
-    """How an update stands on each device, or each update on a device; what went wrong first."""
+    """How an update stands on each of these devices, or all that are offered to them; what went wrong first."""
     found = await tx.execute(
         (_offered(members) + _ON_DEVICES).encode(),
         {
             **values,
+            "about": None if about is None else list(about),
             "update": update_id,
-            "client": client_id,
             "state": state,
             "limit": limit,
             "offset": offset,
