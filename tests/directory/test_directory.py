@@ -84,6 +84,40 @@ async def test_membership_counts_at_any_depth_even_in_a_circle(
     assert alex.id in everyone
 
 
+async def test_the_groups_of_a_user_and_of_a_device_are_told_apart(
+    tenant_tx: Tx, tenant: directory.Tenant
+) -> None:
+    alex = await person(tenant_tx, "alex")
+    laptop = await directory.join_device(
+        tenant_tx,
+        owner_id=alex.id,
+        display_name="PC01",
+        operating_system="Windows",
+        operating_system_version="10",
+        key_thumbprint="x",
+        now=NOW,
+    )
+    names = ("People", "Laptops", "Both", "Round")
+    people, laptops, both, around = [
+        (await directory.create_group(tenant_tx, name, NOW)).id for name in names
+    ]
+    for group, member in (
+        (people, alex.id),
+        (laptops, laptop.id),
+        (both, people),
+        (both, laptops),
+        (around, both),
+        (people, around),
+    ):
+        await directory.add_member(tenant_tx, group, member)
+    pair = await directory.groups_of_pair(tenant_tx, alex.id, laptop.device_id)
+    everywhere = {people, both, around}
+    assert pair == (everywhere, {laptops, *everywhere})
+    assert await directory.groups_of_pair(tenant_tx, alex.id, "") == (everywhere, set())
+    nobody = "22222222-2222-4222-8222-222222222222"
+    assert await directory.groups_of_pair(tenant_tx, "", nobody) == (set(), set())
+
+
 async def test_a_deleted_user_is_in_no_group(tenant_tx: Tx, tenant: directory.Tenant) -> None:
     alex = await person(tenant_tx, "alex")
     group = await directory.create_group(tenant_tx, "Pilot", NOW)

@@ -574,6 +574,13 @@ async def groups_of(tx: Tx, object_id: str) -> frozenset[str]:
     return await store.groups_of(tx, guid) if guid else frozenset()
 
 
+async def groups_of_pair(
+    tx: Tx, user_id: str, device_id: str
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The groups of a user and of a device, at any depth. `device_id` is the one of tokens and MDM."""
+    return await store.groups_of_pair(tx, as_guid(user_id), as_guid(device_id))
+
+
 async def groups_of_all(tx: Tx, object_ids: Iterable[str]) -> dict[str, frozenset[str]]:
     """As `groups_of`, of many objects at once; those in no group are left out."""
     guids = {guid: id for id in object_ids if (guid := as_guid(id))}

@@ -535,6 +535,26 @@ async def groups_of_all(tx: Tx, object_ids: Sequence[str]) -> dict[str, frozense
     return {row["root"]: frozenset(row["ids"]) for row in await cursor.fetchall()}
 
 
+async def groups_of_pair(
+    tx: Tx, user_id: str | None, device_id: str | None
+) -> tuple[frozenset[str], frozenset[str]]:
+    cursor = await tx.execute(
+        """WITH RECURSIVE above (of_device, id) AS (
+            SELECT false, group_id FROM directory_member WHERE member_id = %s::uuid
+            UNION ALL (SELECT true, m.group_id FROM directory_device d
+                JOIN directory_member m ON m.member_id = d.id WHERE d.device_id = %s::uuid)
+            UNION SELECT above.of_device, m.group_id FROM above
+                JOIN directory_member m ON m.member_id = above.id)
+        SELECT of_device, id::text AS id FROM above""",
+        (user_id, device_id),
+    )
+    found = await cursor.fetchall()
+    return (
+        frozenset(row["id"] for row in found if not row["of_device"]),
+        frozenset(row["id"] for row in found if row["of_device"]),
+    )
+
+
 async def objects_of_devices(tx: Tx, device_ids: Sequence[str]) -> dict[str, str]:
     cursor = await tx.execute(
         "SELECT device_id::text AS device_id, id::text AS id FROM directory_device"

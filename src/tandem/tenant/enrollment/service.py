@@ -533,12 +533,9 @@ async def timeline(tx: Tx, *, device_id: str = "", kind: str = "", limit: int = 
 
 async def groups_of(tx: Tx, device: Device) -> Membership:
     """Groups that count for a device: its user's, and its own as a directory object."""
-    own: frozenset[str] = frozenset()
-    if device.directory_device_id:
-        found = await directory.find_device(tx, device.directory_device_id)
-        if found is not None:
-            own = await directory.groups_of(tx, found.id)
-    return Membership(await directory.groups_of(tx, device.user_id), own)
+    return Membership(
+        *await directory.groups_of_pair(tx, device.user_id, device.directory_device_id)
+    )
 
 
 async def groups_of_all(tx: Tx, devices: Sequence[Device]) -> dict[str, Membership]:
