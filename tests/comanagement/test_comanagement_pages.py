@@ -275,7 +275,7 @@ async def test_another_pilot_collection_moves_who_enters_and_who_leaves(
     await enabled.web.post(f"/api/v1/collections/{other}/members", json={"devices": ["LAB-003"]})
     await browser.open(f"{PATH}/staging")
     await browser.press("Show what would change", **{"pilot-client-apps": other})
-    assert "1 devices go to the MDM service" in browser.main
+    assert "1 device goes to the MDM service" in browser.main
     assert "2 devices go back to the site" in browser.main
     await browser.press("Save")
     shown = await enabled.get(API)

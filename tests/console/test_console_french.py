@@ -10,6 +10,8 @@ from tandem.console.language import FOLDER, Language
 # The same word in both languages, or a name that nobody translates. Ask a French reader before you
 # add one: the vendor's French is the measure.
 SAME = {
+    "%(number)s client",
+    "%(number)s clients",
     "API",
     "Actions",
     "Active",

@@ -178,10 +178,11 @@ async def delete(page: Page[Any]) -> Response:
         text = page.language.text
         return page.confirm(
             text(N_("Take back a configuration")),
-            text(
-                N_("%(name)s is in force on %(count)s devices: they drop what it set."),
+            page.language.plural(
+                "%(name)s is in force on %(number)s device, which drops what it set.",
+                "%(name)s is in force on %(number)s devices: they drop what it set.",
+                found["applied"],
                 name=found["name"],
-                count=page.language.number(found["applied"]),
             ),
             text(N_("Take back")),
             back=PATH,

@@ -43,7 +43,7 @@ def title(page: Page[Any], workload: str) -> str:
 
 def reach(page: Page[Any], preview: Mapping[str, Any]) -> list[str]:
     """The blast radius in sentences: which devices change owner, and which policies come of it."""
-    text, number = page.language.text, page.language.number
+    text, plural = page.language.text, page.language.plural
     lines = []
     for item in preview["changes"]:
         name = title(page, item["workload"])
@@ -52,19 +52,21 @@ def reach(page: Page[Any], preview: Mapping[str, Any]) -> list[str]:
         named = ", ".join(item["names"])
         if item["to_mdm"]:
             lines.append(
-                text(
-                    N_("%(workload)s: %(count)s devices go to the MDM service (%(names)s)"),
+                plural(
+                    "%(workload)s: %(number)s device goes to the MDM service (%(names)s)",
+                    "%(workload)s: %(number)s devices go to the MDM service (%(names)s)",
+                    item["to_mdm"],
                     workload=name,
-                    count=number(item["to_mdm"]),
                     names=named,
                 )
             )
         if item["to_site"]:
             lines.append(
-                text(
-                    N_("%(workload)s: %(count)s devices go back to the site (%(names)s)"),
+                plural(
+                    "%(workload)s: %(number)s device goes back to the site (%(names)s)",
+                    "%(workload)s: %(number)s devices go back to the site (%(names)s)",
+                    item["to_site"],
                     workload=name,
-                    count=number(item["to_site"]),
                     names=named,
                 )
             )
@@ -72,17 +74,19 @@ def reach(page: Page[Any], preview: Mapping[str, Any]) -> list[str]:
         lines.append(text(N_("No co-managed device changes owner.")))
     if preview["enrols"]:
         lines.append(
-            text(
-                N_("The site will enrol %(count)s clients into the MDM service."),
-                count=number(preview["enrols"]),
+            plural(
+                "The site will enrol %(number)s client into the MDM service.",
+                "The site will enrol %(number)s clients into the MDM service.",
+                preview["enrols"],
             )
         )
     for name, members in preview["collections"].items():
         lines.append(
-            text(
-                N_("The collection %(name)s is made, with %(count)s devices."),
+            plural(
+                "The collection %(name)s is made, with %(number)s device.",
+                "The collection %(name)s is made, with %(number)s devices.",
+                members,
                 name=name,
-                count=number(members),
             )
         )
     for key, message in (
