@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tandem import pki
-from tandem.gateway.backend import Backend, Head, Passed, Request, Target, Traffic
+from tandem.gateway.backend import Backend, Head, Request, Target, Traffic
 from tandem.gateway.mux import Mux
 from tandem.protocols.tunnel import WINDOW, Type, credit, encode
 
@@ -115,7 +115,7 @@ async def asked(
         pool.close()
 
 
-def _nothing(_: Passed) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 

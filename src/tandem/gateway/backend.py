@@ -25,11 +25,21 @@ log = get_logger("connector")
 
 _IDLE_SECONDS = 55.0
 _MOST_IDLE = 64
+# Who waits too long for an answer is found by a look at all that wait, so late by this at most.
+_LOOK_SECONDS = 0.5
 _HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"trailer"}
 # What a gateway may not say to the management point: how the request is framed is ours to say.
 _OURS = _HOP | {b"host", b"content-length", b"te", b"expect"}
 _FIRST = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([\t\x20-\x7e\x80-\xff]*)")
+_STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*")
+_CORRELATION = b"x-correlation-id: "
+
+# Lines of heads that were read before, and what became of them: devices and management points say
+# the same again and again. Longer ones are not kept, and when there are many all are forgotten.
+_MOST_LINES, _LONGEST_LINE = 2_000, 128
+_asked: dict[bytes, bytes] = {}
+_answered: dict[bytes, tuple[bytes, int]] = {}
 
 
 @dataclass
@@ -62,7 +72,11 @@ class Traffic:
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
 
     def of(self, service_name: str, endpoint: str) -> Tally:
-        return self.tallies.setdefault((service_name, endpoint), Tally())
+        key = (service_name, endpoint)
+        found = self.tallies.get(key)
+        if found is None:
+            found = self.tallies[key] = Tally()
+        return found
 
     def take(self) -> dict[tuple[str, str], Tally]:
         """What was counted since it was taken last."""
@@ -86,15 +100,23 @@ class Backend:
         self._fast = fast_tls
         self.seconds = seconds
         self._idle: deque[tuple[float, _Connection]] = deque()
+        self._loop = asyncio.get_running_loop()
+        # Requests that have no answer yet, and until when they may wait for it.
+        self._waiting: dict[Request, float] = {}
+        self._look: asyncio.TimerHandle | None = None
 
-    async def connection(self, fresh: bool = False) -> "_Connection":
-        """Raises OSError when the management point cannot be reached."""
-        loop = asyncio.get_running_loop()
-        while self._idle and not fresh:
+    def kept(self) -> "_Connection | None":
+        """A connection that is there already."""
+        while self._idle:
             since, connection = self._idle.pop()
-            if connection.usable and loop.time() - since < _IDLE_SECONDS:
+            if connection.usable and self._loop.time() - since < _IDLE_SECONDS:
                 return connection
             connection.close()
+        return None
+
+    async def dial(self) -> "_Connection":
+        """Raises OSError when the management point cannot be reached."""
+        loop = self._loop
         options: dict[str, Any] = {}
         if self._context is not None:
             options = {"ssl": self._context, "server_hostname": self.host}
@@ -111,28 +133,53 @@ class Backend:
 
     def keep(self, connection: "_Connection") -> None:
         if len(self._idle) < _MOST_IDLE:
-            self._idle.append((asyncio.get_running_loop().time(), connection))
+            self._idle.append((self._loop.time(), connection))
         else:
             connection.close()
+
+    def expect(self, request: "Request", seconds: float) -> None:
+        """An answer, or at least its head, within this time."""
+        self._waiting[request] = self._loop.time() + seconds
+        if self._look is None:
+            self._look = self._loop.call_later(_LOOK_SECONDS, self._look_around)
+
+    def heard(self, request: "Request") -> None:
+        """It is not waited for any more."""
+        self._waiting.pop(request, None)
+
+    def _look_around(self) -> None:
+        self._look = None
+        if self._waiting:
+            now = self._loop.time()
+            for request in [one for one, until in self._waiting.items() if until <= now]:
+                self.heard(request)
+                request.late()
+            self._look = self._loop.call_later(_LOOK_SECONDS, self._look_around)
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop()[1].close()
+        if self._look is not None:
+            self._look.cancel()
 
 
 class BadRequest(ValueError):
     """What came through the tunnel is no request that our own gateway would write."""
 
 
-@dataclass(frozen=True, slots=True)
 class Head:
     """The head of a request, read strictly: who has the gateway must not have the inside."""
 
-    method: str
-    path: str
-    query: bytes
-    fields: list[tuple[bytes, bytes]]
-    correlation: str
+    __slots__ = ("correlation", "lines", "method", "path", "query")
+
+    def __init__(
+        self, method: str, path: str, query: bytes, lines: list[bytes], correlation: str
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.lines = lines  # The fields that go on.
+        self.correlation = correlation
 
     @classmethod
     def read(cls, raw: bytes) -> tuple["Head", bytes]:
@@ -143,19 +190,19 @@ class Head:
         if not end or found is None:
             raise BadRequest
         path, _, query = found[2].partition(b"?")
-        if UNSAFE_PATH.search(path.decode("ascii")):
+        text = path.decode("ascii")
+        if UNSAFE_PATH.search(text):
             raise BadRequest
-        fields, correlation = [], ""
+        written, correlation, known = [], "", _asked
         for line in lines:
-            field = _FIELD.fullmatch(line)
-            if field is None:
-                raise BadRequest
-            name = field[1].lower()
-            if name == b"x-correlation-id":
-                correlation = field[2].decode("latin-1")[:64]
-            if name not in _OURS:
-                fields.append((name, field[2]))
-        return cls(found[1].decode(), path.decode("ascii"), query, fields, correlation), body
+            kept = known.get(line)
+            if kept is None:
+                kept = _field_asked(line)
+            if kept:
+                written.append(kept)
+                if kept.startswith(_CORRELATION):
+                    correlation = kept[len(_CORRELATION) :].decode("latin-1")[:64]
+        return cls(found[1].decode(), text, query, written, correlation), body
 
     def written(self, to: "Target", body: bytes) -> bytes:
         """The request for the management point: the external prefix gives way to the internal path.
@@ -164,22 +211,79 @@ class Head:
         """
         inside = to.inside + self.path[to.prefix_bytes :].encode() or b"/"
         target = inside + b"?" + self.query if self.query else inside
-        lines = [b"%s %s HTTP/1.1" % (self.method.encode(), target), b"host: " + to.pool.authority]
-        lines += [b"%s: %s" % field for field in self.fields]
+        first = b"%s %s HTTP/1.1\r\nhost: %s" % (self.method.encode(), target, to.pool.authority)
+        lines = [first, *self.lines]
         if body or self.method not in {"GET", "HEAD"}:
             lines.append(b"content-length: %d" % len(body))
-        return b"\r\n".join(lines) + b"\r\n\r\n" + body
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines) + body
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """One request that was answered, for the log."""
+def _field_asked(line: bytes) -> bytes:
+    """A field of a request as it goes on, and nothing of one that does not. Raises BadRequest."""
+    field = _FIELD.fullmatch(line)
+    if field is None:
+        raise BadRequest
+    name = field[1].lower()
+    kept = b"" if name in _OURS else b"%s: %s" % (name, field[2])
+    if len(line) <= _LONGEST_LINE and name not in {b"x-correlation-id", b"authorization"}:
+        if len(_asked) >= _MOST_LINES:
+            _asked.clear()
+        _asked[line] = kept
+    return kept
 
-    correlation: str
-    path: str
-    endpoint: str
-    status: int
-    milliseconds: float
+
+def _field_answered(line: bytes) -> tuple[bytes, int]:
+    """A field of an answer as it goes on, and the length of the body if this says it; -1 otherwise,
+    and -2 where it takes the whole parser to know what it means."""
+    field = _FIELD.fullmatch(line)
+    if field is None:
+        return b"", -2
+    name, value = field[1].lower(), field[2].strip(b"\t ")
+    length, kept = -1, b"%s: %s" % (name, value)
+    if name == b"content-length":
+        length = int(value) if value.isdigit() and len(value) <= 18 else -2
+    elif name in _HOP:
+        kept = b""
+        if name != b"keep-alive" and (name, value.lower()) != (b"connection", b"keep-alive"):
+            length = -2
+    found = kept, length
+    if len(line) <= _LONGEST_LINE:
+        if len(_answered) >= _MOST_LINES:
+            _answered.clear()
+        _answered[line] = found
+    return found
+
+
+def _read_answer(data: bytes) -> tuple[int, bytes, bytes] | None:
+    """Status, head and body of an answer that came whole, in one piece, plainly written, on a
+    connection that goes on; None for all others."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    first, *lines = data[:end].split(b"\r\n")
+    found = _STATUS.fullmatch(first)
+    if found is None:
+        return None
+    written, length, known = [first], -1, _answered
+    for line in lines:
+        kept, size = known.get(line) or _field_answered(line)
+        if size != -1:
+            if size < 0 or length >= 0:
+                return None
+            length = size
+        if kept:
+            written.append(kept)
+    # Those that have no body whatever they say of its length are left to the parser.
+    status = int(found[1])
+    if length != len(data) - end - 4 or status in {204, 304}:
+        return None
+    written.append(b"\r\n")
+    return status, b"\r\n".join(written), data[end + 4 :]
+
+
+# Of a request that was answered, for the log: correlation, path, endpoint, status, milliseconds.
+Passed = Callable[[str, str, str, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +302,10 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: Backend) -> None:
         self.pool = pool
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._request: Request | None = None
         self._parser: Any = None
-        self._keep = True
         self._head: list[bytes] = []
         self._reason = b""
         self._paused = False
@@ -215,19 +319,27 @@ class _Connection(asyncio.Protocol):
 
     def serve(self, request: "Request", raw: bytes) -> None:
         self._request = request
-        self._head, self._reason = [], b""
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = None
         assert self._transport is not None
         self._transport.write(raw)
 
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
     def data_received(self, data: bytes) -> None:
-        if self._request is None:
+        request = self._request
+        if request is None:
             self.close()
             return
+        if self._parser is None:
+            # Nearly all answers are small and come in one piece.
+            read = None if request.bare else _read_answer(data)
+            if read is not None:
+                self._request = None
+                request.answered(*read)
+                if self.usable:
+                    self.resume()
+                    self.pool.keep(self)
+                return
+            self._head, self._reason = [], b""
+            self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -275,7 +387,7 @@ class _Connection(asyncio.Protocol):
         """
         if not self._paused:
             self._paused = True
-            asyncio.get_running_loop().call_soon(self._stop_reading)
+            self._loop.call_soon(self._stop_reading)
 
     def _stop_reading(self) -> None:
         if self._paused and self._transport is not None:
@@ -283,8 +395,8 @@ class _Connection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def resume(self) -> None:
-        self._paused = False
-        if self._transport is not None:
+        if self._paused and self._transport is not None:
+            self._paused = False
             with contextlib.suppress(RuntimeError):
                 self._transport.resume_reading()
 
@@ -312,6 +424,29 @@ class _Connection(asyncio.Protocol):
 class Request:
     """One stream of a tunnel: a request to the management point, and its answer back."""
 
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_ended",
+        "_head",
+        "_method",
+        "_most",
+        "_mux",
+        "_number",
+        "_parts",
+        "_passed",
+        "_retried",
+        "_sent",
+        "_size",
+        "_status",
+        "_tally",
+        "_target",
+        "_task",
+        "_whole",
+        "incoming",
+        "outgoing",
+    )
+
     def __init__(
         self,
         mux: Mux,
@@ -324,7 +459,7 @@ class Request:
         service_name: str,
         most_bytes: int,
         traffic: Traffic,
-        passed: Callable[[Passed], None],
+        passed: Passed,
     ) -> None:
         """Without `head` the request was no request, and without `target` it leads nowhere."""
         self._mux = mux
@@ -345,17 +480,22 @@ class Request:
         self._method = head.method if head else ""
         self._ended = False
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._passed = passed
-        self._tally = traffic.of(service_name, target.endpoint if target else "?")
-        self._tally.requests += 1
-        self._tally.request_bytes += len(body)
-        self._tally.now += 1
-        self._tally.most = max(self._tally.most, self._tally.now)
+        tally = traffic.of(service_name, target.endpoint if target else "?")
+        self._tally = tally
+        tally.requests += 1
+        tally.request_bytes += len(body)
+        tally.now += 1
+        tally.most = max(tally.most, tally.now)
         if head is None or target is None:
             self._refuse(_BAD_REQUEST if head is None else _UNMAPPED)
         elif fin:
             self._begin()
+
+    @property
+    def bare(self) -> bool:
+        """Whether its answer has no body, whatever the answer's head says."""
+        return self._head is not None and self._head.method == "HEAD"
 
     @property
     def over(self) -> bool:
@@ -369,17 +509,18 @@ class Request:
 
     def _begin(self) -> None:
         assert self._target is not None
-        loop = asyncio.get_running_loop()
-        seconds = max(self._target.pool.seconds, self._target.hold_seconds)
-        self._timer = loop.call_later(seconds, self._late)
-        self._task = loop.create_task(self._send())
+        pool = self._target.pool
+        pool.expect(self, max(pool.seconds, self._target.hold_seconds))
+        connection = pool.kept()
+        if connection is None:
+            self._task = asyncio.get_running_loop().create_task(self._dial())
+        else:
+            self._send(connection)
 
-    async def _send(self) -> None:
+    async def _dial(self) -> None:
         assert self._target is not None
-        assert self._head is not None
-        target = self._target
         try:
-            connection = await target.pool.connection(fresh=self._retried)
+            connection = await self._target.pool.dial()
         except ssl.SSLCertVerificationError as error:
             log.warning("management point not trusted", reason=error.verify_message)
             self._refuse(_UNTRUSTED)
@@ -388,12 +529,19 @@ class Request:
             log.warning("management point unreachable", reason=str(error))
             self._refuse(_UNREACHABLE)
             return
+        self._send(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        assert self._target is not None
+        assert self._head is not None
         self._connection = connection
         if not connection.usable:
             self.broken("The management point closed the connection.")
             return
         self._sent = True
-        connection.serve(self, self._head.written(target, b"".join(self._parts)))
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        connection.serve(self, self._head.written(self._target, body))
 
     # The rest of the request, from the tunnel.
 
@@ -403,7 +551,17 @@ class Request:
     def answer(self, status: int, head: bytes) -> None:
         """The management point's status and head."""
         self._status = status
+        if self._target is not None:
+            self._target.pool.heard(self)
         self._mux.put(encode(Type.HEAD, self._number, head))
+
+    def answered(self, status: int, head: bytes, body: bytes) -> None:
+        """All of it at once."""
+        self._connection = None
+        self.answer(status, head)
+        self._tally.response_bytes += len(body)
+        self.outgoing.send(body, fin=True)
+        self._end()
 
     def data(self, payload: bytes, fin: bool) -> None:
         if self._whole:
@@ -471,13 +629,12 @@ class Request:
         elif not self._retried:
             # A kept connection may have been closed while it was idle: once more on a new one.
             self._retried = True
-            self._task = asyncio.get_running_loop().create_task(self._send())
+            self._task = asyncio.get_running_loop().create_task(self._dial())
         else:
             self._refuse(_UNREACHABLE)
 
-    def _late(self) -> None:
-        if self._status:
-            return
+    def late(self) -> None:
+        """There is no answer in time."""
         if self._connection is not None:
             self._connection.abandon()
         if self._task is not None:
@@ -500,24 +657,17 @@ class Request:
     def _end(self) -> None:
         if self._ended:
             return
-        if self._timer is not None:
-            self._timer.cancel()
         if self.outgoing.empty:
             self._mux.streams.pop(self._number, None)
         self._ended = True
         elapsed = (time.monotonic() - self._begun) * 1000
-        self._tally.elapsed_ms += elapsed
-        self._tally.now -= 1
-        if self._head is not None and self._target is not None and self._status:
-            self._passed(
-                Passed(
-                    self._head.correlation,
-                    self._head.path,
-                    self._target.endpoint,
-                    self._status,
-                    elapsed,
-                )
-            )
+        tally, head, target = self._tally, self._head, self._target
+        tally.elapsed_ms += elapsed
+        tally.now -= 1
+        if target is not None:
+            target.pool.heard(self)
+            if head is not None and self._status:
+                self._passed(head.correlation, head.path, target.endpoint, self._status, elapsed)
 
 
 _UNREACHABLE = refusal("CMGConnector_Management_Point_Unreachable")

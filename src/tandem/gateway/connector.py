@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from tandem.gateway import carriers, health
-from tandem.gateway.backend import Backend, BadRequest, Head, Passed, Request, Target, Traffic
+from tandem.gateway.backend import Backend, BadRequest, Head, Request, Target, Traffic
 from tandem.gateway.carriers import Unreachable
 from tandem.gateway.model import ConnectorSettings
 from tandem.gateway.mux import Mux
@@ -54,6 +54,7 @@ log = get_logger("connector")
 
 _COMPONENT = "SMS_Cloud_ProxyConnector"
 _LOG_SECONDS = 1.0
+_MOST_TARGETS, _LONGEST_PATH = 2_000, 256
 # A way that has another one behind it is not waited for as long as the last one.
 _PATIENCE = {True: 5.0, False: 15.0}
 _GREETING_SECONDS = 10.0
@@ -90,6 +91,8 @@ class Connector:
         self._backends: dict[str, Backend] = {}
         self._news = asyncio.Event()
         self._lines: list[str] = []
+        self._requests: list[tuple[float, str, str, str, int, float]] = []
+        self._targets: dict[str, Target] = {}  # By path, of those that were asked for lately.
         self._proxy = settings.proxy()
         # Tunnels that were given up and still answer what they have.
         self._leaving: set[asyncio.Task[None]] = set()
@@ -189,6 +192,7 @@ class Connector:
 
     def _use(self, configuration: ConnectorConfiguration) -> None:
         self.configuration = configuration
+        self._targets.clear()
         wanted = {
             (gateway.service_name, item.instance, 0): (gateway, item)
             for gateway in configuration.gateways
@@ -260,31 +264,33 @@ class Connector:
 
     def _target(self, path: str) -> Target | None:
         """Where a request leads: the mapping of its path, and nothing without one."""
+        known = self._targets.get(path)
+        if known is not None:
+            return known
         for mapping in self.configuration.map if self.configuration else []:
             rest = path[len(mapping.prefix) :]
             if path.lower().startswith(mapping.prefix.lower()) and rest[:1] in ("", "/"):
                 parts = urlsplit(mapping.url)
                 inside = parts.path.rstrip("/")
-                return Target(
+                found = Target(
                     self._backend(f"{parts.scheme}://{parts.netloc}"),
                     len(mapping.prefix),
                     inside.encode(),
                     (inside + rest).strip("/").partition("/")[0][:64],
                     mapping.hold_seconds,
                 )
+                if len(self._targets) >= _MOST_TARGETS:
+                    self._targets.clear()
+                if len(path) <= _LONGEST_PATH:
+                    self._targets[path] = found
+                return found
         return None
 
-    def _passed(self, request: Passed) -> None:
-        """A line for the log. Many go to the disk at once: a write each would cost more than all
-        else that a request costs here."""
-        if self._log is None:
-            return
-        text = (
-            f"MessageID: {request.correlation} RequestURI: {request.path}"
-            f" EndpointName: {request.endpoint} ResponseHeader: HTTP/1.1 {request.status}"
-            f" {_phrase(request.status)} ElapsedTime: {request.milliseconds:.0f} ms"
-        )
-        self._lines.append(cmtrace.line(text, _COMPONENT, utc_now()))
+    def _passed(self, *values: Any) -> None:
+        """What a line of the log is made of. Many are made and go to the disk at once: a write each
+        would cost more than all else that a request costs here."""
+        if self._log is not None:
+            self._requests.append((time.time(), *values))
 
     async def _log_always(self) -> None:
         while True:
@@ -292,8 +298,23 @@ class Connector:
             self._flush_log()
 
     def _flush_log(self) -> None:
+        requests, self._requests = self._requests, []
         lines, self._lines = self._lines, []
-        if self._log is not None and lines:
+        if self._log is None:
+            return
+        lines += cmtrace.lines(
+            (
+                (
+                    at,
+                    f"MessageID: {correlation} RequestURI: {path} EndpointName: {endpoint}"
+                    f" ResponseHeader: HTTP/1.1 {status} {_phrase(status)}"
+                    f" ElapsedTime: {milliseconds:.0f} ms",
+                )
+                for at, correlation, path, endpoint, status, milliseconds in requests
+            ),
+            _COMPONENT,
+        )
+        if lines:
             self._log.write_all(lines)
 
     def _backend(self, url: str) -> Backend:
@@ -712,8 +733,8 @@ class _End(asyncio.Protocol):
                 await self._lost.wait()
 
 
+_PHRASES = {int(status): status.phrase for status in HTTPStatus}
+
+
 def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
+    return _PHRASES.get(status, "")

@@ -3,6 +3,7 @@
 No I/O, and no key that signs anything: what is known lies in the configuration that the site sent.
 """
 
+import math
 import re
 import time
 from base64 import b64decode
@@ -75,7 +76,11 @@ class Gate:
         identity = self._identify(endpoint, headers, peer)
         if isinstance(identity, Refusal):
             return identity
-        return Forward(endpoint.prefix, endpoint.max_body_bytes, identity, endpoint.hold_seconds)
+        name, until = identity
+        return Forward(endpoint.prefix, endpoint.max_body_bytes, name, endpoint.hold_seconds, until)
+
+    def now(self) -> float:
+        return self._now()
 
     # -------------------------------------------------------------- the edge's own answers
 
@@ -120,7 +125,8 @@ class Gate:
 
     def _identify(
         self, endpoint: Endpoint, headers: Mapping[str, str], peer: bytes | None
-    ) -> str | Refusal:
+    ) -> tuple[str, float] | Refusal:
+        """Whom it is from, and until when that can be said."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if "token" in endpoint.auth and scheme.lower() == "bearer":
             service = endpoint.prefix.lower().endswith(_TOKEN_SERVICE)
@@ -131,7 +137,7 @@ class Gate:
             if "token" not in endpoint.auth:
                 return self._no_certificate()
         if "anonymous" in endpoint.auth:
-            return "anonymous"
+            return "anonymous", math.inf
         return Refusal(
             401,
             "CMGService_Token_Required",
@@ -155,7 +161,7 @@ class Gate:
             "Present a client certificate of a trusted authority.",
         )
 
-    def _certificate(self, der: bytes) -> str | Refusal:
+    def _certificate(self, der: bytes) -> tuple[str, float] | Refusal:
         now = self._now()
         known = self._certificates.get(der)
         if known is None or known[0] <= now:
@@ -163,7 +169,8 @@ class Gate:
             if len(self._certificates) >= _CACHE_SIZE:
                 self._certificates.clear()
             self._certificates[der] = known
-        return known[1]
+        until, said = known
+        return said if isinstance(said, Refusal) else (said, until)
 
     def _judge(self, der: bytes, now: float) -> tuple[float, str | Refusal]:
         """What is said of this certificate, and until when."""

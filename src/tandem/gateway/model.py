@@ -1,5 +1,6 @@
 """Settings of a gateway instance and of a connection point, and what clients are refused with."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,8 @@ class Forward:
     max_body_bytes: int
     identity: str
     hold_seconds: float = 0
+    # Until when the same rules say the same of the same client.
+    until: float = math.inf
 
 
 Decision = Refusal | EdgeAnswer | Forward

@@ -4,13 +4,17 @@
                          owner.body_read(piece)       none, or some
                          owner.request_read()         the message is whole
 
+A request that came in one piece and is written as nearly all are is read here, line by line, and
+remembered line by line: devices say the same again and again. Every other is llhttp's, whose word
+on what is an error counts; what both read, both read alike.
+
 Whatever a client's framing was, what goes on is written here from the parsed parts: one request
 line, one line for each field that may pass, and a Content-Length of ours. What follows a request
 before its answer is never read: a second request that somebody hid behind the first stays bytes.
 """
 
 import re
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httptools
 
@@ -59,6 +63,18 @@ _known = dict(_KINDS)
 _KNOWN_LIMIT = 1000
 
 _PLAIN = re.compile(rb"[0-9A-Za-z._-]{1,64}")
+# What is read without llhttp: less than it allows, and nothing of which two readers could think
+# differently.
+_FIRST = re.compile(
+    rb"(GET|POST|HEAD|PUT|DELETE) (/[0-9A-Za-z/._~%?&=:;,+@!$'()*-]{0,2000}) HTTP/1\.1"
+)
+_FIELD = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?((?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?)"
+)
+# By a field's line: what becomes of it, the line that goes on, and its value.
+_lines: dict[bytes, tuple[int, bytes, bytes]] = {}
+_MOST_LINES, _LONGEST_LINE = 4_000, 128
+_NOT_PLAIN: Final = 10
 
 
 def _kind(name: bytes) -> int:
@@ -69,6 +85,25 @@ def _kind(name: bytes) -> int:
     if len(_known) < _KNOWN_LIMIT:
         _known[name] = kind
     return kind
+
+
+def _line(line: bytes) -> tuple[int, bytes, bytes]:
+    """A field that stands on this line, if it is one that can be read so."""
+    found = _FIELD.fullmatch(line)
+    if found is None:
+        return _NOT_PLAIN, b"", b""
+    name, value = found[1].lower(), found[2]
+    if name == b"proxy-connection":
+        return _NOT_PLAIN, b"", b""  # llhttp still takes its word about the connection.
+    kind = _known.get(name)
+    if kind is None:
+        kind = _kind(name)
+    read = kind, name + b": " + value, value
+    if len(line) <= _LONGEST_LINE and kind is not _AUTHORIZATION and kind is not _CORRELATION:
+        if len(_lines) >= _MOST_LINES:
+            _lines.clear()
+        _lines[line] = read
+    return read
 
 
 class Refused(Exception):
@@ -117,7 +152,7 @@ class Reader:
     def __init__(self, owner: Owner, header_bytes: int) -> None:
         self._owner = owner
         self._most_head = header_bytes
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = None
         self.begin()
 
     def begin(self) -> None:
@@ -147,6 +182,10 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Raises Refused: nothing more can be read then."""
+        if not self._fed and not self.whole and self._read_plain(data):
+            return
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -178,6 +217,61 @@ class Reader:
                 self._fed > self._size + _FRAMING_BYTES + _FRAMING_FACTOR * self.body_bytes
             ):
                 raise Refused(_FRAMING)
+
+    def _read_plain(self, data: bytes) -> bool:
+        """A request that came in one piece and is written plainly; False when llhttp has to tell."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > self._most_head:
+            return False
+        first, *lines = data[:end].split(b"\r\n")
+        found = _FIRST.fullmatch(first)
+        if found is None or len(lines) > FIELD_LIMIT:
+            return False
+        written: list[bytes] = []
+        known = _lines
+        hosts, length, keep = 0, -1, b""
+        authorization: bytes | None = None
+        correlation = b""
+        for line in lines:
+            kind, text, value = known.get(line) or _line(line)
+            if kind is _PASSED:
+                written.append(text)
+            elif kind is _HOST:
+                hosts += 1
+                written.append(text)
+            elif kind is _AUTHORIZATION and authorization is None:
+                authorization = value
+                written.append(text)
+            elif kind is _LENGTH and length < 0 and value.isdigit() and len(value) <= 18:
+                length = int(value)
+            elif kind is _CONNECTION and not keep:
+                keep = value.lower()
+                if keep not in (b"keep-alive", b"close"):
+                    return False
+            elif kind is _CORRELATION:
+                if _PLAIN.fullmatch(value):
+                    correlation = value
+            elif kind is not _DROPPED:
+                return False
+        body = data[end + 4 :]
+        if hosts != 1 or len(body) != max(length, 0):
+            return False
+        self.method = found[1].decode("ascii")
+        self.target = found[2]
+        self.authorization = authorization
+        self.correlation = correlation
+        self.length = length if length >= 0 else None
+        self._lines = written
+        self.head_done = True
+        owner = self._owner
+        owner.head_read()
+        if body:
+            self.body_bytes = len(body)
+            owner.body_read(body)
+        self.whole = True
+        self.keep_alive = keep != b"close"
+        owner.request_read()
+        return True
 
     @property
     def has_body(self) -> bool:

@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import itertools
 import math
+import re
 import secrets
 import time
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -27,13 +29,13 @@ from tandem.gateway.carriers import PATH, Doors, NotTunnel
 from tandem.gateway.counts import EDGE, REFUSED
 from tandem.gateway.gate import Gate
 from tandem.gateway.guard import TOO_MANY_CONNECTIONS, WINDOW_SECONDS, Guard
-from tandem.gateway.model import EdgeAnswer, Forward, Refusal
+from tandem.gateway.model import Decision, EdgeAnswer, Forward, Refusal
 from tandem.gateway.mux import Incoming, Outgoing
 from tandem.gateway.reader import IDEMPOTENT, Reader, Refused
 from tandem.gateway.statuses import refusal
 from tandem.gateway.tunnels import Tunnel, Tunnels
 from tandem.infra.logs import Lines, get_logger
-from tandem.protocols.tunnel import WINDOW, Limits, Type, encode
+from tandem.protocols.tunnel import WINDOW, Type, encode
 
 log = get_logger("gateway")
 
@@ -42,6 +44,8 @@ BODY_KEPT = 65_536
 BODIES_KEPT = 64 * 1024 * 1024
 # What fits beside the head into one frame.
 _FIRST_FRAME = 32_768
+# What was decided about a longer token is not kept with the connection.
+_TOKEN_KEPT = 4_096
 _SWEEP_SECONDS = 1.0
 _LOG_SECONDS = 0.1
 # A connection that was closed is cut when its end was not taken for so long.
@@ -99,31 +103,31 @@ class Front:
     def __init__(self, tunnels: Tunnels, gate: Gate) -> None:
         self.tunnels = tunnels
         self.gate = gate
+        self.limits = gate.configuration.limits
+        self.rules = 0  # How often there were new ones.
         self.counts = tunnels.ledger.own  # Of what no connection point had.
         self.connections: set[Client] = set()
         self.draining = False
         self.doors: Doors | None = None  # Where connection points come by HTTPS.
-        self.guard = Guard(lambda: self.gate.configuration.limits)
+        self.guard = Guard(lambda: self.limits)
         self.bodies_kept = 0
         self._waiting: deque[Exchange] = deque()
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._passed = Lines(
             "request", ("method", "url", "status", "ms", "client", "correlation", "bytes")
         )
-        self._ids = secrets.token_hex(8)
+        self._ids = secrets.token_hex(8).encode()
         self._id = 0
         self._window_ends = 0.0
         tunnels.opened = self.free
-
-    @property
-    def limits(self) -> Limits:
-        return self.gate.configuration.limits
 
     def swap(self, gate: Gate) -> None:
         """New rules, for what begins from now on; open connections of clients whose certificate is
         not believed any more are cut, whatever they are doing."""
         gate.inherit(self.gate)
         self.gate = gate
+        self.limits = gate.configuration.limits
+        self.rules += 1
         self._ask_anew([one for one in self.connections if one.peer is not None])
 
     def _ask_anew(self, left: list["Client"]) -> None:
@@ -132,17 +136,17 @@ class Front:
             if connection.peer is not None and not self.gate.still_believes(connection.peer):
                 connection.cut()
         if left[_AT_A_TIME:]:
-            self._loop.call_soon(self._ask_anew, left[_AT_A_TIME:])
+            self.loop.call_soon(self._ask_anew, left[_AT_A_TIME:])
 
     def new_id(self) -> bytes:
         """For a request that brought none. Unlike any other, and no secret."""
         self._id += 1
-        return b"%s%016x" % (self._ids.encode(), self._id)
+        return b"%s%016x" % (self._ids, self._id)
 
     def told(self, *values: Any) -> None:
         """A line about a request, for the log."""
         if not self._passed:
-            self._loop.call_later(_LOG_SECONDS, self._passed.write)
+            self.loop.call_later(_LOG_SECONDS, self._passed.write)
         self._passed.add(*values)
 
     # -------------------------------------------------------------- requests that wait
@@ -169,7 +173,7 @@ class Front:
     async def sweep_always(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self.sweep(self._loop.time())
+            self.sweep(self.loop.time())
 
     def sweep(self, now: float) -> None:
         """Whoever is late."""
@@ -199,12 +203,12 @@ class Front:
         and is answered with `Connection: close`.
         """
         self.draining = True
-        begun = self._loop.time()
+        begun = self.loop.time()
         known = set(self.connections)
         for client in known:
             client.drain()
         # A client that does not take our farewell is not waited for.
-        while (passed := self._loop.time() - begun) < seconds:
+        while (passed := self.loop.time() - begun) < seconds:
             late = passed >= _ARRIVAL_SECONDS or not arriving()
             if late and all(client.said_all for client in self.connections):
                 break
@@ -257,6 +261,13 @@ class Answer(Protocol):
     def client_gone(self) -> None: ...
 
 
+class _Known(NamedTuple):
+    """What a connection asked for last, by which rules, and what they said."""
+
+    asked: tuple[int, str, bytes, bytes | None]
+    plan: Forward
+
+
 class Client(asyncio.Protocol):
     """One connection of a client."""
 
@@ -267,6 +278,7 @@ class Client(asyncio.Protocol):
         "_front",
         "_kept",
         "_knocks",
+        "_known",
         "_loop",
         "_paused_at",
         "_plan",
@@ -283,7 +295,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._loop = asyncio.get_running_loop()
+        self._loop = front.loop
         self._transport: asyncio.Transport | None = None
         self.peer: bytes | None = None
         self.address = ""
@@ -296,6 +308,7 @@ class Client(asyncio.Protocol):
         self._paused_at = 0.0
         self._reader = Reader(self, front.limits.header_bytes)
         self._kept = 0
+        self._known: _Known | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -485,11 +498,21 @@ class Client(asyncio.Protocol):
                 raise Refused(_NO_TUNNEL)
             self._knocks = True
             return
-        token = reader.authorization
-        headers = {} if token is None else {"authorization": token.decode("latin-1")}
-        decision = front.gate.decide(reader.method, reader.target, headers, self.peer)
+        gate, token = front.gate, reader.authorization
+        asked = front.rules, reader.method, reader.target, token
+        known = self._known
+        decision: Decision
+        if known is not None and known.asked == asked and known.plan.until > gate.now():
+            # As the last time: a device asks for the same again and again.
+            decision = known.plan
+        else:
+            headers = {} if token is None else {"authorization": token.decode("latin-1")}
+            decision = gate.decide(reader.method, reader.target, headers, self.peer)
+            self._known = None
         if isinstance(decision, Forward):
             self._plan = decision
+            if self._known is None and (token is None or len(token) <= _TOKEN_KEPT):
+                self._known = _Known(asked, decision)
             if reader.length is not None and reader.length > decision.max_body_bytes:
                 raise Refused(_too_large(decision))
             if reader.has_body:
@@ -708,6 +731,7 @@ def _too_large(plan: Forward) -> Refusal:
     )
 
 
+@lru_cache(4_096)
 def _printable(identity: str) -> bytes:
     """A tenant's claim as the value of a header."""
     if identity.isascii() and identity.isprintable():
@@ -715,6 +739,7 @@ def _printable(identity: str) -> bytes:
     return "".join(c if " " < c <= "~" else "?" for c in identity[:256]).encode("ascii")
 
 
+@lru_cache(512)
 def _shown(url: bytes) -> str:
     """The path alone: a query may hold what logs must not."""
     return url.partition(b"?")[0][:300].decode("ascii", "replace")
@@ -822,7 +847,7 @@ class Exchange:
         self._let_go()
         self._tunnel = None  # Any will do now, also the one that failed.
         limits = front.limits
-        client.deadline = asyncio.get_running_loop().time() + (
+        client.deadline = self._front.loop.time() + (
             limits.queue_seconds if held else limits.reconnect_seconds
         )
         if not self._fin:
@@ -878,7 +903,7 @@ class Exchange:
         elif self._status == 0:
             limits = self._front.limits
             seconds = max(self._plan.hold_seconds, limits.request_seconds)
-            client.deadline = asyncio.get_running_loop().time() + seconds
+            client.deadline = self._front.loop.time() + seconds
 
     def writable(self) -> None:
         self._pace()
@@ -920,21 +945,19 @@ class Exchange:
         client = self._client
         if client is None:
             return
-        first, _, rest = payload.partition(b"\r\n")
-        parts = first.split(b" ", 2)
-        self._status = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 502
-        has_body = self._method != "HEAD" and self._status not in {204, 304}
-        sized = b"\r\ncontent-length:" in b"\r\n" + payload.lower()
-        extra = b""
-        if has_body and not sized:
-            self._chunked = True
-            extra += b"transfer-encoding: chunked\r\n"
+        found = _STATUS.match(payload)
+        self._status = int(found[1]) if found is not None else 502
+        if self._method != "HEAD" and self._status not in _BODILESS:
+            self._chunked = b"\r\ncontent-length:" not in payload.lower()
         # An answer before the request was whole ends the connection: nobody reads the rest.
         self.keep = self.keep and self._fin and client.keeps()
-        if not self.keep:
-            extra += b"connection: close\r\n"
-        self._held = first + b"\r\n" + extra + rest
-        self._head_bytes = len(self._held)
+        if self._chunked or not self.keep:
+            first, _, rest = payload.partition(b"\r\n")
+            chunked = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+            close = b"" if self.keep else b"connection: close\r\n"
+            payload = b"%s\r\n%s%s%s" % (first, chunked, close, rest)
+        self._held = payload
+        self._head_bytes = len(payload)
         if fin:
             client.write(self._release())
             self._done()
@@ -946,18 +969,26 @@ class Exchange:
         if client is None:
             return
         if payload:
-            framed = b"%x\r\n%s\r\n" % (len(payload), payload) if self._chunked else payload
-            client.write(self._release() + framed)
-            self._owed += len(payload)
-            self._sent_bytes += len(payload)
+            size = len(payload)
+            framed = b"%x\r\n%s\r\n" % (size, payload) if self._chunked else payload
+            if fin and self._chunked:
+                framed += _LAST_CHUNK
+            held, self._held = self._held, b""
+            client.write(held + framed if held else framed)
+            self._sent_bytes += size
+            if fin:
+                self._done()
+                return
+            self._owed += size
             if not client.paused:
                 self._give()
-        if fin:
-            rest = self._release() + (b"0\r\n\r\n" if self._chunked else b"")
+        elif fin:
+            rest = self._release() + (_LAST_CHUNK if self._chunked else b"")
             if rest:
                 client.write(rest)
             self._done()
-        elif self._owed > 4 * WINDOW:
+            return
+        if self._owed > 4 * WINDOW:
             # The peer sends more than it has credit for.
             self.give_up("flow control was broken")
             client.abort()
@@ -1008,7 +1039,7 @@ class Exchange:
 
     def _silence(self) -> float:
         """Until when the next of an answer has to come."""
-        return asyncio.get_running_loop().time() + self._front.limits.stall_seconds
+        return self._front.loop.time() + self._front.limits.stall_seconds
 
     def _give(self) -> None:
         if self._owed and self.incoming is not None:
@@ -1078,6 +1109,9 @@ class Exchange:
         self.give_up("The client went away.")
 
 
+_STATUS = re.compile(rb"[^ \r]* ([0-9]{1,9})(?=[ \r])")
+_BODILESS = {204, 304}
+_LAST_CHUNK = b"0\r\n\r\n"
 # Those after which the same client comes again on the same connection.
 _KEPT_AFTER = {401, 429, 503}
 _NO_CONNECTION_POINT = refusal("CMGService_No_Connection_Point")

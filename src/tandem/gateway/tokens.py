@@ -46,8 +46,8 @@ class Tokens:
         self._known: dict[bytes, tuple[float, str, bool]] = {}
         self._minute, self._asked = 0, 0
 
-    def identity(self, token: str, now: float, service: bool) -> str | Refusal:
-        """Whom it speaks for. `service`: at the site's token service, which decides itself about
+    def identity(self, token: str, now: float, service: bool) -> tuple[str, float] | Refusal:
+        """Whom it speaks for, and until when. `service`: at the site's token service, which decides itself about
         site tokens after their end and about keys of tenants that are new."""
         digest = sha256(token.encode()).digest()
         known = self._known.get(digest)
@@ -66,7 +66,7 @@ class Tokens:
                 "A bulk registration token is for the site's token service (CCM_STS) alone.",
                 "Exchange it there, then send the token that comes back.",
             )
-        return known[1]
+        return known[1], known[0]
 
     def _read(self, token: str, now: float, service: bool) -> tuple[float, str, bool] | Refusal:
         if len(token) > _LONGEST:

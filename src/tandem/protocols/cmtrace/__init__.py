@@ -8,6 +8,7 @@ to the shown time to get UTC. We write UTC, so it is always +000.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 INFORMATION, WARNING, ERROR = 1, 2, 3
@@ -30,14 +31,32 @@ def line(
 ) -> str:
     """The line without its end. What would break the frame out of a message is made harmless."""
     moment = at.astimezone(UTC)
-    # Nobody who only chooses a message may forge a second line.
-    safe = message.replace("\r", " ").replace("\n", " ").replace("]LOG]!>", "]LOG]! >")
     return (
-        f"<![LOG[{safe}]LOG]!>"
+        f"<![LOG[{_safe(message)}]LOG]!>"
         f'<time="{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}+000" date="{moment:%m-%d-%Y}" '
         f'component="{_attribute(component)}" context="" type="{severity}" thread="{thread}" '
         f'file="{_attribute(file)}">'
     )
+
+
+def lines(messages: Iterable[tuple[float, str]], component: str) -> Iterator[str]:
+    """Lines of many messages, each with its time in seconds since 1970; cheaper than one by one."""
+    second, clock, day = -1, "", ""
+    rest = f'component="{_attribute(component)}" context="" type="1" thread="0" file="">'
+    for at, message in messages:
+        whole = int(at)
+        if whole != second:
+            moment = datetime.fromtimestamp(whole, UTC)
+            second, clock, day = whole, f"{moment:%H:%M:%S}", f"{moment:%m-%d-%Y}"
+        yield (
+            f"<![LOG[{_safe(message)}]LOG]!>"
+            f'<time="{clock}.{int((at - whole) * 1000):03d}+000" date="{day}" {rest}'
+        )
+
+
+def _safe(message: str) -> str:
+    """Nobody who only chooses a message may forge a second line."""
+    return message.replace("\r", " ").replace("\n", " ").replace("]LOG]!>", "]LOG]! >")
 
 
 def _attribute(value: str) -> str:
@@ -50,4 +69,4 @@ def message_of(text: str) -> str | None:
     return found["message"] if found else None
 
 
-__all__ = ["ERROR", "INFORMATION", "WARNING", "line", "message_of"]
+__all__ = ["ERROR", "INFORMATION", "WARNING", "line", "lines", "message_of"]

@@ -26,6 +26,7 @@ has TELL and TOLD. Each end speaks the newest version that both know, and the on
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -81,7 +82,13 @@ _CONTROL = {
     Type.TELL,
     Type.TOLD,
 }
-_TYPES = {int(item): item for item in Type}
+# By the second field of a header, which has the type and FIN: type, whether it ends its direction,
+# the longest payload, whether it is of the connection itself.
+_KNOWN = {
+    kind | fin: (kind, bool(fin), _LIMITS[kind], kind in _CONTROL)
+    for kind in Type
+    for fin in (0, FIN)
+}
 
 
 class BadFrame(ValueError):
@@ -93,6 +100,10 @@ class Frame(NamedTuple):
     stream: int
     payload: bytes
     fin: bool
+
+
+# What a decoder does with a frame: its type, stream and payload, and whether it ends its direction.
+Take = Callable[[Type, int, bytes, bool], None]
 
 
 def encode(type: Type, stream: int = 0, payload: bytes = b"", *, fin: bool = False) -> bytes:
@@ -114,40 +125,45 @@ class Decoder:
         self._need = HEADER_BYTES
 
     def feed(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        self.feed_to(data, lambda *frame: frames.append(Frame(*frame)))
+        return frames
+
+    def feed_to(self, data: bytes, take: Take) -> None:
+        """Each frame as soon as it is whole; those before a bad one, too."""
         if self._rest:
             # A large frame comes in many pieces: joined once, when it is whole.
             self._rest.append(data)
             self._have += len(data)
             if self._have < self._need:
-                return []
+                return
             data = b"".join(self._rest)
             self._rest = []
-        frames = []
         position, size = 0, len(data)
-        need = HEADER_BYTES
+        need, unpack, known = HEADER_BYTES, HEADER.unpack_from, _KNOWN
         while size - position >= HEADER_BYTES:
-            length, raw, stream = HEADER.unpack_from(data, position)
-            kind = _TYPES.get(raw & ~FIN)
-            if kind is None:
+            length, raw, stream = unpack(data, position)
+            if raw not in known:
                 raise BadFrame(f"unknown frame type {raw & ~FIN}")
-            if length > _LIMITS[kind]:
+            kind, fin, most, control = known[raw]
+            if length > most:
                 raise BadFrame(f"{kind.name} of {length} bytes is too long")
-            if (stream == 0) != (kind in _CONTROL):
+            if control is not (stream == 0):
                 raise BadFrame(f"{kind.name} on stream {stream}")
             if not self._greeted and kind is not Type.HELLO:
                 raise BadFrame("the first frame has to be HELLO")
-            end = position + HEADER_BYTES + length
+            begin = position + HEADER_BYTES
+            end = begin + length
             if end > size:
                 need = HEADER_BYTES + length
                 break
-            payload = data[position + HEADER_BYTES : end]
-            if kind is Type.CREDIT and length != 4:
-                raise BadFrame("CREDIT without an amount")
-            if kind is Type.GOAWAY and length < 4:
-                raise BadFrame("GOAWAY without a stream")
+            if length < 4:
+                if kind is Type.CREDIT:
+                    raise BadFrame("CREDIT without an amount")
+                if kind is Type.GOAWAY:
+                    raise BadFrame("GOAWAY without a stream")
             self._greeted = True
-            frames.append(Frame(kind, stream, payload, bool(raw & FIN)))
             position = end
+            take(kind, stream, data[begin:end], fin)
         if position < size:
             self._rest, self._have, self._need = [data[position:]], size - position, need
-        return frames

@@ -183,26 +183,12 @@ class Session:
 
     def feed(self, data: bytes) -> None:
         """Raises BadFrame: the caller closes."""
-        for frame in self._decoder.feed(data):
-            self._take(frame)
+        self._decoder.feed_to(data, self._take)
 
-    def _take(self, frame: Frame) -> None:
-        kind, number, payload, fin = frame
-        if number == 0:
-            if kind is Type.PING:
-                self.put(encode(Type.PONG, 0, payload))
-            elif kind is not Type.PONG:
-                self._control(frame)
-                if kind is Type.GOAWAY:
-                    # Whoever is told that it is free again must not find this peer any more.
-                    self._gone(payload)
-            return
-        if kind is Type.OPEN:
-            self._open(frame)
-            return
+    def _take(self, kind: Type, number: int, payload: bytes, fin: bool) -> None:
         stream: Any = self.streams.get(number)
-        if stream is None:
-            self._over(number, len(payload))
+        if stream is None or kind is Type.OPEN:
+            self._take_other(kind, number, payload, fin)
         elif kind is Type.DATA:
             incoming = getattr(stream, "incoming", None)
             if incoming is not None:
@@ -229,6 +215,20 @@ class Session:
         elif kind is Type.RESET:
             del self.streams[number]
             self._end(stream, payload)
+
+    def _take_other(self, kind: Type, number: int, payload: bytes, fin: bool) -> None:
+        """What is about no stream that is open here."""
+        if kind is Type.OPEN:
+            self._open(Frame(kind, number, payload, fin))
+        elif number:
+            self._over(number, len(payload))
+        elif kind is Type.PING:
+            self.put(encode(Type.PONG, 0, payload))
+        elif kind is not Type.PONG:
+            self._control(Frame(kind, number, payload, fin))
+            if kind is Type.GOAWAY:
+                # Whoever is told that it is free again must not find this peer any more.
+                self._gone(payload)
 
     def _open(self, frame: Frame) -> None:
         if self._opened is None:
