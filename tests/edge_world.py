@@ -112,12 +112,12 @@ def now() -> Moment:
 
 @asynccontextmanager
 async def edge_of(
-    db: Database, folder: Path, moment: Moment, python: str = ""
+    db: Database, folder: Path, moment: Moment, python: str = "", kind: type[Edge] = Edge
 ) -> AsyncIterator[Edge]:
     """Everything but the management point, which a test starts and stops (`point.serving`)."""
     below = folder / "edge"
     below.mkdir()
-    made = Edge(below)
+    made = kind(below)
     made.python = python or made.python
     made.point = Site(db, folder, moment, free_port())
     made.point.tls_root = made.site_root

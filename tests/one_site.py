@@ -218,6 +218,8 @@ class Site:
             ),
             now=moment,
         )
+        # Of other modules at the management point, where a test wants them.
+        self.more: list[BaseRoute] = []
         self.channel = notifications.Channel(db, self.point, self._signing, now=moment)
 
     async def _user_policy(
@@ -301,7 +303,11 @@ class Site:
         return http.reply({"access_token": self.token_of(claims["sub"]), "expires_in": 3600})
 
     def _below(self) -> list[BaseRoute]:
-        return [*clients.routes(self.db, self.point), *notifications.routes(self.channel)]
+        return [
+            *clients.routes(self.db, self.point),
+            *notifications.routes(self.channel),
+            *self.more,
+        ]
 
     def _update_point(self) -> list[BaseRoute]:
         return software_updates.point_routes(self.db, self.point, self._signing, self.now)

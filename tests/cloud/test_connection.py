@@ -78,6 +78,13 @@ async def test_the_connection_point_learns_every_instance_and_nothing_is_publish
     ]
     assert gateway.configuration.endpoints == []
     assert gateway.configuration.check_revocation
+    # The gateway itself may ask for the content that it serves.
+    assert gateway.configuration.content == tunnel.ContentService()
+    assert [item.prefix for item in found.map] == [tunnel.ORIGIN]
+    assert found.map[0].url == f"{site.url}{tunnel.ORIGIN}/{NAME}"
+    await site.run("gateway", "set", "--no-serve-content")
+    found = await configuration(site)
+    assert found.gateways[0].configuration.content is None
     assert found.map == []
 
 
@@ -102,10 +109,10 @@ async def test_allowing_gateway_traffic_publishes_the_endpoints_and_nothing_else
         # The connection point forwards exactly these; its own documents are not among them.
         inside = {item.prefix: item.url for item in after.map}
         assert inside[endpoint.prefix] == f"{site.url}/{path}"
-    assert len(after.map) == len(published.endpoints)
+    assert set(inside) - {tunnel.ORIGIN} == {item.prefix for item in published.endpoints}
     assert not any("SMS_CMG" in item.url for item in after.map)
     await site.run("management-point", "set", "--no-allow-gateway-traffic")
-    assert (await configuration(site)).map == []
+    assert [item.prefix for item in (await configuration(site)).map] == [tunnel.ORIGIN]
     assert (await site.run("management-point", "show"))["gateway_host"] == ""
 
 

@@ -1,14 +1,16 @@
 """Fetching the client: signed manifest, bytes that resume where they stopped, and their hash."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import httpx
 
 from tandem.agent.folder import Folder
-from tandem.agent.journal import Journal
+from tandem.agent.journal import WARNING, Journal
 from tandem.agent.platform import Machine
-from tandem.agent.session import Session, Unreachable, unreachable
+from tandem.agent.session import Refused, Session, Unreachable, decode, unreachable
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
 
@@ -45,10 +47,7 @@ async def package(
     part = folder.path / f"{wanted.sha256}.part"
     if done.exists() and digest(done) == wanted.sha256:
         return done
-    start = part.stat().st_size if part.exists() else 0
-    if start > wanted.size_bytes:
-        part.unlink()
-        start = 0
+    start = _kept(part, wanted)
     if start < wanted.size_bytes:
         await _fetch(session, part, wanted, start, journal)
     if part.stat().st_size < wanted.size_bytes:
@@ -71,11 +70,43 @@ async def package(
 async def _fetch(
     session: Session, part: Path, wanted: ccm.ClientManifest, start: int, journal: Journal
 ) -> None:
-    headers = {"Range": f"bytes={start}-", "If-Range": f'"{wanted.sha256}"'} if start else {}
-    target = f"/CCM_Client/{wanted.sha256}"
+    """From the gateways that serve it, as far as they give it; from the management point otherwise."""
     if start:
         journal.write("ccmsetup", f"Resuming the download of {wanted.file_name} at byte {start}.")
-    response = await session.open(target, headers)
+    for source in await _sources(session, wanted):
+        try:
+            await _take(part, wanted, source.url, start, partial(session.open_source, source))
+        except (Unreachable, Refused, WrongHash) as error:
+            journal.write("ccmsetup", f"{source.url} does not give it: {error.message}", WARNING)
+        else:
+            journal.write("ccmsetup", f"Downloaded {wanted.file_name} from {source.url}")
+        start = _kept(part, wanted)
+        if start == wanted.size_bytes:
+            return
+    target = f"/CCM_Client/{wanted.sha256}"
+    await _take(part, wanted, target, start, partial(session.open, target))
+
+
+async def _sources(session: Session, wanted: ccm.ClientManifest) -> list[ccm.ContentSource]:
+    """On the internet, the gateways that have it; none where the site knows nothing of such."""
+    if session.intranet:
+        return []
+    try:
+        answer = await session.get(f"/CCM_Client/{wanted.sha256}/location")
+        return decode(answer, ccm.ContentLocation).sources
+    except (Refused, Unreachable):
+        return []
+
+
+async def _take(
+    part: Path,
+    wanted: ccm.ClientManifest,
+    target: str,
+    start: int,
+    opened: Callable[[dict[str, str]], Awaitable[httpx.Response]],
+) -> None:
+    headers = {"Range": f"bytes={start}-", "If-Range": f'"{wanted.sha256}"'} if start else {}
+    response = await opened(headers)
     resumed = response.status_code == 206
     if response.status_code == 416:
         # What lies here goes beyond what the site has: it is not a part of this package.
@@ -93,6 +124,15 @@ async def _fetch(
         raise unreachable(error, target) from None
     finally:
         await response.aclose()
+
+
+def _kept(part: Path, wanted: ccm.ClientManifest) -> int:
+    """How much there is of it; what is too long is not of it."""
+    start = part.stat().st_size if part.exists() else 0
+    if start > wanted.size_bytes:
+        part.unlink()
+        return 0
+    return start
 
 
 def _begun_anew(part: Path, wanted: ccm.ClientManifest) -> Unreachable:

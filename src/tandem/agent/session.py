@@ -158,19 +158,23 @@ class Session:
         _check(response)
         raise Unreachable(f"The management point answered {response.status_code} to {target}.")
 
+    async def open_source(
+        self, source: ccm.ContentSource, headers: dict[str, str]
+    ) -> httpx.Response:
+        """Content at a gateway, still to be read; the caller closes it. Raises Refused, Unreachable."""
+        url = httpx.URL(source.url)
+        base = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        request = self._signed("GET", url.path, b"", headers, source.token, base)
+        response = await _answer(self._machine.http, request)
+        if response.status_code in (200, 206, 416):
+            return response
+        _check(response)
+        raise Unreachable(f"The gateway answered {response.status_code} to {url.path}.")
+
     async def _opened(self, target: str, headers: dict[str, str]) -> httpx.Response:
         """The answer, with its body still to be read only when it is content."""
         request = self._signed("GET", target, b"", headers, await self.token("device"))
-        response = await _send(self._machine.http, request, stream=True)
-        if response.status_code in (200, 206, 416):
-            return response
-        try:
-            await response.aread()
-        except httpx.HTTPError as error:
-            raise unreachable(error, target) from None
-        finally:
-            await response.aclose()
-        return response
+        return await _answer(self._machine.http, request)
 
     def show(self, registration_token: str) -> None:
         """Ask the management point with this from now on, where there is no directory to ask. It is
@@ -486,6 +490,20 @@ async def _send(
         return await http.send(request, stream=stream)
     except httpx.HTTPError as error:
         raise unreachable(error, request.url.path) from None
+
+
+async def _answer(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """With its body still to be read only when it is content."""
+    response = await _send(http, request, stream=True)
+    if response.status_code in (200, 206, 416):
+        return response
+    try:
+        await response.aread()
+    except httpx.HTTPError as error:
+        raise unreachable(error, request.url.path) from None
+    finally:
+        await response.aclose()
+    return response
 
 
 def unreachable(error: httpx.HTTPError, target: str) -> Unreachable:

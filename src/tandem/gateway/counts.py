@@ -19,8 +19,8 @@ import msgspec
 
 from tandem.protocols.tunnel import Counted, Telling, Told
 
-# Of what the gateway answers itself: refused, and asked without a device behind it.
-REFUSED, EDGE = "refused", "edge"
+# Of what the gateway answers itself: refused, asked without a device behind it, and content.
+REFUSED, EDGE, CONTENT = "refused", "edge", "content"
 # Counts of one telling, which has to fit into its frame; more wait for the next one.
 _MOST = 150
 

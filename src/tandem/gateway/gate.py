@@ -16,15 +16,16 @@ import msgspec
 from cryptography import x509
 
 from tandem import pki
-from tandem.gateway.model import UNSAFE_PATH, Decision, EdgeAnswer, Forward, Refusal
+from tandem.gateway.model import UNSAFE_PATH, Decision, EdgeAnswer, Forward, Refusal, Shelved
 from tandem.gateway.tokens import Tokens
 from tandem.protocols import ccm
-from tandem.protocols.tunnel import Configuration, Endpoint
+from tandem.protocols.tunnel import CONTENT, Configuration, Endpoint
 
 ENTRIES = ("/ccm_proxy_serverauth/", "/ccm_proxy_mutualauth/")
 _TARGET = re.compile(rb"^/[\x21-\x7e]*$")
 _CACHE_SIZE = 20_000
 _KEPT_SECONDS = 60
+_CONTENT = re.compile(rf"{CONTENT}/([0-9a-f]{{64}})", re.IGNORECASE)
 _TOKEN_SERVICE = "/ccm_sts"  # noqa: S105 - the name of an endpoint.
 
 Now = Callable[[], float]
@@ -62,6 +63,8 @@ class Gate:
         edge = self._edge(method, path.lower(), query)
         if edge is not None:
             return edge
+        if self.configuration.content is not None and (found := _CONTENT.fullmatch(path)):
+            return _only_get(method) or Shelved(found[1].lower())
         endpoint = self._endpoint(path.lower())
         if endpoint is None:
             return Refusal(

@@ -20,10 +20,13 @@ from tandem import pki
 from tandem.gateway import health
 from tandem.gateway.carriers import Doors
 from tandem.gateway.counts import Teller, by_endpoint
+from tandem.gateway.desk import Desk
 from tandem.gateway.gate import Gate
 from tandem.gateway.listener import BACKLOG, Listener
 from tandem.gateway.model import GatewaySettings
+from tandem.gateway.origin import Origin
 from tandem.gateway.relay import Client, Front
+from tandem.gateway.shelf import Shelf
 from tandem.gateway.tunnels import Tunnel, Tunnels, tunnel_context
 from tandem.infra import logs
 from tandem.infra.clock import utc_now
@@ -229,6 +232,8 @@ class Worker:
         self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
         self._front = Front(self._tunnels, self._last_gate())
         self._tunnels.told = self._told
+        self._desk = self._front.desk = self._open_desk()
+        self._desk.configure(self._front.gate.configuration)
         self._tell_alarms()
         self._loop.add_signal_handler(signal.SIGHUP, self._renew)
         counting = self._loop.create_task(self._count_always())
@@ -252,10 +257,27 @@ class Worker:
         await asyncio.sleep(0)  # What the drain cut off is counted with the loss of its connection.
         self._count()
         await self._tell_last()
+        self._desk.close()
         self._tunnels.close()
         if probe is not None:
             probe.close()
         await asyncio.sleep(0)
+
+    def _open_desk(self) -> Desk:
+        """Raises BadShelf."""
+        settings = self._settings
+        shelf = Shelf.open(
+            settings.content or settings.state / "content", settings.content_options_file
+        )
+        origin = Origin(self._tunnels, settings.connection_id, self._front.new_id)
+        made = Desk(shelf, settings.state / "content-locks", origin)
+        made.alarm = self._alarm
+        return made
+
+    def _alarm(self, name: str, text: str) -> None:
+        if self._service_log is not None:
+            line = cmtrace.line(f"{name}: {text}", "CMGService", utc_now(), cmtrace.WARNING)
+            self._service_log.write(line)
 
     def _make_tunnel(self, carrier: Carrier = "tls") -> Tunnel:
         return Tunnel(
@@ -356,6 +378,7 @@ class Worker:
             log.exception("configuration cannot be used", version=configuration.version)
             return
         self._front.swap(gate)
+        self._desk.configure(configuration)
         self._tell_alarms()
         write_private(self._kept, raw)
         write_private(self._kept_from, giver.encode())
@@ -378,10 +401,7 @@ class Worker:
             log.info("alarm over", alarm=key[0], authority=key[1])
         for key in found.keys() - self._alarms.keys():
             log.warning("alarm", alarm=key[0], authority=key[1], text=found[key].text)
-            if self._service_log is not None:
-                text = f"{key[0]}: {found[key].text} {found[key].cure}"
-                line = cmtrace.line(text, "CMGService", utc_now(), cmtrace.WARNING)
-                self._service_log.write(line)
+            self._alarm(key[0], f"{found[key].text} {found[key].cure}")
         self._alarms = found
 
     def _failed_handshakes(self) -> int:
@@ -408,7 +428,10 @@ class Worker:
             "endpoints": len(configuration.endpoints),
             "connections": len(self._front.connections),
             "failed_handshakes": self._failed_handshakes(),
-            "alarms": [str(one.alarm) for one in self._alarms.values()],
+            "alarms": [
+                *(str(one.alarm) for one in self._alarms.values()),
+                *(["CMGService_Storage_Full"] if self._desk.problem else []),
+            ],
             "certificate": self._shown,
         }
         return held > 0, facts

@@ -31,6 +31,10 @@ class GatewaySettings(Settings, frozen=True):
     health: str = "127.0.0.1:10300"
     workers: int = 1
     logs: Path | None = None
+    # Where copies of content lie, encrypted: a folder or a URL like s3://bucket/prefix, whose options
+    # (a table [options]) lie in a file; empty: a folder in `state`.
+    content: str = ""
+    content_options_file: Path | None = None
     # TLS in aiofastnet (38 KB an idle connection) or, switched off, in uvloop.
     fast_tls: bool = True
     # How long requests under way may take to end when the instance is told to stop.
@@ -132,4 +136,11 @@ class Forward:
     until: float = math.inf
 
 
-Decision = Refusal | EdgeAnswer | Forward
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A request for content, by its SHA-256. Whether it may have it says its token."""
+
+    sha256: str
+
+
+Decision = Refusal | EdgeAnswer | Forward | Shelved

@@ -26,10 +26,12 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from tandem.gateway.carriers import PATH, Doors, NotTunnel
-from tandem.gateway.counts import EDGE, REFUSED
+from tandem.gateway.content import Delivered, Delivery
+from tandem.gateway.counts import CONTENT, EDGE, REFUSED
+from tandem.gateway.desk import Desk
 from tandem.gateway.gate import Gate
 from tandem.gateway.guard import TOO_MANY_CONNECTIONS, WINDOW_SECONDS, Guard
-from tandem.gateway.model import Decision, EdgeAnswer, Forward, Refusal
+from tandem.gateway.model import Decision, EdgeAnswer, Forward, Refusal, Shelved
 from tandem.gateway.mux import Incoming, Outgoing
 from tandem.gateway.reader import IDEMPOTENT, Reader, Refused
 from tandem.gateway.statuses import refusal
@@ -109,6 +111,7 @@ class Front:
         self.connections: set[Client] = set()
         self.draining = False
         self.doors: Doors | None = None  # Where connection points come by HTTPS.
+        self.desk: Desk | None = None  # Where content is given out.
         self.guard = Guard(lambda: self.limits)
         self.bodies_kept = 0
         self._waiting: deque[Exchange] = deque()
@@ -148,6 +151,54 @@ class Front:
         if not self._passed:
             self.loop.call_later(_LOG_SECONDS, self._passed.write)
         self._passed.add(*values)
+
+    def delivery(
+        self,
+        client: "Client",
+        desk: Desk,
+        wanted: Shelved,
+        method: str,
+        target: bytes,
+        headers: dict[str, str],
+        correlation: bytes,
+    ) -> Delivery:
+        """An answer with content, counted like one of the site."""
+        limits = self.limits
+
+        def ended(told: Delivered) -> None:
+            METER.took(told.seconds)
+            METER.outcomes["content"] += 1
+            count = self.counts[CONTENT]
+            count.requests += 1
+            count.responses += told.whole
+            count.failures += not told.whole
+            count.response_bytes += told.sent_bytes
+            count.seconds += told.seconds
+            if not told.whole:
+                return
+            self.told(
+                method,
+                _shown(told.url),
+                told.status,
+                round(told.seconds * 1000, 1),
+                told.device,
+                told.correlation.decode("ascii"),
+                told.sent_bytes,
+            )
+
+        return Delivery(
+            client,
+            desk,
+            wanted,
+            method=method,
+            target=target,
+            headers=headers,
+            correlation=correlation,
+            stall_seconds=limits.stall_seconds,
+            patience=limits.request_seconds,
+            guard=self.guard,
+            ended=ended,
+        )
 
     # -------------------------------------------------------------- requests that wait
 
@@ -284,6 +335,7 @@ class Client(asyncio.Protocol):
         "_plan",
         "_reader",
         "_refusal",
+        "_shelved",
         "_state",
         "_transport",
         "address",
@@ -314,6 +366,7 @@ class Client(asyncio.Protocol):
     def _forget(self) -> None:
         self._plan: Forward | None = None
         self._edge: EdgeAnswer | None = None
+        self._shelved: Shelved | None = None
         # A refusal that waits until the request is whole, and the connection goes on after it.
         self._refusal: Refusal | None = None
         self._body: bytes | bytearray = b""
@@ -521,10 +574,13 @@ class Client(asyncio.Protocol):
         refused = front.guard.unknown(self.address)
         if refused is not None or isinstance(decision, Refusal):
             self._refuse_when_whole(refused or decision)  # type: ignore[arg-type]
+            return
+        if isinstance(decision, Shelved):
+            self._shelved = decision
         else:
             self._edge = decision
-            if reader.has_body:
-                raise Refused(_NO_BODY)
+        if reader.has_body:
+            raise Refused(_NO_BODY)
 
     def _expect_body(self) -> None:
         reader, front = self._reader, self._front
@@ -608,8 +664,24 @@ class Client(asyncio.Protocol):
             count.responses += 1
             count.head_bytes += self._answer(self._edge.status, "", self._edge.content, keep, [])
             self.finished(keep)
+        elif self._shelved is not None:
+            self._deliver(self._shelved)
         else:
             self._forward()
+
+    def _deliver(self, wanted: Shelved) -> None:
+        """Content, from the shelf of this instance."""
+        reader, front = self._reader, self._front
+        if front.desk is None:
+            self.refuse(_NO_CONTENT)
+            return
+        headers = reader.headers()
+        correlation = reader.correlation or front.new_id()
+        made = front.delivery(
+            self, front.desk, wanted, reader.method, reader.target, headers, correlation
+        )
+        self.exchange = made
+        made.start()
 
     def keeps(self) -> bool:
         reader = self._reader
@@ -1118,6 +1190,7 @@ _NO_CONNECTION_POINT = refusal("CMGService_No_Connection_Point")
 _SITE_BUSY = refusal("CMGService_Busy")
 _LATE = refusal("CMGConnector_Timeout")
 _SLOW = refusal("CMGService_Timeout")
+_NO_CONTENT = refusal("CMGService_Content_Not_Found")
 _STOPPING = refusal("CMGService_Stopping")
 _NO_BODY = refusal("CMGService_Content_Length", "No body is taken here.")
 _NO_TUNNEL = refusal(

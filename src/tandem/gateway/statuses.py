@@ -84,6 +84,12 @@ STATUSES: dict[str, Status] = {
         " update point), or correct the address.",
         "Gateway traffic is not allowed on the site system, or the client has an old address",
     ),
+    "CMGService_Content_Not_Found": Status(
+        404,
+        "This content is not served by the gateway.",
+        "Ask the management point again where it is.",
+        "The package was removed from the gateway, or distributed again since the token was given",
+    ),
     "CMGService_Method": Status(
         405, "This method is not allowed here.", _CLIENT, "No client of the site, or an attack"
     ),
@@ -101,6 +107,12 @@ STATUSES: dict[str, Status] = {
     ),
     "CMGService_Url_Too_Long": Status(
         414, "The address is too long.", _CLIENT, "No client of the site, or an attack"
+    ),
+    "CMGService_Range": Status(
+        416,
+        "The content has no such range.",
+        "Begin the download anew.",
+        "What the client has of it is not of this content, or an attack",
     ),
     "CMGService_Expectation": Status(
         417,
@@ -147,8 +159,27 @@ STATUSES: dict[str, Status] = {
         "The instance is restarted or stopped while a request waited at the site",
         1,
     ),
+    "CMGService_Content_Wrong": Status(
+        502,
+        "What the site gave is not this content: its SHA-256 is another one.",
+        "Distribute the package again; something between site and gateway alters it.",
+        "The site's content store is damaged, or something on the way alters it; nothing is kept",
+    ),
+    "CMGService_Content_Unavailable": Status(
+        503,
+        "The content is not at hand, and the site does not give it now.",
+        "Try again, or download it from the management point.",
+        "The first use of a package, or of any since the instance was started, needs the site",
+        10,
+    ),
     "CMGService_Http_Version": Status(
         505, "This gateway speaks HTTP/1.1.", _CLIENT, "No client of the site, or a health check"
+    ),
+    "CMGService_Storage_Full": Status(
+        507,
+        "The gateway's store for content takes nothing more.",
+        "Make room on its disk, remove packages from the gateway, or repair the store.",
+        "An alarm, and no answer: content goes on to come from the site, every time",
     ),
     "CMGConnector_Bad_Request": Status(
         400,

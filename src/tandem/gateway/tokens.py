@@ -38,10 +38,10 @@ class Tokens:
 
     def __init__(self, configuration: Configuration) -> None:
         self._site = f"urn:sccm:site:{configuration.site_code}"
-        self._site_keys = _keys(configuration.site_token_keys)
+        self._site_keys = keys_of(configuration.site_token_keys)
         self._issuers = {issuer: t for t in configuration.tenants for issuer in t.issuers}
         self._tenants = {tenant.tenant_id for tenant in configuration.tenants} | {_NO_TENANT}
-        self._keys = {tenant.tenant_id: _keys(tenant.jwks) for tenant in configuration.tenants}
+        self._keys = {tenant.tenant_id: keys_of(tenant.jwks) for tenant in configuration.tenants}
         # By digest: when it ends, whom it speaks for, whether it is good at the token service alone.
         self._known: dict[bytes, tuple[float, str, bool]] = {}
         self._minute, self._asked = 0, 0
@@ -165,6 +165,6 @@ def _time(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _keys(jwks: Mapping[str, Any]) -> KeySet:
+def keys_of(jwks: Mapping[str, Any]) -> KeySet:
     keys = list(jwks.get("keys", []))
     return KeySet.import_key_set({"keys": keys}) if keys else KeySet([])

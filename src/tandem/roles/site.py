@@ -237,6 +237,7 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
             *notifications.routes(channel),
             *software_updates.point_routes(db, point, signing, utc_now),
             *cloud_services.connector_routes(cloud),
+            *cloud_services.content_routes(cloud, point, packages),
             *adminservice.gateway_routes(db, gate, utc_now, scripts),
         ],
         role="site",

@@ -6,6 +6,7 @@
     GET  SMS_MP/.sms_aut?SITESIGNCERT    who signs for the site; ?MPLIST where to find it; ?SUPLIST
                                          where its software update points are
     GET  CCM_Client/manifest, /<sha256>  which client to install, signed; and its bytes
+    GET  CCM_Client/<sha256>/location    which gateways have them, and the tokens to ask there with
     POST ccm_system_tokenauth/request    registration: the client's id
     GET  SMS_MP/.sms_pol                 policy, signed by the site, with its end of validity
     GET  SMS_SUP/.sms_upd                at the software update point: what is approved, signed
@@ -17,6 +18,7 @@ signs (`seal`) is trusted for the root that the device carries, not for the chan
 The decisions are in ADR 5.
 """
 
+from tandem.protocols.ccm.content import CONTENT_AUDIENCE, ContentLocation, ContentSource
 from tandem.protocols.ccm.documents import (
     BadDocument,
     SigningIdentity,
@@ -125,6 +127,7 @@ from tandem.protocols.ccm.updates import (
 __all__ = [
     "CLIENT_HEADER",
     "COMANAGEMENT_TOPIC",
+    "CONTENT_AUDIENCE",
     "DATE_HEADER",
     "DETECTION_TOPIC",
     "ENFORCEMENT_TOPIC",
@@ -164,6 +167,8 @@ __all__ = [
     "ConfigInfo",
     "Configuration",
     "ConfigurationPolicy",
+    "ContentLocation",
+    "ContentSource",
     "Enacted",
     "EntryKind",
     "IncomingReply",

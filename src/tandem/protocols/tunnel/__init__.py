@@ -1,5 +1,17 @@
 """Gateway ↔ connection point: multiplexed frames over TLS, and the documents that go with them."""
 
+from tandem.protocols.tunnel.content import (
+    CONTENT,
+    ORIGIN,
+    PROOF_HEADER,
+    ContentKey,
+    ContentService,
+    ContentState,
+    Copy,
+    KeyRequest,
+    is_proven,
+    prove,
+)
 from tandem.protocols.tunnel.documents import (
     MEBIBYTE,
     Auth,
@@ -43,12 +55,15 @@ from tandem.protocols.tunnel.frames import (
 from tandem.protocols.tunnel.session import Incoming, Outgoing, Reset, Session, Stream
 
 __all__ = [
+    "CONTENT",
     "HEADER_BYTES",
     "MAX_DATA",
     "MEBIBYTE",
     "MOST_STREAM",
     "NEWEST",
     "OLDEST",
+    "ORIGIN",
+    "PROOF_HEADER",
     "TELLS",
     "WINDOW",
     "Auth",
@@ -58,6 +73,10 @@ __all__ = [
     "ConnectionState",
     "ConnectorConfiguration",
     "ConnectorReport",
+    "ContentKey",
+    "ContentService",
+    "ContentState",
+    "Copy",
     "Counted",
     "Decoder",
     "Endpoint",
@@ -69,6 +88,7 @@ __all__ = [
     "Hello",
     "Incoming",
     "Instance",
+    "KeyRequest",
     "Limits",
     "Mapping",
     "Outgoing",
@@ -84,4 +104,6 @@ __all__ = [
     "WebProxy",
     "credit",
     "encode",
+    "is_proven",
+    "prove",
 ]

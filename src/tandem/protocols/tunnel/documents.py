@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tandem.protocols.tunnel.content import ContentService
+
 Auth = Literal["anonymous", "token", "certificate"]
 
 MEBIBYTE = 1024 * 1024
@@ -83,6 +85,8 @@ class Configuration(msgspec.Struct, frozen=True):
     check_revocation: bool = True
     endpoints: list[Endpoint] = []
     limits: Limits = Limits()
+    # A gateway that knows nothing of content leaves this out, and serves none.
+    content: ContentService | None = None
 
 
 class Instance(msgspec.Struct, frozen=True):

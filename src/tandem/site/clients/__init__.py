@@ -7,7 +7,13 @@ policy says is handed in (`Collaborators.policy`). `checkins` answers who has it
 """
 
 from tandem.site.clients.checkins import CheckIns
-from tandem.site.clients.http import admin_routes, routes, signed_question, signed_request
+from tandem.site.clients.http import (
+    admin_routes,
+    content_answer,
+    routes,
+    signed_question,
+    signed_request,
+)
 from tandem.site.clients.identity_http import identity_routes
 from tandem.site.clients.jobs import FORGET_NONCES, register
 from tandem.site.clients.model import (
@@ -108,6 +114,7 @@ __all__ = [
     "UnknownSiteCode",
     "admin_routes",
     "block",
+    "content_answer",
     "count",
     "describe",
     "enrollment_progress",

@@ -88,7 +88,7 @@ class _Edge:
         wanted = request.path_params["sha256"].lower()
         if not _SHA256.match(wanted):
             raise Invalid("A client package is asked for by its SHA-256, in hex.")
-        return _content(await self._point.package(wanted), wanted, request)
+        return content_answer(await self._point.package(wanted), wanted, request)
 
     async def register(self, request: Request) -> Response:
         async with self._db.transaction() as tx:
@@ -196,7 +196,8 @@ def _read(raw: bytes, wanted: type[Any]) -> Any:
         raise Invalid(f"The request cannot be read: {error}.") from None
 
 
-def _content(package: Package, sha256: str, request: Request) -> Response:
+def content_answer(package: Package, sha256: str, request: Request) -> Response:
+    """All of a stored file, or the range of it that is asked for."""
     size, etag = package.size_bytes, f'"{sha256}"'
     headers = {"Accept-Ranges": "bytes", "ETag": etag}
     asked = request.headers.get("range")

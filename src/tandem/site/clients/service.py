@@ -431,6 +431,33 @@ class ManagementPointService:
         )
         return token, int(life.total_seconds())
 
+    async def content_token(
+        self,
+        tx: Tx,
+        holder: TokenHolder,
+        *,
+        sha256: str,
+        size_bytes: int,
+        gateway: str,
+        distribution: int,
+        ends: datetime,
+    ) -> str:
+        """What a device shows a gateway to get this content."""
+        now = self.now()
+        kid, signing = await self._keys.signing(tx, now)
+        return tokens.issue_content_token(
+            kid,
+            signing,
+            self.site_code,
+            holder,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            gateway=gateway,
+            distribution=distribution,
+            now=now,
+            ends=ends,
+        )
+
     async def _once(self, tx: Tx, thumbprint: str, nonce: str, now: datetime) -> None:
         if not await store.use_nonce(tx, thumbprint, nonce, now):
             raise replayed()

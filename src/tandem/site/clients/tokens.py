@@ -15,6 +15,7 @@ from joserfc.jws import extract_compact
 from tandem import pki
 from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
+from tandem.protocols import ccm
 from tandem.site.clients import store
 from tandem.site.clients.model import (
     BadToken,
@@ -139,6 +140,37 @@ def _token_type(identity: TenantIdentity, by: Credential, lasting: bool) -> str:
     if by == "directory":
         return "UDA" if identity.kind == "user" else "DA"
     return "PKI" if by == "certificate" else "BULK"
+
+
+def issue_content_token(
+    kid: str,
+    key: ECKey,
+    site_code: str,
+    holder: TokenHolder,
+    *,
+    sha256: str,
+    size_bytes: int,
+    gateway: str,
+    distribution: int,
+    now: datetime,
+    ends: datetime,
+) -> str:
+    """For one content at one gateway, of use only together with the device's key. It is good for
+    nothing else: its audience is another one."""
+    claims: dict[str, Any] = {
+        "iss": issuer(site_code),
+        "aud": ccm.CONTENT_AUDIENCE,
+        "sub": sha256,
+        "size": size_bytes,
+        "gateway": gateway,
+        "dist": distribution,
+        "deviceid": holder.device_id,
+        "iat": int(now.timestamp()),
+        "nbf": int(now.timestamp()),
+        "exp": int(ends.timestamp()),
+        "cnf": {"jwk": holder.key},
+    }
+    return jwt.encode({"alg": "ES256", "typ": "JWT", "kid": kid}, claims, key)
 
 
 def issue_registration_token(

@@ -8,6 +8,7 @@ Gateways are real processes that outlive the site and are found again.
 from tandem.site.cloud_services.acme_orders import Orders
 from tandem.site.cloud_services.certificates import certificates as certificate_requests
 from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
+from tandem.site.cloud_services.content_http import content_routes
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
 from tandem.site.cloud_services.lists import ListUnavailable
@@ -85,6 +86,7 @@ __all__ = [
     "Tenants",
     "certificate_requests",
     "connector_routes",
+    "content_routes",
     "fetch_list",
     "fold_service_name",
     "revocation_alarms",

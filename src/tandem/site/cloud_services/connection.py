@@ -18,7 +18,7 @@ from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, tunnel
 from tandem.site import clients, properties, software_updates
-from tandem.site.cloud_services import store, traffic
+from tandem.site.cloud_services import contents, store, traffic
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
     AdminServiceApp,
@@ -316,7 +316,7 @@ class Connections:
             )
         role = (await properties.site(tx)).management_point_id
         where = entries[entry.lower()]
-        return f"https://{self._authority(found[0])}{where}/{role}/AdminService"
+        return f"https://{self.authority(found[0])}{where}/{role}/AdminService"
 
     async def gateway_host(self, tx: Tx) -> str | None:
         """The CCMHOSTNAME of the gateway that clients use; None while there is none."""
@@ -325,10 +325,11 @@ class Connections:
         role = (await properties.site(tx)).management_point_id
         for gateway in await store.gateways(tx):
             if gateway.state is GatewayState.READY and not gateway.content_only:
-                return f"{self._authority(gateway)}/CCM_Proxy_MutualAuth/{role}"
+                return f"{self.authority(gateway)}/CCM_Proxy_MutualAuth/{role}"
         return None
 
-    def _authority(self, gateway: Gateway) -> str:
+    def authority(self, gateway: Gateway) -> str:
+        """The gateway's name, with its port where that is another one than 443."""
         port = self.settings.gateway.port
         return gateway.service_name if port == 443 else f"{gateway.service_name}:{port}"
 
@@ -350,7 +351,7 @@ class Connections:
             return None
         for gateway in await store.gateways(tx):
             if gateway.state is GatewayState.READY and not gateway.content_only:
-                return f"{self._authority(gateway)}/CCM_Proxy_MutualAuth/{point.role_id}"
+                return f"{self.authority(gateway)}/CCM_Proxy_MutualAuth/{point.role_id}"
         return None
 
     async def connector_configuration(
@@ -383,6 +384,10 @@ class Connections:
         updates = await software_updates.point(tx)
         found = _mappings(inside, updates.role_id, software_updates.ENDPOINTS)
         found = found if updates.allowed else []
+        if gateway.serve_content:
+            # Which gateway asks there is the connection point's to say.
+            origin = f"{inside}{tunnel.ORIGIN}/{gateway.service_name}"
+            found.append(tunnel.Mapping(tunnel.ORIGIN, origin))
         if not await store.gateway_traffic_allowed(tx):
             return found
         role = str((await properties.site(tx)).management_point_id)
@@ -411,6 +416,7 @@ class Connections:
             if gateway.content_only
             else [*await self.endpoints(tx), *await self.update_endpoints(tx)],
             limits=self.settings.gateway_limits.published(),
+            content=await contents.service(tx, gateway),
         )
         version = await store.configuration_version(
             tx, gateway.service_name, sha256(msgspec.json.encode(made)).hexdigest()
@@ -442,6 +448,8 @@ def _role(endpoint: str) -> str:
     """Which role of the site stands behind a published prefix."""
     if endpoint.lower().endswith("/sms_sup"):
         return "software-update-point"
+    if endpoint.lower().startswith("cmg_content"):
+        return "distribution-point"
     return "admin-service" if endpoint.lower().endswith("/adminservice") else "management-point"
 
 

@@ -109,6 +109,10 @@ class ClientPackages:
             wanted.site_code, wanted.version, wanted.file_name, wanted.sha256, wanted.size_bytes
         )
 
+    async def find(self, tx: Tx, sha256: str) -> ClientPackage | None:
+        """The newest package whose client has this hash."""
+        return await store.find_by_hash(tx, sha256)
+
     async def content(self, sha256: str) -> StoredContent | None:
         """A stored file by its hash, or None."""
         try:

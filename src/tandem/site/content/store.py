@@ -19,6 +19,16 @@ async def find(
     return ClientPackage(**row) if row else None
 
 
+async def find_by_hash(tx: Tx, sha256: str) -> ClientPackage | None:
+    found = await tx.execute(
+        f"SELECT {_COLUMNS} FROM content_client_package"  # noqa: S608 - a constant
+        " WHERE sha256 = %s ORDER BY built_at DESC LIMIT 1",
+        (sha256,),
+    )
+    row = await found.fetchone()
+    return ClientPackage(**row) if row else None
+
+
 async def insert(tx: Tx, made: ClientPackage) -> bool:
     """False when another process was first."""
     found = await tx.execute(
