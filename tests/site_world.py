@@ -295,8 +295,9 @@ async def site(
     orders = cloud_services.Orders(
         db, settings.acme, box, jobs, gateways, resolver=public or names, now=now, changed=news.tell
     )
+    lists = cloud_services.Lists(db, settings, now=now, changed=news.tell)
     cloud = cloud_services.CloudServices(
-        db, box, tenants, gateways, connections, names, news, now, orders
+        db, box, tenants, gateways, connections, names, news, now, orders, lists
     )
     found = discovery.Discovery(db, jobs, tenants.sources, now=now, logs=logs)
     made = Site(db, folder, names, jobs, cloud, found, box)

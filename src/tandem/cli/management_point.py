@@ -105,6 +105,10 @@ def _trusted_text(value: dict[str, Any]) -> str:
     lines += [
         f"Revocation list  {one['issuer']}, until {one['next_update_at']}" for one in value["crls"]
     ]
+    lines += [
+        f"Fetched from     {one['url']}, {one['reason'] or one['fetched_at'] or 'not yet'}"
+        for one in value["sources"]
+    ]
     return "\n".join(lines) or "None: clients with certificates are refused."
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import parse_qs
@@ -17,6 +18,8 @@ from cryptography import x509
 
 from tandem import pki
 from tandem.gateway.model import UNSAFE_PATH, Decision, EdgeAnswer, Forward, Refusal, Shelved
+from tandem.gateway.ocsp import Responders
+from tandem.gateway.statuses import refusal
 from tandem.gateway.tokens import Tokens
 from tandem.protocols import ccm
 from tandem.protocols.tunnel import CONTENT, Configuration, Endpoint
@@ -34,9 +37,15 @@ Now = Callable[[], float]
 class Gate:
     """The rules of one configuration. Made anew when the configuration changes."""
 
-    def __init__(self, configuration: Configuration, now: Now = time.time) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        now: Now = time.time,
+        responders: Responders | None = None,
+    ) -> None:
         self.configuration = configuration
         self._now = now
+        self._responders = responders
         self._endpoints = [(item.prefix.lower(), item) for item in configuration.endpoints]
         self._endpoints.sort(key=lambda pair: len(pair[0]), reverse=True)
         self._tenants = {item.tenant_id.lower(): item for item in configuration.tenants}
@@ -183,11 +192,41 @@ class Gate:
             until = path.until
             if self.configuration.check_revocation:
                 until = self.revocations.check(path, at)
+                asked = self._asked(der, path, now)
+                if isinstance(asked, Refusal):
+                    # Judged anew at once when its responder has answered (`forget`).
+                    return now + 1, asked
+                until = min(until, asked or until)
         except pki.NotAClient as error:
             code = _CODES.get(error.reason, "CMGService_Invalid_Certificate")
             why = f"certificate {error.reason}"
             return now + _KEPT_SECONDS, Refusal(403, code, error.message, error.cure, why)
         return min(now + _KEPT_SECONDS, until.timestamp()), sha256(der).hexdigest()
+
+    def _asked(self, der: bytes, path: pki.ClientPath, now: float) -> datetime | Refusal | None:
+        """What its responder (OCSP) says of the certificate, besides the lists, and until when."""
+        how = self.configuration.ocsp
+        if how == "off" or self._responders is None:
+            return None
+        verdict = self._responders.verdict(der, *path.certificates[:2])
+        if verdict is None:
+            return None
+        # Who was revoked stays so until the responder says something else.
+        if verdict.answer is not None and verdict.answer.standing is pki.Standing.REVOKED:
+            return replace(
+                refusal("CMGService_Certificate_Revoked"), why="certificate revoked (OCSP)"
+            )
+        known = verdict.counts(now)
+        if how == "soft":
+            return None
+        if known is not None and known.standing is pki.Standing.GOOD:
+            return known.ends
+        why = verdict.fault or ("responder does not know it" if known else "responder is asked")
+        return replace(refusal("CMGService_Ocsp_Unavailable"), why=f"certificate: {why}")
+
+    def forget(self, der: bytes) -> None:
+        """Something else is known of this certificate."""
+        self._certificates.pop(der, None)
 
     def _path(self, der: bytes, now: datetime) -> pki.ClientPath:
         known = self._paths.get(der)
@@ -204,8 +243,10 @@ class Gate:
             self._paths = before._paths
 
     def still_believes(self, der: bytes) -> bool:
-        """Whether a client that shows this certificate may go on."""
-        return not isinstance(self._certificate(der), Refusal)
+        """Whether a client that shows this certificate may go on. One about whom nothing is known
+        just now (503) is refused what it asks, and not cut."""
+        said = self._certificate(der)
+        return not isinstance(said, Refusal) or said.status == 503
 
     def alarms(self) -> list[pki.RevocationAlarm]:
         """What is wrong with the revocation lists, while somebody is to be checked by them."""

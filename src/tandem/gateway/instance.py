@@ -24,6 +24,7 @@ from tandem.gateway.desk import Desk
 from tandem.gateway.gate import Gate
 from tandem.gateway.listener import BACKLOG, Listener
 from tandem.gateway.model import GatewaySettings
+from tandem.gateway.ocsp import Responders
 from tandem.gateway.origin import Origin
 from tandem.gateway.relay import Client, Front
 from tandem.gateway.shelf import Shelf
@@ -230,6 +231,7 @@ class Worker:
     async def main(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
+        self._responders = Responders(lambda der: self._front.doubt(der))
         self._front = Front(self._tunnels, self._last_gate())
         self._tunnels.told = self._told
         self._desk = self._front.desk = self._open_desk()
@@ -238,6 +240,7 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGHUP, self._renew)
         counting = self._loop.create_task(self._count_always())
         sweeping = self._loop.create_task(self._front.sweep_always())
+        asking = self._loop.create_task(self._responders.look_always(self._shown_by_clients))
         self._serve_clients()
         self._serve_tunnels()
         probe: asyncio.Server | None = None
@@ -254,6 +257,8 @@ class Worker:
         await self._front.drain(self._settings.drain_seconds, lambda: clients.arriving)
         counting.cancel()
         sweeping.cancel()
+        asking.cancel()
+        await self._responders.close()
         await asyncio.sleep(0)  # What the drain cut off is counted with the loss of its connection.
         self._count()
         await self._tell_last()
@@ -341,12 +346,19 @@ class Worker:
     def _last_gate(self) -> Gate:
         """With the rules from before a restart; without any it publishes nothing."""
         try:
-            return Gate(msgspec.json.decode(self._kept.read_bytes(), type=Configuration))
+            return self._gate(msgspec.json.decode(self._kept.read_bytes(), type=Configuration))
         except FileNotFoundError:
             pass
         except Exception:
             log.exception("what was kept cannot be used")
         return Gate(Configuration(0, self._settings.service_name, ""))
+
+    def _gate(self, configuration: Configuration) -> Gate:
+        self._responders.seconds = configuration.ocsp_seconds
+        return Gate(configuration, responders=self._responders)
+
+    def _shown_by_clients(self) -> set[bytes]:
+        return {one.peer for one in self._front.connections if one.peer is not None}
 
     def _hello(self) -> GatewayHello:
         version = self._front.gate.configuration.version
@@ -372,7 +384,7 @@ class Worker:
             log.error("configuration of another gateway", given=configuration.service_name)
             return
         try:
-            gate = Gate(configuration)
+            gate = self._gate(configuration)
         except Exception:
             # What was read says nothing that can be used: the rules from before stay.
             log.exception("configuration cannot be used", version=configuration.version)
@@ -431,6 +443,7 @@ class Worker:
             "alarms": [
                 *(str(one.alarm) for one in self._alarms.values()),
                 *(["CMGService_Storage_Full"] if self._desk.problem else []),
+                *(["CMGService_Ocsp_Unavailable"] if self._responders.faulty else []),
             ],
             "certificate": self._shown,
         }

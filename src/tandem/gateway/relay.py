@@ -141,6 +141,11 @@ class Front:
         if left[_AT_A_TIME:]:
             self.loop.call_soon(self._ask_anew, left[_AT_A_TIME:])
 
+    def doubt(self, der: bytes) -> None:
+        """Something else is known of this certificate: who shows it is asked about anew."""
+        self.gate.forget(der)
+        self._ask_anew([one for one in self.connections if one.peer == der])
+
     def new_id(self) -> bytes:
         """For a request that brought none. Unlike any other, and no secret."""
         self._id += 1

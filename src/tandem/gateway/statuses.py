@@ -77,6 +77,15 @@ STATUSES: dict[str, Status] = {
         "Upload a newer CRL of this authority to the gateway.",
         "The list is older than it may be",
     ),
+    "CMGService_Ocsp_Unavailable": Status(
+        503,
+        "Whether the client's certificate is revoked is not known yet: its responder (OCSP) was not"
+        " asked, or does not answer.",
+        "Try again in a moment; if it lasts, look at the responder that the certificate names.",
+        "The site says that certificates must be asked about (`ocsp` is hard), and the gateway does not"
+        " reach the responder",
+        2,
+    ),
     "CMGService_Not_Published": Status(
         403,
         "This address is not published through the gateway.",

@@ -33,6 +33,7 @@ from tandem.pki.keys import (
     public_jwk,
     same_key,
 )
+from tandem.pki.ocsp import BadAnswer, OcspAnswer, Standing, ocsp_request, read_ocsp
 from tandem.pki.pfx import BadPfx, Pfx, WrongPassword, pfx_export, pfx_open
 from tandem.pki.requests import BadRequest, certificate_request, read_request, windows_request
 from tandem.pki.signed import BadSignature, NotSigned, Signed, read_signed
@@ -42,6 +43,7 @@ __all__ = [
     "UNREADABLE",
     "Alarm",
     "Authority",
+    "BadAnswer",
     "BadCertificate",
     "BadPfx",
     "BadRequest",
@@ -50,6 +52,7 @@ __all__ = [
     "ClientPath",
     "NotAClient",
     "NotSigned",
+    "OcspAnswer",
     "Pfx",
     "PrivateKey",
     "PublicKey",
@@ -57,6 +60,7 @@ __all__ = [
     "RevocationAlarm",
     "Revocations",
     "Signed",
+    "Standing",
     "WrongPassword",
     "build_path",
     "certificate_request",
@@ -70,6 +74,7 @@ __all__ = [
     "name",
     "names_lists",
     "new_root",
+    "ocsp_request",
     "ocsp_urls",
     "pem",
     "pfx_export",
@@ -77,6 +82,7 @@ __all__ = [
     "public_jwk",
     "read_certificates",
     "read_crl",
+    "read_ocsp",
     "read_request",
     "read_signed",
     "same_key",

@@ -8,16 +8,17 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from tandem.pki.keys import KeyKind, PrivateKey, PublicKey, generate_key
 
-Usage = Literal["server", "client", "code"]
+Usage = Literal["server", "client", "code", "ocsp"]
 
 _USAGES = {
     "server": ExtendedKeyUsageOID.SERVER_AUTH,
     "client": ExtendedKeyUsageOID.CLIENT_AUTH,
     "code": ExtendedKeyUsageOID.CODE_SIGNING,
+    "ocsp": ExtendedKeyUsageOID.OCSP_SIGNING,
 }
 # New machines have wrong clocks: a certificate that starts now would not yet be valid for them.
 _SKEW = timedelta(days=1)
@@ -66,6 +67,7 @@ class Authority:
         ca: bool = False,
         path_length: int | None = None,
         crl_url: str = "",
+        ocsp_url: str = "",
         serial: int | None = None,
     ) -> x509.Certificate:
         """A certificate for this key. Nothing is taken from any request: the caller decides."""
@@ -94,6 +96,13 @@ class Authority:
             where = [x509.UniformResourceIdentifier(crl_url)]
             point = x509.DistributionPoint(where, None, None, None)
             builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+        if ocsp_url:
+            access = x509.AccessDescription(
+                AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(ocsp_url)
+            )
+            builder = builder.add_extension(
+                x509.AuthorityInformationAccess([access]), critical=False
+            )
         return builder.sign(self.key, hashes.SHA256())
 
     def crl(

@@ -53,6 +53,7 @@ from tandem.site import (
 from tandem.site import settings as client_settings
 
 _TICK_SECONDS = 300.0
+_LISTS_SECONDS = 20.0
 # How soon a change of the site's properties is noticed.
 _LOOK_SECONDS = 2.0
 _SIGN_SECONDS = 3600.0
@@ -256,6 +257,9 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         asyncio.create_task(
             rounds(stop, cloud.orders.tend, _TICK_SECONDS, failed="certificates not renewed")
         ),
+        asyncio.create_task(
+            rounds(stop, cloud.lists.tend, _LISTS_SECONDS, failed="revocation lists not fetched")
+        ),
         asyncio.create_task(fleet.Keeper(db, devices, utc_now).run(stop)),
         asyncio.create_task(rollouts.run(stop)),
         asyncio.create_task(channel.run(stop)),
@@ -324,8 +328,9 @@ def _cloud(
         now=utc_now,
         changed=news.tell,
     )
+    lists = cloud_services.Lists(db, settings.cloud, now=utc_now, changed=news.tell)
     return cloud_services.CloudServices(
-        db, box, tenants, gateways, connections, resolver, news, utc_now, orders
+        db, box, tenants, gateways, connections, resolver, news, utc_now, orders, lists
     )
 
 

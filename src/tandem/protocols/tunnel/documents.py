@@ -12,6 +12,7 @@ import msgspec
 from tandem.protocols.tunnel.content import ContentService
 
 Auth = Literal["anonymous", "token", "certificate"]
+Ocsp = Literal["off", "soft", "hard"]
 
 MEBIBYTE = 1024 * 1024
 
@@ -83,6 +84,11 @@ class Configuration(msgspec.Struct, frozen=True):
     trusted_roots: list[str] = []
     crls: list[str] = []
     check_revocation: bool = True
+    # What else is asked about a client's certificate that names a responder (OCSP), while revocation
+    # is checked: nothing; its responder, and who cannot be asked about passes (soft) or does not (hard).
+    ocsp: Ocsp = "off"
+    # At the latest after so many seconds it is asked again, whatever the answer said.
+    ocsp_seconds: float = 3600
     endpoints: list[Endpoint] = []
     limits: Limits = Limits()
     # A gateway that knows nothing of content leaves this out, and serves none.

@@ -11,7 +11,7 @@ from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections
 from tandem.site.cloud_services.content_http import content_routes
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
-from tandem.site.cloud_services.lists import ListUnavailable
+from tandem.site.cloud_services.lists import Lists, ListUnavailable
 from tandem.site.cloud_services.lists import fetch as fetch_list
 from tandem.site.cloud_services.model import (
     COMMAND_LINE_APP,
@@ -71,6 +71,7 @@ __all__ = [
     "Gateways",
     "Graph",
     "ListUnavailable",
+    "Lists",
     "NameTaken",
     "NameView",
     "News",

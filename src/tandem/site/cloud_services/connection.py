@@ -411,6 +411,7 @@ class Connections:
             trusted_roots=[_pem(der) for der in await store.trust(tx, "root")],
             crls=[_b64(der) for der in await store.trust(tx, "crl")],
             check_revocation=gateway.check_revocation,
+            ocsp=self.settings.ocsp,
             # What a content gateway is not for is not there to be attacked, either.
             endpoints=[]
             if gateway.content_only

@@ -300,7 +300,12 @@ class GatewayApi:
         """The roots of clients' certificates, and the revocation lists, that gateways are given."""
         await self.require(request)
         async with self.cloud.db.transaction() as tx:
-            return http.reply(await trust.trusted(tx))
+            found = await trust.trusted(tx)
+        sources = [
+            {"url": one.url, "fetched_at": one.fetched_at, "reason": one.reason}
+            for one in self.cloud.lists.sources
+        ]
+        return http.reply({**found, "sources": sources})
 
 
 def _name(request: Request) -> str:

@@ -34,6 +34,7 @@ from tandem.site.cloud_services.gateway_http import (
     version,
 )
 from tandem.site.cloud_services.gateways import Gateways
+from tandem.site.cloud_services.lists import Lists
 from tandem.site.cloud_services.model import (
     DEFAULT_APP_ID_URI,
     DEFAULT_REPLY_URL,
@@ -195,6 +196,7 @@ class CloudServices:
     news: News
     now: Clock
     orders: Orders
+    lists: Lists
 
     @property
     def sign_ins(self) -> SignIns:

@@ -161,6 +161,13 @@ class CloudSettings(Settings, frozen=True):
     jwks_seconds: float = 3600.0
     # A connection point that was silent for so long counts as not connected.
     silent_seconds: float = 200.0
+    # Whether gateways ask the responder that a client's certificate names (OCSP), besides the lists:
+    # off, soft (who cannot be asked about passes) or hard (does not).
+    ocsp: tunnel.Ocsp = "soft"
+    # Addresses (http://) of revocation lists of clients' authorities, fetched besides those that the
+    # uploaded certificates name; and how often all of them are.
+    crl_urls: tuple[str, ...] = ()
+    crl_seconds: float = 900.0
 
 
 class GatewayState(Enum):
