@@ -193,7 +193,24 @@ async def test_the_second_administrator_finds_it_on_the_pages(site: Site, browse
     }
     await browser.press("Plan and compare", **everybody)
     assert "a second administrator has to approve it, and needs a reason" in browser.main
+    await browser.open("/console/approvals")
+    assert "Nothing waits for a second administrator." in browser.main
     id = (await asked(site))["id"]
+    paint = {"name": "Paint", "setting": "Desk/Paint", "value": "blue", "collection": "SMS00001"}
+    await site.api.web.post("/api/v1/configurations", json={**paint, "reason": "it is nicer"})
+    slider = {"position": "mdm", "reason": "the pilot is done"}
+    moved = await site.api.web.put("/api/v1/comanagement/workloads/client-apps", json=slider)
+    assert moved.status_code == 202, moved.text
+    await browser.open("/console/approvals")
+    for said in (
+        "Roll-out Pilot, All Systems",
+        "the pilot is well",
+        "Paint",
+        "it is nicer",
+        "client-apps: mdm",
+        "the pilot is done",
+    ):
+        assert said in browser.main, browser.main
     await browser.open("/console/notifications")
     assert "a roll-out waits for a second administrator" in browser.main
     await browser.open(PATH)

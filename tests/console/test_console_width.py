@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 SETTING = "DeviceLock/MaxInactivityTimeDeviceLock"
 PAGES = (
+    "/console/approvals",
     "/console/configurations",
     "/console/comanagement",
     "/console/comanagement/rollouts",

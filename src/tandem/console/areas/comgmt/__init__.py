@@ -11,6 +11,7 @@ from tandem.console.areas.comgmt import (
     guide,
     rollouts,
     settings,
+    waiting,
     wizard,
 )
 from tandem.console.areas.comgmt.words import PATH
@@ -28,6 +29,7 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
         *client_settings.routes(console),
         *custom_settings.routes(console),
         *configurations.routes(console),
+        *waiting.routes(console),
     ]
 
 
@@ -35,6 +37,7 @@ AREA = Area(
     name="comgmt",
     places=(
         guide.PLACE,
+        waiting.PLACE,
         Place(PATH, N_("Co-management settings"), "flow", N_("Cloud")),
         configurations.PLACE,
         client_settings.PLACE,
