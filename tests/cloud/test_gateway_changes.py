@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from site_world import NAME, PFX_PASSWORD, Site, admin, connect, create, pfx, ready, shown, until
-from tandem import pki
+from tandem import audit, pki
 from tandem.cli.context import site_client
 from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError
-from tandem.protocols import tunnel
+from tandem.protocols import cmtrace, tunnel
 from tandem.site.cloud_services import GatewayInstance
 from tenant_world import World
 
@@ -165,8 +165,14 @@ async def test_a_gateway_that_sends_too_much_warns_and_is_stopped_when_that_is_w
     await site.run("gateway", "set", "--alert-gb", 100, "--stop-when-critical")
     for much, level in ((70, "good"), (10, "warning")):
         await _sent(site, much * GB)
-        assert (await site.run("gateway", "alerts"))["level"] == level
-        await site.cloud.gateways.tend()
+        alerts = await site.run("gateway", "alerts")
+        names = [one["name"] for one in alerts["raised"]]
+        assert (alerts["level"], names) == (
+            level,
+            ["CMG_Outbound_Warning"] if level == "warning" else [],
+        )
+        for _ in range(2):
+            await site.cloud.gateways.tend()
         assert (await shown(site))["state"] == "Ready"
     await _sent(site, 10 * GB)
     alerts = await site.run("gateway", "alerts")
@@ -179,6 +185,17 @@ async def test_a_gateway_that_sends_too_much_warns_and_is_stopped_when_that_is_w
     stopped = await shown(site)
     assert stopped["state"] == "Stopped"
     assert "reached the critical threshold" in stopped["reason"]
+    log = [cmtrace.message_of(line) or "" for line in site.log("CloudMgr").splitlines()]
+    said = [line for line in log if "CMG_Outbound" in line]
+    assert sorted(line.split(": ")[1] for line in said) == [
+        "CMG_Outbound_Critical",
+        "CMG_Outbound_Warning",
+        "CMG_Outbound_Warning is over",
+    ]
+    async with site.db.transaction() as tx:
+        found = await audit.entries(tx, target=NAME)
+    (entry,) = [one for one in found if one.action == "gateway.stop"]
+    assert entry.actor == "site"
     assert not psutil.pid_exists(gateway["nodes"][0]["pid"])
     refused = await site.refusal("gateway", "start")
     assert refused.code == "gateway.transfer-exceeded"

@@ -238,7 +238,12 @@ def alerts(name: Name = "", json: Json = False) -> None:
 
 
 def _alerts_text(value: dict[str, Any]) -> str:
-    return "\n".join([_transfer_text(value), *_alarms_text(value)])
+    raised = [
+        line
+        for one in value["raised"]
+        for line in (f"  Alert {one['name']}: {one['text']}", f"    → {one['cure']}")
+    ]
+    return "\n".join([_transfer_text(value), *raised, *_alarms_text(value)])
 
 
 def _transfer_text(value: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import secrets
 import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -532,6 +532,7 @@ class Gateways:
             "level": alerts.level(sent),
             "storage_bytes": kept,
             "storage_level": "off" if alerts.storage_gb is None else "critical" if full else "good",
+            "raised": [asdict(one) for one in alerts.raised(sent, kept)],
         }
 
     async def stop(self, wanted: str, *, actor: str) -> Gateway:
@@ -1017,7 +1018,12 @@ class Gateways:
                 return
             exceeded = await self._exceeded(tx, gateway)
             items = await store.instances(tx, service_name)
-            self._tell(service_name, await trust.alarms(tx, gateway, self._now()))
+            alerts = await self.alert_state(tx, gateway)
+            self._tell(
+                service_name,
+                await trust.alarms(tx, gateway, self._now()),
+                {(one["name"], ""): f"{one['text']} {one['cure']}" for one in alerts["raised"]},
+            )
         if exceeded:
             await self._stop_for_transfer(items, service_name)
             return
@@ -1026,14 +1032,21 @@ class Gateways:
         if reason != gateway.reason:
             await self._set_state(service_name, GatewayState.READY, reason)
 
-    def _tell(self, service_name: str, found: Sequence[pki.RevocationAlarm]) -> None:
+    def _tell(
+        self,
+        service_name: str,
+        found: Sequence[pki.RevocationAlarm],
+        raised: Mapping[tuple[str, str], str],
+    ) -> None:
         """Into the log once, and once more when it is over."""
         now = {(str(one.alarm), one.authority): f"{one.text} {one.cure}" for one in found}
+        now |= raised
         before = self._alarms.get(service_name, {})
         for key in now.keys() - before.keys():
             self._say(f"Service {service_name}: {key[0]}: {now[key]}", cmtrace.WARNING)
         for name, authority in before.keys() - now.keys():
-            self._say(f"Service {service_name}: {name} of {authority} is over")
+            of = f" of {authority}" if authority else ""
+            self._say(f"Service {service_name}: {name}{of} is over")
         self._alarms[service_name] = now
 
     async def _stop_for_transfer(self, items: Sequence[GatewayInstance], service_name: str) -> None:
@@ -1042,6 +1055,15 @@ class Gateways:
         )
         if not await self._set_state(service_name, GatewayState.STOPPED, reason):
             return
+        async with self._db.transaction() as tx:
+            await audit.record(
+                tx,
+                actor="site",
+                action="gateway.stop",
+                target=service_name,
+                now=self._now(),
+                details={"reason": reason},
+            )
         self._say(f"Service {service_name}: {reason}", cmtrace.WARNING)
         await self._end_all(items)
         self._changed()

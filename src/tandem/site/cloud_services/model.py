@@ -295,6 +295,16 @@ class Directory:
     fetched_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class RaisedAlert:
+    """A threshold that is exceeded now."""
+
+    name: str
+    level: str  # warning or critical
+    text: str
+    cure: str
+
+
 class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to warn of a gateway. Without a threshold nothing is compared."""
 
@@ -342,6 +352,35 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if percent >= self.critical_percent:
             return "critical"
         return "warning" if percent >= self.warning_percent else "good"
+
+    def raised(self, outbound_bytes: int, storage_bytes: int) -> list["RaisedAlert"]:
+        """What is above a threshold now. Nothing of it is stored: it is over when its cause is."""
+        found = []
+        level = self.level(outbound_bytes)
+        if level in {"warning", "critical"}:
+            critical = level == "critical"
+            cure = "Look which endpoint sends so much: `tandem gateway traffic`."
+            if critical and self.stop_when_critical:
+                cure = "The gateway is stopped for it. Raise the threshold to start it again."
+            found.append(
+                RaisedAlert(
+                    "CMG_Outbound_Critical" if critical else "CMG_Outbound_Warning",
+                    level,
+                    f"{outbound_bytes / 10**9:,.1f} GB went out in {ALERT_DAYS} days:"
+                    f" {self.percent(outbound_bytes)} % of {self.outbound_gb:,} GB.",
+                    cure,
+                )
+            )
+        if self.storage_gb is not None and storage_bytes >= self.storage_gb * 10**9:
+            found.append(
+                RaisedAlert(
+                    "CMG_Storage_Critical",
+                    "critical",
+                    f"It keeps {storage_bytes / 10**9:,.1f} GB: more than {self.storage_gb:,} GB.",
+                    "Remove what is not needed there, or raise the threshold.",
+                )
+            )
+        return found
 
     def percent(self, outbound_bytes: int) -> float:
         return (

@@ -32,6 +32,7 @@ _NAMES = {
         *(ADMINSERVICE, REFUSED, EDGE, CONTENT),
     )
 }
+_NAMES["/ccm_content"] = CONTENT
 _PREFIX = re.compile(r"/CCM_Proxy_\w+/\d+/([^/]+)")
 _RUN = re.compile(r"[0-9A-Za-z]{1,64}")
 _FIGURES = ("requests", "failures", "request_bytes", "response_bytes", "elapsed_ms")

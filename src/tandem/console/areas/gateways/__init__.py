@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.gateways import create, health, pages, roles, settings
+from tandem.console.areas.gateways import create, health, pages, roles, settings, traffic
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 
@@ -13,6 +13,7 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
     return [
         *pages.routes(console),
         *settings.routes(console),
+        *traffic.routes(console),
         *roles.routes(console),
         *health.routes(console),
     ]

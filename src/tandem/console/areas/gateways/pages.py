@@ -31,6 +31,7 @@ _PASSING = {"Provisioning", "Starting", "Deleting"}
 
 TABS = (
     ("", N_("Overview")),
+    ("traffic", N_("Traffic")),
     ("settings", N_("Settings")),
     ("certificate", N_("Certificate")),
     ("alerts", N_("Alerts")),

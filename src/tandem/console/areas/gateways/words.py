@@ -439,6 +439,14 @@ ROLES = {
     "connection-point": N_("Connection point"),
     "gateway": N_("Gateway"),
     "admin-service": N_("AdminService"),
+    "software-update-point": N_("Software update point"),
+}
+# What a gateway counts besides published endpoints.
+COUNTED = {
+    "refused": N_("Refused by the gateway"),
+    "edge": N_("Answered by the gateway"),
+    "content": N_("Content"),
+    "other": N_("Other"),
 }
 PEERS = {
     "administrators": N_("Administrators and their scripts"),
