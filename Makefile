@@ -10,8 +10,10 @@ FUZZ ?= tests/odata
 SCHEDULES ?= 10000
 FUZZ_TARGETS ?=
 FUZZ_SECONDS ?= 60
+FAULT_SECONDS ?= 180
+FAULT_ARGS ?=
 
-.PHONY: lab test walk model fuzz check bench up clean setup lock screens msi
+.PHONY: lab test walk model fuzz faults check bench up clean setup lock screens msi
 
 setup: $(STAMP)
 
@@ -40,6 +42,9 @@ fuzz: setup  ## readers of what strangers send, FUZZ_SECONDS each of FUZZ_TARGET
 	$(BIN)/python -m pip install -q --no-deps --require-hashes -r tools/fuzz/requirements.txt
 	$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 	$(BIN)/python -m pytest -q -p no:randomly --timeout 0 --hypothesis-profile=fuzz $(FUZZ)
+
+faults: setup  ## parts of the chain are killed at random under load for FAULT_SECONDS, at most 240; FAULT_ARGS="--seed N --json"
+	$(BIN)/python -m tools.faults --seconds $(FAULT_SECONDS) $(FAULT_ARGS)
 
 check: setup  ## style, strict types, import rules
 	$(BIN)/ruff check .

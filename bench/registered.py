@@ -38,7 +38,7 @@ from tandem.workloads import Position, Workload
 DEVICES = 50_000
 _OPENING_SECONDS = 30.0
 NAME, TENANT, CONNECTION_ID = "gateway.contoso.com", "contoso", "the-connection-id"
-_ROLE = (
+ROLE_COMMAND = (
     "import sys; from pathlib import Path; from tandem.roles import gateway, connector;"
     " {'gateway': gateway, 'connector': connector}[sys.argv[1]].run(Path(sys.argv[2]))"
 )
@@ -114,6 +114,7 @@ class Registered:
         self.port, self.tunnel_port = free_port(), free_port()
         self.management_port = free_port()
         self.gateway_health = free_port()
+        self.health_port = free_port()
         self.pids: dict[str, list[int]] = {}
         self.file = folder / "devices"
 
@@ -244,8 +245,21 @@ class Registered:
 
     def serve(self) -> None:
         tandem = str(Path(sys.executable).with_name("tandem"))
+        self._start("site", [tandem, "site", "run"], self.site_settings(), self.management_port)
+        gateway = [sys.executable, "-c", ROLE_COMMAND, "gateway"]
+        self._start("gateway", gateway, self.gateway_settings(), self.port)
+        self._lives()  # A connection point that finds nobody comes back much later.
+        # What the site would say; it is asked again only after the bench is over.
+        kept = private_folder(self.folder / "connector") / "configuration.json"
+        kept.write_bytes(msgspec.json.encode(self._configuration()))
+        command = [sys.executable, "-c", ROLE_COMMAND, "connector"]
+        self._start("connector", command, self.connector_settings(), self.health_port)
+        self._connected()
+        self.rest()
+
+    def site_settings(self) -> dict[str, Any]:
         write_private(self.folder / "password", secrets.token_urlsafe(12).encode())
-        site = {
+        return {
             "state": str(self.folder / "state"),
             "site_code": "CM1",
             "dsn": self.dsn,
@@ -256,8 +270,9 @@ class Registered:
             "logs": str(private_folder(self.folder / "logs")),
             "first": {"administrator": "admin", "password_file": str(self.folder / "password")},
         }
-        self._start("site", [tandem, "site", "run"], site, self.management_port)
-        gateway = {
+
+    def gateway_settings(self, **changes: Any) -> dict[str, Any]:
+        return {
             "service_name": NAME,
             "host": "127.0.0.1",
             "port": self.port,
@@ -269,14 +284,11 @@ class Registered:
             "connection_id": CONNECTION_ID,
             "state": str(self.folder / "gateway"),
             "logs": str(self.folder / "logs"),
+            **changes,
         }
-        self._start("gateway", [sys.executable, "-c", _ROLE, "gateway"], gateway, self.port)
-        self._lives()  # A connection point that finds nobody comes back much later.
-        # What the site would say; it is asked again only after the bench is over.
-        kept = private_folder(self.folder / "connector") / "configuration.json"
-        kept.write_bytes(msgspec.json.encode(self._configuration()))
-        self.health_port = free_port()
-        connector = {
+
+    def connector_settings(self, **changes: Any) -> dict[str, Any]:
+        return {
             "connection_point": "CP01",
             "management_point_url": f"https://localhost:{self.management_port}",
             "certificate": str(self.folder / "CP01.pem"),
@@ -287,11 +299,8 @@ class Registered:
             "logs": str(self.folder / "logs"),
             "health": f"127.0.0.1:{self.health_port}",
             "retry_seconds": 900.0,
+            **changes,
         }
-        command = [sys.executable, "-c", _ROLE, "connector"]
-        self._start("connector", command, connector, self.health_port)
-        self._connected()
-        self.rest()
 
     def _lives(self, seconds: float = 60) -> None:
         """The gateway's worker answers: its ports are open before it does."""

@@ -18,7 +18,7 @@ _BY_GATEWAY = r"Enable clients to use a cloud management gateway +Yes"
 SHOWS = {
     "broken-hop.md": {
         "tandem health show": r"good +connection-point CP01 → site",
-        "tandem connection-point show": r"CP01 → mycmg\.contoso\.com: connected",
+        "tandem connection-point show CP01": r"CP01 → mycmg\.contoso\.com: connected",
         "tandem gateway analyze": r"good +Management point through the gateway",
         "tandem gateway synchronize": r"mycmg\.contoso\.com: Ready",
         "tandem health ports": r"connection-points +tunnel",

@@ -280,6 +280,38 @@ async def test_a_connection_point_that_says_the_same_again_is_counted_once(
     ]
 
 
+async def test_connection_points_that_report_at_once_do_not_wait_for_each_other_for_ever(
+    site: Site, point: dict[str, Any]
+) -> None:
+    """They say what they counted in any order, and the sums of a gateway are of both."""
+    counted = [tunnel.Traffic(NAME, f"endpoint-{n}", 1, 0, 10, 400, 5.0) for n in range(30)]
+    tellings = [
+        tunnel.GatewayTelling(
+            NAME, n, tunnel.Telling("run", 1, 1, [tunnel.Counted("/SMS_MP", "", 1, 0, 1, 1, 1.0)])
+        )
+        for n in range(1, 3)
+    ]
+
+    async def report(turn: int, name: str, step: int) -> None:
+        told = [
+            msgspec.structs.replace(
+                one, telling=msgspec.structs.replace(one.telling, run=f"{name}x{turn}")
+            )
+            for one in tellings[::step]
+        ]
+        said = tunnel.ConnectorReport(name, [], counted[::step], f"{turn}", 1, told)
+        async with site.db.transaction() as tx:
+            found = await site.cloud.connections.connection_point(tx, name)
+            await site.cloud.connections.report(tx, found, said)
+
+    await site.run("connection-point", "add", "CP02", "--folder", site.folder / "cp02")
+    for turn in range(1, 6):
+        await asyncio.gather(report(turn, "CP01", 1), report(turn, "CP02", -1))
+    async with site.db.transaction() as tx:
+        traffic = await site.cloud.connections.traffic(tx)
+    assert {one["requests"] for one in traffic} == {10}
+
+
 async def test_a_gateway_with_connection_points_is_not_deleted(
     site: Site, point: dict[str, Any]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import psutil
 import pytest
 
 from tandem.protocols import tunnel
@@ -159,6 +160,19 @@ async def test_one_instance_is_restarted_under_load_and_nobody_notices(tmp_path:
                 await more(found, 40)
         assert set(found) <= {"answered", "nobody"}, found
         assert found["nobody"] < found["answered"]
+
+
+async def test_an_instance_that_is_killed_takes_its_workers_with_it(tmp_path: Path) -> None:
+    """The parent of two workers: they held its ports, and whoever took its place did not come up."""
+    rig = Rig(tmp_path, workers=2)
+    async with serving(rig):
+        workers = psutil.Process(rig.processes["gateway"].pid).children()
+        assert len(workers) == 2
+        await asyncio.to_thread(rig.stop, "gateway", signal.SIGKILL)
+        await asyncio.to_thread(psutil.wait_procs, workers, 30)
+        rig.start_gateway()
+        await rig.until(lambda facts: facts["tunnels"] == 1)
+        assert (await rig.ask("GET", f"{BASE}/echo", rig.token())).status_code == 200
 
 
 class Hello:

@@ -532,8 +532,8 @@ async def connection_point(walk: Walk) -> None:
     await site.look()
     button = site.main.get_by_role("button", name=site.t("Download settings, certificate and key"))
     packed = await site.download(walk.folder / "connection-point.zip", button)
-    lab.kept["connector"] = {"settings": str(_unpacked(lab, packed))}
-    await lab.start_connector()
+    lab.kept["connectors"] = [str(_unpacked(lab, packed))]
+    await lab.start_connectors()
     for _ in range(60):
         if site.t("Has never reported") not in await site.text():
             break
@@ -546,7 +546,7 @@ async def connection_point(walk: Walk) -> None:
 
 def _unpacked(lab: Lab, packed: Path) -> Path:
     """What its server's administrator does: unpack it, and say what is particular to this network."""
-    folder = private_folder(lab.folder / "connector")
+    folder = private_folder(lab.folder / "connector-1")
     with zipfile.ZipFile(packed) as opened:
         opened.extractall(folder)
     settings = tomllib.loads((folder / "connector.toml").read_text())
@@ -556,7 +556,7 @@ def _unpacked(lab: Lab, packed: Path) -> Path:
     settings |= {
         "gateway_ca_file": str(lab.public_root),
         "logs": str(lab.logs),
-        "health": f"127.0.0.1:{lab.topology.ports.connector_health}",
+        "health": lab.connector_health(0),
         "report_seconds": lab.timers.connection_report_seconds,
     }
     write_private(folder / "connector.toml", config.toml(settings).encode())

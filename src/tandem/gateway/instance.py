@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -45,6 +46,7 @@ _RESTART_SECONDS = 0.5
 # When the instance ends: until the site has what was counted last. Without an answer it is lost.
 _LAST_WORD_SECONDS = 2.0
 _MOST_CONTEXTS = 4
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 _HANDSHAKES = (
@@ -137,6 +139,13 @@ def _work(
     run_role(made.main)
 
 
+def _ends_with(parent: int) -> bool:
+    """Be told to end when the parent dies: its workers would go on to hold the instance's ports, and
+    whoever takes its place would not come up. False when it is dead already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    return os.getppid() == parent
+
+
 def _keep_workers(
     settings: GatewaySettings,
     certificate: Path,
@@ -147,6 +156,7 @@ def _keep_workers(
     """Fork the workers and start again whichever ends, until SIGTERM."""
     children: dict[int, int] = {}
     stopping = False
+    parent = os.getpid()
 
     def stop(*_: Any) -> None:
         nonlocal stopping
@@ -171,6 +181,8 @@ def _keep_workers(
             children[pid] = worker
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not _ends_with(parent):
+            sys.exit(1)
         # Until it listens for it itself a worker is not ended by it: it reads the newest anyway.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         logs.configure(f"gateway-{settings.instance}", settings.logs)

@@ -184,8 +184,7 @@ class Lab:
         await self._fetch_public_root()
         await asyncio.gather(self._start_tenant(), self._start_site())
         await self._learn()
-        if "settings" in self.kept.get("connector", {}):
-            await self.start_connector()
+        await self.start_connectors()
         # They take a second to start, and nobody needs them before step 0.2.
         self._devices_up = asyncio.create_task(self._start_devices())
         if self.kept.get("devices_started"):
@@ -417,13 +416,21 @@ class Lab:
 
     # ------------------------------------------------------------------ what steps start
 
-    async def start_connector(self) -> None:
-        ports = self.topology.ports
+    async def start_connectors(self) -> None:
+        """Every connection point that step 4.1 has made."""
+        files = self.kept.get("connectors", [])
+        await asyncio.gather(*(self.start_connector(number) for number in range(len(files))))
+
+    async def start_connector(self, number: int) -> None:
+        health = self.connector_health(number)
         await self.supervisor.start(
-            "connector",
-            self._command("connector", "run", "--config", self.kept["connector"]["settings"]),
-            lambda: answers(f"http://{ON_PREMISES}:{ports.connector_health}/healthz"),
+            f"connector-{number + 1}",
+            self._command("connector", "run", "--config", self.kept["connectors"][number]),
+            lambda: answers(f"http://{health}/healthz"),
         )
+
+    def connector_health(self, number: int) -> str:
+        return f"{ON_PREMISES}:{self.topology.ports.connector_health + number}"
 
     def _control(self, role: str) -> Path:
         return self.folder / f"{role}.sock"
@@ -565,7 +572,7 @@ class Lab:
         await self.adopt_gateways()
         # The database last: the roles drain into it.
         others = [p.role for p in self.supervisor.processes if p.role != "postgresql"]
-        first = [role for role in others if role in {"simulator", "agent", "connector"}]
+        first = [role for role in others if role.startswith(("simulator", "agent", "connector"))]
         # The doors of the agent's network stand open until it has gone.
         site = [role for role in others if role not in first]
         for roles in (first, site):

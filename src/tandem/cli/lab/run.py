@@ -299,8 +299,8 @@ def _say_what_to_try(lab: Lab, screen: Screen) -> None:
     if gateways:
         show(f"    kill -9 {gateways[0].pid}")
         show(
-            "      an instance of the gateway dies. Console, Cloud management gateway: one hop goes"
-            " red with its cause, and comes back"
+            "      an instance of the gateway dies. Console, Cloud management gateway: its hops go"
+            " red with their cause, and come back"
         )
     if "5.1" in performed:
         pilot = f"{tandem} comanagement switch windows-update pilot --collection 'Pilot devices'"

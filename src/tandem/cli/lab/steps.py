@@ -26,6 +26,7 @@ from tandem.cli.lab.lab import Lab
 from tandem.cli.lab.plan import Step
 from tandem.cli.lab.report import ExpectedRefusal, Observer
 from tandem.cli.lab.topology import (
+    CONNECTION_POINTS,
     DEPLOYMENT_DOMAIN,
     DOMAIN,
     EXCLUDED,
@@ -579,27 +580,33 @@ async def _dns_problem(lab: Lab) -> str:
 
 
 async def connection_point(lab: Lab, see: Observer) -> None:
-    folder = lab.folder / "connector"
-    health = f"{ON_PREMISES}:{lab.topology.ports.connector_health}"
-    made = await lab.commands.run(
-        "connection-point", "add", "CP01", "--gateway", SERVICE_NAME, "--folder", folder,
-        "--gateway-ca-file", lab.public_root, "--logs", lab.logs, "--health", health,
-        "--report-seconds", lab.timers.connection_report_seconds,
-    )  # fmt: skip
-    lab.kept["connector"] = {"settings": made["settings"]}
-    await lab.start_connector()
+    files = []
+    for number, name in enumerate(CONNECTION_POINTS):
+        made = await lab.commands.run(
+            "connection-point", "add", name, "--gateway", SERVICE_NAME,
+            "--folder", lab.folder / f"connector-{number + 1}",
+            "--gateway-ca-file", lab.public_root, "--logs", lab.logs / name,
+            "--health", lab.connector_health(number),
+            "--report-seconds", lab.timers.connection_report_seconds,
+        )  # fmt: skip
+        files.append(made["settings"])
+    lab.kept["connectors"] = files
+    await lab.start_connectors()
 
     async def connected() -> tuple[bool, str]:
-        shown = await lab.commands.run("connection-point", "show", "CP01")
-        lines = shown["connections"]
-        good = sum(line["state"] == "connected" for line in lines)
+        counts = []
+        for name in CONNECTION_POINTS:
+            shown = await lab.commands.run("connection-point", "show", name)
+            good = sum(line["state"] == "connected" for line in shown["connections"])
+            counts.append(good if shown["connected"] else 0)
+        said = ", ".join(f"{n}: {c}" for n, c in zip(CONNECTION_POINTS, counts, strict=True))
         return (
-            shown["connected"] and good == lab.progress.instances,
-            f"{good} of {lab.progress.instances} instances connected",
+            all(count == lab.progress.instances for count in counts),
+            f"{said} of {lab.progress.instances} instances connected",
         )
 
     held, seen = await until(connected, 30 + lab.timers.connection_report_seconds)
-    see.check("the connection point dials out to every instance", held, seen)
+    see.check("both connection points dial out to every instance", held, seen)
     await nothing_listens(lab, see)
 
 
@@ -684,7 +691,7 @@ def _listening(lab: Lab) -> tuple[list[int], list[tuple[str, str]]]:
     sockets = []
     gateways = {p.pid for p in lab.supervisor.processes if p.role.startswith("gateway")}
     for item in lab.supervisor.processes:
-        if item.role not in {"site", "connector"}:
+        if item.role != "site" and not item.role.startswith("connector"):
             continue
         top = psutil.Process(item.pid)
         for process in [top, *top.children(recursive=True)]:

@@ -22,6 +22,7 @@ PREFIX = "mycmg"
 SERVICE_NAME = f"{PREFIX}.{DOMAIN}"
 SITE_CODE = "CM1"
 INSTANCES = 2
+CONNECTION_POINTS = ("CP01", "CP02")
 # Below what Linux gives to outgoing connections (ip_local_port_range): an instance that starts later
 # must not find its port taken by one.
 _LOWEST_PORT, _HIGHEST_PORT = 10_000, 32_000
@@ -195,7 +196,7 @@ def _ports(count: int) -> Ports:
         dns=free(ON_PREMISES, kind=SOCK_DGRAM),
         dns_control=free(ON_PREMISES),
         ca=free(ON_PREMISES),
-        connector_health=free(ON_PREMISES),
+        connector_health=free(ON_PREMISES, count=len(CONNECTION_POINTS)),
         gateway=free(*instances),
         tunnel=free(*instances, count=16),
         gateway_health=free(ON_PREMISES, count=16),

@@ -64,7 +64,8 @@ async def take(
     """
     told = []
     points = {one.name for one in await store.connection_points(tx)}
-    for item in report.tellings:
+    # In the order in which whoever reports at the same time takes them, too.
+    for item in sorted(report.tellings, key=lambda one: (one.service_name, one.instance)):
         if await store.gateway(tx, item.service_name) is None:
             continue
         telling = item.telling
