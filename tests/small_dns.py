@@ -113,8 +113,10 @@ class _Datagrams(asyncio.DatagramProtocol):
 @asynccontextmanager
 async def small_dns(**settings: Any) -> AsyncIterator[SmallDns]:
     made = SmallDns(free_ports(), **settings)
+    writers: set[asyncio.StreamWriter] = set()
 
     async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 size = int.from_bytes(await reader.readexactly(2))
@@ -131,3 +133,7 @@ async def small_dns(**settings: Any) -> AsyncIterator[SmallDns]:
     finally:
         transport.close()
         server.close()
+        for writer in writers:
+            writer.transport.abort()
+        # The next round of the loop is the one in which they are closed.
+        await asyncio.sleep(0)

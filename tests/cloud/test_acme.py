@@ -23,13 +23,14 @@ from cryptography import x509
 from msgspec.structs import replace
 
 import site_world
-from site_world import NAME, Site, free_ports, ready, shown, until
+from browsing import browsing
+from site_world import NAME, PASSWORD, Site, free_ports, ready, shown, until
 from small_dns import SmallDns, small_dns
 from tandem import pki
 from tandem.infra.clock import utc_now
 from tandem.infra.database import Database
 from tandem.infra.net import Resolver
-from tandem.site.cloud_services import AcmeSettings, GatewayInstance
+from tandem.site.cloud_services import AcmeSettings, GatewayInstance, certificates
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -152,8 +153,6 @@ async def desk(site_db: Database, tmp_path: Path) -> AsyncIterator[Desk]:
 
 async def _gateway(desk: Desk) -> dict[str, Any]:
     """A gateway with what was issued, as the API makes it of the site's own store."""
-    from tandem.site.cloud_services import certificates
-
     site = desk.site
     async with site.db.transaction() as tx:
         item, made = await certificates.pfx_of(tx, site.box, NAME, "once")
@@ -301,3 +300,103 @@ async def test_an_account_made_elsewhere_is_bound(site_db: Database, tmp_path: P
                 )
                 made = await site.run("certificate", "order", NAME)
                 assert made["state"] == "complete"
+
+
+async def test_the_wizard_orders_it_and_says_why_it_did_not_come(desk: Desk) -> None:
+    site = desk.site
+    async with browsing(site.app, "siteadmin", PASSWORD) as browser:
+        await browser.open("/console/certificates")
+        await browser.follow("Request a certificate")
+        await browser.press("Next", prefix="mycmg", domain="contoso.com")
+        good = site.cloud.orders.settings
+        desk.use(agree_to_terms=False)
+        await browser.press("Make key and request", acme="1")
+        assert "Nobody has agreed to the terms of the ACME authority." in browser.main
+        site.cloud.orders.settings = good
+        desk.use(zone="fabrikam.com")
+        await browser.press("Make key and request", acme="1")
+        await _decided(site)
+        await browser.press("Next")
+        assert browser.answer.status_code == 422
+        assert "The authority has not issued the certificate of mycmg.contoso.com yet." in (
+            browser.main
+        )
+        assert "refused to set _acme-challenge.mycmg.contoso.com in fabrikam.com" in browser.main
+        # It is also said where the request waits, and the wizard goes on from there.
+        wizard = browser.url
+        await browser.open("/console/certificates")
+        await browser.follow("mycmg.contoso.com")
+        assert "The authority has not issued it" in browser.main
+        site.cloud.orders.settings = good
+        await browser.open(wizard)
+        await browser.press("Order it once more")
+        assert "The certificate of mycmg.contoso.com is ordered once more." in browser.main
+        await _decided(site)
+        part = await browser.client.get(f"{await _page_of(site)}/order")
+        assert "The authority has issued it" in part.text
+        assert "hx-get" not in part.text
+        await browser.open(wizard)
+        await browser.press("Next")
+        assert "Import" not in browser.text
+        await browser.press("Next", password="once-only", again="once-only")
+        await browser.press("Next")
+        assert "tandem certificate request mycmg.contoso.com --acme" in browser.main
+        assert "certificate import" not in browser.main
+        await browser.press("Done")
+        assert browser.facts()["Ordered by ACME"] == "Yes"
+    assert desk.zone.updates == [f"+ {PROOF}", f"- {PROOF}"]
+
+
+async def _page_of(site: Site) -> str:
+    (found,) = await site.run("certificate", "list")
+    return f"/console/certificates/{found['id']}"
+
+
+async def _decided(site: Site) -> None:
+    """The order is a job of the background: until it has ended, one way or the other."""
+    async with asyncio.timeout(30):
+        while True:
+            (found,) = await site.run("certificate", "list")
+            if found["problem"] or found["state"] == "complete":
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_the_wizard_takes_an_asterisk(site: Site) -> None:
+    async with browsing(site.app, "siteadmin", PASSWORD) as browser:
+        await browser.open("/console/wizards/gateway-certificate")
+        await browser.press("Next", prefix="*", domain="contoso")
+        assert "is not a public domain" in browser.main
+        await browser.press("Next", prefix="*", domain="contoso.com")
+        await browser.press("Make key and request")
+        assert "The key of *.contoso.com is on the site server" in browser.main
+
+
+async def test_a_wildcard_is_proved_at_its_domain(desk: Desk) -> None:
+    site = desk.site
+    made = await site.run("certificate", "request", "*.contoso.com", "--acme")
+    assert (made["state"], made["problem"]) == ("complete", "")
+    at = "_acme-challenge.contoso.com"
+    assert desk.zone.updates == [f"+ {at}", f"- {at}"]
+    # Of a gateway below it, by its name.
+    async with site.db.transaction() as tx:
+        item, made_pfx = await certificates.pfx_of(tx, site.box, "*.contoso.com", "once")
+        await site.cloud.gateways.create(
+            tx,
+            pfx=made_pfx,
+            password="once",
+            tenant_id="t1",
+            acme=item.acme,
+            service_name=NAME,
+            actor="siteadmin",
+        )
+    gateway = await until(site, ready)
+    assert (gateway["service_name"], gateway["acme"]) == (NAME, True)
+    await _ends_soon(site)
+    await site.cloud.orders.tend()
+    found = await shown(site)
+    assert found["renewal_reason"] == ""
+    async with site.db.transaction() as tx:
+        renewed = await site.cloud.gateways.certificate(tx, NAME)
+    names = renewed.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.value.get_values_for_type(x509.DNSName) == ["*.contoso.com"]

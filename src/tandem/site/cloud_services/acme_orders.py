@@ -47,6 +47,7 @@ from tandem.site.cloud_services.model import (
     CertificateRequest,
     Gateway,
     GatewayState,
+    wildcard_of,
 )
 
 log = get_logger("gateways")
@@ -171,30 +172,36 @@ class Orders:
         assert item.request is not None
         authority = _Authority(self.settings, account)
         order = await asyncio.to_thread(authority.begin, item.request)
-        records: list[tuple[str, str]] = []
+        records: list[tuple[str, str, str]] = []
         try:
             for name, value in authority.proofs(order):
                 where = await self._place(name)
-                records.append((where, value))
-                await self._update(where, add=value)
-            for where, value in records:
+                zone = self._zone(item.service_name, name, where)
+                records.append((zone, where, value))
+                await self._update(zone, where, add=value)
+            for _, where, value in records:
                 await self._await_record(where, value)
             return await asyncio.to_thread(authority.finish, order)
         finally:
-            for where, _ in records:
+            for zone, where, _ in records:
                 # A record that stays proves nothing to anybody: its value was for this order.
                 with contextlib.suppress(AcmeFault):
-                    await self._update(where)
+                    await self._update(zone, where)
 
     async def _place(self, name: str) -> str:
         """Where the record belongs: an alias leads to a zone that is open to updates (8.4 follows
         it), so that the organisation's own need not be."""
         return await self._resolver.cname(name) or name
 
-    async def _update(self, name: str, add: str | None = None) -> None:
+    def _zone(self, service_name: str, name: str, where: str) -> str:
+        """The zone of the settings, or the one that names below a domain mostly are in."""
+        if self.settings.zone:
+            return self.settings.zone
+        return (service_name if where == name else where).partition(".")[2]
+
+    async def _update(self, zone: str, name: str, add: str | None = None) -> None:
         """Set, or without `add` remove, the TXT record. Raises AcmeFault."""
         here = self.settings
-        zone = here.zone or ".".join(name.split(".")[2:])
         key = None
         if here.tsig_key_file is not None:
             key = dns.tsig.Key(here.tsig_name, _secret(here.tsig_key_file), _algorithm(here))
@@ -255,8 +262,16 @@ class Orders:
         name = gateway.service_name
         async with self._db.transaction() as tx:
             await store.set_renewal(tx, name, gateway.renewal_reason, self._now())
+            kept = await self._gateways.certificate(tx, name)
+            wanted = next(
+                iter(
+                    {name, wildcard_of(name)}
+                    & set(certificates.certificate_names(kept.certificate))
+                ),
+                name,
+            )
             made = await certificates.request(
-                tx, self._box, name, {}, actor="site", now=self._now()
+                tx, self._box, wanted, {}, actor="site", now=self._now()
             )
             await store.set_acme(tx, made.id)
         await self.order(made.id)

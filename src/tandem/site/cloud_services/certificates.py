@@ -25,7 +25,7 @@ from tandem.site.cloud_services.model import (
     NoSuchCertificate,
     UnusableCertificate,
     deployment_name,
-    fold_service_name,
+    fold_certificate_name,
 )
 
 _FIELDS = ("organization", "organizational_unit", "locality", "state", "country")
@@ -37,9 +37,11 @@ async def check_name(
 ) -> NameCheck:
     """Whether a service name can be used. Nothing is made or reserved. Raises DnsUnavailable."""
     try:
-        name = fold_service_name(asked)
+        name = fold_certificate_name(asked)
     except BadServiceName as error:
         return NameCheck(asked, asked, "", False, error.code, error.message, error.cure)
+    if name.startswith("*."):  # Of gateways that each have a name of their own.
+        return NameCheck(asked, name, "", True)
     deployed = deployment_name(name, deployment_domain)
     notes = [f"{asked.strip()} is written {name}."] if asked.strip() != name else []
     reason = await _taken(tx, name, deployed, resolver)
@@ -73,7 +75,7 @@ async def request(
 
     Raises BadServiceName, BadSubject.
     """
-    name = fold_service_name(service_name)
+    name = fold_certificate_name(service_name)
     parts = {field: subject.get(field, "").strip() for field in _FIELDS}
     _check_subject(parts)
     key = pki.generate_key("rsa2048")
@@ -252,7 +254,7 @@ def _name_of(certificate: x509.Certificate) -> str:
     names = certificate_names(certificate)
     for name in names:
         with contextlib.suppress(BadServiceName):
-            return fold_service_name(name)
+            return fold_certificate_name(name)
     for name in names:
         if name.startswith("*."):
             return name.lower()
@@ -311,5 +313,5 @@ async def _audit(tx: Tx, actor: str, action: str, target: str, now: datetime) ->
 
 def fold(name: str) -> tuple[str, str]:
     """The folded name, and a note when it was folded."""
-    folded = fold_service_name(name)
+    folded = fold_certificate_name(name)
     return folded, "" if folded == name.strip() else f"{name.strip()} is written {folded}."

@@ -56,6 +56,7 @@ from tandem.site.cloud_services.model import (
     TransferExceeded,
     check_resource_group,
     deployment_name,
+    wildcard_of,
 )
 from tandem.site.cloud_services.providers import Local, Provider, ProviderFault, Seen, Work
 from tandem.site.cloud_services.ssh_provider import Ssh
@@ -473,7 +474,7 @@ class Gateways:
         kept, secret = await self._pfx(tx, gateway.service_name)
         before = _common_name(pki.pfx_open(kept, secret.decode()).certificate)
         after = _common_name(opened.certificate)
-        known = {before.lower(), gateway.service_name, _wildcard(gateway.service_name)}
+        known = {before.lower(), gateway.service_name, wildcard_of(gateway.service_name)}
         if after.lower() not in known:
             raise AnotherCommonName(
                 f"The existing common name is {before}, the new one is {after}:"
@@ -483,7 +484,9 @@ class Gateways:
                 field="pfx",
             )
         named = certificate_names(opened.certificate)
-        if not {gateway.service_name, _wildcard(gateway.service_name)} & {n.lower() for n in named}:
+        if not {gateway.service_name, wildcard_of(gateway.service_name)} & {
+            n.lower() for n in named
+        }:
             raise AnotherCommonName(
                 f"The certificate is for {', '.join(named) or 'no name'}: clients would not believe"
                 f" that it is {gateway.service_name}.",
@@ -1136,10 +1139,6 @@ def _common_name(certificate: x509.Certificate) -> str:
 def _leaf(work: Work) -> x509.Certificate:
     password = work.files["server.password"].decode()
     return pki.pfx_open(work.files["server.pfx"], password).certificate
-
-
-def _wildcard(service_name: str) -> str:
-    return f"*.{service_name.partition('.')[2]}"
 
 
 def _size(folder: Path) -> int:

@@ -691,6 +691,20 @@ def fold_service_name(asked: str) -> str:
     return name
 
 
+def wildcard_of(service_name: str) -> str:
+    """The name of a certificate for all names below the service name's domain."""
+    return f"*.{service_name.partition('.')[2]}"
+
+
+def fold_certificate_name(asked: str) -> str:
+    """As `fold_service_name`, of what a certificate may be for: also all names below a domain."""
+    name = asked.strip().rstrip(".").lower()
+    if not name.startswith("*."):
+        return fold_service_name(asked)
+    # A prefix of any gateway: what is judged is the domain.
+    return f"*.{fold_service_name(f'any.{name[2:]}').partition('.')[2]}"
+
+
 def check_resource_group(name: str) -> None:
     """Raises BadGateway, which says how the name could be written."""
     if _RESOURCE_GROUP.match(name) and not name.endswith("."):

@@ -42,6 +42,7 @@ STATE = {
     "incomplete": ("bad", N_("Certificates of its path are missing")),
     "complete": ("good", N_("Complete")),
 }
+REFRESH_SECONDS = 2
 _ANSWERS = ".cer,.crt,.pem,.p7b,.p7c,.der"
 
 
@@ -87,6 +88,8 @@ async def _make_request(page: Page[Any], draft: Draft) -> None:
     wanted = {"service_name": draft.values["service_name"]}
     wanted |= {name: str(draft.values.get(name, "")).strip() for name in _SUBJECT}
     wanted["country"] = wanted["country"].upper()
+    if draft.values.get("acme"):
+        wanted["acme"] = True
     before = str(draft.values.get("certificate_id", ""))
     if before and draft.values.get("requested") == wanted:
         return
@@ -103,7 +106,30 @@ async def _make_request(page: Page[Any], draft: Draft) -> None:
 
 
 async def _load(page: Page[Any], draft: Draft) -> Mapping[str, Any]:
-    return {"certificate": await _one(page, _id(draft)), "states": STATE, "path_of": PATH}
+    found = await _one(page, _id(draft))
+    return {
+        "certificate": found,
+        "states": STATE,
+        "path_of": PATH,
+        "refresh_seconds": REFRESH_SECONDS,
+    }
+
+
+async def _came(page: Page[Any], draft: Draft) -> None:
+    """What an ACME authority issues comes by itself: there is nothing to import."""
+    found = await _one(page, _id(draft))
+    draft.values["acme"] = found["acme"]
+    if found["acme"] and found["state"] == "waiting":
+        raise Problem(
+            "",
+            N_("The authority has not issued the certificate of %(name)s yet."),
+            cure=N_("Wait a moment, and look at what is said of the order below."),
+            name=found["service_name"],
+        )
+
+
+def _by_hand(draft: Draft) -> bool:
+    return not draft.values.get("acme")
 
 
 def _answer(draft: Draft) -> bytes:
@@ -175,10 +201,13 @@ async def _command(page: Page[Any], draft: Draft) -> str:
     words += [
         f"--{option} '{text}'" for name, option in names.items() if (text := subject.get(name, ""))
     ]
+    if found["acme"]:
+        how = [" ".join([*words, "--acme"])]
+    else:
+        how = [" ".join([*words, "-o request.csr"]), "tandem certificate import ANSWER"]
     return "\n".join(
         [
-            " ".join([*words, "-o request.csr"]),
-            "tandem certificate import ANSWER",
+            *how,
             f"tandem certificate export {found['service_name']} -o {_file_name(found)}.pfx"
             " --password-file FILE" + (" --remove" if draft.values.get("remove") else ""),
         ]
@@ -223,7 +252,8 @@ WIZARD = Wizard(
                     N_("Prefix"),
                     hint=N_(
                         "3 to 24 lowercase letters and digits. It becomes the name of the gateway's"
-                        " deployment too, so nobody else may have it."
+                        " deployment too, so nobody else may have it. An asterisk asks for a"
+                        " certificate of all gateways below the domain."
                     ),
                     required=True,
                     limit=64,
@@ -251,6 +281,15 @@ WIZARD = Wizard(
                 field("locality", N_("City"), limit=64),
                 field("state", N_("State or province"), limit=64),
                 field("country", N_("Country, two letters"), limit=2, check=_country),
+                field(
+                    "acme",
+                    N_("Order it by ACME"),
+                    "checkbox",
+                    hint=N_(
+                        "Of the authority in the site's settings, which asks for a record in DNS that"
+                        " the site sets by itself. Without it you send the request to your CA."
+                    ),
+                ),
             ),
             check=_make_request,
         ),
@@ -260,6 +299,7 @@ WIZARD = Wizard(
             template="cloud/request_step.html",
             load=_load,
             next_label=N_("I have the CA's answer"),
+            check=_came,
         ),
         Step(
             key="import",
@@ -268,6 +308,7 @@ WIZARD = Wizard(
                 "Give the CA's answer to the key that waits for it: one file after the other, when"
                 " it sent several."
             ),
+            when=_by_hand,
             template="cloud/import_step.html",
             load=_load,
             next_label=N_("Import"),
@@ -333,6 +374,7 @@ async def _show(
         status,
         certificate=found,
         states=STATE,
+        refresh_seconds=REFRESH_SECONDS,
         fields=shown,
         path_of=PATH,
         general=(problems or {}).get(""),
@@ -380,6 +422,28 @@ def _file(data: bytes, name: str, media_type: str) -> Response:
 def _file_name(found: Mapping[str, Any]) -> str:
     name = str(found["service_name"]).replace("*", "wildcard")
     return "".join(c for c in name if c.isalnum() or c in ".-")
+
+
+async def _order(page: Page[Any]) -> Response:
+    """How the order of an ACME authority stands: fetched again until it has ended."""
+    found = await _one(page, page.request.path_params["id"])
+    return page.render(
+        "cloud/_order.html", certificate=found, path_of=PATH, refresh_seconds=REFRESH_SECONDS
+    )
+
+
+async def _order_again(page: Page[Any]) -> Response:
+    form = await page.form()
+    id = page.request.path_params["id"]
+    found = await page.api.post(f"{API}/{quote(id, safe='')}/order", {})
+    draft = form.get("draft", "")
+    back = f"{PATH}/{id}"
+    if draft:
+        made = await page.drafts.get(draft, KEY, page.session.user)
+        back = f"{ROOT}/wizards/{KEY}/{made.id}/request"
+    return page.to(
+        back, N_("The certificate of %(name)s is ordered once more."), name=found["service_name"]
+    )
 
 
 async def _remove(page: Page[Any]) -> Response:
@@ -447,5 +511,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{PATH}/{{id}}", _show),
         console.route(f"{PATH}/{{id}}/request.csr", _request_file),
         console.route(f"{PATH}/{{id}}/pfx", _pfx, post=True),
+        console.route(f"{PATH}/{{id}}/order", _order),
+        console.route(f"{PATH}/{{id}}/order", _order_again, post=True),
         console.route(f"{PATH}/{{id}}/remove", _remove, post=True),
     ]
