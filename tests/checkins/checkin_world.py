@@ -124,7 +124,7 @@ class World:
         self.points = [point(policy_by(memory)) for memory in self.memories]
         # Computes, and remembers nothing.
         self.afresh = point(lambda tx, client: comanagement.policy_content(tx, client.id))
-        apps = [
+        self.apps = apps = [
             memory.before(http.application(clients.routes(db, point, memory), role="site"))
             for point, memory in zip(self.points, self.memories, strict=True)
         ]
@@ -255,8 +255,8 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(db: Database, folder: Path) -> AsyncIterator[World]:
-    made = World(db, folder, Moment())
+async def world_of(db: Database, folder: Path, now: Moment | None = None) -> AsyncIterator[World]:
+    made = World(db, folder, now or Moment())
     stop = asyncio.Event()
     running = [asyncio.create_task(memory.run(stop)) for memory in made.memories]
     try:

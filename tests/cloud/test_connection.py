@@ -109,11 +109,32 @@ async def test_allowing_gateway_traffic_publishes_the_endpoints_and_nothing_else
         # The connection point forwards exactly these; its own documents are not among them.
         inside = {item.prefix: item.url for item in after.map}
         assert inside[endpoint.prefix] == f"{site.url}/{path}"
-    assert set(inside) - {tunnel.ORIGIN} == {item.prefix for item in published.endpoints}
+    # Two more lead to where gateways ask themselves, and are none of a client's.
+    own = inside.keys() - {endpoint.prefix for endpoint in published.endpoints}
+    assert own == {"/CCM_Proxy_EdgeAnswers", tunnel.ORIGIN}
+    assert inside["/CCM_Proxy_EdgeAnswers"] == f"{site.url}/EdgeAnswers/{NAME}"
     assert not any("SMS_CMG" in item.url for item in after.map)
     await site.run("management-point", "set", "--no-allow-gateway-traffic")
     assert [item.prefix for item in (await configuration(site)).map] == [tunnel.ORIGIN]
     assert (await site.run("management-point", "show"))["gateway_host"] == ""
+
+
+async def test_a_gateway_answers_check_ins_itself_until_it_is_told_not_to(
+    site: Site, point: dict[str, Any]
+) -> None:
+    assert (await configuration(site)).gateways[0].configuration.answers is None
+    role = (await site.run("management-point", "set", "--allow-gateway-traffic"))["role_id"]
+    wanted = (await configuration(site)).gateways[0].configuration.answers
+    assert wanted is not None
+    assert wanted.targets == [
+        f"/CCM_Proxy_{entry}/{role}/SMS_MP/.sms_pol" for entry in ("ServerAuth", "MutualAuth")
+    ]
+    assert not (await site.run("gateway", "set", "--no-edge-answers"))["edge_answers"]
+    found = await configuration(site)
+    assert found.gateways[0].configuration.answers is None
+    assert not any("EdgeAnswers" in item.url for item in found.map)
+    assert (await site.run("gateway", "set", "--edge-answers"))["edge_answers"]
+    assert (await configuration(site)).gateways[0].configuration.answers == wanted
 
 
 async def test_a_version_grows_only_when_the_configuration_changes(

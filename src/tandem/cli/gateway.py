@@ -15,6 +15,7 @@ app = typer.Typer(help="Cloud management gateways.", no_args_is_help=True)
 _WAIT_SECONDS = 900.0
 _PASSING = {"Provisioning", "Starting", "Deleting"}
 
+_EDGE_ANSWERS = "Answer check-ins without news at the gateway."
 Name = Annotated[str, typer.Argument(help="Service name; the only gateway when left out.")]
 Pfx = Annotated[
     Path | None, typer.Option("--pfx", help="Certificate, key and path of the gateway.")
@@ -94,6 +95,9 @@ def create(
     content_only: Annotated[
         bool, typer.Option("--content-only", help="Publish nothing of a management point.")
     ] = False,
+    edge_answers: Annotated[
+        bool, typer.Option("--edge-answers/--no-edge-answers", help=_EDGE_ANSWERS)
+    ] = True,
     trusted_root: Annotated[
         list[Path] | None,
         typer.Option("--trusted-root", help="Root of clients' certificates; several are taken."),
@@ -133,6 +137,7 @@ def create(
         "check_revocation": check_revocation,
         "serve_content": serve_content,
         "content_only": content_only,
+        "edge_answers": edge_answers,
         "alerts": _alerts(
             alert_gb, warning_percent, critical_percent, stop_when_critical, storage_gb
         ),
@@ -198,6 +203,9 @@ def set_(
     acme: Annotated[
         bool | None, typer.Option("--acme/--no-acme", help="Renew its certificate by ACME.")
     ] = None,
+    edge_answers: Annotated[
+        bool | None, typer.Option("--edge-answers/--no-edge-answers", help=_EDGE_ANSWERS)
+    ] = None,
     pfx: Pfx = None,
     password_file: PasswordFile = None,
     certificate: Certificate = "",
@@ -212,6 +220,7 @@ def set_(
         "check_revocation": check_revocation,
         "serve_content": serve_content,
         "acme": acme,
+        "edge_answers": edge_answers,
         **_certificate(pfx, password_file, certificate),
     }
     body = {key: value for key, value in body.items() if value is not None}
@@ -404,6 +413,7 @@ def _text(value: dict[str, Any]) -> str:
         f"  Certificate     until {value['expires_at']}",
         f"  Renewal         {_renewal(value)}",
         f"  Revocation      {'checked' if value['check_revocation'] else 'not checked'}",
+        f"  Edge answers    {'on' if value['edge_answers'] else 'off'}",
     ]
     for node in value["nodes"]:
         said = f"  Instance {node['instance']:<6} {node['host']}:{node['port']} {node['state']}"

@@ -289,7 +289,8 @@ class Connector:
     def _passed(self, *values: Any) -> None:
         """What a line of the log is made of. Many are made and go to the disk at once: a write each
         would cost more than all else that a request costs here."""
-        if self._log is not None:
+        # A gateway's own questions are many, and nobody's request.
+        if self._log is not None and values[2] != tunnel.ANSWERS_ENDPOINT:
             self._requests.append((time.time(), *values))
 
     async def _log_always(self) -> None:
@@ -402,6 +403,7 @@ class Connector:
                 tally.most,
             )
             for (service_name, endpoint), tally in self.traffic.take().items()
+            if endpoint != tunnel.ANSWERS_ENDPOINT
         ]
         for item in self._under_way:
             self.say(

@@ -244,7 +244,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._tunnels = Tunnels(lambda: self._front.gate.configuration.limits)
         self._responders = Responders(lambda der: self._front.doubt(der))
-        self._front = Front(self._tunnels, self._last_gate())
+        self._front = Front(
+            self._tunnels, self._last_gate(), self._settings.connection_id, self._name
+        )
         self._tunnels.told = self._told
         self._desk = self._front.desk = self._open_desk()
         self._desk.configure(self._front.gate.configuration)
@@ -253,6 +255,7 @@ class Worker:
         counting = self._loop.create_task(self._count_always())
         sweeping = self._loop.create_task(self._front.sweep_always())
         asking = self._loop.create_task(self._responders.look_always(self._shown_by_clients))
+        answering = self._loop.create_task(self._front.answers.run())
         self._serve_clients()
         self._serve_tunnels()
         probe: asyncio.Server | None = None
@@ -271,6 +274,8 @@ class Worker:
         sweeping.cancel()
         asking.cancel()
         await self._responders.close()
+        answering.cancel()
+        await self._front.answers.end()
         await asyncio.sleep(0)  # What the drain cut off is counted with the loss of its connection.
         self._count()
         await self._tell_last()
@@ -452,6 +457,7 @@ class Worker:
             "endpoints": len(configuration.endpoints),
             "connections": len(self._front.connections),
             "failed_handshakes": self._failed_handshakes(),
+            "answers": self._front.answers.facts(),
             "alarms": [
                 *(str(one.alarm) for one in self._alarms.values()),
                 *(["CMGService_Storage_Full"] if self._desk.problem else []),

@@ -281,6 +281,17 @@ class Reader:
         """Those that pass, by lower-case name."""
         return [(name, value) for name, _, value in (line.partition(b": ") for line in self._lines)]
 
+    def once(self, names: frozenset[bytes]) -> dict[bytes, bytes] | None:
+        """The values of those fields that are there; None when one of them came twice."""
+        found: dict[bytes, bytes] = {}
+        for line in self._lines:
+            name, _, value = line.partition(b": ")
+            if name in names:
+                if name in found:
+                    return None
+                found[name] = value
+        return found
+
     def handshake(self) -> list[tuple[bytes, bytes]]:
         """Those of a request for an upgrade, with what is this hop's."""
         named = self._connection.rstrip(b",")

@@ -25,6 +25,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tandem.gateway.answers import Answers
 from tandem.gateway.carriers import PATH, Doors, NotTunnel
 from tandem.gateway.content import Delivered, Delivery
 from tandem.gateway.counts import CONTENT, EDGE, REFUSED
@@ -102,7 +103,9 @@ REGISTRY.register(METER)
 class Front:
     """What all client connections of a worker share."""
 
-    def __init__(self, tunnels: Tunnels, gate: Gate) -> None:
+    def __init__(
+        self, tunnels: Tunnels, gate: Gate, connection_id: str = "", worker: str = ""
+    ) -> None:
         self.tunnels = tunnels
         self.gate = gate
         self.limits = gate.configuration.limits
@@ -123,6 +126,8 @@ class Front:
         self._id = 0
         self._window_ends = 0.0
         tunnels.opened = self.free
+        self.answers = Answers(self, connection_id, worker)
+        self.answers.configure(gate.configuration)
 
     def swap(self, gate: Gate) -> None:
         """New rules, for what begins from now on; open connections of clients whose certificate is
@@ -131,6 +136,7 @@ class Front:
         self.gate = gate
         self.limits = gate.configuration.limits
         self.rules += 1
+        self.answers.configure(gate.configuration)
         self._ask_anew([one for one in self.connections if one.peer is not None])
 
     def _ask_anew(self, left: list["Client"]) -> None:
@@ -704,6 +710,20 @@ class Client(asyncio.Protocol):
             self._refuse(refused, self.keeps())
             self.finished(self.keeps())
             return
+        answers = front.answers
+        if reader.target not in answers.targets or not answers.take(self, reader, plan, who):
+            self._send_on(plan, who)
+
+    def goes_on(self, plan: Forward, who: str) -> None:
+        """It waited to be answered here, and is to go to the site."""
+        self.exchange = None
+        try:
+            self._send_on(plan, who)
+        except Refused as error:
+            self._refuse_and_close(error.refusal)
+
+    def _send_on(self, plan: Forward, who: str) -> None:
+        reader, front = self._reader, self._front
         correlation = reader.correlation or front.new_id()
         try:
             head = reader.written(_printable(plan.identity), correlation)
@@ -724,6 +744,43 @@ class Client(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+    def not_modified(self, plan: Forward, who: str, etag: bytes, begun: float) -> None:
+        """Answered here in the site's stead, as it would have."""
+        reader, front = self._reader, self._front
+        correlation = reader.correlation or front.new_id()
+        keep = self.keeps()
+        head = (
+            b"HTTP/1.1 304 Not Modified\r\n%sdate: %s\r\netag: %s\r\n"
+            b"cache-control: private, no-cache\r\nx-correlation-id: %s\r\n\r\n"
+            % (
+                b"" if keep else b"connection: close\r\n",
+                front.answers.date(),
+                etag,
+                correlation,
+            )
+        )
+        self.write(head)
+        front.guard.ended(who)
+        seconds = self._loop.time() - begun
+        METER.took(seconds)
+        METER.outcomes["answered"] += 1
+        count = front.counts[plan.endpoint]
+        count.requests += 1
+        count.responses += 1
+        count.head_bytes += len(head)
+        count.seconds += seconds
+        milliseconds = round(seconds * 1000, 1)
+        front.told(
+            reader.method,
+            _shown(reader.target),
+            304,
+            milliseconds,
+            plan.identity,
+            correlation.decode("ascii"),
+            0,
+        )
+        self.finished(keep)
 
     def _answer(self, status: int, text: str, content: bytes, keep: bool, more: list[str]) -> int:
         """How many bytes it is."""

@@ -48,6 +48,10 @@ class Tunnels:
     def __len__(self) -> int:
         return len(self._held)
 
+    def holds(self, tunnel: "Tunnel") -> bool:
+        """Whether it takes requests."""
+        return tunnel in self._held
+
     @property
     def connection_points(self) -> list[str]:
         return sorted({tunnel.connection_point for tunnel in self._held})

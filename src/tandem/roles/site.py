@@ -243,7 +243,8 @@ async def _serve(settings: SiteSettings, db: Database, stop: asyncio.Event) -> N
         ],
         role="site",
     )
-    management_point = checkins.before(management_point)
+    answers = cloud_services.EdgeAnswers(db, checkins)
+    management_point = answers.before(checkins.before(management_point))
     tls = _Certificates(settings, db, box)
     front = await tls.front()
 

@@ -1,5 +1,15 @@
 """Gateway ↔ connection point: multiplexed frames over TLS, and the documents that go with them."""
 
+from tandem.protocols.tunnel.answers import (
+    ANSWERS_ENDPOINT,
+    ENTRY_BYTES,
+    TAG_BYTES,
+    Confirmation,
+    EdgeAnswers,
+    Question,
+    answers_key,
+    tag,
+)
 from tandem.protocols.tunnel.content import (
     CONTENT,
     ORIGIN,
@@ -56,7 +66,9 @@ from tandem.protocols.tunnel.frames import (
 from tandem.protocols.tunnel.session import Incoming, Outgoing, Reset, Session, Stream
 
 __all__ = [
+    "ANSWERS_ENDPOINT",
     "CONTENT",
+    "ENTRY_BYTES",
     "HEADER_BYTES",
     "MAX_DATA",
     "MEBIBYTE",
@@ -65,12 +77,14 @@ __all__ = [
     "OLDEST",
     "ORIGIN",
     "PROOF_HEADER",
+    "TAG_BYTES",
     "TELLS",
     "WINDOW",
     "Auth",
     "BadFrame",
     "Carrier",
     "Configuration",
+    "Confirmation",
     "ConnectionState",
     "ConnectorConfiguration",
     "ConnectorReport",
@@ -80,6 +94,7 @@ __all__ = [
     "Copy",
     "Counted",
     "Decoder",
+    "EdgeAnswers",
     "Endpoint",
     "Failure",
     "Frame",
@@ -94,6 +109,7 @@ __all__ = [
     "Mapping",
     "Ocsp",
     "Outgoing",
+    "Question",
     "ReportAnswer",
     "Reset",
     "Session",
@@ -104,8 +120,10 @@ __all__ = [
     "Traffic",
     "Type",
     "WebProxy",
+    "answers_key",
     "credit",
     "encode",
     "is_proven",
     "prove",
+    "tag",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tandem.protocols.tunnel.answers import EdgeAnswers
 from tandem.protocols.tunnel.content import ContentService
 
 Auth = Literal["anonymous", "token", "certificate"]
@@ -91,6 +92,8 @@ class Configuration(msgspec.Struct, frozen=True):
     ocsp_seconds: float = 3600
     endpoints: list[Endpoint] = []
     limits: Limits = Limits()
+    # None: every request goes to the site.
+    answers: EdgeAnswers | None = None
     # A gateway that knows nothing of content leaves this out, and serves none.
     content: ContentService | None = None
 

@@ -6,7 +6,7 @@ policy says is handed in (`Collaborators.policy`). `checkins` answers who has it
 `jobs` has the clean-up of what replays need no longer.
 """
 
-from tandem.site.clients.checkins import CheckIns
+from tandem.site.clients.checkins import POLICY_PATH, CheckIns
 from tandem.site.clients.http import (
     admin_routes,
     content_answer,
@@ -86,6 +86,7 @@ __all__ = [
     "HOLD_SECONDS",
     "NOTIFICATION_LIMIT",
     "POLICY_DELIVERED",
+    "POLICY_PATH",
     "SITE_TOPIC",
     "BlockedClient",
     "CheckIns",

@@ -17,7 +17,7 @@ from memory goes the long way, which refuses what is to be refused.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -29,18 +29,21 @@ from tandem.infra.database import Database, Notices
 from tandem.infra.errors import AppError
 from tandem.infra.logs import get_logger
 from tandem.infra.rounds import rounds
-from tandem.protocols import ccm
+from tandem.protocols import ccm, tunnel
 from tandem.site.clients import store
 from tandem.site.clients.model import TokenHolder
+from tandem.site.clients.told import Journal
 
 T = TypeVar("T")
 
 log = get_logger("http")
 
 CHANNEL = "clients_policy"
-_POLICY = "/SMS_MP/.sms_pol"
+POLICY_PATH = "/SMS_MP/.sms_pol"
 _SEEN_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
+# What a gateway tells of a client lies no longer back than this.
+_LONGEST_AGO = 600.0
 # A date is taken from 5 minutes before to 5 minutes after the site's own.
 _NONCE_LIFE = 2 * ccm.SKEW + timedelta(minutes=1)
 # What the answer from memory is decided by: each of these is in a request once, or not at all.
@@ -69,6 +72,7 @@ class _Kept:
     holder: str
     etag: str
     etag_ends: float  # From then on the policy has another ETag by itself.
+    tag: bytes  # By which gateways know it.
 
 
 @dataclass(eq=False, slots=True)
@@ -86,6 +90,10 @@ class CheckIns:
         self._db = db
         self._now = now
         self._kept: dict[str, _Kept] = {}
+        self._journal = Journal()
+        # Clients of whom something was kept until lately: of them, too, a gateway may still tell.
+        self._before: set[str] = set()
+        self._long_before: set[str] = set()
         self._tickets: set[Ticket] = set()
         self._common: list[Any] = []
         self._notices: Notices | None = None
@@ -127,9 +135,14 @@ class CheckIns:
 
     def _heard(self, client_id: str) -> None:
         if client_id:
-            self._kept.pop(client_id, None)
+            kept = self._kept.pop(client_id, None)
+            if kept is not None:
+                self._journal.drop(kept.tag)
+                self._before.add(client_id)
         else:
+            self._before.update(self._kept)
             self._kept.clear()
+            self._journal.clear()
             self._common = []
         for ticket in self._tickets:
             if not client_id or ticket.client_id == client_id:
@@ -167,9 +180,15 @@ class CheckIns:
         if ticket.void:
             return
         key = ccm.public_point(holder.key)
+        digest = sha256(token.encode()).digest()
+        tag = tunnel.tag(ticket.client_id.encode(), etag.encode(), digest)
+        before = self._kept.get(ticket.client_id)
+        if before is not None and before.tag != tag:
+            self._journal.drop(before.tag)
         self._kept[ticket.client_id] = _Kept(
-            sha256(token.encode()).digest(), holder.expires, key, holder.thumbprint, etag, etag_ends
+            digest, holder.expires, key, holder.thumbprint, etag, etag_ends, tag
         )
+        self._journal.add(tag, min(holder.expires, etag_ends))
 
     def first_use(self, thumbprint: str, nonce: str) -> bool:
         """False when this key has used this nonce here before."""
@@ -188,7 +207,7 @@ class CheckIns:
         """The application, with an answer from memory where there is one."""
 
         async def answering(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] == "http" and scope["path"].endswith(_POLICY):
+            if scope["type"] == "http" and scope["path"].endswith(POLICY_PATH):
                 begun = time.perf_counter()
                 found = await self._answer(scope)
                 if found is not None:
@@ -221,11 +240,34 @@ class CheckIns:
         self._nonces.discard(_use(kept.holder, signed.nonce))
         return None
 
+    # ------------------------------------------------------------------ for gateways
+
+    async def told(self, question: tunnel.Question) -> tunnel.Confirmation | None:
+        """What a gateway may answer, now that every change is heard of that was committed before
+        the question came; None when that cannot be said."""
+        notices = self._notices
+        if notices is None or not await notices.caught_up() or self._notices is not notices:
+            return None
+        return self._journal.told(question, self._now().timestamp())
+
+    def saw_elsewhere(self, seen: Mapping[str, float]) -> None:
+        """Clients that a gateway has answered, so many seconds ago. Of those alone that it was told
+        of here: about all others it knows nothing."""
+        now = self._now()
+        for client_id, ago in seen.items():
+            told_of = client_id in self._kept or client_id in self._before
+            if not told_of and client_id not in self._long_before:
+                continue
+            at = now - timedelta(seconds=min(max(ago, 0.0), _LONGEST_AGO))
+            if at > self._seen.get(client_id, at - _NONCE_LIFE):
+                self._seen[client_id] = at
+
     def saw(self, client_id: str) -> None:
         self._seen[client_id] = self._now()
 
     async def save_seen(self) -> None:
         """Write when clients were last heard of: those of some seconds with one statement."""
+        self._long_before, self._before = self._before, set()
         seen, self._seen = self._seen, {}
         if not seen:
             return
@@ -268,7 +310,7 @@ def _verified(
     kept: _Kept, sent: dict[str, str], raw_path: bytes, now: datetime
 ) -> ccm.Signed | None:
     target = ccm.signed_target(raw_path.decode("ascii", "replace"))
-    if target != _POLICY:
+    if target != POLICY_PATH:
         return None
     try:
         signed = ccm.read_signature(sent)

@@ -9,6 +9,7 @@ from tandem.site.cloud_services.acme_orders import Orders
 from tandem.site.cloud_services.certificates import certificates as certificate_requests
 from tandem.site.cloud_services.connection import ADMINSERVICE_DOOR, Connections, News
 from tandem.site.cloud_services.content_http import content_routes
+from tandem.site.cloud_services.edge_answers import EdgeAnswers
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.http import CloudServices, connector_routes, routes
 from tandem.site.cloud_services.lists import Lists, ListUnavailable
@@ -62,6 +63,7 @@ __all__ = [
     "ConnectionPoint",
     "Connections",
     "ConsentMissing",
+    "EdgeAnswers",
     "ForeignCertificate",
     "Gateway",
     "GatewayExists",

@@ -19,6 +19,8 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, tunnel
 from tandem.site import clients, properties, software_updates
 from tandem.site.cloud_services import contents, store, traffic
+from tandem.site.cloud_services.edge_answers import DOOR as ANSWERS_DOOR
+from tandem.site.cloud_services.edge_answers import PREFIX as ANSWERS_PREFIX
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
     AdminServiceApp,
@@ -392,6 +394,9 @@ class Connections:
             return found
         role = str((await properties.site(tx)).management_point_id)
         found += _mappings(inside, role, clients.ENDPOINTS)
+        if gateway.edge_answers and not gateway.content_only:
+            door = f"{inside}/{ANSWERS_DOOR}/{gateway.service_name}"
+            found.append(tunnel.Mapping(ANSWERS_PREFIX, door))
         if await self.adminservice_apps(tx):
             door = f"{inside}/{ADMINSERVICE_DOOR}/{gateway.service_name}"
             found += [
@@ -399,6 +404,15 @@ class Connections:
                 for entry, name in ((SERVER, "ServerAuth"), (MUTUAL, "MutualAuth"))
             ]
         return found
+
+    async def _answers(self, tx: Tx, gateway: Gateway) -> tunnel.EdgeAnswers | None:
+        """What it may answer itself; None while it is not to, or nothing is published."""
+        wanted = gateway.edge_answers and not gateway.content_only
+        if not wanted or not await store.gateway_traffic_allowed(tx):
+            return None
+        role = (await properties.site(tx)).management_point_id
+        policy = [f"{entry}/{role}{clients.POLICY_PATH}" for entry in (SERVER, MUTUAL)]
+        return tunnel.EdgeAnswers(ANSWERS_PREFIX, policy)
 
     async def configuration(self, tx: Tx, gateway: Gateway) -> tunnel.Configuration:
         """What this gateway is told."""
@@ -417,6 +431,7 @@ class Connections:
             if gateway.content_only
             else [*await self.endpoints(tx), *await self.update_endpoints(tx)],
             limits=self.settings.gateway_limits.published(),
+            answers=await self._answers(tx, gateway),
             content=await contents.service(tx, gateway),
         )
         version = await store.configuration_version(

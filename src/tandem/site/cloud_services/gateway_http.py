@@ -31,6 +31,7 @@ _CHANGEABLE = (
     "serve_content",
     "alerts",
     "acme",
+    "edge_answers",
     "expires_at",
 )
 
@@ -71,6 +72,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
     serve_content: bool | None = None
     alerts: dict[str, Any] | None = None
     acme: bool | None = None
+    edge_answers: bool | None = None
     data: str = ""
     password: str = ""
     certificate: str = ""
@@ -227,6 +229,7 @@ class GatewayApi:
                 serve_content=wanted.serve_content,
                 alerts=wanted.alerts,
                 acme=wanted.acme,
+                edge_answers=wanted.edge_answers,
                 pfx=pfx,
                 password=password,
                 actor=who.name,

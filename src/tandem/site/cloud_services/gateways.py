@@ -240,6 +240,7 @@ class Gateways:
         serve_content: bool = True,
         content_only: bool = False,
         acme: bool = False,
+        edge_answers: bool = True,
         alerts: Mapping[str, Any] | None = None,
         actor: str,
     ) -> CreatedGateway:
@@ -286,6 +287,7 @@ class Gateways:
             provider.environment,
             content_only,
             acme,
+            edge_answers=edge_answers,
         )
         sealed = self._box.seal(pfx, _CONTEXT), self._box.seal(password.encode(), _CONTEXT)
         if not await store.insert_gateway(tx, made, *sealed):
@@ -411,6 +413,7 @@ class Gateways:
         serve_content: bool | None = None,
         alerts: Mapping[str, Any] | None = None,
         acme: bool | None = None,
+        edge_answers: bool | None = None,
         pfx: bytes | None = None,
         password: str = "",
         actor: str,
@@ -435,6 +438,8 @@ class Gateways:
             made, said = replace(made, serve_content=serve_content), [*said, "serve_content"]
         if acme is not None and acme != found.acme:
             made, said = replace(made, acme=acme), [*said, "acme"]
+        if edge_answers is not None and edge_answers != found.edge_answers:
+            made, said = replace(made, edge_answers=edge_answers), [*said, "edge_answers"]
         if alerts is not None:
             given = msgspec.to_builtins(Alerts.of(dict(alerts)))
             if given != found.alerts:

@@ -165,6 +165,7 @@ class NewGateway(msgspec.Struct):
     check_revocation: bool = True
     serve_content: bool = True
     content_only: bool = False
+    edge_answers: bool = True
     alerts: dict[str, Any] = {}
 
 
@@ -764,6 +765,7 @@ class _Api:
                 serve_content=new.serve_content,
                 content_only=new.content_only,
                 acme=ordered,
+                edge_answers=new.edge_answers,
                 alerts=new.alerts,
                 actor=who.name,
             )

@@ -434,6 +434,7 @@ class Gateway:
     acme: bool = False
     renewal_reason: str = ""
     renewal_tried_at: datetime | None = None
+    edge_answers: bool = True  # It answers check-ins without news itself.
 
 
 @dataclass(frozen=True, slots=True)

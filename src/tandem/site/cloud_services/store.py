@@ -329,7 +329,8 @@ async def delete_old_sign_ins(tx: Tx, now: datetime) -> None:
 _GATEWAY = (
     "service_name, deployment_name, tenant_id, region, resource_group, description, instances,"
     " check_revocation, serve_content, alerts, state, reason, connection_id, created_at,"
-    " changed_at, expires_at, environment, content_only, acme, renewal_reason, renewal_tried_at"
+    " changed_at, expires_at, environment, content_only, acme, renewal_reason, renewal_tried_at,"
+    " edge_answers"
 )
 _INSTANCE = (
     "service_name, instance, host, port, tunnel_port, health_port, pid, started, state, reason,"
@@ -361,7 +362,7 @@ async def gateway(tx: Tx, service_name: str) -> Gateway | None:
 async def insert_gateway(tx: Tx, made: Gateway, pfx: bytes, password: bytes) -> bool:
     done = await tx.execute(
         f"INSERT INTO cloud_gateway ({_GATEWAY}, sealed_pfx, sealed_password)"  # noqa: S608
-        f" VALUES ({', '.join(['%s'] * 23)})"
+        f" VALUES ({', '.join(['%s'] * 24)})"
         " ON CONFLICT DO NOTHING",
         (
             made.service_name,
@@ -385,6 +386,7 @@ async def insert_gateway(tx: Tx, made: Gateway, pfx: bytes, password: bytes) -> 
             made.acme,
             made.renewal_reason,
             made.renewal_tried_at,
+            made.edge_answers,
             pfx,
             password,
         ),
@@ -418,7 +420,8 @@ async def set_gateway_state(
 async def change_gateway(tx: Tx, made: Gateway, now: datetime) -> None:
     await tx.execute(
         "UPDATE cloud_gateway SET description = %s, instances = %s, check_revocation = %s,"
-        " serve_content = %s, alerts = %s, expires_at = %s, acme = %s, changed_at = %s"
+        " serve_content = %s, alerts = %s, expires_at = %s, acme = %s, edge_answers = %s,"
+        " changed_at = %s"
         " WHERE service_name = %s",
         (
             made.description,
@@ -428,6 +431,7 @@ async def change_gateway(tx: Tx, made: Gateway, now: datetime) -> None:
             Jsonb(made.alerts),
             made.expires_at,
             made.acme,
+            made.edge_answers,
             now,
             made.service_name,
         ),

@@ -171,6 +171,7 @@ def _facts(page: Page[Any], found: Mapping[str, Any]) -> list[Fact]:
         *([Fact(N_("Its renewal failed"), reason)] if (reason := found["renewal_reason"]) else []),
         Fact(N_("For content alone"), found["content_only"]),
         Fact(N_("Verify client certificate revocation"), found["check_revocation"]),
+        Fact(N_("Answers check-ins without news itself"), found["edge_answers"]),
         Fact(N_("Connection points"), ", ".join(found["connection_points"])),
         Fact(N_("Created"), words.at(found["created_at"])),
     ]

@@ -94,7 +94,17 @@ ACME = field(
     "checkbox",
     hint=N_("Of the authority in the site's settings, before the certificate ends."),
 )
-SETTINGS = (DESCRIPTION, INSTANCES, REVOCATION, TLS, CONTENT, ACME)
+EDGE_ANSWERS = field(
+    "edge_answers",
+    N_("Answer check-ins without news at the gateway"),
+    "checkbox",
+    default=True,
+    hint=N_(
+        "Devices that have their policy already are told so without the site's work, after it has"
+        " confirmed that nothing changed."
+    ),
+)
+SETTINGS = (DESCRIPTION, INSTANCES, REVOCATION, TLS, CONTENT, ACME, EDGE_ANSWERS)
 ALERTS = (
     field(
         "watch",
