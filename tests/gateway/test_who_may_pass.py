@@ -239,7 +239,7 @@ async def test_no_bad_token_passes_and_the_log_says_why(doors: Doors) -> None:
             answer = await client.get(f"{BASE}/echo?{name.replace(' ', '-')}", headers=headers)
             assert (answer.status_code, code(answer)) == (401, "CMGService_Invalid_Token"), name
             assert token not in answer.text
-            told = doors.said()[-1]
+            told = [line for line in doors.said() if line["event"] == "refused"][-1]
             assert (told["code"], why in told["why"]) == ("CMGService_Invalid_Token", True), told
             # At the token service the site itself decides about new keys, and about nothing else.
             if name != "an unknown key id":
@@ -422,6 +422,40 @@ async def test_no_bad_certificate_passes(doors: Doors) -> None:
     got = await asyncio.to_thread(s_client, doors, "", f"{MUTUAL}/echo")
     assert "CMGService_Clientcertificaterequired" in got
     assert len(doors.seen) == 1
+
+
+async def test_the_log_says_why_handshakes_failed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """At the end at the latest; and whoever goes away within the handshake leaves no traceback."""
+    doors = Doors(tmp_path_factory.mktemp("causes"))
+    async with serving(doors):
+        for name in ("expired", "for servers", "of another tenant's authority"):
+            key, certificate, *above = CERTIFICATES[name][0](doors)
+            doors.give("bad", key, certificate, *above)
+            await asyncio.to_thread(s_client, doors, "bad", f"{MUTUAL}/echo", "-tls1_2")
+        old = ("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
+        await asyncio.to_thread(s_client, doors, "", f"{MUTUAL}/echo", *old)
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"):
+            _, writer = await asyncio.open_connection("localhost", doors.port)
+            writer.write(said)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        await doors.until(lambda facts: facts["failed_handshakes"] >= 6)
+        await asyncio.to_thread(doors.stop, "gateway")
+        told = [line for line in doors.said() if line["event"] == "handshakes failed"]
+        causes = {cause for line in told for cause in line["causes"]}
+        assert {
+            "certificate expired",
+            "certificate not for clients",
+            "certificate of an unknown authority",
+            "no shared protocol",
+            "no TLS",
+            "went away",
+        } <= causes, told
+        (service,) = (doors.folder / "logs").glob("CMG-*-CMGService.log")
+        assert "certificate expired: 1" in service.read_text()
+        assert "Logging error" not in (doors.folder / "gateway.out").read_text()
+        assert "Traceback" not in (doors.folder / "gateway.out").read_text()
 
 
 async def test_an_issuing_authority_without_its_root_lets_in_its_own_clients_alone(

@@ -23,6 +23,7 @@ from tandem.gateway.carriers import Doors
 from tandem.gateway.counts import Teller, by_endpoint
 from tandem.gateway.desk import Desk
 from tandem.gateway.gate import Gate
+from tandem.gateway.handshakes import Handshakes
 from tandem.gateway.listener import BACKLOG, Listener
 from tandem.gateway.model import GatewaySettings
 from tandem.gateway.ocsp import Responders
@@ -232,6 +233,7 @@ class Worker:
         self._contexts: list[ssl.SSLContext] = []
         self._failed_before = 0
         self._failures_told = 0
+        self._handshakes = Handshakes()
         self._alarms: dict[tuple[str, str], pki.RevocationAlarm] = {}
         self._dialling: Listener | None = None  # For connection points.
         self._shown = self._fingerprint()
@@ -273,6 +275,7 @@ class Worker:
         counting.cancel()
         sweeping.cancel()
         asking.cancel()
+        self._tell_failures()
         await self._responders.close()
         answering.cancel()
         await self._front.answers.end()
@@ -311,7 +314,11 @@ class Worker:
         context = self._client_context()
         if self._clients is None:
             self._clients = Listener(
-                lambda: Client(self._front), self._front_socket, context, self._settings.fast_tls
+                lambda: Client(self._front),
+                self._front_socket,
+                context,
+                self._settings.fast_tls,
+                self._handshakes.failed,
             )
         self._clients.context = context
 
@@ -442,7 +449,13 @@ class Worker:
         failed = self._failed_handshakes()
         new, self._failures_told = failed - self._failures_told, failed
         if new > 0:
-            log.warning("handshakes failed", count=new, text=_HANDSHAKES)
+            causes = self._handshakes.take()
+            log.warning("handshakes failed", count=new, causes=causes, text=_HANDSHAKES)
+            if self._service_log is not None:
+                said = ", ".join(f"{cause}: {count}" for cause, count in causes.items())
+                text = f"TLS handshakes failed: {new}. {said}".rstrip(". ") + "."
+                line = cmtrace.line(text, "CMGService", utc_now(), cmtrace.WARNING)
+                self._service_log.write(line)
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         held = len(self._tunnels)

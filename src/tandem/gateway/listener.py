@@ -37,8 +37,11 @@ class Listener:
         sock: socket.socket,
         context: ssl.SSLContext,
         fast: bool,
+        failed: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
+        """`failed` is told why a handshake was none."""
         self._factory = factory
+        self._failed = failed
         self._socket = sock
         self.context = context  # Of the handshakes that begin from now on.
         self._fast = fast
@@ -116,8 +119,9 @@ class Listener:
                     ssl=context,
                     ssl_shutdown_timeout=_FAREWELL_SECONDS,
                 )
-        except (OSError, TimeoutError, ssl.SSLError):
-            accepted.close()  # Those are counted (`Worker._failed_handshakes`), not logged each.
+        except (OSError, TimeoutError, ssl.SSLError) as error:
+            accepted.close()
+            self._failed(error)  # Those are counted, not logged each.
         except BaseException:
             accepted.close()
             raise

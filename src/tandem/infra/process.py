@@ -26,10 +26,26 @@ else:
         asyncio.get_running_loop().add_signal_handler(number, act)
 
 
+def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody waited for, into the log.
+
+    TLS transports, asyncio's own among them, tell of a peer that went away within the handshake with
+    the exception's class instead of an exception, which the loop's handler cannot write.
+    """
+    error = context.get("exception")
+    if isinstance(error, type):
+        error = error()
+        context = {**context, "exception": error}
+    if isinstance(error, ConnectionError):
+        return
+    loop.default_exception_handler(context)
+
+
 def run_role(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run until `main` returns. It is expected to drain and return once the event is set."""
 
     async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(_unhandled)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             _on_signal(number, stop.set)
