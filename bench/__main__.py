@@ -16,6 +16,7 @@ NAMES = (
     "switch",
     "month",
     "gateway",
+    "crowd",
 )
 
 
