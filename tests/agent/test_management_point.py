@@ -18,6 +18,7 @@ from tandem.agent import Machine
 from tandem.infra.database import Tx
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm
+from tandem.protocols.ccm import jws as ccm_jws
 from tandem.site import clients
 
 
@@ -98,6 +99,35 @@ async def test_a_stolen_token_is_of_no_use_without_the_key(
     headers = {"CMG-Client-Identity": caller.client_id}
     answer = await web.get(f"{caller.base}/SMS_MP/.sms_pol", headers=headers)
     assert code(answer) == "401 client.bad-token"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "none"},
+        {"alg": "HS256"},
+        {"alg": "ES384"},
+        {"crit": ["exp"]},
+        {"kid": "another"},
+        {"kid": None},
+        {},
+    ],
+)
+async def test_a_token_that_the_site_did_not_sign_as_it_signs_is_refused(
+    caller: Caller, header: dict[str, object]
+) -> None:
+    """Each with the honest token's claims, and the signature of a key that is not the site's."""
+    head, payload, *_ = ccm_jws.parse(caller.token)
+    forger = ec.generate_private_key(ec.SECP256R1())
+    caller.token = ccm_jws.serialize({**head, **header}, payload, forger)
+    assert code(await caller.send("GET", "/SMS_MP/.sms_pol")) == "401 client.bad-token"
+
+
+@pytest.mark.parametrize("cut", ["x", "x.y", "x.y.z", "..", "e30.e30.", "{head}.{payload}."])
+async def test_what_is_no_token_is_refused(caller: Caller, cut: str) -> None:
+    head, payload, _ = caller.token.split(".")
+    caller.token = cut.format(head=head, payload=payload)
+    assert code(await caller.send("GET", "/SMS_MP/.sms_pol")) == "401 client.bad-token"
 
 
 async def test_one_client_does_not_speak_for_another(

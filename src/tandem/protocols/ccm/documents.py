@@ -9,6 +9,7 @@ gateway that relays a policy, and whoever copies it, reads no value. The signatu
 nothing decrypted is looked at that the site did not sign.
 """
 
+import os
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +17,11 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc import jwe
 from joserfc.errors import JoseError
@@ -36,6 +40,10 @@ _ALGORITHMS = ["ECDH-ES", "A256GCM"]
 _READERS = jwe.JWERegistry(algorithms=_ALGORITHMS)
 # A policy may deploy more than the library reads by itself; what is read here was signed.
 _READERS.max_ciphertext_length = 16 * 1024 * 1024
+
+_KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
+# Of the key derivation (RFC 7518, 4.6.2): the content's algorithm, nothing of either side, 256 bits.
+_OTHER_INFO = b"\0\0\0\x07A256GCM" + bytes(8) + (8 * _KEY_BYTES).to_bytes(4, "big")
 
 
 class BadDocument(AppError):
@@ -68,9 +76,23 @@ def hide(configurations: list[Configuration], key: ec.EllipticCurvePublicKey) ->
     """Configurations that only the device with this key can read; empty for none."""
     if not configurations:
         return ""
-    header = {"alg": "ECDH-ES", "enc": "A256GCM", "typ": "ccm-configurations+jwe"}
-    plain = msgspec.json.encode(configurations)
-    return jwe.encrypt_compact(header, plain, ECKey.import_key(key), registry=_READERS)
+    once = ec.generate_private_key(ec.SECP256R1())
+    point = once.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    epk = {
+        "kty": "EC",
+        "crv": "P-256",
+        "x": jws.b64(point[1:33]),
+        "y": jws.b64(point[33:]),
+    }
+    header = {"alg": "ECDH-ES", "enc": "A256GCM", "typ": "ccm-configurations+jwe", "epk": epk}
+    protected = jws.b64(msgspec.json.encode(header))
+    derive = ConcatKDFHash(hashes.SHA256(), _KEY_BYTES, _OTHER_INFO)
+    content_key = derive.derive(once.exchange(ec.ECDH(), key))
+    nonce, plain = os.urandom(_NONCE_BYTES), msgspec.json.encode(configurations)
+    sealed = AESGCM(content_key).encrypt(nonce, plain, protected.encode())
+    hidden, tag = sealed[:-_TAG_BYTES], sealed[-_TAG_BYTES:]
+    # Direct agreement has no encrypted key (RFC 7518, 4.6).
+    return f"{protected}..{jws.b64(nonce)}.{jws.b64(hidden)}.{jws.b64(tag)}"
 
 
 def _reveal(hidden: str, key: ec.EllipticCurvePrivateKey | None) -> list[Configuration]:
