@@ -286,7 +286,7 @@ def _pids(contract: Any) -> set[int]:
     return {item["pid"] for gateway in contract["gateways"] for item in gateway["instances"]}
 
 
-def _until(what: Callable[[], Any], seconds: float = 60) -> Any:
+def _until(what: Callable[[], Any], seconds: float = 150) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline
