@@ -18,6 +18,7 @@ from tandem.console.areas.gateways import words
 from tandem.infra.clock import utc_now
 from tandem.infra.database import Database
 from tandem.protocols import tunnel
+from tandem.site.cloud_services import content_store
 from tandem.site.health import CAUSES, CHECKS
 from tenant_world import ADMIN, World
 from tenant_world import PASSWORD as TENANT_PASSWORD
@@ -277,6 +278,35 @@ async def test_properties_are_saved_and_refusals_stay_in_place(
     assert (await site.run("gateway", "alerts"))["level"] == "good"
     assert (await browser.open(f"{PAGE}/content")).answer.status_code == 200
     assert "This gateway may serve content." in browser.main
+    assert "No device has asked this gateway for a package yet." in browser.main
+
+
+async def test_a_package_is_distributed_again_and_removed(
+    browser: Browser, site: Site, gateway: dict[str, Any]
+) -> None:
+    sha256 = "a1" * 32
+    async with site.db.transaction() as tx:
+        made = content_store.Distributed(
+            NAME, sha256, "client.whl", "0.1.0", 2_000_000, 1, False, utc_now()
+        )
+        await content_store.insert(tx, made, site.box.seal(bytes(32), "cloud.content-key"))
+        copy = tunnel.Copy(sha256, 1, 2_000_100, True)
+        state = tunnel.ContentState(1, [copy], 2_000_100, 10**10)
+        await content_store.save_state(tx, NAME, state, utc_now())
+    await browser.open(f"{PAGE}/content")
+    assert "client.whl" in browser.main
+    assert "Stored" in browser.main
+    await browser.follow("Distribute again")
+    await browser.press("Distribute again")
+    assert "client.whl is distributed again." in browser.text
+    assert "Fetched when the first device asks" in browser.main
+    await browser.follow("Remove")
+    assert "The gateway drops its copies" in browser.main
+    await browser.press("Remove")
+    assert "client.whl is removed from the gateway." in browser.text
+    assert "Removed" in browser.main
+    nowhere = await browser.open(f"{PAGE}/content/{'0' * 64}/remove")
+    assert nowhere.answer.status_code == 404
 
 
 async def test_a_revocation_list_is_uploaded_and_shown(

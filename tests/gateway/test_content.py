@@ -493,3 +493,19 @@ async def test_requests_for_content_stand_in_the_log_like_others(standing: Conte
     await until(told)
     assert lines[0]["url"] == f"{tunnel.CONTENT}/{name}"
     assert (lines[0]["status"], lines[0]["bytes"], lines[0]["client"]) == (200, 1234, "d1")
+
+
+async def test_the_site_is_told_what_is_kept(standing: ContentRig) -> None:
+    name = standing.add(plain(2 * CHUNK, seed=29))
+    assert (await standing.fetch(name)).status_code == 200
+
+    def said() -> list[tunnel.Copy]:
+        return [copy for copy in standing.states[-1].copies if copy.sha256 == name]
+
+    await until(lambda: standing.states and any(copy.whole for copy in said()))
+    assert said()[0].stored_bytes > 2 * CHUNK
+    assert standing.states[-1].instance == 1
+    assert standing.states[-1].used_bytes >= said()[0].stored_bytes
+    assert standing.states[-1].free_bytes
+    await standing.news(dropped={**standing.dropped, name: 1})
+    await until(lambda: not said())

@@ -4,6 +4,7 @@ import time
 from base64 import b64encode
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -263,6 +264,63 @@ def _transfer_text(value: dict[str, Any]) -> str:
         f"{value['service_name']}: {sent}, {value['percent']} % of"
         f" {value['outbound_gb']:,} GB: {value['level']}"
     )
+
+
+Package = Annotated[
+    str, typer.Argument(help="SHA-256, the first eight digits of it or more, or the file's name.")
+]
+
+
+@app.command()
+def content(name: Name = "", json: Json = False) -> None:
+    """List the packages that a gateway serves, and how much room its stores have."""
+    emit(site_client().get(f"/api/v1/gateways/{name or '-'}/content"), _content_text, json)
+
+
+@app.command("redistribute-content")
+def redistribute_content(package: Package, name: Name = "", json: Json = False) -> None:
+    """Have a gateway drop its copies of a package and fetch it anew; also one that was removed."""
+    where = f"/api/v1/gateways/{name or '-'}/content/{quote(package, safe='')}/redistribute"
+    emit(site_client().post(where), _content_text, json)
+
+
+@app.command("remove-content")
+def remove_content(package: Package, name: Name = "", json: Json = False) -> None:
+    """Remove a package from a gateway: devices get it at the management point from now on."""
+    api, where = site_client(), f"/api/v1/gateways/{name or '-'}/content"
+    api.delete(f"{where}/{quote(package, safe='')}")
+    emit(api.get(where), _content_text, json)
+
+
+_CONTENT_COLUMNS = {
+    "name": "Package",
+    "version": "Version",
+    "size": "Size (MB)",
+    "state": "State",
+    "on": "Instances",
+    "sha256": "SHA-256",
+}
+
+
+def _content_text(value: dict[str, Any]) -> str:
+    rows = [
+        {
+            **one,
+            "size": f"{one['size_bytes'] / 1e6:,.1f}",
+            "on": ", ".join(map(str, one["instances"])) or "-",
+            "sha256": one["sha256"][:16],
+        }
+        for one in value["contents"]
+    ]
+    lines = [table(rows, _CONTENT_COLUMNS)] if rows else ["It serves no package yet."]
+    for one in value["stores"]:
+        free = "" if one["free_bytes"] is None else f", {one['free_bytes'] / 1e9:,.1f} GB are free"
+        lines.append(f"Instance {one['instance']}: {one['used_bytes'] / 1e6:,.1f} MB kept{free}")
+        if one["problem"]:
+            lines.append(f"  {one['problem']}")
+    if not value["serve_content"]:
+        lines.append("The gateway is not allowed to serve content.")
+    return "\n".join(lines)
 
 
 @app.command()

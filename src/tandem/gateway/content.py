@@ -111,7 +111,6 @@ class Delivery:
             self._refuse(refused)
             return
         self._admitted = True
-        desk.requests[right.title.sha256, right.title.distribution] += 1
         span = _span(self._headers, right.title)
         if span is None:
             self._refuse(refusal("CMGService_Range"))
@@ -229,7 +228,6 @@ class Delivery:
             self._guard.ended(right.device)
             self._admitted = False
         if whole is not None and right is not None:
-            self._desk.sent[right.title.sha256, right.title.distribution] += self._sent
             self._ended(
                 Delivered(
                     self._target,

@@ -15,7 +15,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from tandem.gateway.content_tokens import ContentTokens, Right
 from tandem.gateway.model import Refusal
-from tandem.gateway.origin import Away, Fetch, Origin
+from tandem.gateway.origin import Away, Declined, Fetch, Origin
 from tandem.gateway.shelf import CHUNK, CannotKeep, Damaged, Kept, Shelf, Title, digest
 from tandem.gateway.statuses import refusal
 from tandem.infra.errors import AppError, Kind
@@ -47,6 +47,8 @@ _AGAIN_SECONDS = 1.0
 _REST_SECONDS = 20.0
 # How often one looks at what another worker of this instance pulls.
 _LOOK_SECONDS = 0.2
+# How often the site is told what is kept, at least and at most.
+_TELL_SECONDS, _TELL_AGAIN_SECONDS, _TOGETHER_SECONDS = 60.0, 5.0, 0.5
 _FULL = "CMGService_Storage_Full"
 
 
@@ -124,8 +126,8 @@ class Desk:
         # Why nothing could be stored, and when that was last tried.
         self.problem = ""
         self._tried_at = 0.0
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.sent: Counter[tuple[str, int]] = Counter()
+        # Something is to be told to the site.
+        self._news = asyncio.Event()
         self.alarm: Callable[[str, str], None] = lambda name, text: None
 
     async def work(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -165,6 +167,7 @@ class Desk:
             self._forget(name, distribution)
         if gone:
             self._begin(self._drop(gone))
+        self._news.set()
 
     def _forget(self, name: str, distribution: int) -> None:
         self.memory.forget(name, distribution)
@@ -182,6 +185,7 @@ class Desk:
                 log.warning("content not dropped", sha256=name, reason=error.message)
             else:
                 log.info("content dropped", sha256=name, distribution=distribution)
+        self._news.set()
 
     # -------------------------------------------------------------- who may have what
 
@@ -323,6 +327,7 @@ class Desk:
     def pulled(self, pull: "Pull", hashes: list[bytes] | None, error: AppError | None) -> None:
         """A pull is over."""
         name = (pull.title.sha256, pull.title.distribution)
+        self._news.set()
         if self._pulls.get(name) is pull:
             del self._pulls[name]
             if hashes is not None:
@@ -360,6 +365,7 @@ class Desk:
         if self.problem:
             log.info("alarm over", alarm=_FULL)
             self.problem = ""
+            self._news.set()
 
     @property
     def rests(self) -> bool:
@@ -386,15 +392,29 @@ class Desk:
         """What the site is told. Raises CannotKeep."""
         kept: dict[tuple[str, int], Kept] = await self.work(self.shelf.kept)
         copies = [
-            Copy(
-                name, number, one.stored_bytes, one.whole,
-                self.requests[name, number], self.sent[name, number],
-            )
+            Copy(name, number, one.stored_bytes, one.whole)
             for (name, number), one in sorted(kept.items())
-        ]  # fmt: skip
+        ]
         free = await self.work(self.shelf.free_bytes)
         used = sum(one.stored_bytes for one in copies)
         return ContentState(instance, copies, used, free, bool(self.problem), self.problem)
+
+    async def tell_always(self, instance: int) -> None:
+        """Let the site know what is kept: when it changes, and now and then."""
+        while True:
+            seconds = _TELL_SECONDS
+            if self._tokens is not None:
+                self._news.clear()
+                try:
+                    await self.origin.tell(await self.state(instance))
+                except (Away, Declined, CannotKeep) as error:
+                    log.info("state of content not told", reason=error.message)
+                    seconds = _TELL_AGAIN_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            # What belongs together is told together.
+            await asyncio.sleep(_TOGETHER_SECONDS)
 
 
 class Pull:

@@ -258,6 +258,7 @@ class Worker:
         sweeping = self._loop.create_task(self._front.sweep_always())
         asking = self._loop.create_task(self._responders.look_always(self._shown_by_clients))
         answering = self._loop.create_task(self._front.answers.run())
+        telling = self._loop.create_task(self._tell_content())
         self._serve_clients()
         self._serve_tunnels()
         probe: asyncio.Server | None = None
@@ -279,6 +280,7 @@ class Worker:
         await self._responders.close()
         answering.cancel()
         await self._front.answers.end()
+        telling.cancel()
         await asyncio.sleep(0)  # What the drain cut off is counted with the loss of its connection.
         self._count()
         await self._tell_last()
@@ -298,6 +300,11 @@ class Worker:
         made = Desk(shelf, settings.state / "content-locks", origin)
         made.alarm = self._alarm
         return made
+
+    async def _tell_content(self) -> None:
+        """The workers of an instance share a shelf: one of them speaks of it."""
+        if self._number == 1:
+            await self._desk.tell_always(self._settings.instance)
 
     def _alarm(self, name: str, text: str) -> None:
         if self._service_log is not None:

@@ -50,14 +50,12 @@ class ContentKey(msgspec.Struct, frozen=True):
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """One content on a gateway's instance: how much of it, and how often it was asked for."""
+    """One content on a gateway's instance, and how much of it."""
 
     sha256: str
     distribution: int
     stored_bytes: int
     whole: bool
-    requests: int = 0
-    sent_bytes: int = 0
 
 
 class ContentState(msgspec.Struct, frozen=True):

@@ -243,6 +243,9 @@ PATCH  /api/v1/gateways/{name}                             build         gateway
 DELETE /api/v1/gateways/{name}                             build         gateway:name
 GET    /api/v1/gateways/{name}/alerts                      read          gateway:name
 POST   /api/v1/gateways/{name}/analyze                     build         gateway:name
+GET    /api/v1/gateways/{name}/content                     read          gateway:name
+DELETE /api/v1/gateways/{name}/content/{content}           build         gateway:name
+POST   /api/v1/gateways/{name}/content/{content}/redistribute build      gateway:name
 GET    /api/v1/gateways/{name}/dns                         read          gateway:name
 POST   /api/v1/gateways/{name}/redeploy                    build         gateway:name
 POST   /api/v1/gateways/{name}/start                       build         gateway:name

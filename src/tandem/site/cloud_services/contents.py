@@ -6,8 +6,10 @@ and copies of an earlier distribution.
 """
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 
+from tandem import audit
 from tandem.infra.clock import Clock
 from tandem.infra.database import Tx
 from tandem.infra.errors import AppError, Kind
@@ -15,7 +17,7 @@ from tandem.infra.secrets import SecretBox
 from tandem.protocols import ccm, tunnel
 from tandem.site import clients, content
 from tandem.site.cloud_services import content_store, store
-from tandem.site.cloud_services.model import Gateway, GatewayState
+from tandem.site.cloud_services.model import Alerts, Gateway, GatewayState
 
 TOKEN_LIFE = timedelta(hours=24)
 _CONTEXT = "cloud.content-key"
@@ -25,6 +27,10 @@ class NotServed(AppError):
     """This gateway does not serve this content, or not in this distribution."""
 
     kind, code = Kind.NOT_FOUND, "content.not-served"
+
+
+class NoSuchContent(AppError):
+    kind, code = Kind.NOT_FOUND, "content.not-found"
 
 
 class NotTheGateway(AppError):
@@ -42,7 +48,9 @@ async def service(tx: Tx, gateway: Gateway) -> tunnel.ContentService | None:
         for one in await content_store.contents(tx, gateway.service_name)
         if one.removed or one.distribution > 1
     }
-    return tunnel.ContentService(dropped=dropped)
+    limit = Alerts.of(gateway.alerts).storage_gb
+    quota = limit * 10**9 // max(1, gateway.instances) if limit else 0
+    return tunnel.ContentService(dropped, quota)
 
 
 async def locate(
@@ -135,6 +143,94 @@ async def asking(
             cure="Check the clock of the gateway's host.",
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A content as administrators see it. `state`: removed, waiting (for the first device), pulling,
+    stored (by every instance that was asked for it); `instances` those that have all of it."""
+
+    content: content_store.Distributed
+    state: str
+    stored_bytes: int
+    instances: list[int]
+
+
+async def shown(tx: Tx, gateway: Gateway) -> tuple[list[Shown], list[content_store.Said]]:
+    """What the gateway serves, and what its instances say of their stores."""
+    said = await content_store.states(tx, gateway.service_name)
+    found = []
+    for one in await content_store.contents(tx, gateway.service_name):
+        copies = [
+            (item.state.instance, copy)
+            for item in said
+            for copy in item.state.copies
+            if (copy.sha256, copy.distribution) == (one.sha256, one.distribution)
+        ]
+        whole = [instance for instance, copy in copies if copy.whole]
+        state = "stored" if whole else "pulling" if copies else "waiting"
+        stored = sum(copy.stored_bytes for _, copy in copies)
+        found.append(Shown(one, "removed" if one.removed else state, stored, whole))
+    return found, said
+
+
+async def kept_bytes(tx: Tx, service_name: str) -> int:
+    """What its instances say that their copies take."""
+    return sum(one.state.used_bytes for one in await content_store.states(tx, service_name))
+
+
+async def full(tx: Tx, service_name: str) -> list[str]:
+    """Why instances can store nothing more."""
+    said = await content_store.states(tx, service_name)
+    return [one.state.problem for one in said if one.state.full]
+
+
+async def redistribute(
+    tx: Tx, box: SecretBox, gateway: Gateway, wanted: str, *, actor: str, now: Clock
+) -> content_store.Distributed:
+    """Have the gateway drop its copies and pull it anew, under another key; also what was removed.
+    Raises NoSuchContent."""
+    one = await _named(tx, gateway, wanted)
+    await content_store.distribute_again(tx, one.service_name, one.sha256, _new_key(box), now())
+    await _audit(tx, "gateway.redistribute-content", one, actor, now)
+    return await _named(tx, gateway, one.sha256)
+
+
+async def remove(tx: Tx, gateway: Gateway, wanted: str, *, actor: str, now: Clock) -> None:
+    """Devices get it at the management point from now on. Raises NoSuchContent."""
+    one = await _named(tx, gateway, wanted)
+    if await content_store.remove(tx, one.service_name, one.sha256, now()):
+        await _audit(tx, "gateway.remove-content", one, actor, now)
+
+
+async def _named(tx: Tx, gateway: Gateway, wanted: str) -> content_store.Distributed:
+    """By its SHA-256, the beginning of it, or the name of its file where there is one such."""
+    asked = wanted.strip().lower()
+    known = await content_store.contents(tx, gateway.service_name)
+    found = [one for one in known if len(asked) >= 8 and one.sha256.startswith(asked)]
+    found = found or [one for one in known if one.name.lower() == asked]
+    if len(found) == 1:
+        return found[0]
+    raise NoSuchContent(
+        f"{len(found)} packages of {gateway.service_name} are called {wanted!r}."
+        if found
+        else f"{gateway.service_name} has never served {wanted!r}.",
+        cure="Name it by its SHA-256; `tandem gateway content` lists what there is. A gateway begins to"
+        " serve a package with the first device that asks for it.",
+    )
+
+
+async def _audit(
+    tx: Tx, action: str, one: content_store.Distributed, actor: str, now: Clock
+) -> None:
+    await audit.record(
+        tx,
+        actor=actor,
+        action=action,
+        target=one.service_name,
+        details={"name": one.name, "version": one.version, "sha256": one.sha256},
+        now=now(),
+    )
 
 
 def _new_key(box: SecretBox) -> bytes:

@@ -14,7 +14,7 @@ from tandem.infra import http
 from tandem.infra.database import Tx
 from tandem.infra.errors import Invalid
 from tandem.site.administrators import Gate
-from tandem.site.cloud_services import certificates, traffic, trust
+from tandem.site.cloud_services import certificates, contents, traffic, trust
 from tandem.site.cloud_services.model import Gateway
 from tandem.site.collections import as_dict
 
@@ -122,6 +122,39 @@ async def alarms_shape(cloud: "CloudServices", tx: Tx, item: Gateway) -> list[di
     ]
 
 
+async def contents_shape(tx: Tx, gateway: Gateway) -> dict[str, Any]:
+    found, said = await contents.shown(tx, gateway)
+    return {
+        "service_name": gateway.service_name,
+        "serve_content": gateway.serve_content,
+        "contents": [
+            {
+                "sha256": one.content.sha256,
+                "name": one.content.name,
+                "version": one.content.version,
+                "size_bytes": one.content.size_bytes,
+                "distribution": one.content.distribution,
+                "state": one.state,
+                "stored_bytes": one.stored_bytes,
+                "instances": one.instances,
+                "changed_at": one.content.changed_at,
+            }
+            for one in found
+        ],
+        "stores": [
+            {
+                "instance": one.state.instance,
+                "used_bytes": one.state.used_bytes,
+                "free_bytes": one.state.free_bytes,
+                "full": one.state.full,
+                "problem": one.state.problem,
+                "reported_at": one.reported_at,
+            }
+            for one in said
+        ],
+    }
+
+
 def version(shape: dict[str, Any]) -> str:
     return http.version_of({name: shape[name] for name in _CHANGEABLE})
 
@@ -152,6 +185,9 @@ class GatewayApi:
             Route(f"{one}/synchronize", self.synchronize, methods=["POST"]),
             Route(f"{one}/redeploy", self.redeploy, methods=["POST"]),
             Route(f"{one}/alerts", self.alerts, methods=["GET"]),
+            Route(f"{one}/content", self.contents, methods=["GET"]),
+            Route(f"{one}/content/{{content}}", self.remove_content, methods=["DELETE"]),
+            Route(f"{one}/content/{{content}}/redistribute", self.redistribute, methods=["POST"]),
             Route(f"{one}/traffic", self.traffic, methods=["GET"]),
             Route("/api/v1/connection-points/{name}", self.change_point, methods=["PATCH"]),
             Route("/api/v1/trust", self.trust, methods=["GET"]),
@@ -284,6 +320,34 @@ class GatewayApi:
             shape = await traffic.shape(tx, found, cloud.now(), days)
         return http.reply(shape)
 
+    async def contents(self, request: Request) -> Response:
+        """Per package what is served, and per instance how its store is."""
+        await self.require(request)
+        async with self.cloud.db.transaction() as tx:
+            gateway = await self.cloud.gateways.gateway(tx, _name(request))
+            return http.reply(await contents_shape(tx, gateway))
+
+    async def redistribute(self, request: Request) -> Response:
+        who = await self.require(request)
+        cloud = self.cloud
+        async with cloud.db.transaction() as tx:
+            gateway = await cloud.gateways.gateway(tx, _name(request))
+            await contents.redistribute(
+                tx, cloud.box, gateway, _content(request), actor=who.name, now=cloud.now
+            )
+            shape = await contents_shape(tx, gateway)
+        cloud.news.tell()
+        return http.reply(shape)
+
+    async def remove_content(self, request: Request) -> Response:
+        who = await self.require(request)
+        cloud = self.cloud
+        async with cloud.db.transaction() as tx:
+            gateway = await cloud.gateways.gateway(tx, _name(request))
+            await contents.remove(tx, gateway, _content(request), actor=who.name, now=cloud.now)
+        cloud.news.tell()
+        return Response(status_code=204)
+
     async def change_point(self, request: Request) -> Response:
         who = await self.require(request)
         wanted = await http.decode(request, OtherGateway)
@@ -314,3 +378,10 @@ class GatewayApi:
 def _name(request: Request) -> str:
     name: str = request.path_params["name"]
     return "" if name == "-" else name
+
+
+def _content(request: Request) -> str:
+    content: str = request.path_params["content"]
+    if "\0" in content:
+        raise Invalid("A NUL character is in no name.")
+    return content

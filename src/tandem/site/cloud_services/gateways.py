@@ -30,7 +30,7 @@ from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
 from tandem.protocols import cmtrace
 from tandem.site import administrators, properties
-from tandem.site.cloud_services import names, store, traffic, trust
+from tandem.site.cloud_services import contents, names, store, traffic, trust
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
 from tandem.site.cloud_services.model import (
     ALERT_DAYS,
@@ -531,16 +531,19 @@ class Gateways:
         alerts = Alerts.of(gateway.alerts)
         sent = await traffic.outbound(tx, gateway.service_name, self._now(), ALERT_DAYS)
         folder = self.settings.folder / gateway.service_name
-        kept = await asyncio.to_thread(_size, folder)
-        full = alerts.storage_gb is not None and kept >= alerts.storage_gb * 10**9
+        # On this machine; of those elsewhere, what they say of their content.
+        here = await asyncio.to_thread(_size, folder)
+        kept = max(here, await contents.kept_bytes(tx, gateway.service_name))
+        problems = await contents.full(tx, gateway.service_name)
         return {
             "days": ALERT_DAYS,
             "outbound_bytes": sent,
             "percent": alerts.percent(sent),
             "level": alerts.level(sent),
             "storage_bytes": kept,
-            "storage_level": "off" if alerts.storage_gb is None else "critical" if full else "good",
             "raised": [asdict(one) for one in alerts.raised(sent, kept)],
+            "storage_level": "critical" if problems else alerts.storage_level(kept),
+            "storage_problem": problems[0] if problems else "",
         }
 
     async def stop(self, wanted: str, *, actor: str) -> Gateway:

@@ -312,7 +312,8 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warning_percent: int = 75
     critical_percent: int = 90
     stop_when_critical: bool = False
-    storage_gb: int | None = None  # What the gateway keeps on its disk.
+    # What the gateway keeps on its disk, and at most stores of content.
+    storage_gb: int | None = None
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> "Alerts":
@@ -371,16 +372,26 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     cure,
                 )
             )
-        if self.storage_gb is not None and storage_bytes >= self.storage_gb * 10**9:
+        level = self.storage_level(storage_bytes)
+        if level in {"warning", "critical"}:
             found.append(
                 RaisedAlert(
-                    "CMG_Storage_Critical",
-                    "critical",
-                    f"It keeps {storage_bytes / 10**9:,.1f} GB: more than {self.storage_gb:,} GB.",
-                    "Remove what is not needed there, or raise the threshold.",
+                    "CMG_Storage_Critical" if level == "critical" else "CMG_Storage_Warning",
+                    level,
+                    f"It keeps {storage_bytes / 10**9:,.1f} GB of the {self.storage_gb:,} GB that it may.",
+                    "Remove packages from the gateway, or raise the threshold.",
                 )
             )
         return found
+
+    def storage_level(self, kept_bytes: int) -> str:
+        """Of what it keeps: off, good, warning or critical."""
+        if self.storage_gb is None:
+            return "off"
+        percent = kept_bytes / (self.storage_gb * 10**7)
+        if percent >= self.critical_percent:
+            return "critical"
+        return "warning" if percent >= self.warning_percent else "good"
 
     def percent(self, outbound_bytes: int) -> float:
         return (

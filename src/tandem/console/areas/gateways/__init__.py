@@ -5,7 +5,15 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from tandem.console.areas.gateways import create, health, pages, roles, settings, traffic
+from tandem.console.areas.gateways import (
+    content,
+    create,
+    health,
+    pages,
+    roles,
+    settings,
+    traffic,
+)
 from tandem.console.kit import N_, ROOT, Area, Console, Place
 
 
@@ -14,6 +22,7 @@ def _routes(console: Console[Any]) -> list[BaseRoute]:
         *pages.routes(console),
         *settings.routes(console),
         *traffic.routes(console),
+        *content.routes(console),
         *roles.routes(console),
         *health.routes(console),
     ]

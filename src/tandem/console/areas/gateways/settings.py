@@ -395,17 +395,6 @@ async def _draw(
     )
 
 
-async def content(page: Page[Any]) -> Response:
-    name = named(page)
-    found = await page.api.get(api_of(name))
-    return page.render(
-        "gateways/content.html",
-        name=name,
-        tabs=tabs(name, "content"),
-        serves=found["serve_content"],
-    )
-
-
 def routes(console: Console[Any]) -> list[BaseRoute]:
     one = f"{BASE}/{{name}}"
     return [
@@ -416,5 +405,4 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(f"{one}/certificate", save_certificate, post=True),
         console.route(f"{one}/alerts", show_alerts),
         console.route(f"{one}/alerts", save_alerts, post=True),
-        console.route(f"{one}/content", content),
     ]
