@@ -34,10 +34,13 @@ _FIRST = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([\t\x20-\x7e\x80-\xff]*)")
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*")
 _CORRELATION = b"x-correlation-id: "
+# As our own gateway writes it: another one with each request.
+_ID = re.compile(rb"x-correlation-id: [0-9A-Za-z._-]{1,64}")
 
 # Lines of heads that were read before, and what became of them: devices and management points say
 # the same again and again. Longer ones are not kept, and when there are many all are forgotten.
 _MOST_LINES, _LONGEST_LINE = 2_000, 128
+_first_lines: dict[bytes, tuple[str, str, bytes]] = {}
 _asked: dict[bytes, bytes] = {}
 _answered: dict[bytes, tuple[bytes, int]] = {}
 
@@ -186,23 +189,19 @@ class Head:
         """The head, and what of the body came with it. Raises BadRequest."""
         head, end, body = raw.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
-        found = _FIRST.fullmatch(first)
-        if not end or found is None:
+        if not end:
             raise BadRequest
-        path, _, query = found[2].partition(b"?")
-        text = path.decode("ascii")
-        if UNSAFE_PATH.search(text):
-            raise BadRequest
+        method, path, query = _first_lines.get(first) or _first_line(first)
         written, correlation, known = [], "", _asked
         for line in lines:
             kept = known.get(line)
             if kept is None:
                 kept = _field_asked(line)
+                if kept.startswith(_CORRELATION):  # Those are not remembered.
+                    correlation = kept[len(_CORRELATION) :].decode("latin-1")[:64]
             if kept:
                 written.append(kept)
-                if kept.startswith(_CORRELATION):
-                    correlation = kept[len(_CORRELATION) :].decode("latin-1")[:64]
-        return cls(found[1].decode(), text, query, written, correlation), body
+        return cls(method, path, query, written, correlation), body
 
     def written(self, to: "Target", body: bytes) -> bytes:
         """The request for the management point: the external prefix gives way to the internal path.
@@ -219,8 +218,27 @@ class Head:
         return b"\r\n".join(lines) + body
 
 
+def _first_line(line: bytes) -> tuple[str, str, bytes]:
+    """Method, path and query. Raises BadRequest."""
+    found = _FIRST.fullmatch(line)
+    if found is None:
+        raise BadRequest
+    path, _, query = found[2].partition(b"?")
+    text = path.decode("ascii")
+    if UNSAFE_PATH.search(text):
+        raise BadRequest
+    read = found[1].decode(), text, query
+    if len(line) <= _LONGEST_LINE:
+        if len(_first_lines) >= _MOST_LINES:
+            _first_lines.clear()
+        _first_lines[line] = read
+    return read
+
+
 def _field_asked(line: bytes) -> bytes:
     """A field of a request as it goes on, and nothing of one that does not. Raises BadRequest."""
+    if _ID.fullmatch(line):
+        return line
     field = _FIELD.fullmatch(line)
     if field is None:
         raise BadRequest
@@ -465,7 +483,7 @@ class Request:
         self._mux = mux
         self._number = number
         self.outgoing = Outgoing(mux, number)
-        self.incoming = Incoming(mux, number)
+        self.incoming = None if fin else Incoming(mux, number)
         self._connection: _Connection | None = None
         self._head = head
         self._target = target
@@ -486,7 +504,8 @@ class Request:
         tally.requests += 1
         tally.request_bytes += len(body)
         tally.now += 1
-        tally.most = max(tally.most, tally.now)
+        if tally.now > tally.most:
+            tally.most = tally.now
         if head is None or target is None:
             self._refuse(_BAD_REQUEST if head is None else _UNMAPPED)
         elif fin:
@@ -558,8 +577,8 @@ class Request:
     def answered(self, status: int, head: bytes, body: bytes) -> None:
         """All of it at once."""
         self._connection = None
-        self.answer(status, head)
         self._tally.response_bytes += len(body)
+        self.answer(status, head)
         self.outgoing.send(body, fin=True)
         self._end()
 
@@ -578,7 +597,8 @@ class Request:
             return
         self._parts.append(payload)
         self._tally.request_bytes += len(payload)
-        self.incoming.passed(len(payload))
+        if self.incoming is not None:
+            self.incoming.passed(len(payload))
         if fin:
             self._whole = True
             self._begin()

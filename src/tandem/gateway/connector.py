@@ -25,7 +25,7 @@ from tandem.gateway.mux import Mux
 from tandem.infra import logs, net
 from tandem.infra.clock import utc_now
 from tandem.infra.logs import LogFile, get_logger
-from tandem.infra.process import run_role
+from tandem.infra.process import run_role, settle
 from tandem.infra.secrets import private_folder, write_private
 from tandem.protocols import cmtrace, tunnel
 from tandem.protocols.tunnel import (
@@ -122,6 +122,7 @@ class Connector:
             asyncio.create_task(work())
             for work in (self._poll, self._report_always, self._tend, self._log_always)
         ]
+        settle()
         await stop.wait()
         for link in self._links.values():
             link.stop(_ENDS)

@@ -1,7 +1,6 @@
 """How much one client may ask for: counts by identity and by address, of one worker."""
 
 from collections import defaultdict
-from collections.abc import Callable
 
 from tandem.gateway.model import Refusal
 from tandem.gateway.statuses import refusal
@@ -15,8 +14,8 @@ _MOST = 100_000
 
 
 class Guard:
-    def __init__(self, limits: Callable[[], Limits]) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self._asked: dict[str, int] = {}
         self._unknown: dict[str, int] = {}
         self._under_way: defaultdict[str, int] = defaultdict(int)
@@ -32,7 +31,7 @@ class Guard:
     def connected(self, address: str) -> bool:
         """Whether this address may have another connection. Counts it in any case."""
         self._connections[address] += 1
-        most = self._limits().connections_per_address
+        most = self.limits.connections_per_address
         return not most or self._connections[address] <= most
 
     def disconnected(self, address: str) -> None:
@@ -44,7 +43,7 @@ class Guard:
 
     def begun(self, client: str) -> Refusal | None:
         """A request of a client that is known. When it may go on, `ended` has to be called."""
-        limits = self._limits()
+        limits = self.limits
         most = limits.requests_per_client
         if most:
             count = self._asked.get(client, 0) + 1
@@ -68,7 +67,7 @@ class Guard:
 
     def unknown(self, address: str) -> Refusal | None:
         """A request of whoever it is: refused, or answered here for anybody."""
-        most = self._limits().unknown_requests_per_address
+        most = self.limits.unknown_requests_per_address
         if not most:
             return None
         if len(self._unknown) >= _MOST:

@@ -74,6 +74,8 @@ _FIELD = re.compile(
 # By a field's line: what becomes of it, the line that goes on, and its value.
 _lines: dict[bytes, tuple[int, bytes, bytes]] = {}
 _MOST_LINES, _LONGEST_LINE = 4_000, 128
+# A head up to this size is kept with its connection, in case that it comes again.
+_REMEMBERED = 2_048
 _NOT_PLAIN: Final = 10
 
 
@@ -120,10 +122,43 @@ class Owner(Protocol):
     def request_read(self) -> None: ...
 
 
+class _Again:
+    """A request that the same connection may send again: devices ask for the same all day."""
+
+    __slots__ = (
+        "after",
+        "authorization",
+        "before",
+        "data",
+        "identity",
+        "lines",
+        "method",
+        "target",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        method: str,
+        target: bytes,
+        authorization: bytes | None,
+        lines: list[bytes],
+    ) -> None:
+        self.data = data
+        self.method = method
+        self.target = target
+        self.authorization = authorization
+        self.lines = lines
+        # The head as it was written for this client, without its correlation id.
+        self.identity: bytes | None = None
+        self.before = self.after = b""
+
+
 class Reader:
     """The requests of one connection, one after the other."""
 
     __slots__ = (
+        "_again",
         "_connection",
         "_count",
         "_encoded",
@@ -153,6 +188,8 @@ class Reader:
         self._owner = owner
         self._most_head = header_bytes
         self._parser: Any = None
+        # The last request, when it was plain and without a body, and what its head was made to.
+        self._again: _Again | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -220,6 +257,16 @@ class Reader:
 
     def _read_plain(self, data: bytes) -> bool:
         """A request that came in one piece and is written plainly; False when llhttp has to tell."""
+        again = self._again
+        if again is not None and data == again.data:
+            self.method, self.target, self._lines = again.method, again.target, again.lines
+            self.authorization = again.authorization
+            self.head_done = True
+            self._owner.head_read()
+            self.whole = self.keep_alive = True
+            self._owner.request_read()
+            return True
+        self._again = None
         end = data.find(b"\r\n\r\n")
         if end < 0 or end > self._most_head:
             return False
@@ -263,6 +310,8 @@ class Reader:
         self.length = length if length >= 0 else None
         self._lines = written
         self.head_done = True
+        if not body and not correlation and not keep and end <= _REMEMBERED:
+            self._again = _Again(data, self.method, self.target, authorization, written)
         owner = self._owner
         owner.head_read()
         if body:
@@ -303,7 +352,9 @@ class Reader:
 
     def written(self, identity: bytes, correlation: bytes) -> bytes:
         """The head for the inside. `identity` and `correlation` hold printable ASCII alone."""
-        lines = self._lines
+        again, lines = self._again, self._lines
+        if again is not None and again.identity is identity and again.lines is lines:
+            return again.before + correlation + again.after
         length = self.length or 0
         if self._encoded:
             # Not known yet when the body goes on as it comes.
@@ -311,21 +362,19 @@ class Reader:
         framed = b""
         if length > 0 or (length == 0 and self.method not in IDEMPOTENT):
             framed = b"content-length: %d\r\n" % length
-        head = (
-            b"%s %s HTTP/1.1\r\n%s\r\nx-correlation-id: %s\r\ncmg-client-identity: %s\r\n%s\r\n"
-            % (
-                self.method.encode(),
-                self.target,
-                b"\r\n".join(lines),
-                correlation,
-                identity,
-                framed,
-            )
+        before = b"%s %s HTTP/1.1\r\n%s\r\nx-correlation-id: " % (
+            self.method.encode(),
+            self.target,
+            b"\r\n".join(lines),
         )
+        after = b"\r\ncmg-client-identity: %s\r\n%s\r\n" % (identity, framed)
+        head = before + correlation + after
         # By construction: as many lines as were written, whatever the parser let through.
         wanted = len(lines) + 4 + bool(framed)
         if head.count(b"\n") != wanted or head.count(b"\r") != wanted or b"\0" in head:
             raise Refused(_NOT_HTTP)
+        if again is not None and again.lines is lines:
+            again.identity, again.before, again.after = identity, before, after
         return head
 
     # -------------------------------------------------------------- what the parser tells

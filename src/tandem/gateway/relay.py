@@ -74,12 +74,21 @@ class _Meter(Collector):
         self.outcomes: Tally[str] = Tally()
         self._buckets = [0] * (len(self.BOUNDS) + 1)
         self._seconds = 0.0
+        self._taken: list[float] = []
 
     def took(self, seconds: float) -> None:
-        self._buckets[bisect_left(self.BOUNDS, seconds)] += 1
-        self._seconds += seconds
+        self._taken.append(seconds)
+        if len(self._taken) >= 1_000:
+            self._sort()
+
+    def _sort(self) -> None:
+        taken, self._taken[:] = list(self._taken), []
+        for seconds in taken:
+            self._buckets[bisect_left(self.BOUNDS, seconds)] += 1
+        self._seconds += sum(taken)
 
     def collect(self) -> Iterable[Metric]:
+        self._sort()
         requests = CounterMetricFamily(
             "gateway_requests", "Requests by outcome", labels=["outcome"]
         )
@@ -109,15 +118,15 @@ class Front:
         self.tunnels = tunnels
         self.gate = gate
         self.limits = gate.configuration.limits
-        self.rules = 0  # How often there were new ones.
+        self.rules = 0  # How often what was decided about clients had to be forgotten.
         self.counts = tunnels.ledger.own  # Of what no connection point had.
         self.connections: set[Client] = set()
         self.draining = False
         self.doors: Doors | None = None  # Where connection points come by HTTPS.
         self.desk: Desk | None = None  # Where content is given out.
-        self.guard = Guard(lambda: self.limits)
+        self.guard = Guard(self.limits)
         self.bodies_kept = 0
-        self._waiting: deque[Exchange] = deque()
+        self.waiting: deque[Exchange] = deque()
         self.loop = asyncio.get_running_loop()
         self._passed = Lines(
             "request", ("method", "url", "status", "ms", "client", "correlation", "bytes")
@@ -134,7 +143,7 @@ class Front:
         not believed any more are cut, whatever they are doing."""
         gate.inherit(self.gate)
         self.gate = gate
-        self.limits = gate.configuration.limits
+        self.limits = self.guard.limits = gate.configuration.limits
         self.rules += 1
         self.answers.configure(gate.configuration)
         self._ask_anew([one for one in self.connections if one.peer is not None])
@@ -150,6 +159,7 @@ class Front:
     def doubt(self, der: bytes) -> None:
         """Something else is known of this certificate: who shows it is asked about anew."""
         self.gate.forget(der)
+        self.rules += 1
         self._ask_anew([one for one in self.connections if one.peer == der])
 
     def new_id(self) -> bytes:
@@ -215,20 +225,20 @@ class Front:
 
     def wait(self, exchange: "Exchange") -> bool:
         """For a connection point with room; False when too many wait already."""
-        while self._waiting and not self._waiting[0].waiting:
-            self._waiting.popleft()  # It was late, or its client is gone.
-        if len(self._waiting) >= self.limits.queue:
+        while self.waiting and not self.waiting[0].waiting:
+            self.waiting.popleft()  # It was late, or its client is gone.
+        if len(self.waiting) >= self.limits.queue:
             return False
-        self._waiting.append(exchange)
+        self.waiting.append(exchange)
         return True
 
     def free(self) -> None:
         """There may be room again."""
-        while self._waiting:
-            exchange = self._waiting[0]
+        while self.waiting:
+            exchange = self.waiting[0]
             if exchange.waiting and not exchange.begin():
                 return
-            self._waiting.popleft()
+            self.waiting.popleft()
 
     # -------------------------------------------------------------- time
 
@@ -1093,8 +1103,7 @@ class Exchange:
         self._held = payload
         self._head_bytes = len(payload)
         if fin:
-            client.write(self._release())
-            self._done()
+            self.data(b"", True)
         else:
             client.deadline = self._silence()
 
@@ -1225,7 +1234,8 @@ class Exchange:
             self._let_go()
         self.waiting = False
         front.guard.ended(self._who)
-        front.free()
+        if front.waiting:
+            front.free()
 
     def _cancel(self, reason: str, failed: bool = False) -> None:
         if not self._left and self._tunnel is not None and self._tunnel.mux.open:

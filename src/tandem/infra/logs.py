@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -60,7 +60,10 @@ class Lines:
 
     def __init__(self, event: str, names: tuple[str, ...]) -> None:
         self._event = event
-        self._names = names
+        self._line: type[msgspec.Struct] = msgspec.defstruct(
+            "Line", [(name, Any) for name in (*names, "event", "level", "timestamp", "role")]
+        )
+        self._encoder = msgspec.json.Encoder()
         self._waiting: list[tuple[float, tuple[Any, ...]]] = []
 
     def __len__(self) -> int:
@@ -79,16 +82,9 @@ class Lines:
             whole = int(at)
             if whole != second:
                 second, stamp = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-            line: Mapping[str, Any] = {
-                **dict(zip(self._names, values, strict=True)),
-                "event": self._event,
-                "level": "info",
-                "timestamp": f"{stamp}.{int((at - whole) * 1_000_000):06d}Z",
-                "role": _role,
-            }
-            lines.append(msgspec.json.encode(line))
-        lines.append(b"")
-        _stream.write(b"\n".join(lines).decode("utf-8"))
+            moment = f"{stamp}.{int((at - whole) * 1_000_000):06d}Z"
+            lines.append(self._line(*values, self._event, "info", moment, _role))
+        _stream.write(self._encoder.encode_lines(lines).decode("utf-8"))
 
 
 class LogFile:
@@ -108,7 +104,8 @@ class LogFile:
 
     def write_all(self, lines: Iterable[str]) -> None:
         """All of them with one write; they stay together when the file is renamed."""
-        data = b"".join(line.rstrip("\n").encode("utf-8", "replace") + b"\r\n" for line in lines)
+        text = "".join([line.rstrip("\n") + "\r\n" for line in lines])
+        data = text.encode("utf-8", "replace")
         try:
             if self.path.stat().st_size + len(data) > self._max_bytes:
                 self._rotate()

@@ -56,6 +56,8 @@ def lines(messages: Iterable[tuple[float, str]], component: str) -> Iterator[str
 
 def _safe(message: str) -> str:
     """Nobody who only chooses a message may forge a second line."""
+    if message.isprintable() and "]LOG]!>" not in message:
+        return message
     return message.replace("\r", " ").replace("\n", " ").replace("]LOG]!>", "]LOG]! >")
 
 
