@@ -8,12 +8,14 @@ nginx     as a plain reverse proxy with client certificates and the same list, t
 ssh -R    the same nginx before a port that `ssh -R` holds on OpenSSH's server: how a relay that is
           dialled from inside is built from ready parts
 
-All relay to one nginx with an answer of 1 KB and a file, over plain HTTP. `load_client.c` asks, on the
+Content at the edge is a file of 64 MB on nginx's disk, and on the gateway's shelf, encrypted, for a signed
+request with a token. All else is relayed to one nginx with an answer of 1 KB and a file, over plain HTTP. `load_client.c` asks, on the
 same cores. Processor time is user and system time of all processes of a part, for each request.
 """
 
 import base64
 import getpass
+import hashlib
 import json
 import os
 import resource
@@ -36,13 +38,15 @@ import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from bench.figures import Figure, Outcome, machine
 from bench.processes import cpu_seconds, free_port, load_client, start
 from tandem import pki
 from tandem.infra import config
 from tandem.infra.secrets import private_folder, write_private
-from tandem.protocols import tunnel
+from tandem.protocols import ccm, tunnel
 
 ROUNDS = 3
 _SECONDS = 3.0
@@ -50,6 +54,8 @@ _IDLE = 5_000
 _STALLED = 4
 _REVOKED = 2_000
 _FILE_BYTES, _LARGE_BYTES = 32 << 20, 100 << 20
+# More than a worker keeps decrypted: each chunk is read and decrypted for each client.
+_CONTENT_BYTES = 64 << 20
 _NAME = "bench.example.org"
 _MP, _FILES = "/CCM_Proxy_MutualAuth/mp", "/CCM_Proxy_MutualAuth/files"
 _ROLE = (
@@ -65,7 +71,9 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 1h; send
  server {{ listen 127.0.0.1:{port} backlog=4096;
   location ~ ^(/CCM_Proxy_MutualAuth)?/mp/ {{ default_type application/json; return 200 '{answer}'; }}
   location /files/ {{ alias {folder}/www/; }}
-  location /CCM_Proxy_MutualAuth/files/ {{ alias {folder}/www/; }} }} }}
+  location /CCM_Proxy_MutualAuth/files/ {{ alias {folder}/www/; }}
+  location = /CMG_Content/key {{ default_type application/json; return 200 '{key}'; }}
+  location /CMG_Content/ {{ alias {folder}/www/; }} }} }}
 """
 _FRONT = """daemon off; worker_processes 2; pid {folder}/front.pid; error_log stderr warn;
 worker_rlimit_nofile 20000; {user}
@@ -78,6 +86,7 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 1h; send
   ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;
   ssl_protocols TLSv1.2 TLSv1.3; ssl_verify_client on; ssl_client_certificate {folder}/clients.pem;
   ssl_crl {folder}/clients.crl; ssl_session_cache shared:S:10m;
+  location /CCM_Content/ {{ alias {folder}/www/; }}
   location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
    proxy_set_header X-Client-Fingerprint $ssl_client_fingerprint; proxy_buffering on; }} }} }}
 """
@@ -140,6 +149,7 @@ def _figures(found: dict[str, dict[str, float]]) -> Iterator[Figure]:
         ("resumed handshake, CPU", "resumed", "ms", "nginx", nginx, "<= 1.8"),
         ("file through the tunnel", "speed", "MB/s", relay, ssh, ">= 1.3"),
         ("the same, CPU of all parts", "gigabyte", "s/GB", relay, ssh, "<= 0.7"),
+        ("content at the edge, CPU", "content", "s/GB", "nginx", nginx, "<= 1.2"),
         ("p50 beside 4 downloads", "beside", "ms", relay, ssh, "<= 1.0"),
     ):
         yield Figure(name, round(ours[value], 4), unit, peer, of[value], reach=reach)
@@ -173,7 +183,9 @@ class _Bench:
         self._nginx(
             stack,
             "backend",
-            _BACKEND.format(folder=folder, port=self.backend, answer=answer, temp=temp),
+            _BACKEND.format(
+                folder=folder, port=self.backend, answer=answer, temp=temp, key=self._key
+            ),
             self.backend,
         )
 
@@ -227,6 +239,16 @@ class _Bench:
             file.write(os.urandom(1 << 20) * (_FILE_BYTES >> 20))
         with (www / "large").open("wb") as file:
             file.truncate(_LARGE_BYTES)
+        with (www / "content").open("wb") as file:
+            for _ in range(_CONTENT_BYTES >> 20):
+                file.write(os.urandom(1 << 20))
+        with (www / "content").open("rb") as file:
+            self._content = hashlib.file_digest(file, "sha256").hexdigest()
+        (www / "content").rename(www / self._content)
+        made = tunnel.ContentKey(self._content, 1, _CONTENT_BYTES, os.urandom(32).hex())
+        self._key = msgspec.json.encode(made).decode()
+        self._token_key = ECKey.generate_key("P-256", {"kid": "bench"}, private=True)
+        self._device = pki.generate_key("p256")
         agent = "User-Agent: ccm\r\nAccept: */*\r\nX-Padding: 0123456789abcdef0123456789abcdef\r\n"
         for name, path, close in (
             ("small", f"{_MP}/policy", ""),
@@ -235,6 +257,30 @@ class _Bench:
         ):
             text = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{agent}{close}\r\n"
             (self.folder / f"{name}.request").write_text(text)
+
+    def _content_request(self) -> None:
+        """With a token and a signature, which is good for five minutes."""
+        now = datetime.now(UTC)
+        claims = {
+            "iss": "urn:sccm:site:CM1",
+            "aud": ccm.CONTENT_AUDIENCE,
+            "sub": self._content,
+            "size": _CONTENT_BYTES,
+            "gateway": _NAME,
+            "dist": 1,
+            "deviceid": "PC-1",
+            "nbf": int(now.timestamp()) - 5,
+            "exp": int(now.timestamp()) + 3600,
+            "cnf": {"jwk": pki.public_jwk(self._device.public_key())},
+        }
+        path = f"{tunnel.CONTENT}/{self._content}"
+        token = jwt.encode({"alg": "ES256", "kid": "bench"}, claims, self._token_key)
+        signed = ccm.sign_request(
+            self._device, method="GET", target=path, body=b"", client_id="", now=now, nonce="n" * 24
+        )
+        lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}"]
+        lines += [f"{name}: {value}" for name, value in signed.items()]
+        (self.folder / "content.request").write_text("\r\n".join(lines) + "\r\n\r\n")
 
     # ------------------------------------------------------------------ processes
 
@@ -293,6 +339,8 @@ class _Bench:
             "CM1",
             trusted_roots=[pki.pem(self.clients).decode()],
             crls=[crl],
+            site_token_keys={"keys": [self._token_key.as_dict(private=False)]},
+            content=tunnel.ContentService(),
             endpoints=[
                 tunnel.Endpoint(prefix, ["GET"], 65_536, ["certificate"])
                 for prefix in (_MP, _FILES)
@@ -304,6 +352,7 @@ class _Bench:
         mappings = [
             tunnel.Mapping(_MP, f"{inside}/mp"),
             tunnel.Mapping(_FILES, f"{inside}/files"),
+            tunnel.Mapping(tunnel.ORIGIN, f"{inside}{tunnel.ORIGIN}"),
         ]
         wanted = tunnel.ConnectorConfiguration("CP01", [target], mappings)
         write_private(known / "configuration.json", msgspec.json.encode(wanted))
@@ -394,6 +443,12 @@ class _Bench:
         files = self._load("dl", "file", 4, _SECONDS)
         found["speed"] = files["bytes"] / files["secs"] / 1e6
         found["gigabyte"] = (cpu_seconds(every) - all_) / files["bytes"] * 1e9
+        if name != SSH:
+            self._content_request()
+            self._pull()
+            front = cpu_seconds(parts["front"])
+            files = self._load("dl", "content", 4, _SECONDS)
+            found["content"] = (cpu_seconds(parts["front"]) - front) / files["bytes"] * 1e9
         beside = self._process("dl", "file", 4, _SECONDS + 1)
         time.sleep(0.5)
         found["beside"] = self._load("ka", "small", 1, 2)["p50"] / 1000
@@ -401,6 +456,18 @@ class _Bench:
         if name == OURS:
             found |= self._memory(parts["front"], small["n"] / small["secs"])
         return found
+
+    def _pull(self) -> None:
+        """Once through, so that it lies on the gateway's shelf."""
+        with self._connect() as wire:
+            wire.settimeout(120)
+            wire.sendall((self.folder / "content.request").read_bytes())
+            left = _CONTENT_BYTES
+            while left > 0:
+                piece = wire.recv(1 << 20)
+                if not piece:
+                    raise SystemExit("the content does not come")
+                left -= len(piece)
 
     def _memory(self, pids: list[int], rate: float) -> dict[str, float]:
         before = _pss(pids)

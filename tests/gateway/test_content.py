@@ -509,3 +509,14 @@ async def test_the_site_is_told_what_is_kept(standing: ContentRig) -> None:
     assert standing.states[-1].free_bytes
     await standing.news(dropped={**standing.dropped, name: 1})
     await until(lambda: not said())
+
+
+async def test_a_connection_takes_one_download_after_the_other(standing: ContentRig) -> None:
+    """Who has all of an answer may ask at once, however little time has passed here."""
+    name = standing.add(plain(CHUNK, seed=30))
+    async with standing.client(timeout=60) as client:
+        for _ in range(40):
+            headers = standing.headers(name)
+            answer = await client.get(f"{tunnel.CONTENT}/{name}", headers=headers)
+            assert answer.status_code == 200
+            assert "connection" not in answer.headers

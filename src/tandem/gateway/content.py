@@ -155,7 +155,8 @@ class Delivery:
             first = at - number * CHUNK
             last = min(len(chunk), end - number * CHUNK)
             for begin in range(first, last, _SLICE):
-                await self._write(chunk[begin : min(begin + _SLICE, last)])
+                until = min(begin + _SLICE, last)
+                await self._write(chunk[begin:until], number * CHUNK + until == end)
             at = number * CHUNK + last
 
     async def _pass(self, right: Right, start: int, at: int, end: int) -> None:
@@ -176,7 +177,7 @@ class Delivery:
             log.error("wrong content", sha256=title.sha256)
             raise WrongContent("What the site gave is not this content.")
         if held:
-            await self._write(held)
+            await self._write(held, last=True)
 
     def _head(self, right: Right, start: int, end: int) -> None:
         client, size = self._client, right.title.size_bytes
@@ -200,12 +201,15 @@ class Delivery:
             lines.append("connection: close")
         client.write("\r\n".join(lines).encode() + b"\r\n\r\n")
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, last: bool = False) -> None:
+        """Nothing may come between the last of it and the end: a client that has all asks again."""
         client = self._client
         if client is None:
             raise asyncio.CancelledError
         client.write(data)
         self._sent += len(data)
+        if last:
+            return
         if client.paused:
             # Its deadline runs; `resume` is told when it takes more.
             self._ready.clear()
