@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tandem.cli.context import Json, emit, site_client, table
+from tandem.cli.context import Json, Refused, emit, read_secret, site_client, table
 from tandem.infra import config
 from tandem.infra.secrets import private_folder, write_private
 
@@ -166,6 +166,7 @@ def show(
 def _text(value: dict[str, Any]) -> str:
     state = "connected" if value["connected"] else "not connected"
     lines = [f"{value['name']} → {value['service_name']}: {state}"]
+    lines += [f"  {_through(value)}"] if value["web_proxy"] else []
     for item in value["connections"]:
         worker = f" worker {item['worker']}" if item["worker"] else ""
         through = f" through {item['through']}" if item["through"] else ""
@@ -180,20 +181,50 @@ def _text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _through(value: dict[str, Any]) -> str:
+    account = f" as {value['web_proxy_user']}" if value["web_proxy_user"] else ""
+    kept = ", with a password" if value["web_proxy_password_kept"] else ""
+    return f"Its HTTPS goes out by {value['web_proxy']}{account}{kept}."
+
+
 @app.command("set")
 def set_(
     name: Name,
-    gateway: Annotated[str, typer.Option("--gateway", help="Service name of the other gateway.")],
+    gateway: Annotated[
+        str | None, typer.Option("--gateway", help="Service name of the other gateway.")
+    ] = None,
+    web_proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--web-proxy", help='host:port of the proxy through which HTTPS goes out; "" for none.'
+        ),
+    ] = None,
+    web_proxy_user: Annotated[
+        str | None,
+        typer.Option("--web-proxy-user", help="Its account there, where the proxy asks for one."),
+    ] = None,
+    web_proxy_password_file: WebProxyPassword = None,
     json: Json = False,
 ) -> None:
-    """Let a connection point dial another gateway; what it has of the old one it finishes."""
-    api = site_client()
-    found = api.patch(f"/api/v1/connection-points/{name}", {"gateway": gateway})
+    """Change a connection point: the gateway that it dials, and the web proxy by which it goes out.
+
+    What it has of the old gateway it finishes. The proxy counts from the next dialling on, unless the
+    role's own settings name one.
+    """
+    body = {"gateway": gateway, "web_proxy": web_proxy, "web_proxy_user": web_proxy_user}
+    if web_proxy_password_file is not None:
+        body["web_proxy_password"] = read_secret(web_proxy_password_file, "Password at the proxy")
+    body = {key: value for key, value in body.items() if value is not None}
+    if not body:
+        raise Refused("Nothing is to be changed.", cure="Name what, like --gateway or --web-proxy.")
+    found = site_client().patch(f"/api/v1/connection-points/{name}", body)
     emit(found, _moved, json)
 
 
 def _moved(value: dict[str, Any]) -> str:
     said = f"{value['name']} serves {value['service_name']} now."
+    if value["web_proxy"]:
+        said += f"\n{_through(value)}"
     if value["left_alone"]:
         said += (
             f"\n{value['left_alone']} has no connection point any more: its clients find nobody."

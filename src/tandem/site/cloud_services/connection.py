@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tandem.site.cloud_services.edge_answers import PREFIX as ANSWERS_PREFIX
 from tandem.site.cloud_services.gateways import Gateways
 from tandem.site.cloud_services.model import (
     AdminServiceApp,
+    BadProxy,
     CloudSettings,
     ConnectionPoint,
     ConnectionPointExists,
@@ -37,6 +39,7 @@ from tandem.site.cloud_services.model import (
 )
 from tandem.site.cloud_services.tenants import Tenants
 
+_PROXY_CONTEXT = "cloud.web-proxy-password"
 SERVER, MUTUAL = "/CCM_Proxy_ServerAuth", "/CCM_Proxy_MutualAuth"
 # Where the AdminService waits for what came through a gateway, on the management point's listener.
 ADMINSERVICE_DOOR = "AdminService_Gateway"
@@ -125,6 +128,52 @@ class Connections:
             await store.change_gateway_of_point(tx, found.name, other.service_name)
             await self._audit(tx, actor, "connection-point.change-gateway", found.name)
         return await self.connection_point(tx, found.name)
+
+    async def set_web_proxy(
+        self,
+        tx: Tx,
+        wanted: str,
+        address: str | None,
+        user: str | None,
+        password: str | None,
+        *,
+        actor: str,
+    ) -> ConnectionPoint:
+        """The proxy by which a connection point dials HTTPS; None leaves a part as it is, and an empty
+        address takes it away. A password stays with its address and account: another one gets it only
+        when it is said again. Raises NoSuchConnectionPoint, BadProxy."""
+        found = await self.connection_point(tx, wanted)
+        address = found.web_proxy if address is None else address.strip()
+        user = (found.web_proxy_user if user is None else user.strip()) if address else ""
+        if address:
+            _proxy_of(address)
+        if ":" in user or not user.isprintable():
+            raise BadProxy(
+                "An account at a proxy has no colon in its name.",
+                cure="Write the account alone; its password has a place of its own.",
+                field="web_proxy_user",
+            )
+        if password and not user:
+            raise BadProxy(
+                "A password is of no use without an account.",
+                cure="Say whose it is, too.",
+                field="web_proxy_user",
+            )
+        sealed = None
+        if password:
+            sealed = self.box.seal(password.encode(), _PROXY_CONTEXT)
+        elif password is None and (address, user) == (found.web_proxy, found.web_proxy_user):
+            sealed = await store.sealed_web_proxy_password(tx, found.name)
+        await store.save_web_proxy(tx, found.name, address, user, sealed)
+        await self._audit(tx, actor, "connection-point.set-web-proxy", found.name)
+        return await self.connection_point(tx, found.name)
+
+    async def _web_proxy(self, tx: Tx, point: ConnectionPoint) -> tunnel.WebProxy | None:
+        if not point.web_proxy:
+            return None
+        sealed = await store.sealed_web_proxy_password(tx, point.name)
+        password = self.box.unseal(sealed, _PROXY_CONTEXT).decode() if sealed else ""
+        return tunnel.WebProxy(*_proxy_of(point.web_proxy), point.web_proxy_user, password)
 
     async def connections(self, tx: Tx) -> list[dict[str, Any]]:
         """Every tunnel that connection points told of."""
@@ -377,7 +426,12 @@ class Connections:
                     configuration,
                 )
             )
-        return tunnel.ConnectorConfiguration(point.name, targets, await self._map(tx, gateway))
+        return tunnel.ConnectorConfiguration(
+            point.name,
+            targets,
+            await self._map(tx, gateway),
+            await self._web_proxy(tx, point),
+        )
 
     async def _map(self, tx: Tx, gateway: Gateway) -> list[tunnel.Mapping]:
         """Where each published prefix leads. Nothing else of the management point is reachable by
@@ -441,6 +495,20 @@ class Connections:
 
     async def _audit(self, tx: Tx, actor: str, action: str, target: str) -> None:
         await audit.record(tx, actor=actor, action=action, target=target, now=self.now())
+
+
+def _proxy_of(address: str) -> tuple[str, int]:
+    """Host and port. Raises BadProxy."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    fits = re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", host) and re.fullmatch(r"[0-9]{1,5}", port)
+    if not fits or not 0 < int(port) < 65536:
+        raise BadProxy(
+            f"A web proxy is host:port, not {address[:80]!r}.",
+            cure="Write it like proxy.corp:8080, without http://.",
+            field="web_proxy",
+        )
+    return host, int(port)
 
 
 def adminservice_methods(apps: Iterable[AdminServiceApp]) -> list[str]:

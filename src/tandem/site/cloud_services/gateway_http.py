@@ -78,8 +78,13 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
     certificate: str = ""
 
 
-class OtherGateway(msgspec.Struct):
-    gateway: str
+class PointChange(msgspec.Struct):
+    """What is left out stays. A password is taken and never told."""
+
+    gateway: str | None = None
+    web_proxy: str | None = None
+    web_proxy_user: str | None = None
+    web_proxy_password: str | None = None
 
 
 async def pfx_of(
@@ -350,13 +355,18 @@ class GatewayApi:
 
     async def change_point(self, request: Request) -> Response:
         who = await self.require(request)
-        wanted = await http.decode(request, OtherGateway)
+        wanted = await http.decode(request, PointChange)
         connections = self.cloud.connections
         async with self.cloud.db.transaction() as tx:
             before = await connections.connection_point(tx, _name(request))
-            found = await connections.change_gateway(
-                tx, before.name, wanted.gateway, actor=who.name
-            )
+            found = before
+            if wanted.gateway is not None:
+                found = await connections.change_gateway(
+                    tx, before.name, wanted.gateway, actor=who.name
+                )
+            proxy = (wanted.web_proxy, wanted.web_proxy_user, wanted.web_proxy_password)
+            if any(part is not None for part in proxy):
+                found = await connections.set_web_proxy(tx, before.name, *proxy, actor=who.name)
             served = {point.service_name for point in await connections.connection_points(tx)}
         self.cloud.news.tell()
         # Clients that know only that one are answered by nobody once it is left.

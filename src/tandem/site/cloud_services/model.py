@@ -477,6 +477,14 @@ class ConnectionPoint:
     service_name: str
     created_at: datetime
     reported_at: datetime | None = None
+    # host:port of the proxy by which it leaves its network; its own settings come first.
+    web_proxy: str = ""
+    web_proxy_user: str = ""
+    web_proxy_password_kept: bool = False
+
+
+class BadProxy(AppError):
+    kind, code = Kind.INVALID, "cloud.bad-proxy"
 
 
 @dataclass(frozen=True, slots=True)

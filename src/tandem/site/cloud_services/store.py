@@ -567,7 +567,10 @@ async def add_trust(tx: Tx, kind: str, issuer: str, der: bytes, now: datetime) -
 
 # ------------------------------------------------------------------ connection points
 
-_POINT = "name, service_name, created_at, reported_at"
+_POINT = (
+    "name, service_name, created_at, reported_at, web_proxy, web_proxy_user,"
+    " sealed_web_proxy_password IS NOT NULL AS web_proxy_password_kept"
+)
 
 
 async def connection_points(tx: Tx) -> list[ConnectionPoint]:
@@ -712,6 +715,25 @@ async def traffic_by_point(tx: Tx, service_name: str, since: date) -> list[dict[
         {"since": since, "name": service_name},
     )
     return [row async for row in found]
+
+
+async def save_web_proxy(
+    tx: Tx, name: str, address: str, user: str, sealed_password: bytes | None
+) -> None:
+    await tx.execute(
+        "UPDATE cloud_connection_point SET web_proxy = %s, web_proxy_user = %s,"
+        " sealed_web_proxy_password = %s WHERE name = %s",
+        (address, user, sealed_password, name),
+    )
+
+
+async def sealed_web_proxy_password(tx: Tx, name: str) -> bytes | None:
+    found = await tx.execute(
+        "SELECT sealed_web_proxy_password AS sealed FROM cloud_connection_point WHERE name = %s",
+        (name,),
+    )
+    row = await found.fetchone()
+    return bytes(row["sealed"]) if row and row["sealed"] is not None else None
 
 
 async def change_gateway_of_point(tx: Tx, name: str, service_name: str) -> None:

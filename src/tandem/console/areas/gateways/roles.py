@@ -75,6 +75,24 @@ GATEWAY = field(
 )
 
 
+PROXY = (
+    field(
+        "web_proxy",
+        N_("Web proxy"),
+        limit=260,
+        hint=N_("Like proxy.corp:8080; empty for none. Only HTTPS goes by it."),
+    ),
+    field("web_proxy_user", N_("Account at the proxy"), limit=128),
+    field(
+        "web_proxy_password",
+        N_("Password at the proxy"),
+        "password",
+        secret=True,
+        hint=N_("Empty keeps the one that is kept. It is shown nowhere."),
+    ),
+)
+
+
 def _state(point: Mapping[str, Any]) -> tuple[str, str]:
     if point["connected"]:
         return N_("Connected"), "good"
@@ -113,7 +131,10 @@ async def point(page: Page[Any]) -> Response:
 
 
 async def _draw_point(
-    page: Page[Any], problems: Mapping[str, AppError] | None = None, status: int = 200
+    page: Page[Any],
+    problems: Mapping[str, AppError] | None = None,
+    status: int = 200,
+    proxy: Mapping[str, Any] | None = None,
 ) -> Response:
     name = _named(page)
     found = await page.api.get(api_of(name))
@@ -123,6 +144,8 @@ async def _draw_point(
         status,
         point=_shown(found),
         fields=await drawn(page, (GATEWAY,), {"gateway": found["service_name"]}, problems or {}),
+        proxy=await drawn(page, PROXY, proxy or found, problems or {}),
+        password_kept=found["web_proxy_password_kept"],
         management_point=management["url"],
         install=shlex.join(
             ["tandem", "connection-point", "install", found["name"], "--folder", "."]
@@ -146,6 +169,25 @@ async def change_gateway(page: Page[Any]) -> Response:
         said = N_("%(name)s serves %(gateway)s now.")
         return page.to(path_of(name), said, name=name, gateway=values["gateway"])
     return await _draw_point(page, problems, 422)
+
+
+async def change_proxy(page: Page[Any]) -> Response:
+    form = await page.form()
+    values, problems = read(PROXY, form)
+    name = _named(page)
+    if problems:
+        return await _draw_point(page, problems, 422, values)
+    body = {"web_proxy": values["web_proxy"], "web_proxy_user": values["web_proxy_user"]}
+    if values["web_proxy_password"]:
+        body["web_proxy_password"] = values["web_proxy_password"]
+    try:
+        await page.api.patch(api_of(name), body)
+    except NotSignedIn:
+        raise
+    except AppError as error:
+        at = str(error.details.get("field", "web_proxy"))
+        return await _draw_point(page, {at: error}, HTTP_STATUS[error.kind], values)
+    return page.to(path_of(name), N_("The web proxy of %(name)s is saved."), name=name)
 
 
 async def ask_removal(page: Page[Any]) -> Response:
@@ -411,6 +453,7 @@ def routes(console: Console[Any]) -> list[BaseRoute]:
         console.route(management, save_management_point, post=True),
         console.route(one, point),
         console.route(one, change_gateway, post=True),
+        console.route(f"{one}/web-proxy", change_proxy, post=True),
         console.route(f"{one}/remove", ask_removal),
         console.route(f"{one}/remove", remove, post=True),
         console.route(f"{one}/credentials", credentials, post=True),
