@@ -5,11 +5,13 @@ A check-in is a signed request for policy, with the ETag that the device was tol
 its own key and token, on kept TLS connections to the gateway. At its first check-in a device has no
 policy, which is news; then nothing is new. CPU is user and system time of the site and of PostgreSQL
 together, until all is written that check-ins leave behind: the last contact, the row in the device list.
-That of gateway and connection point is told apart.
+That of gateway and connection point is told apart. Then the same with a gateway that answers check-ins without
+news itself: what is left at the site are its questions, and last contacts.
 """
 
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,21 +19,38 @@ from bench.figures import Figure, Outcome, machine
 from bench.registered import Registered
 
 DEVICES, CONNECTIONS, SECONDS = 10_000, 16, 10.0
+# Who is answered at the gateway waits there for others, so few connections would not keep it busy.
+MANY = 256
 # The site writes last contacts every five seconds.
 _WRITTEN_SECONDS = 7.0
 
 
 def run() -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder, ExitStack() as stack:
-        site = Registered(Path(folder), stack, DEVICES)
-        site.prepare()
-        site.serve()
-        figures = _measure(site)
+    figures = _measured(_measure) + _measured(_measure_at_the_edge, answers=True)
     return Outcome(
         machine(),
         f"{DEVICES:,} registered devices, one site process, embedded PostgreSQL, one gateway worker",
         figures,
     )
+
+
+def _measured(measure: Callable[[Registered], list[Figure]], answers: bool = False) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder, ExitStack() as stack:
+        site = Registered(Path(folder), stack, DEVICES, answers)
+        site.prepare()
+        site.serve()
+        return measure(site)
+
+
+def _measure_at_the_edge(site: Registered) -> list[Figure]:
+    """The same, with a gateway that answers who has its policy already."""
+    _each(site, DEVICES)
+    quiet = _each(site, connections=MANY)
+    return [
+        Figure("answered at the gateway, CPU at the site", quiet["both"], "ms"),
+        Figure("answered at the gateway, CPU of the edge", quiet["edge"], "ms"),
+        Figure("answered at the gateway, load client beside", quiet["rate"], "1/s"),
+    ]
 
 
 def _measure(site: Registered) -> list[Figure]:
@@ -53,9 +72,9 @@ def _measure(site: Registered) -> list[Figure]:
     ]
 
 
-def _each(site: Registered, count: int = 0) -> dict[str, float]:
+def _each(site: Registered, count: int = 0, connections: int = CONNECTIONS) -> dict[str, float]:
     """What one check-in costs: of so many devices once, or of all again and again."""
-    options = ["-c", str(CONNECTIONS)] + (["-m", str(count)] if count else [])
+    options = ["-c", str(connections)] + (["-m", str(count)] if count else [])
     begun, before = time.monotonic(), site.cpu()
     seconds = 240.0 if count else SECONDS
     found = site.load(["policy:GET:/SMS_MP/.sms_pol:0"], seconds, *options)

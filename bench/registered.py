@@ -38,6 +38,7 @@ from tandem.workloads import Position, Workload
 DEVICES = 50_000
 _OPENING_SECONDS = 30.0
 NAME, TENANT, CONNECTION_ID = "gateway.contoso.com", "contoso", "the-connection-id"
+ASKED = "/CCM_Proxy_EdgeAnswers"
 ROLE_COMMAND = (
     "import sys; from pathlib import Path; from tandem.roles import gateway, connector;"
     " {'gateway': gateway, 'connector': connector}[sys.argv[1]].run(Path(sys.argv[2]))"
@@ -85,6 +86,14 @@ INSERT INTO collections_inventory (resource_id, class, instance, properties, fol
             'user@contoso.com'))
     ) c (class, said)
 """
+# The gateway as the site has it, so that it may ask.
+_GATEWAY = """
+INSERT INTO cloud_gateway (service_name, deployment_name, tenant_id, region, resource_group,
+    description, instances, check_revocation, serve_content, alerts, state, reason, connection_id,
+    created_at, changed_at, expires_at, sealed_pfx, sealed_password)
+VALUES (%(name)s, %(name)s, 'contoso', 'Local', 'bench', '', 1, false, false, '{}', 'Stopped', '',
+    %(id)s, %(now)s, %(now)s, %(now)s, '', '')
+"""
 # Of what a device reports, and of its 30 days in the timeline.
 STATE: dict[str, Any] = {
     "flags": 8193 | 2,
@@ -109,7 +118,11 @@ STATE: dict[str, Any] = {
 class Registered:
     """One site under measurement."""
 
-    def __init__(self, folder: Path, stack: ExitStack, devices: int = DEVICES) -> None:
+    def __init__(
+        self, folder: Path, stack: ExitStack, devices: int = DEVICES, answers: bool = False
+    ) -> None:
+        """`answers`: check-ins without news are answered at the gateway."""
+        self.answers = answers
         self.folder, self.stack, self.devices = folder, stack, devices
         self.port, self.tunnel_port = free_port(), free_port()
         self.management_port = free_port()
@@ -146,6 +159,7 @@ class Registered:
                 self.token_keys = await clients.token_keys(tx, self.box, now)
                 self.signing = await tokens.TokenKeys(self.box).signing(tx, now)
                 self.role_id = (await properties.site(tx)).management_point_id
+                await tx.execute(_GATEWAY, {"name": NAME, "id": CONNECTION_ID, "now": now})
                 await self._edge(tx, now)
                 await self._load(tx, now)
             async with database.transaction() as tx:
@@ -353,6 +367,9 @@ class Registered:
             tenants=[tenant],
             site_token_keys=self.token_keys,
             endpoints=endpoints,
+            answers=tunnel.EdgeAnswers(ASKED, [f"{base}{clients.POLICY_PATH}"])
+            if self.answers
+            else None,
         )
         instance = tunnel.Instance(1, "127.0.0.1", self.port, self.tunnel_port)
         target = tunnel.GatewayTarget(NAME, NAME, CONNECTION_ID, [instance], told)
@@ -360,6 +377,7 @@ class Registered:
             tunnel.Mapping(f"{base}/{one.path}", f"{inside}/{one.path}", one.hold_seconds)
             for one in clients.ENDPOINTS
         ]
+        mappings.append(tunnel.Mapping(ASKED, f"{inside}/{tunnel.ANSWERS_ENDPOINT}/{NAME}"))
         return tunnel.ConnectorConfiguration("CP01", [target], mappings)
 
     def rest(self, seconds: float = 300) -> None:

@@ -289,6 +289,26 @@ def test_a_worker_learns_what_is_told_in_parts_and_forgets_what_is_gone() -> Non
     assert desk.known.has(tags[49_999])
 
 
+def test_an_entry_ends_by_the_sites_own_time() -> None:
+    machine = Machine()
+    machine.begin()
+    for seconds, outcome in ((1, "304"), (301, "site")):
+        machine.time_passes(seconds)
+        machine.a_device_asks(0, "GUID:1", 0)
+        machine.a_question_is_asked_and_answered(0, 0, 0)
+        assert machine.requests[-1].outcome == outcome
+
+
+def test_an_answer_to_another_question_proves_nothing() -> None:
+    machine = Machine()
+    machine.begin()
+    machine.a_question_is_asked_and_answered(0, 0, 0)
+    machine.a_device_changes("GUID:1")
+    machine.a_device_asks(0, "GUID:1", 1)
+    machine.a_question_is_asked_and_answered(0, 0, 1)
+    assert machine.requests[-1].outcome == "site"
+
+
 def test_who_has_not_asked_for_long_is_told_everything_anew() -> None:
     journal, desk = Journal(), Desk()
 
