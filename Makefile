@@ -43,7 +43,7 @@ fuzz: setup  ## readers of what strangers send, FUZZ_SECONDS each of FUZZ_TARGET
 	$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 	$(BIN)/python -m pytest -q -p no:randomly --timeout 0 --hypothesis-profile=fuzz $(FUZZ)
 
-faults: setup  ## parts of the chain are killed at random under load for FAULT_SECONDS, at most 240; FAULT_ARGS="--seed N --json"
+faults: setup  ## parts of the chain are killed at random under load for FAULT_SECONDS, at most 210; FAULT_ARGS="--seed N --json"
 	$(BIN)/python -m tools.faults --seconds $(FAULT_SECONDS) $(FAULT_ARGS)
 
 check: setup  ## style, strict types, import rules
