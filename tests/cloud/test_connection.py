@@ -15,7 +15,7 @@ from site_world import NAME, Site, create, ready, until
 from tandem import pki
 from tandem.infra import config
 from tandem.infra.clock import utc_now
-from tandem.protocols import tunnel
+from tandem.protocols import cmtrace, tunnel
 from tandem.site import properties
 from tandem.site.cloud_services import store
 
@@ -280,6 +280,40 @@ async def test_what_a_gateway_tells_counts_once_and_is_shown_by_endpoint_day_and
         ).fetchall()
     assert [row["requests"] for row in rows] == [2, 5, 5, 6, 38]
     assert {row["hour"].hour for row in rows} == {0}
+
+
+async def test_the_log_of_an_instance_on_another_host_is_kept_at_the_site(
+    site: Site, point: dict[str, Any]
+) -> None:
+    """Under the field's name. Instances of this machine write theirs there themselves."""
+    kept = site.folder / "logs" / f"CMG-{NAME}-1-CMGService.log"
+
+    def told(sequence: int, *lines: tunnel.LogLine) -> tunnel.GatewayTelling:
+        return tunnel.GatewayTelling(NAME, 1, tunnel.Telling("r", sequence, lines=list(lines)))
+
+    async def report(*tellings: tunnel.GatewayTelling) -> None:
+        async with site.db.transaction() as tx:
+            found = await site.cloud.connections.connection_point(tx, "CP01")
+            said = tunnel.ConnectorReport("CP01", tellings=list(tellings))
+            await site.cloud.connections.report(tx, found, said)
+
+    line = tunnel.LogLine(1_700_000_000.0, cmtrace.WARNING, "CMGService_Crl_Expired: text")
+    before = kept.read_text() if kept.exists() else ""
+    await report(told(1, line))
+    assert (kept.read_text() if kept.exists() else "") == before
+    async with site.db.transaction() as tx:
+        await tx.execute("UPDATE cloud_gateway SET environment = 'dmz'")
+    try:
+        odd = tunnel.LogLine(1e300, 77, "a\r\nb" + "x" * 5000)
+        again = told(2, line, odd)
+        await report(again)
+        await report(again)
+        said = [cmtrace.message_of(one) or "" for one in kept.read_text().splitlines()]
+        assert said == ["CMGService_Crl_Expired: text", "a  b" + "x" * 396]
+        assert 'date="11-14-2023" component="CMGService" context="" type="2"' in kept.read_text()
+    finally:
+        async with site.db.transaction() as tx:
+            await tx.execute("UPDATE cloud_gateway SET environment = ''")
 
 
 async def test_a_connection_point_that_says_the_same_again_is_counted_once(

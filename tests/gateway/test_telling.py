@@ -1,16 +1,23 @@
 """What a gateway counts reaches the site once: not twice, not less, whoever dies between."""
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
+from starlette.applications import Starlette
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from tandem.gateway.counts import EDGE, REFUSED, Ledger, Teller, by_endpoint
-from tandem.protocols import tunnel
+from tandem.gateway.service_log import ServiceLog
+from tandem.infra import http
+from tandem.protocols import cmtrace, tunnel
 
 from .conftest import BASE, Rig, serving
 
@@ -189,3 +196,83 @@ async def test_a_telling_fits_into_its_frame_and_what_does_not_follows() -> None
         seen += len(msgspec.json.decode(telling, type=tunnel.Telling).counts)
         assert teller.told(tunnel.Told("r" * 16, sequence))
     assert (sequence, seen) == (3, 400)
+
+
+class RealEdge(Rig):
+    """The management point behind the edge that every role of ours has, with its log."""
+
+    def site(self) -> Starlette:
+        return http.application(super().site().routes, role="management-point")
+
+
+async def test_one_id_is_in_the_logs_of_gateway_connection_point_and_management_point(
+    tmp_path: Path,
+) -> None:
+    """Also when the client brought none; and what the gateway refuses has one."""
+    with capture_logs(processors=[merge_contextvars]) as inside:
+        async with serving(RealEdge(tmp_path)) as rig:
+            own = await rig.ask(
+                "GET", f"{BASE}/echo", rig.token(), headers={"X-Correlation-Id": "mine-1"}
+            )
+            given = await rig.ask("GET", f"{BASE}/echo", rig.token())
+            refused = await rig.ask("GET", f"{BASE}/echo", "nonsense")
+            assert (own.status_code, given.status_code, refused.status_code) == (200, 200, 401)
+    ids = [answer.headers["x-correlation-id"] for answer in (own, given, refused)]
+    assert ids[0] == "mine-1"
+    lines = (tmp_path / "logs" / "gateway-1.jsonl").read_text().splitlines()
+    gateway = [json.loads(line) for line in lines]
+    passed = [line["correlation"] for line in gateway if line["event"] == "request"]
+    assert sorted(passed) == sorted(ids[:2])
+    (turned,) = [line for line in gateway if line["event"] == "refused"]
+    assert turned["correlation"] == ids[2]
+    point = (tmp_path / "logs" / "SMS_Cloud_ProxyConnector.log").read_text()
+    told = [cmtrace.message_of(line) or "" for line in point.splitlines()]
+    said = [line.split()[1] for line in told if line.startswith("MessageID: ")]
+    assert sorted(said) == sorted(ids[:2])
+    asked = [line["correlation"] for line in inside if line.get("path") == "/echo"]
+    assert sorted(asked) == sorted(ids[:2])
+
+
+async def test_lines_of_the_log_go_to_the_site_and_sums_are_scraped(tmp_path: Path) -> None:
+    async with serving(Rig(tmp_path, tell_seconds=0.2)) as rig:
+        await ask(rig, 3)
+
+        def lines() -> list[str]:
+            words = {
+                (item.telling.run, item.telling.sequence): item.telling.lines
+                for report in rig.reports
+                for item in report.tellings
+            }
+            return [line.text for said in words.values() for line in said]
+
+        def counted() -> int:
+            found = [line for line in lines() if line.startswith(f"RequestUri: {BASE}/echo ")]
+            return sum(int(line.split("RequestCount: ")[1].split()[0]) for line in found)
+
+        await until(lambda: counted() == 3, lines)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            scraped = (await client.get(f"http://127.0.0.1:{rig.health_port}/metrics")).text
+        assert 'gateway_endpoint_requests_total{endpoint="echo"} 3.0' in scraped
+        assert 'gateway_endpoint_received_bytes_total{endpoint="echo"} 15.0' in scraped
+        assert "gateway_tunnels 1.0" in scraped
+        assert "gateway_online_clients 0.0" in scraped
+
+
+async def test_a_line_holds_no_secret_and_too_many_are_left_out(tmp_path: Path) -> None:
+    log = ServiceLog(tmp_path, "mycmg.contoso.com", 2, 1)
+    log.say("Authorization: Bearer abc.def; password=geheim; token: t0p\nsecond", cmtrace.WARNING)
+    (line,) = log.take()
+    assert line.severity == cmtrace.WARNING
+    assert not any(word in line.text for word in ("abc.def", "geheim", "t0p", "\n"))
+    written = (tmp_path / "CMG-mycmg.contoso.com-2-CMGService.log").read_text()
+    assert "second" in written
+    assert "geheim" not in written
+    log.say_all(f"line {number}" for number in range(1100))
+    first = log.take()
+    assert first[0].text.startswith("100 lines were left out")
+    assert first[1].text == "line 100"
+    rest = []
+    while more := log.take():
+        assert len(more) <= 101
+        rest += more
+    assert rest[-1].text == "line 1099"

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from prometheus_client import Counter, Gauge
 
 from tandem.gateway import carriers, health
 from tandem.gateway.backend import Backend, BadRequest, Head, Request, Target, Traffic
@@ -53,6 +54,10 @@ from tandem.protocols.tunnel import (
 log = get_logger("connector")
 
 _COMPONENT = "SMS_Cloud_ProxyConnector"
+_TUNNELS = Gauge("connector_tunnels", "Tunnels to workers of gateways", ["state"])
+_REQUESTS = Counter("connector_requests", "Requests that were passed on", ["endpoint"])
+_FAILED = Counter("connector_failures", "Requests that the site did not answer", ["endpoint"])
+_ENDPOINTS = 32  # So many series; a site that publishes more is no reason for more.
 _LOG_SECONDS = 1.0
 _MOST_TARGETS, _LONGEST_PATH = 2_000, 256
 # A way that has another one behind it is not waited for as long as the last one.
@@ -81,6 +86,7 @@ class Connector:
         # What the site has not taken yet of it, under which number.
         self._run, self._sequence = secrets.token_hex(8), 0
         self._under_way: list[tunnel.Traffic] | None = None
+        self._told_of: set[str] = set()
         # What gateways' workers told and the site has not yet: one a tunnel, a worker waits for TOLD.
         self._tellings: dict[Link, tuple[GatewayTelling, Mux]] = {}
         self._kept = settings.state / "configuration.json"
@@ -145,6 +151,8 @@ class Connector:
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         states = [link.state for link in self._links.values()]
         connected = sum(state.state == "connected" for state in states)
+        for state in ("connected", "connecting", "disconnected"):
+            _TUNNELS.labels(state).set(sum(one.state == state for one in states))
         by = [state.carrier for state in states if state.state == "connected"]
         facts = {
             "connections": len(states),
@@ -407,6 +415,11 @@ class Connector:
             if endpoint != tunnel.ANSWERS_ENDPOINT
         ]
         for item in self._under_way:
+            if len(self._told_of) < _ENDPOINTS:
+                self._told_of.add(item.endpoint)
+            series = item.endpoint if item.endpoint in self._told_of else "other"
+            _REQUESTS.labels(series).inc(item.requests)
+            _FAILED.labels(series).inc(item.failures)
             self.say(
                 "ReportTrafficData - state message to send: <ProxyTrafficStateDetails"
                 f' ServiceName="{item.service_name}" EndpointName="{item.endpoint}"'

@@ -10,12 +10,16 @@ that dies and a site that is away lose nothing and count nothing twice. A worker
 with it what it counted since it told last.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tandem.protocols.tunnel import Counted, Telling, Told
 
@@ -81,6 +85,40 @@ class Ledger:
         for counts in self._points.values():
             counts.clear()
         return taken
+
+
+class _Counted(Collector):
+    """Sums by endpoint for whoever scrapes, as new as the last look at the ledger."""
+
+    def __init__(self) -> None:
+        self._sums = Counts(Count)
+
+    def add(self, taken: dict[Key, Count]) -> None:
+        for (_, endpoint), count in taken.items():
+            name = _PREFIX.sub("", endpoint).partition("/")[0]
+            # As many series as there are names; a site that publishes more is no reason for more.
+            known = name in self._sums or len(self._sums) < _MOST_NAMES
+            self._sums[name if known else "other"].add(count)
+
+    def collect(self) -> Iterable[Metric]:
+        for name, text, of in _METRICS:
+            family = CounterMetricFamily(f"gateway_endpoint_{name}", text, labels=["endpoint"])
+            for endpoint, count in self._sums.items():
+                family.add_metric([endpoint], of(count))
+            yield family
+
+
+_PREFIX = re.compile(r"^/(?:CCM_Proxy_\w+/\d+/)?")
+_MOST_NAMES = 32
+_METRICS: tuple[tuple[str, str, Callable[[Count], float]], ...] = (
+    ("requests", "Requests that ended", lambda count: count.requests),
+    ("failures", "Without a whole answer, or with a status from 500", lambda count: count.failures),
+    ("received_bytes", "Bodies of requests", lambda count: count.request_bytes),
+    ("sent_bytes", "Answers", lambda count: count.response_bytes + count.head_bytes),
+    ("seconds", "From the first byte to the end of the answer", lambda count: count.seconds),
+)
+COUNTED = _Counted()
+REGISTRY.register(COUNTED)
 
 
 def by_endpoint(taken: dict[Key, Count]) -> Iterable[tuple[str, Count]]:

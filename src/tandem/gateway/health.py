@@ -47,5 +47,6 @@ def _answer(path: str, ready: Ready) -> tuple[int, str, bytes]:
         good, facts = ready()
         return 200 if good else 503, "application/json", msgspec.json.encode({"ok": good, **facts})
     if path == "/metrics":
+        ready()  # It brings what is counted by looking up to date.
         return 200, CONTENT_TYPE_LATEST, generate_latest()
     return 404, "text/plain", b"/healthz, /readyz, /metrics\n"

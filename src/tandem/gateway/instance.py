@@ -20,7 +20,7 @@ from prometheus_client import Gauge
 from tandem import pki
 from tandem.gateway import health
 from tandem.gateway.carriers import Doors
-from tandem.gateway.counts import Teller, by_endpoint
+from tandem.gateway.counts import COUNTED, Teller, by_endpoint
 from tandem.gateway.desk import Desk
 from tandem.gateway.gate import Gate
 from tandem.gateway.handshakes import Handshakes
@@ -29,12 +29,12 @@ from tandem.gateway.model import GatewaySettings
 from tandem.gateway.ocsp import Responders
 from tandem.gateway.origin import Origin
 from tandem.gateway.relay import Client, Front
+from tandem.gateway.service_log import ServiceLog
 from tandem.gateway.shelf import Shelf
 from tandem.gateway.tunnels import Tunnel, Tunnels, tunnel_context
 from tandem.infra import logs
-from tandem.infra.clock import utc_now
 from tandem.infra.errors import AppError, Kind
-from tandem.infra.logs import LogFile, get_logger
+from tandem.infra.logs import get_logger
 from tandem.infra.process import run_role, settle
 from tandem.infra.secrets import private_folder, write_private
 from tandem.protocols import cmtrace
@@ -43,6 +43,8 @@ from tandem.protocols.tunnel import Carrier, Configuration, GatewayHello, Told
 log = get_logger("gateway")
 
 _CONNECTED = Gauge("gateway_tunnels", "Tunnels that connection points hold to this worker")
+_CLIENTS = Gauge("gateway_connections", "Connections of clients that are open")
+_ONLINE = Gauge("gateway_online_clients", "Requests that wait for news at the site")
 _RESTART_SECONDS = 0.5
 # When the instance ends: until the site has what was counted last. Without an answer it is lost.
 _LAST_WORD_SECONDS = 2.0
@@ -254,9 +256,9 @@ class Worker:
         self._alarms: dict[tuple[str, str], pki.RevocationAlarm] = {}
         self._dialling: Listener | None = None  # For connection points.
         self._shown = self._fingerprint()
-        # The field's name of it at the site, where the logs of all instances come together.
-        name = f"CMG-{settings.service_name}-{settings.instance}-CMGService.log"
-        self._service_log = LogFile(settings.logs / name) if settings.logs else None
+        self._service_log = ServiceLog(
+            settings.logs, settings.service_name, settings.instance, number
+        )
         self._teller = Teller(secrets.token_hex(8), self._described)
 
     async def main(self, stop: asyncio.Event) -> None:
@@ -325,9 +327,7 @@ class Worker:
             await self._desk.tell_always(self._settings.instance)
 
     def _alarm(self, name: str, text: str) -> None:
-        if self._service_log is not None:
-            line = cmtrace.line(f"{name}: {text}", "CMGService", utc_now(), cmtrace.WARNING)
-            self._service_log.write(line)
+        self._service_log.say(f"{name}: {text}", cmtrace.WARNING)
 
     def _make_tunnel(self, carrier: Carrier = "tls") -> Tunnel:
         return Tunnel(
@@ -476,15 +476,15 @@ class Worker:
         if new > 0:
             causes = self._handshakes.take()
             log.warning("handshakes failed", count=new, causes=causes, text=_HANDSHAKES)
-            if self._service_log is not None:
-                said = ", ".join(f"{cause}: {count}" for cause, count in causes.items())
-                text = f"TLS handshakes failed: {new}. {said}".rstrip(". ") + "."
-                line = cmtrace.line(text, "CMGService", utc_now(), cmtrace.WARNING)
-                self._service_log.write(line)
+            said = ", ".join(f"{cause}: {count}" for cause, count in causes.items())
+            text = f"TLS handshakes failed: {new}. {said}".rstrip(". ") + "."
+            self._service_log.say(text, cmtrace.WARNING)
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         held = len(self._tunnels)
         _CONNECTED.set(held)
+        _CLIENTS.set(len(self._front.connections))
+        _ONLINE.set(self._tunnels.held)
         configuration = self._front.gate.configuration
         facts = {
             "instance": self._settings.instance,
@@ -516,18 +516,15 @@ class Worker:
     def _count(self) -> None:
         taken = self._tunnels.ledger.take()
         self._teller.add(taken)
-        if self._service_log is not None and taken:
-            now = utc_now()
-            self._service_log.write_all(
-                cmtrace.line(count.line(endpoint), "CMGService", now)
-                for endpoint, count in by_endpoint(taken)
-            )
+        COUNTED.add(taken)
+        self._service_log.say_all(count.line(endpoint) for endpoint, count in by_endpoint(taken))
 
     def _described(self) -> dict[str, Any]:
         return {
             "worker": self._number,
             "connections": len(self._front.connections),
             "online": self._tunnels.held,
+            "lines": self._service_log.take(),
         }
 
     def _told(self, told: Told) -> None:

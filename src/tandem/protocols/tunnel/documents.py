@@ -195,6 +195,14 @@ class Counted(msgspec.Struct, frozen=True):
     elapsed_ms: float
 
 
+class LogLine(msgspec.Struct, frozen=True):
+    """Of a worker's CMGService.log; `at` in seconds since 1970."""
+
+    at: float
+    severity: int
+    text: str
+
+
 class Telling(msgspec.Struct, frozen=True):
     """What one worker tells the site. `run` is new with each process; each `sequence` of it counts
     once, however often it arrives. `online` devices wait for news at the site just now."""
@@ -205,6 +213,7 @@ class Telling(msgspec.Struct, frozen=True):
     counts: list[Counted] = []
     connections: int = 0
     online: int = 0
+    lines: list[LogLine] = []
 
 
 class Told(msgspec.Struct, frozen=True):

@@ -70,7 +70,7 @@ _LIMITS = {
     Type.PING: 8,
     Type.PONG: 8,
     Type.GOAWAY: 1024,
-    Type.TELL: 64 * 1024,
+    Type.TELL: 112 * 1024,
     Type.TOLD: 256,
 }
 _CONTROL = {

@@ -232,7 +232,10 @@ class Connections:
     ) -> tunnel.ReportAnswer:
         now = self.now()
         await store.save_report(tx, point.name, report, now)
-        return tunnel.ReportAnswer(await traffic.take(tx, point, report, now))
+        told, news = await traffic.take(tx, point, report, now)
+        for item in news:
+            await self.gateways.keep_lines(tx, item)
+        return tunnel.ReportAnswer(told)
 
     # -------------------------------------------------------------- what is published
 

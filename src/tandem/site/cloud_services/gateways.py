@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tandem.infra.jobs import Jobs
 from tandem.infra.logs import LogFile, get_logger
 from tandem.infra.net import Resolver
 from tandem.infra.secrets import SecretBox
-from tandem.protocols import cmtrace
+from tandem.protocols import cmtrace, tunnel
 from tandem.site import administrators, properties
 from tandem.site.cloud_services import contents, names, store, traffic, trust
 from tandem.site.cloud_services.certificates import certificate_names, check_usable, fold
@@ -65,6 +65,9 @@ log = get_logger("gateways")
 
 # What runs one instance; `--config FILE` follows.
 INSTANCE = (sys.executable, "-m", "tandem.cli", "gateway", "run")
+# Lines of a log that one telling brings, at most.
+_MOST_LINES = 200
+_SEVERITIES = {cmtrace.INFORMATION, cmtrace.WARNING, cmtrace.ERROR}
 # A process that is there but did not answer so many looks in a row is ended and started again.
 _SILENT_LOOKS = 3
 _BEING_MADE = {GatewayState.PROVISIONING, GatewayState.STARTING}
@@ -106,6 +109,7 @@ class Gateways:
         self._alarms: dict[str, dict[tuple[str, str], str]] = {}  # Told of, by gateway.
         self._folded: date | None = None  # The day on which traffic was folded last.
         local = Local(lambda: self.settings, logs, command)
+        self._here = local.environment
         self.providers: dict[str, Provider] = {local.environment: local}
         for item in settings.gateway.ssh:
             self.providers[item.environment] = Ssh(item, settings.gateway)
@@ -121,6 +125,27 @@ class Gateways:
         if self._log_file is not None:
             line = cmtrace.line(text, "SMS_CLOUD_SERVICES_MANAGER", self._now(), severity)
             self._log_file.write(line)
+
+    async def keep_lines(self, tx: Tx, item: tunnel.GatewayTelling) -> None:
+        """What an instance on another host logged, beside the logs of those here, which write theirs
+        themselves."""
+        gateway = await store.gateway(tx, item.service_name)
+        lines = item.telling.lines[:_MOST_LINES]
+        here = gateway is None or gateway.environment in {"", self._here}
+        if self._logs is None or here or not lines:
+            return
+        name = f"CMG-{item.service_name}-{item.instance}-CMGService.log"
+        now = self._now()
+        LogFile(self._logs / name).write_all(
+            cmtrace.line(
+                _plain(line.text),
+                "CMGService",
+                min(max(datetime.fromtimestamp(0, UTC), _moment(line.at, now)), now),
+                line.severity if line.severity in _SEVERITIES else cmtrace.INFORMATION,
+                item.telling.worker if 0 < item.telling.worker < 100 else 0,
+            )
+            for line in lines
+        )
 
     # -------------------------------------------------------------- what an administrator does
 
@@ -1119,6 +1144,18 @@ class Gateways:
         seen = await self._look(item)
         self._silent[key] = 0 if seen.state == "running" else self._silent[key] + 1
         return seen
+
+
+def _moment(seconds: float, now: datetime) -> datetime:
+    """What a gateway's clock says; nobody has to believe it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return now
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:400])
 
 
 def _exists(name: str) -> GatewayExists:

@@ -57,12 +57,13 @@ def role_of(endpoint: str) -> str:
 
 async def take(
     tx: Tx, point: ConnectionPoint, report: tunnel.ConnectorReport, now: datetime
-) -> list[tunnel.Told]:
+) -> tuple[list[tunnel.Told], list[tunnel.GatewayTelling]]:
     """Write down what a connection point counted and what gateways told by it.
 
-    What has come before counts no second time, and is acknowledged all the same.
+    What has come before counts no second time, and is acknowledged all the same. Returns what is
+    acknowledged, and what of it is news.
     """
-    told = []
+    told, news = [], []
     points = {one.name for one in await store.connection_points(tx)}
     # In the order in which whoever reports at the same time takes them, too.
     for item in sorted(report.tellings, key=lambda one: (one.service_name, one.instance)):
@@ -78,6 +79,7 @@ async def take(
                 await store.add_gateway_traffic(
                     tx, item.service_name, item.instance, *key, now, figures
                 )
+            news.append(item)
             if 1 <= telling.worker <= 64:
                 await store.save_gateway_worker(tx, item, now)
         told.append(tunnel.Told(telling.run, telling.sequence))
@@ -86,7 +88,7 @@ async def take(
         tx, f"point/{point.name}", report.run, report.sequence, now
     ):
         await store.add_point_traffic(tx, point.name, report.traffic, now)
-    return told
+    return told, news
 
 
 def _together(
