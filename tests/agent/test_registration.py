@@ -132,8 +132,11 @@ async def test_the_same_command_line_without_the_token_changes_nothing(
     await set_up(site, loner, (await api.token())["token"])
     client = Client(loner)
     await client.step()
+    before = list(loner.mdm.published)  # type: ignore[attr-defined]
     again = await set_up(site, loner)
     assert again.message == "Already installed."
+    # Nor does the MDM service hear of a setup that begins: it would take the policy for gone.
+    assert loner.mdm.published == before  # type: ignore[attr-defined]
 
 
 REFUSED = {

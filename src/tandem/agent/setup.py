@@ -135,7 +135,11 @@ class Bootstrap:
         if self._folder.read("started") is None:
             self._report(STARTED, {"command_line": self._text})
             self._folder.write("started", b"")
-        self._publish(STARTED, SUCCESS)
+        before = installed(self._client)
+        if before is None or not self._stays(before, line):
+            # A client that merely starts again stands as it stood: the MDM service would take its
+            # policy for gone, and the site's workloads for its own.
+            self._publish(STARTED, SUCCESS)
 
     def _report(self, state: int, data: dict[str, Any]) -> None:
         self._spool.add(ccm.SETUP_TOPIC, state, self._machine.now(), data)
