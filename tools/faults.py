@@ -142,11 +142,15 @@ class Chain(Registered):
 
     def start(self, name: str) -> None:
         if name == "postgresql":
-            # What is left of the one before may hold its memory for a moment.
+            # What is left of the one before may hold its memory for a moment, or be taken for the
+            # server itself until somebody has asked for its end.
             command = [sys.executable, "-c", _POSTGRES, str(self.folder / "pg")]
-            while subprocess.run(command, capture_output=True, check=False).returncode:
+            while True:
+                subprocess.run(command, capture_output=True, check=False)
+                with suppress(psycopg.OperationalError):
+                    psycopg.connect(self.dsn, connect_timeout=5).close()
+                    return
                 time.sleep(0.2)
-            return
         with (self.folder / f"{name}.out").open("ab") as out:
             self.running[name] = subprocess.Popen(self.commands[name], stdout=out, stderr=out)
 

@@ -38,6 +38,7 @@ class Responder:
     away: bool = False
     asked: list[int] = field(default_factory=list)
     port: int = field(default_factory=free_port)
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -62,6 +63,7 @@ class Responder:
         return made.public_bytes(Encoding.DER)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while not self.away:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -87,6 +89,9 @@ class Responder:
             yield self
         finally:
             server.close()
+            for writer in self.writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)
 
 
 class Asked(Rig):

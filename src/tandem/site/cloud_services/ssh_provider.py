@@ -80,7 +80,7 @@ class Ssh:
 
     async def aclose(self) -> None:
         for host in self._hosts.values():
-            host.close()
+            await host.aclose()
 
     def _host(self, item: GatewayInstance) -> "_Host":
         try:
@@ -271,6 +271,13 @@ class _Host:
         if self._held is not None:
             self._held.close()
             self._held = None
+
+    async def aclose(self) -> None:
+        """At once: what the host says of the end is of no use to anybody."""
+        if (held := self._held) is not None:
+            self._held = None
+            held.abort()
+            await held.wait_closed()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncssh.SSHClientConnection]:
