@@ -115,3 +115,24 @@ def test_what_is_plain_does_without_llhttp() -> None:
         reader.feed(data)
         assert reader.whole
         assert reader._parser is None
+
+
+def test_a_request_that_is_answered_at_its_end_does_not_count_for_the_next() -> None:
+    """Refused with its connection kept, while llhttp still has the piece that it came in."""
+    refused: list[int] = []
+
+    class Refusing(Owner):
+        def request_read(self) -> None:
+            refused.append(1)
+            reader.begin()
+
+    reader = Reader(Refusing(), 16_384)
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n"
+    for _ in range(2):
+        reader.feed(head[:40])
+        reader.feed(head[40:])
+        reader.feed(b"a" * 50_000)
+    assert len(refused) == 2
+    # And what comes then can be plain again.
+    reader.feed(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert len(refused) == 3

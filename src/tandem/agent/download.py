@@ -14,6 +14,8 @@ from tandem.agent.session import Refused, Session, Unreachable, decode, unreacha
 from tandem.infra.errors import AppError, Kind
 from tandem.protocols import ccm
 
+_Opened = Callable[[dict[str, str]], Awaitable[httpx.Response]]
+
 
 class WrongHash(AppError):
     """What came is not what the site signed for."""
@@ -48,14 +50,19 @@ async def package(
     if done.exists() and digest(done) == wanted.sha256:
         return done
     start = _kept(part, wanted)
+    by_gateway = False
     if start < wanted.size_bytes:
-        await _fetch(session, part, wanted, start, journal)
+        by_gateway = await _fetch(session, part, wanted, start, journal)
     if part.stat().st_size < wanted.size_bytes:
         raise Unreachable(
             f"The download of {wanted.file_name} ended after {part.stat().st_size} of "
             f"{wanted.size_bytes} bytes.",
             cure="It goes on from there by itself.",
         )
+    if by_gateway and digest(part) != wanted.sha256:
+        journal.write("ccmsetup", "What gateways gave is another file: asking the site.", WARNING)
+        part.unlink()
+        await _take(part, wanted, *_of_site(session, wanted))
     if digest(part) != wanted.sha256:
         part.unlink()
         raise WrongHash(
@@ -69,8 +76,12 @@ async def package(
 
 async def _fetch(
     session: Session, part: Path, wanted: ccm.ClientManifest, start: int, journal: Journal
-) -> None:
-    """From the gateways that serve it, as far as they give it; from the management point otherwise."""
+) -> bool:
+    """From the gateways that serve it, as far as they give it; from the management point otherwise.
+
+    Returns whether a gateway gave some of it.
+    """
+    begun = start
     if start:
         journal.write("ccmsetup", f"Resuming the download of {wanted.file_name} at byte {start}.")
     for source in await _sources(session, wanted):
@@ -82,9 +93,16 @@ async def _fetch(
             journal.write("ccmsetup", f"Downloaded {wanted.file_name} from {source.url}")
         start = _kept(part, wanted)
         if start == wanted.size_bytes:
-            return
+            return True
+    target, _, opened = _of_site(session, wanted)
+    await _take(part, wanted, target, start, opened)
+    return start != begun
+
+
+def _of_site(session: Session, wanted: ccm.ClientManifest) -> tuple[str, int, _Opened]:
+    """How the management point is asked for all of it."""
     target = f"/CCM_Client/{wanted.sha256}"
-    await _take(part, wanted, target, start, partial(session.open, target))
+    return target, 0, partial(session.open, target)
 
 
 async def _sources(session: Session, wanted: ccm.ClientManifest) -> list[ccm.ContentSource]:
@@ -103,7 +121,7 @@ async def _take(
     wanted: ccm.ClientManifest,
     target: str,
     start: int,
-    opened: Callable[[dict[str, str]], Awaitable[httpx.Response]],
+    opened: _Opened,
 ) -> None:
     headers = {"Range": f"bytes={start}-", "If-Range": f'"{wanted.sha256}"'} if start else {}
     response = await opened(headers)

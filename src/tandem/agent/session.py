@@ -1,5 +1,6 @@
 """Talking to the management point: tokens, signatures, refusals, what is worth a second try."""
 
+import re
 import secrets
 import ssl
 from base64 import b64encode, urlsafe_b64decode
@@ -28,6 +29,7 @@ Account = Literal["device", "user"]
 _SKEW = timedelta(minutes=5)
 
 # The name under which the machine's own token is cached, and what the log calls a user's.
+_CONTENT_PATH = re.compile(rb"/CCM_Content/[0-9a-f]{64}")
 _SID = {"device": "S-1-5-18", "user": "S-1-5-21-0-0-0-1001"}
 _CONTEXT = "agent.ccm-token"
 _SITE_TOKEN = "site-token"  # noqa: S105 - the name of a file.
@@ -163,6 +165,9 @@ class Session:
     ) -> httpx.Response:
         """Content at a gateway, still to be read; the caller closes it. Raises Refused, Unreachable."""
         url = httpx.URL(source.url)
+        # Who answers may not be the site: the device signs nothing but a question for content.
+        if url.scheme != "https" or not _CONTENT_PATH.fullmatch(url.raw_path):
+            raise Unreachable("The management point names an address that is none of content.")
         base = f"{url.scheme}://{url.netloc.decode('ascii')}"
         request = self._signed("GET", url.path, b"", headers, source.token, base)
         response = await _answer(self._machine.http, request)

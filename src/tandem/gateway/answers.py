@@ -385,11 +385,12 @@ class Answers:
         self.failures += 1
         self._tunnel = None
         self._silent_until = self.now() + _PAUSE_SECONDS
-        if self.targets:
-            log.warning("not answered", status=status, waiting=len(stream.asked.waiting))
+        waiting = len(stream.asked.waiting)
         desk.failed(stream.asked)
         if desk.waiting:
             desk.failed(desk.ask(self.now()))
+        if self.targets:
+            log.warning("not answered", status=status, waiting=waiting)
 
     async def run(self) -> None:
         """Learn what is new, and tell who was answered, also while nobody asks."""

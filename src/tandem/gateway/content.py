@@ -21,7 +21,7 @@ from tandem.infra.logs import get_logger
 log = get_logger("gateway.content")
 
 # What is handed to a connection at once.
-_SLICE = 256 * 1024
+_SLICE = 64 * 1024
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -154,10 +154,12 @@ class Delivery:
                 self._head(right, start, end)
             first = at - number * CHUNK
             last = min(len(chunk), end - number * CHUNK)
-            for begin in range(first, last, _SLICE):
-                until = min(begin + _SLICE, last)
-                await self._write(chunk[begin:until], number * CHUNK + until == end)
-            at = number * CHUNK + last
+            until = min(first + _SLICE, last)
+            piece = chunk[first:until]
+            # A client that reads slowly waits with this piece alone, and not with all of the chunk.
+            del chunk
+            at = number * CHUNK + until
+            await self._write(piece, at == end)
 
     async def _pass(self, right: Right, start: int, at: int, end: int) -> None:
         """From the site, past the shelf. What is given from its first byte to its last is judged by

@@ -49,6 +49,8 @@ _REST_SECONDS = 20.0
 _LOOK_SECONDS = 0.2
 # How often the site is told what is kept, at least and at most.
 _TELL_SECONDS, _TELL_AGAIN_SECONDS, _TOGETHER_SECONDS = 60.0, 5.0, 0.5
+# What a pull leaves on the disk: configuration and logs of the gateway lie there too.
+_RESERVE_BYTES = 256 * 1024 * 1024
 _FULL = "CMGService_Storage_Full"
 
 
@@ -242,6 +244,8 @@ class Desk:
             return found
         key = await self.key(title)
         if await self._hashes(title, key) is None:
+            if not self._serves(title):  # Since the site was asked for the key.
+                raise Dropped("This content is not served any more.")
             await self._pull(title, key).reached(number)
             found = self.memory.get(title, number)
             if found is not None:
@@ -373,7 +377,15 @@ class Desk:
         return bool(self.problem) and self._loop.time() < self._tried_at + _REST_SECONDS
 
     async def room(self, title: Title) -> None:
-        """Raises CannotKeep when the copies would be more than the site allows."""
+        """Raises CannotKeep when the copies would be more than the site allows, or when the disk
+        would have no room left for what this gateway itself has to write."""
+        free = await self.work(self.shelf.free_bytes)
+        if free is not None and title.size_bytes > free - _RESERVE_BYTES:
+            raise CannotKeep(
+                f"The disk has {free} bytes left, and {title.size_bytes} are needed beside a reserve"
+                f" of {_RESERVE_BYTES}.",
+                cure="Give the disk room, or remove packages from the gateway.",
+            )
         if self._quota:
             kept = await self.work(self.shelf.kept)
             used = sum(
@@ -467,18 +479,19 @@ class Pull:
     async def run(self) -> None:
         try:
             await self._run()
+        # Whoever waits is told first: a log on the same full disk must not keep them waiting.
         except CannotKeep as error:
-            self._desk.full(error)
             self._end(NotHere(error.message))
+            self._desk.full(error)
         except AppError as error:
-            log.warning("pull failed", sha256=self.title.sha256, reason=error.message)
             self._end(error)
+            log.warning("pull failed", sha256=self.title.sha256, reason=error.message)
         except asyncio.CancelledError:
             self._end(Away("The pull was stopped."))
             raise
         except Exception:
-            log.exception("pull failed", sha256=self.title.sha256)
             self._end(NotHere("The pull failed."))
+            log.exception("pull failed", sha256=self.title.sha256)
         else:
             self._end(None)
 
@@ -554,8 +567,9 @@ class Pull:
             except Damaged:
                 break
             await self._count(found)
-        self._have = max(self._have, len(self._hashes))
-        self._tell()
+            # As it is found right it can be given: nobody goes past the shelf for it.
+            self._have = max(self._have, len(self._hashes))
+            self._tell()
 
     async def _count(self, content: bytes) -> None:
         def work() -> bytes:

@@ -441,8 +441,14 @@ class Worker:
         self._front.swap(gate)
         self._desk.configure(configuration)
         self._tell_alarms()
-        write_private(self._kept, raw)
-        write_private(self._kept_from, giver.encode())
+        try:
+            write_private(self._kept, raw)
+            write_private(self._kept_from, giver.encode())
+        except OSError as error:
+            # These rules count; after a restart those of before would, until the site is heard.
+            log.error(
+                "configuration not kept", reason=error.strerror, version=configuration.version
+            )
         log.info(
             "configured",
             version=configuration.version,

@@ -25,6 +25,10 @@ _AT_ONCE = 32
 # How long a client may take to answer the end of TLS.
 _FAREWELL_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
+# What may stand before the end of its handshake: more than a worker serves. Then the oldest goes,
+# who has had the most time.
+_MOST_ARRIVING = 16_384
+_HANDSHAKE_SECONDS = 30.0
 _NOTHING_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -46,7 +50,7 @@ class Listener:
         self.context = context  # Of the handshakes that begin from now on.
         self._fast = fast
         self._loop = asyncio.get_running_loop()
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving: dict[asyncio.Task[None], None] = {}
         self._open = True
         self._pause: asyncio.TimerHandle | None = None
         self._listen()
@@ -89,7 +93,9 @@ class Listener:
             return True
         except OSError as error:
             if error.errno not in _NOTHING_LEFT:
-                raise
+                # Of the network below one connection (accept(2)): the next one has another.
+                log.warning("not accepted", reason=error.strerror)
+                return False
             # The socket says that somebody waits for as long as that is so: without a pause
             # nothing else would be done.
             log.error("no connection can be taken", reason=error.strerror, pause=_PAUSE_SECONDS)
@@ -97,10 +103,17 @@ class Listener:
             self._pause = self._loop.call_later(_PAUSE_SECONDS, self._listen)
             return False
         accepted.setblocking(False)
+        if len(self._arriving) >= _MOST_ARRIVING:
+            oldest = next(iter(self._arriving))
+            del self._arriving[oldest]
+            oldest.cancel()
         task = self._loop.create_task(self._shake_hands(accepted, self.context))
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        self._arriving[task] = None
+        task.add_done_callback(self._arrived)
         return True
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._arriving.pop(task, None)
 
     async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
         try:
@@ -110,6 +123,7 @@ class Listener:
                     self._factory,
                     accepted,
                     ssl=context,
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS,
                     ssl_shutdown_timeout=_FAREWELL_SECONDS,
                 )
             else:
@@ -117,6 +131,7 @@ class Listener:
                     self._factory,
                     accepted,
                     ssl=context,
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS,
                     ssl_shutdown_timeout=_FAREWELL_SECONDS,
                 )
         except (OSError, TimeoutError, ssl.SSLError) as error:

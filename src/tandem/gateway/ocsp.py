@@ -74,8 +74,7 @@ class Responders:
             if not urls:
                 return None
             if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-                self._known.clear()
+                self._forget_one()
             known = self._kept[der] = Verdict()
             self._known[der] = (certificate, issuer, urls[0])
         if not known.asking and known.again_at <= self._now():
@@ -89,6 +88,17 @@ class Responders:
             known = self._kept.get(der)
             if known is not None and not known.asking and known.again_at <= now:
                 self._ask(der, known)
+
+    def _forget_one(self) -> None:
+        """The oldest of which nothing bad is known: who was revoked stays so."""
+        harmless = (
+            der
+            for der, known in self._kept.items()
+            if not known.asking
+            and not (known.answer and known.answer.standing is pki.Standing.REVOKED)
+        )
+        der = next(harmless, next(iter(self._kept)))
+        del self._kept[der], self._known[der]
 
     def _ask(self, der: bytes, known: Verdict) -> None:
         if len(self._waiting) >= _MOST_WAITING:
@@ -108,8 +118,15 @@ class Responders:
                 continue
             before, fault = known.answer, known.fault
             try:
-                known.answer = await self._answer(certificate, issuer, url)
-                known.fault = ""
+                answer = await self._answer(certificate, issuer, url)
+                if before is not None and answer.begins < before.begins:
+                    # A responder may lag behind another; who says otherwise repeats old news.
+                    if answer.standing is not before.standing:
+                        raise pki.BadAnswer("its answer is older than the one before")
+                    answer = before
+                known.answer, known.fault = answer, ""
+            except TimeoutError:
+                known.fault = "it takes too long"
             except (httpx.HTTPError, httpx.InvalidURL, pki.BadAnswer) as error:
                 known.fault = str(error)[:200] or type(error).__name__
             except Exception as error:
@@ -118,7 +135,8 @@ class Responders:
             known.asking = False
             known.again_at = self._due(known)
             self._tell(url, known.fault)
-            if before != known.answer or fault != known.fault:
+            standing = known.answer and known.answer.standing
+            if (before and before.standing) != standing or bool(fault) != bool(known.fault):
                 self._changed(der)
 
     def _due(self, known: Verdict) -> float:
@@ -135,12 +153,16 @@ class Responders:
         if self._web is None:
             self._web = net.plain_client(timeout=_SECONDS)
         data = bytearray()
-        headers = {"Content-Type": "application/ocsp-request"}
+        headers = {"Content-Type": "application/ocsp-request", "Accept-Encoding": "identity"}
         content = pki.ocsp_request(certificate, issuer)
-        async with self._web.stream("POST", url, content=content, headers=headers) as answer:
+        # As a whole: who sends a byte now and then would keep the others' questions waiting.
+        async with (
+            asyncio.timeout(_SECONDS),
+            self._web.stream("POST", url, content=content, headers=headers) as answer,
+        ):
             if answer.status_code != 200:
                 raise pki.BadAnswer(f"the responder answers {answer.status_code}")
-            async for piece in answer.aiter_bytes():
+            async for piece in answer.aiter_raw():
                 data += piece
                 if len(data) > _MOST_BYTES:
                     raise pki.BadAnswer("its answer is too large")

@@ -159,6 +159,7 @@ class Reader:
 
     __slots__ = (
         "_again",
+        "_begun",
         "_connection",
         "_count",
         "_encoded",
@@ -216,6 +217,8 @@ class Reader:
         self._count = 0
         self._size = 0
         self._fed = 0
+        # Whether the parser is within a request. Its owner may have answered and begun anew meanwhile.
+        self._begun = False
 
     def feed(self, data: bytes) -> None:
         """Raises Refused: nothing more can be read then."""
@@ -244,7 +247,7 @@ class Reader:
             self.surplus = True
             self.rest = bytes(data[upgrade.args[0] :])
             return
-        if not self.whole:
+        if self._begun and not self.whole:
             self._fed += len(data)
             if not self.head_done:
                 # The parser itself keeps a field of any size until its end.
@@ -382,6 +385,7 @@ class Reader:
     def on_message_begin(self) -> None:
         if self.whole:
             raise _Surplus
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         self.target += url

@@ -636,7 +636,7 @@ class Client(asyncio.Protocol):
 
     def body_read(self, piece: bytes) -> None:
         plan, reader = self._plan, self._reader
-        if self._refusal is not None:
+        if self._refusal is not None or self._state is _CLOSING:
             return
         if plan is None:
             raise Refused(_NO_BODY)
@@ -666,6 +666,8 @@ class Client(asyncio.Protocol):
 
     def request_read(self) -> None:
         """The reader has all of the request."""
+        if self._state is _CLOSING:
+            return  # It was refused before its end.
         self._state = _BUSY
         self._kept = 0
         if self.exchange is not None:

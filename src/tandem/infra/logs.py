@@ -1,5 +1,6 @@
 """JSON lines for machines, and plain log files for administrators."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -103,7 +104,14 @@ class LogFile:
         self.write_all([line])
 
     def write_all(self, lines: Iterable[str]) -> None:
-        """All of them with one write; they stay together when the file is renamed."""
+        """All of them with one write; they stay together when the file is renamed.
+
+        A disk that takes nothing loses lines, and nothing else: whoever writes here does other work.
+        """
+        with contextlib.suppress(OSError):
+            self._write_all(lines)
+
+    def _write_all(self, lines: Iterable[str]) -> None:
         text = "".join([line.rstrip("\n") + "\r\n" for line in lines])
         data = text.encode("utf-8", "replace")
         try:

@@ -477,6 +477,11 @@ async def delete_instance(tx: Tx, service_name: str, number: int) -> None:
         "DELETE FROM cloud_instance WHERE service_name = %s AND instance = %s",
         (service_name, number),
     )
+    # What it said of its copies counts no more.
+    await tx.execute(
+        "DELETE FROM cloud_content_state WHERE service_name = %s AND instance = %s",
+        (service_name, number),
+    )
 
 
 async def delete_gateway(tx: Tx, service_name: str) -> None:
