@@ -1,7 +1,9 @@
 """What benchmarks share: a load client in C, processes under measurement, and their CPU time."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -54,10 +56,12 @@ def cpu_seconds(roots: Iterable[int]) -> float:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Below those that the system gives to clients: what starts again finds its port free."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def start(

@@ -186,8 +186,9 @@ async def test_what_is_deployed_to_users_is_there_at_once_where_they_are_signed_
             return slow.gate.value("Desk/1") == "x"
 
         await until(has_it, 30)
-        # Called once, for what concerns it: the device's policy, and its user's.
-        assert len([one for one in site.seen if one.url.path.endswith(".sms_pol")]) == asked + 2
+        # Called once at most, for what concerns it: the device's policy, and its user's. One that was
+        # on its way already may have brought it.
+        assert len([one for one in site.seen if one.url.path.endswith(".sms_pol")]) <= asked + 2
         await waits(site)
         site.of_users["u1"] = []
         async with site.db.transaction() as tx:

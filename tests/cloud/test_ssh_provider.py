@@ -65,9 +65,10 @@ async def placed(site_db: Database, tmp_path: Path) -> AsyncIterator[tuple[Site,
                 every = await site.cloud.gateways.gateways(tx)
             for item in every:
                 await site.cloud.gateways.stop(item.service_name, actor="test")
-            for provider in site.cloud.gateways.providers.values():
-                if isinstance(provider, Ssh):
-                    await provider.aclose()
+        # Last, as the site looks after its instances to its end.
+        for provider in site.cloud.gateways.providers.values():
+            if isinstance(provider, Ssh):
+                await provider.aclose()
 
 
 async def test_an_instance_lives_and_ends_as_a_hardened_service(

@@ -1,7 +1,9 @@
 """A gateway and a connection point as real processes, and a management point to forward to."""
 
 import asyncio
+import contextlib
 import json
+import random
 import signal
 import socket
 import ssl
@@ -43,9 +45,12 @@ MUTUAL = f"/CCM_Proxy_MutualAuth/{ROLE}"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives to clients: what restarts here finds its port free again."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

@@ -137,7 +137,9 @@ class TwoInstances(Rig):
             while True:
                 try:
                     url = f"http://127.0.0.1:{self.second_health_port}/readyz"
-                    if (await web.get(url)).json()["tunnels"] == 1:
+                    facts = (await web.get(url)).json()
+                    # A tunnel is there before what the site says comes through it.
+                    if facts["tunnels"] == 1 and facts["version"] == 1:
                         return
                 except httpx.TransportError:
                     pass
