@@ -269,6 +269,17 @@ async def test_last_contacts_are_written_together(world: World) -> None:
             assert (await clients.find(tx, device.client_id)).last_seen_at == world.now()
 
 
+@pytest.mark.parametrize("ago", [float("nan"), float("inf"), float("-inf"), -1e300])
+async def test_when_a_gateway_says_it_saw_a_client_is_a_time_whatever_it_says(
+    world: World, ago: float
+) -> None:
+    device = await world.device("PC-1")
+    await device.settled()
+    memory = world.memories[0]
+    memory.saw_elsewhere({device.client_id: ago, "another": ago})
+    await memory.save_seen()
+
+
 async def test_all_that_a_policy_is_computed_from_tells_of_its_changes(world: World) -> None:
     """A table that decides what a device gets, and tells nobody, would be missed for hours."""
     device = await world.device("PC-1")

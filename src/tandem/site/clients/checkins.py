@@ -251,14 +251,14 @@ class CheckIns:
         return self._journal.told(question, self._now().timestamp())
 
     def saw_elsewhere(self, seen: Mapping[str, float]) -> None:
-        """Clients that a gateway has answered, so many seconds ago. Of those alone that it was told
-        of here: about all others it knows nothing."""
+        """Clients that a gateway has answered, so many seconds ago. Of those alone that have been
+        here lately: about all others it knows nothing."""
         now = self._now()
         for client_id, ago in seen.items():
             told_of = client_id in self._kept or client_id in self._before
             if not told_of and client_id not in self._long_before:
                 continue
-            at = now - timedelta(seconds=min(max(ago, 0.0), _LONGEST_AGO))
+            at = now - timedelta(seconds=min(max(0.0, ago), _LONGEST_AGO))
             if at > self._seen.get(client_id, at - _NONCE_LIFE):
                 self._seen[client_id] = at
 
