@@ -9,7 +9,7 @@ from pathlib import Path
 from joserfc import jwt
 
 from gateway.conftest import BASE, NAME, ROLE, TENANT, URI, Rig, free_port, serving
-from one_site import PREFIX, UPDATES_PREFIX, Moment, Site
+from one_site import PREFIX, UPDATES_PREFIX, Broker, Moment, Site
 from tandem import pki
 from tandem.infra.database import Database
 from tandem.infra.secrets import SecretBox
@@ -101,6 +101,15 @@ class Edge(Rig):
     def restart_gateway(self) -> None:
         self.stop("gateway", signal.SIGKILL)
         self.start_gateway()
+
+
+class JoinedBroker(Broker):
+    """Tokens as a tenant makes them: the gateway reads them too."""
+
+    edge: Edge
+
+    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
+        return self.edge.token(deviceid=self.device, oid=f"o-{self.device}")
 
 
 def now() -> Moment:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_world import Edge, edge_of, now
+from edge_world import Edge, JoinedBroker, edge_of, now
 from gateway.conftest import CONNECTION_ID, NAME
 from gateway.content_rig import CHUNK, plain
-from one_site import Bridge, Broker, Moment, log
+from one_site import Bridge, Moment, log
 from tandem.agent import Bootstrap, Machine
 from tandem.infra import net
 from tandem.infra.database import Database, Tx
@@ -46,13 +46,6 @@ class ContentEdge(Edge):
     def fetched(self, part: str) -> list[str]:
         """What was asked of the management point, of this kind."""
         return [path for one in self.point.seen if part in (path := one.url.path)]
-
-
-class JoinedBroker(Broker):
-    edge: Edge
-
-    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
-        return self.edge.token(deviceid=self.device, oid=f"o-{self.device}")
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from starlette.responses import Response
 
 from device_caller import Caller
-from edge_world import Edge, edge_of, now
+from edge_world import JoinedBroker, edge_of, now
 from gateway.conftest import BASE
-from one_site import Bridge, Broker, Moment, enrolled, log
+from one_site import Bridge, Moment, enrolled, log
 from stolen_gateway import Stolen, stolen
 from tandem import pki
 from tandem.agent import Bootstrap, Client, Machine
@@ -26,13 +26,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 POLICY = "/SMS_MP/.sms_pol"
 WORKLOAD = Workload.DEVICE_CONFIGURATION
-
-
-class JoinedBroker(Broker):
-    edge: Edge
-
-    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
-        return self.edge.token(deviceid=self.device, oid=f"o-{self.device}")
 
 
 @pytest.fixture

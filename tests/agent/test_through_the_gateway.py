@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_world import Edge, edge_of, now
+from edge_world import Edge, JoinedBroker, edge_of, now
 from gateway.conftest import ROLE, TENANT
-from one_site import PACKAGE, Bridge, Broker, Moment, log
+from one_site import PACKAGE, Bridge, Moment, log
 from tandem.agent import Bootstrap, Client, Machine
 from tandem.agent.folder import Folder
 from tandem.agent.spool import Spool
@@ -24,15 +24,6 @@ from tandem.site import clients, notifications
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 TOPIC = 1300
-
-
-class JoinedBroker(Broker):
-    """Tokens as a tenant makes them: the gateway reads them too."""
-
-    edge: Edge
-
-    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
-        return self.edge.token(deviceid=self.device, oid=f"o-{self.device}")
 
 
 @pytest.fixture

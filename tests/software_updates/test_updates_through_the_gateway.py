@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_world import Edge, edge_of, now
-from one_site import UPDATES_ID, Bridge, Broker, Moment, enrolled, log
+from edge_world import Edge, JoinedBroker, edge_of, now
+from one_site import UPDATES_ID, Bridge, Moment, enrolled, log
 from software_updates.conftest import Device
 from tandem.agent import Bootstrap, Client, Machine
 from tandem.infra import net
@@ -15,15 +15,6 @@ from tandem.infra.database import Database
 from tandem.protocols import ccm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
-
-
-class JoinedBroker(Broker):
-    """Tokens as a tenant makes them: the gateway reads them too."""
-
-    edge: Edge
-
-    async def device_token(self, authority: str, client_app_id: str, resource: str) -> str:
-        return self.edge.token(deviceid=self.device, oid=f"o-{self.device}")
 
 
 @pytest.fixture
