@@ -17,7 +17,7 @@ from tandem.infra import config
 from tandem.infra.clock import utc_now
 from tandem.protocols import cmtrace, tunnel
 from tandem.site import properties
-from tandem.site.cloud_services import store
+from tandem.site.cloud_services import store, traffic
 
 
 @pytest.fixture
@@ -407,3 +407,19 @@ async def test_a_certificate_of_another_role_is_not_a_connection_points(
 
         with pytest.raises(AppError):
             await site.cloud.connections.authenticate(tx, der)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "role"),
+    [
+        ("SMS_MP", "management-point"),
+        ("CMG_Content", "distribution-point"),
+        ("AdminService", "admin-service"),
+        ("/CCM_Proxy_ServerAuth/1/AdminService", "admin-service"),
+        ("sms_sup", "software-update-point"),
+        ("/CCM_Proxy_ServerAuth/1/SMS_SUP", "software-update-point"),
+        ("edge", "gateway"),
+    ],
+)
+def test_a_name_and_a_path_are_of_the_same_role(endpoint: str, role: str) -> None:
+    assert traffic.role_of(endpoint) == role

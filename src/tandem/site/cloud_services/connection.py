@@ -205,7 +205,7 @@ class Connections:
             return await store.traffic_by_day(tx, service_name, since)
         found: dict[tuple[str, str, str], dict[str, Any]] = {}
         for row in await store.traffic_by_point(tx, service_name, since):
-            role = _role(str(row.pop("endpoint")))
+            role = traffic.role_of(str(row.pop("endpoint")))
             key = (row["connection_point"], row["service_name"], role)
             known = found.setdefault(
                 key, {"connection_point": key[0], "service_name": key[1], "role": role}
@@ -529,15 +529,6 @@ def _mappings(inside: str, role: str, items: Iterable[clients.Endpoint]) -> list
         for item in items
         for entry in (SERVER, MUTUAL)
     ]
-
-
-def _role(endpoint: str) -> str:
-    """Which role of the site stands behind a published prefix."""
-    if endpoint.lower().endswith("/sms_sup"):
-        return "software-update-point"
-    if endpoint.lower().startswith("cmg_content"):
-        return "distribution-point"
-    return "admin-service" if endpoint.lower().endswith("/adminservice") else "management-point"
 
 
 def _pem(der: bytes) -> str:

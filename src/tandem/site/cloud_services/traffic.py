@@ -47,12 +47,16 @@ def endpoint_of(prefix: str) -> str:
 
 
 def role_of(endpoint: str) -> str:
-    """The role of the site that stands behind a name; the gateway itself behind some."""
+    """The role of the site that stands behind a name, or behind a path that ends in it; the gateway
+    itself behind some."""
     if endpoint in {REFUSED, EDGE, CONTENT, OTHER}:
         return "gateway"
-    if endpoint.lower() in _UPDATES:
+    name = endpoint.rpartition("/")[2].lower()
+    if name in _UPDATES:
         return "software-update-point"
-    return "admin-service" if endpoint == ADMINSERVICE else "management-point"
+    if name.startswith(tunnel.ORIGIN.strip("/").lower()):
+        return "distribution-point"
+    return "admin-service" if name == ADMINSERVICE.lower() else "management-point"
 
 
 async def take(

@@ -436,6 +436,7 @@ ALARM_CURE = N_(
 ROLES = {
     "site": N_("Site server"),
     "management-point": N_("Management point"),
+    "distribution-point": N_("Distribution point"),
     "connection-point": N_("Connection point"),
     "gateway": N_("Gateway"),
     "admin-service": N_("AdminService"),
